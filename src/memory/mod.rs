@@ -1,0 +1,366 @@
+//! The embedded store: records in this process's memory.
+
+mod shard;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::protocol::{DecodeError, Entry, Expected, Key, Payload, Record};
+use crate::store::{Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, StoreErrorKind};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::time::{Clock, Moment, SystemClock};
+use shard::{Found, Lives, Shard};
+
+/// The embedded store: a sharded table in this process's memory, bounded by records and by bytes.
+///
+/// **Durability: none.** Everything is gone when the process ends. Use it where retries come to the process that
+/// served the first call, and in tests.
+///
+/// Keys are hashed by SipHash-1-3 under random keys, so nobody who chooses keys can make them collide. Expiry is
+/// judged by the store's own [`Clock`]: an entry past its time is invisible at once. Its memory is reclaimed by later
+/// writes to the same shard, a few entries each, by [`Store::purge`], and by a claim that would be refused for want of
+/// room; none of these looks at entries that are not due. Growing a shard's table moves that one shard.
+///
+/// When a bound is reached, claims of new keys are refused with [`MemoryError::Full`]. Writes of the holder of a claim
+/// (renewal, checkpoint, completion, release) are never refused, so bytes can exceed the bound by what is in flight.
+///
+/// Versions come from one counter a shard (a key stays in its shard), which goes on rising when entries go.
+///
+/// ```
+/// use oncekey::MemoryStore;
+/// let store = MemoryStore::builder().records_max(100_000).bytes_max(64 << 20).build();
+/// assert_eq!(store.usage().records, 0);
+/// ```
+pub struct MemoryStore {
+    shards: Box<[Padded<Mutex<Shard>>]>,
+    hasher: RandomState,
+    clock: Arc<dyn Clock>,
+    bounds: Bounds,
+    usage: Padded<Counters>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    records: usize,
+    bytes: usize,
+}
+
+struct Counters {
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// Two shards never share a cache line.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// Sets up a [`MemoryStore`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct MemoryStoreBuilder {
+    shards: NonZeroUsize,
+    bounds: Bounds,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+/// How much a [`MemoryStore`] holds, entries that are gone but not reclaimed included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MemoryUsage {
+    /// Entries.
+    pub records: usize,
+    /// Their bytes, with an estimate of what the table and the allocator add.
+    pub bytes: usize,
+}
+
+/// What goes wrong in a [`MemoryStore`]. Nothing was applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The store is at a bound, and refuses new claims.
+    #[error("the memory store holds {used} {unit}, its bound is {bound}; raise it, or keep outcomes for less time")]
+    Full {
+        /// What the bound counts: `records` or `bytes`.
+        unit: &'static str,
+        /// How many there are.
+        used: usize,
+        /// How many there may be.
+        bound: usize,
+    },
+    /// The record is over [`Payload::LEN_MAX`].
+    #[error("the record has {len} bytes, over the 1 GiB that the memory store can hold in one")]
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A record does not decode: a bug, since this store wrote it.
+    #[error(transparent)]
+    Damaged(#[from] DecodeError),
+}
+
+impl StoreError for MemoryError {
+    fn maybe_applied(&self) -> bool {
+        false
+    }
+
+    fn kind(&self) -> StoreErrorKind {
+        match self {
+            Self::Full { .. } => StoreErrorKind::Full,
+            Self::TooLarge { .. } => StoreErrorKind::Rejected,
+            Self::Damaged(_) => StoreErrorKind::Corrupt,
+        }
+    }
+}
+
+impl MemoryStoreBuilder {
+    /// Most entries; 4,194,304 by default.
+    pub fn records_max(mut self, records: usize) -> Self {
+        self.bounds.records = records;
+        self
+    }
+
+    /// Most bytes, by the estimate of [`MemoryUsage::bytes`]; 2 GiB by default.
+    pub fn bytes_max(mut self, bytes: usize) -> Self {
+        self.bounds.bytes = bytes;
+        self
+    }
+
+    /// How many locks the table is parted among, rounded up to a power of two; 64 by default.
+    pub fn shards(mut self, shards: NonZeroUsize) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// The clock that expiry is judged by; a [`SystemClock`] of its own by default.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Builds the store.
+    pub fn build(self) -> MemoryStore {
+        let shards = self.shards.get().min(1 << 16).next_power_of_two();
+        MemoryStore {
+            shards: (0..shards).map(|_| Padded(Mutex::new(Shard::new()))).collect(),
+            hasher: RandomState::new(),
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
+            bounds: self.bounds,
+            usage: Padded(Counters { records: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }),
+        }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// A store with the default bounds.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Sets a store up.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder {
+            shards: NonZeroUsize::new(64).expect("64 is not zero"),
+            bounds: Bounds { records: 4 << 20, bytes: 2 << 30 },
+            clock: None,
+        }
+    }
+
+    /// How much it holds.
+    pub fn usage(&self) -> MemoryUsage {
+        MemoryUsage {
+            records: self.usage.0.records.load(Ordering::Relaxed),
+            bytes: self.usage.0.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Bits 48 and up choose the shard; the table within uses the lowest and the seven highest ones.
+    fn place(&self, key: &Key) -> (u64, &Mutex<Shard>) {
+        let hash = self.hasher.hash_one(key.as_bytes());
+        let index = (hash >> 48) as usize & (self.shards.len() - 1);
+        (hash, &self.shards[index].0)
+    }
+
+    fn read(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
+        let (hash, shard) = self.place(key);
+        let now = self.clock.now();
+        let found = shard.lock().find(hash, key.as_bytes(), now);
+        found.map(|found| found.into_entry(now)).transpose()
+    }
+
+    fn exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, MemoryError> {
+        let (hash, mutex) = self.place(key);
+        let len = key.as_bytes().len() + put.record.encoded_len_hint();
+        if len > Payload::LEN_MAX {
+            return Err(MemoryError::TooLarge { len });
+        }
+        for refused_before in [false, true] {
+            let now = self.clock.now();
+            let lives = Lives::new(now, put.live, put.linger);
+            let mut shard = mutex.lock();
+            let found = shard.find(hash, key.as_bytes(), now);
+            match (found, expected) {
+                (None, Expected::Vacant) => match self.check_bounds() {
+                    Ok(()) => {
+                        let version = shard.put_vacant(hash, key.as_bytes(), put.record, lives, self);
+                        shard.reclaim(now, 3, self);
+                        return Ok(Exchange::Done(version));
+                    }
+                    Err(full) if refused_before => return Err(full),
+                    Err(_) => {
+                        drop(shard);
+                        self.make_room();
+                    }
+                },
+                (Some(found), Expected::At(version)) if found.version == version => {
+                    let version = shard.put_at(found.slot, key.as_bytes(), put.record, lives, self);
+                    shard.reclaim(now, 1, self);
+                    return Ok(Exchange::Done(version));
+                }
+                (found, _) => {
+                    drop(shard);
+                    return Ok(Exchange::Conflict(found.map(|found| found.into_entry(now)).transpose()?));
+                }
+            }
+        }
+        unreachable!("the second round returns")
+    }
+
+    fn check_bounds(&self) -> Result<(), MemoryError> {
+        let usage = self.usage();
+        if usage.records >= self.bounds.records {
+            return Err(MemoryError::Full { unit: "records", used: usage.records, bound: self.bounds.records });
+        }
+        if usage.bytes >= self.bounds.bytes {
+            return Err(MemoryError::Full { unit: "bytes", used: usage.bytes, bound: self.bounds.bytes });
+        }
+        Ok(())
+    }
+
+    /// At a bound: takes a bounded number of due entries out of every shard.
+    fn make_room(&self) {
+        for shard in &self.shards {
+            let now = self.clock.now();
+            shard.0.lock().reclaim(now, 64, self);
+        }
+    }
+
+    fn purge_now(&self, limit: usize) -> Purged {
+        let mut purged = Purged { removed: 0, more: false };
+        // An entry that is due to be looked at may live on; looking is bounded too.
+        let mut steps = limit.saturating_mul(4).saturating_add(256);
+        for shard in &self.shards {
+            let now = self.clock.now();
+            let mut shard = shard.0.lock();
+            while purged.removed < limit && steps > 0 && shard.is_due(now) {
+                steps -= 1;
+                purged.removed += shard.reclaim(now, 1, self);
+            }
+            purged.more |= shard.is_due(now);
+        }
+        purged
+    }
+
+    fn page_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, MemoryError> {
+        let (mut index, mut slot) = cursor.map_or((0, 0), |c| ((c >> 32) as usize, (c & 0xffff_ffff) as usize));
+        let mut page = InDoubtPage::new(Vec::new(), None);
+        let mut looks = limit.saturating_mul(16).saturating_add(1024);
+        while let Some(shard) = self.shards.get(index) {
+            let now = self.clock.now();
+            let found = shard.0.lock().scan_expired(slot, now, &mut looks, limit - page.entries.len());
+            for (key, found) in found.entries {
+                let entry = found.into_entry(now)?;
+                if entry.judge() == crate::protocol::Judged::Expired(crate::protocol::Cause::Abandoned) {
+                    let key = Key::from_bytes(&key).expect("the store holds keys");
+                    page.entries.push((key, entry));
+                }
+            }
+            match found.next {
+                Some(next) if looks == 0 || page.entries.len() >= limit => {
+                    page.next = Some((index as u64) << 32 | next as u64);
+                    return Ok(page);
+                }
+                Some(next) => slot = next,
+                None => (index, slot) = (index + 1, 0),
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// Shards report what they add and remove.
+impl shard::Account for MemoryStore {
+    fn added(&self, records: usize, bytes: usize) {
+        if records > 0 {
+            self.usage.0.records.fetch_add(records, Ordering::Relaxed);
+        }
+        self.usage.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn removed(&self, records: usize, bytes: usize) {
+        if records > 0 {
+            self.usage.0.records.fetch_sub(records, Ordering::Relaxed);
+        }
+        self.usage.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+}
+
+impl Found {
+    fn into_entry(self, now: Moment) -> Result<Entry, MemoryError> {
+        let left = self.live_until.saturating_since(now);
+        let body = Payload::from_shared(self.body);
+        let record = Record::decode(&body.slice(usize::from(self.key_len)..body.len()))?;
+        Ok(Entry { record, version: self.version, left })
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    type Error = MemoryError;
+
+    /// # Cancel safety
+    /// Never pending: what was polled once is done.
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
+        self.read(key)
+    }
+
+    /// # Cancel safety
+    /// Never pending: what was polled once is done.
+    async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, MemoryError> {
+        self.exchange(key, expected, put)
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, MemoryError> {
+        Ok(self.purge_now(limit))
+    }
+}
+
+#[async_trait]
+impl ListInDoubt for MemoryStore {
+    async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, MemoryError> {
+        self.page_in_doubt(cursor, limit)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("shards", &self.shards.len())
+            .field("bounds", &self.bounds)
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,280 @@
+//! One shard: a hash table of slots, and the order in which slots are due.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use crate::protocol::{Record, Version};
+use crate::time::Moment;
+
+/// What a record costs besides its bytes: its slot, its places in table and queue, and what the allocator adds.
+const OVERHEAD: usize = 96;
+/// A scratch buffer larger than this is not kept.
+const SCRATCH_MAX: usize = 64 << 10;
+/// No slot, or no time: the end of the list of free slots, and a slot that nothing is scheduled for.
+const NONE: u32 = u32::MAX;
+
+/// Where a shard reports what it holds, and how it hashes keys when it moves them.
+pub(super) trait Account {
+    fn added(&self, records: usize, bytes: usize);
+    fn removed(&self, records: usize, bytes: usize);
+    fn hash(&self, key: &[u8]) -> u64;
+}
+
+pub(super) struct Shard {
+    table: HashTable<u32>,
+    slots: Vec<Slot>,
+    first_free: u32,
+    /// Slots with the tick at which to look at them. A slot that lives longer by then is put back, so a renewal or a
+    /// completion, which makes it live longer, need not touch the queue.
+    due: BinaryHeap<Reverse<(u32, u32)>>,
+    version: u64,
+    scratch: Vec<u8>,
+}
+
+struct Slot {
+    version: Version,
+    live_until: Moment,
+    gone_at: Moment,
+    /// The key, and the encoded record after it; `None` in a free slot.
+    body: Option<Arc<[u8]>>,
+    /// The tick of the one entry in the queue that counts for this slot; in a free slot, the next free one.
+    scheduled: u32,
+    key_len: u16,
+}
+
+/// A readable entry, taken out of the lock to be decoded.
+pub(super) struct Found {
+    pub(super) slot: u32,
+    pub(super) version: Version,
+    pub(super) live_until: Moment,
+    pub(super) body: Arc<[u8]>,
+    pub(super) key_len: u16,
+}
+
+/// Until when a write is live, and readable.
+#[derive(Clone, Copy)]
+pub(super) struct Lives {
+    live_until: Moment,
+    gone_at: Moment,
+}
+
+impl Lives {
+    pub(super) fn new(now: Moment, live: Duration, linger: Duration) -> Self {
+        let live_until = now + live;
+        Self { live_until, gone_at: live_until + linger }
+    }
+}
+
+pub(super) struct Scan {
+    pub(super) entries: Vec<(Vec<u8>, Found)>,
+    /// The slot to go on from; `None` at the end of the shard.
+    pub(super) next: Option<usize>,
+}
+
+impl Shard {
+    pub(super) fn new() -> Self {
+        Self {
+            table: HashTable::new(),
+            slots: Vec::new(),
+            first_free: NONE,
+            due: BinaryHeap::new(),
+            version: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The entry under `key`, unless it is gone by `now`.
+    pub(super) fn find(&self, hash: u64, key: &[u8], now: Moment) -> Option<Found> {
+        let index = *self.table.find(hash, |&index| self.slots[index as usize].key() == key)?;
+        let slot = &self.slots[index as usize];
+        (slot.gone_at > now).then(|| slot.found(index))
+    }
+
+    /// Puts a record under a key that has no readable entry; a slot that is gone and not reclaimed is used again.
+    pub(super) fn put_vacant(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        record: &Record,
+        lives: Lives,
+        account: &impl Account,
+    ) -> Version {
+        if let Some(&index) = self.table.find(hash, |&index| self.slots[index as usize].key() == key) {
+            return self.put_at(index, key, record, lives, account);
+        }
+        let (body, version) = (self.encode(key, record), self.next_version());
+        account.added(1, body.len() + OVERHEAD);
+        let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
+        let slot = Slot {
+            version,
+            live_until: lives.live_until,
+            gone_at: lives.gone_at,
+            body: Some(body),
+            scheduled: NONE,
+            key_len,
+        };
+        let index = if self.first_free == NONE {
+            self.slots.push(slot);
+            u32::try_from(self.slots.len() - 1).expect("a shard holds less than 2^32 records")
+        } else {
+            let index = self.first_free;
+            let place = &mut self.slots[index as usize];
+            self.first_free = place.scheduled;
+            *place = slot;
+            index
+        };
+        let Self { table, slots, .. } = self;
+        table.insert_unique(hash, index, |&index| account.hash(slots[index as usize].key()));
+        // A record in progress is looked at when its lease is over; by then it is completed as a rule, lives on, and
+        // is put back in the queue once.
+        self.schedule(index, tick(lives.live_until));
+        version
+    }
+
+    /// Puts a record into a slot that holds this key.
+    pub(super) fn put_at(
+        &mut self,
+        index: u32,
+        key: &[u8],
+        record: &Record,
+        lives: Lives,
+        account: &impl Account,
+    ) -> Version {
+        let (body, version) = (self.encode(key, record), self.next_version());
+        let slot = &mut self.slots[index as usize];
+        let len_before = slot.body.as_ref().map_or(0, |body| body.len());
+        if body.len() >= len_before {
+            account.added(0, body.len() - len_before);
+        } else {
+            account.removed(0, len_before - body.len());
+        }
+        slot.version = version;
+        slot.live_until = lives.live_until;
+        slot.gone_at = lives.gone_at;
+        slot.body = Some(body);
+        if slot.scheduled > tick(lives.gone_at) {
+            self.schedule(index, tick(lives.gone_at));
+        }
+        version
+    }
+
+    /// Whether some slot is due to be looked at.
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        match self.due.peek() {
+            Some(&Reverse((at, _))) if at < tick(now) => true,
+            // Within the current tick only what is really gone counts.
+            Some(&Reverse((at, index))) if at == tick(now) => {
+                let slot = &self.slots[index as usize];
+                slot.body.is_none() || slot.scheduled != at || slot.gone_at <= now || tick(slot.gone_at) != at
+            }
+            _ => false,
+        }
+    }
+
+    /// Looks at up to `steps` slots that are due, and frees those that are gone. Answers how many it freed.
+    pub(super) fn reclaim(&mut self, now: Moment, steps: usize, account: &impl Account) -> usize {
+        let mut freed = 0;
+        for _ in 0..steps {
+            if !self.is_due(now) {
+                break;
+            }
+            let Some(Reverse((at, index))) = self.due.pop() else { break };
+            let slot = &mut self.slots[index as usize];
+            if slot.body.is_none() || slot.scheduled != at {
+                continue; // an entry that no longer counts
+            }
+            if slot.gone_at > now {
+                slot.scheduled = NONE;
+                let next = tick(slot.gone_at);
+                self.schedule(index, next);
+                continue;
+            }
+            self.free(index, account);
+            freed += 1;
+        }
+        freed
+    }
+
+    /// Readable entries with nothing left to live, from slot `from` on.
+    pub(super) fn scan_expired(&self, from: usize, now: Moment, looks: &mut usize, limit: usize) -> Scan {
+        let mut scan = Scan { entries: Vec::new(), next: None };
+        for (index, slot) in self.slots.iter().enumerate().skip(from) {
+            if *looks == 0 || scan.entries.len() >= limit {
+                scan.next = Some(index);
+                return scan;
+            }
+            *looks -= 1;
+            if slot.body.is_some() && slot.live_until <= now && slot.gone_at > now {
+                let index = u32::try_from(index).expect("slots are numbered in 32 bits");
+                scan.entries.push((slot.key().to_vec(), slot.found(index)));
+            }
+        }
+        scan
+    }
+
+    fn free(&mut self, index: u32, account: &impl Account) {
+        let hash = account.hash(self.slots[index as usize].key());
+        self.table
+            .find_entry(hash, |&other| other == index)
+            .expect("a slot in use is in the table")
+            .remove();
+        let slot = &mut self.slots[index as usize];
+        let body = slot.body.take().expect("a slot in use has a body");
+        account.removed(1, body.len() + OVERHEAD);
+        slot.key_len = 0;
+        slot.scheduled = self.first_free;
+        self.first_free = index;
+    }
+
+    fn schedule(&mut self, index: u32, at: u32) {
+        self.slots[index as usize].scheduled = at;
+        if at != NONE {
+            self.due.push(Reverse((at, index)));
+        }
+    }
+
+    fn next_version(&mut self) -> Version {
+        self.version += 1;
+        Version::new(self.version)
+    }
+
+    fn encode(&mut self, key: &[u8], record: &Record) -> Arc<[u8]> {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(key);
+        record.encode_into(&mut self.scratch);
+        let body = Arc::from(&self.scratch[..]);
+        if self.scratch.capacity() > SCRATCH_MAX {
+            self.scratch = Vec::new();
+        }
+        body
+    }
+}
+
+impl Slot {
+    fn key(&self) -> &[u8] {
+        self.body.as_ref().map_or(&[], |body| &body[..usize::from(self.key_len)])
+    }
+
+    fn found(&self, slot: u32) -> Found {
+        Found {
+            slot,
+            version: self.version,
+            live_until: self.live_until,
+            body: self.body.clone().expect("a slot that was found is in use"),
+            key_len: self.key_len,
+        }
+    }
+}
+
+/// Due times are kept in steps of 2^26 ns (67 ms), which 32 bits count for nine years; what is due later is looked at
+/// then and put back. Never: not scheduled.
+fn tick(moment: Moment) -> u32 {
+    if moment == Moment::NEVER {
+        return NONE;
+    }
+    u32::try_from(moment.as_nanos() >> 26).unwrap_or(NONE - 1).min(NONE - 1)
+}

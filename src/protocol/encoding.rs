@@ -1,0 +1,354 @@
+//! The stored form of a record.
+//!
+//! One byte of format, one of flags, then fixed ids and variable-length integers (LEB128, shortest form only),
+//! then the byte strings, each with its length. Every record has one encoding, and a decoder that meets anything
+//! else refuses it. A later format gets another first byte, so that an old reader says "newer", never "absent".
+
+use super::fingerprint::Algorithm;
+use super::{
+    Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, State,
+    UnixMillis,
+};
+
+/// Stored bytes that are not a record this version can read. Never to be treated as an absent record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The record was written by a newer version of this crate.
+    #[error("the record has format {found}, this version reads up to {FORMAT}; upgrade this reader first")]
+    Newer {
+        /// The format byte found.
+        found: u8,
+    },
+    /// The bytes are damaged, or are no record.
+    #[error("the record is damaged: {problem}")]
+    Damaged {
+        /// What does not fit.
+        problem: &'static str,
+    },
+}
+
+/// The format that this version writes.
+const FORMAT: u8 = 1;
+
+const STATE: u8 = 0b0000_0011;
+const DOUBT: u8 = 0b0000_0100;
+const HOLD: u8 = 0b0000_1000;
+const FINGERPRINT: u8 = 0b0001_0000;
+const TOKEN: u8 = 0b0010_0000;
+const CHECKPOINT: u8 = 0b0100_0000;
+const FINISHED: u8 = 0b1000_0000;
+
+const IN_PROGRESS: u8 = 0;
+const COMPLETED: u8 = 1;
+const RELEASED: u8 = 2;
+const FORGOTTEN: u8 = 3;
+
+const FAILED: u8 = 0b001;
+const TOO_LARGE: u8 = 0b010;
+const UNENCODABLE: u8 = 0b100;
+
+impl Record {
+    /// The stored form, for a store to keep.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.encoded_len_hint());
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// An upper bound, close, of what [`Record::encode`] takes.
+    pub(crate) fn encoded_len_hint(&self) -> usize {
+        let outcome = match &self.state {
+            State::Completed(Outcome { body: OutcomeBody::Kept(bytes), .. }) => bytes.len() + 6,
+            State::Completed(_) => 11,
+            _ => 1,
+        };
+        72 + self.fingerprint.as_ref().map_or(0, |f| 2 + f.digest().len()) + self.checkpoint.len() + 5 + outcome
+    }
+
+    /// Appends the stored form.
+    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
+        let state = match self.state {
+            State::InProgress => IN_PROGRESS,
+            State::Completed(_) => COMPLETED,
+            State::Released { .. } => RELEASED,
+            State::Forgotten => FORGOTTEN,
+        };
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags = state
+            | flag(self.doubt, DOUBT)
+            | flag(self.policy == Policy::Hold, HOLD)
+            | flag(self.fingerprint.is_some(), FINGERPRINT)
+            | flag(self.token.is_some(), TOKEN)
+            | flag(!self.checkpoint.is_empty(), CHECKPOINT)
+            | flag(self.finished_at.is_some(), FINISHED);
+        out.extend_from_slice(&[FORMAT, flags]);
+        out.extend_from_slice(&self.owner.to_bytes());
+        out.extend_from_slice(&self.operation_id.to_bytes());
+        put_varint(out, u64::from(self.attempt));
+        put_varint(out, u64::from(self.forgiven));
+        put_varint(out, self.created_at.0);
+        if let Some(token) = self.token {
+            put_varint(out, token.get());
+        }
+        if let Some(finished_at) = self.finished_at {
+            put_varint(out, finished_at.0);
+        }
+        if let Some(fingerprint) = &self.fingerprint {
+            out.push(fingerprint.algorithm().number());
+            put_bytes(out, fingerprint.digest());
+        }
+        if !self.checkpoint.is_empty() {
+            put_bytes(out, &self.checkpoint);
+        }
+        match &self.state {
+            State::InProgress | State::Forgotten => {}
+            State::Released { fresh_operation_id } => out.push(u8::from(*fresh_operation_id)),
+            State::Completed(outcome) => {
+                let failed = flag(outcome.conclusion == Conclusion::Failed, FAILED);
+                match &outcome.body {
+                    OutcomeBody::Kept(bytes) => {
+                        out.push(failed);
+                        put_bytes(out, bytes);
+                    }
+                    OutcomeBody::TooLarge { len } => {
+                        out.push(failed | TOO_LARGE);
+                        put_varint(out, *len);
+                    }
+                    OutcomeBody::Unencodable => out.push(failed | UNENCODABLE),
+                }
+            }
+        }
+    }
+
+    /// Reads the stored form back. Checkpoint and outcome share the buffer.
+    ///
+    /// # Errors
+    /// [`DecodeError::Newer`] for a record of a later format, [`DecodeError::Damaged`] for anything else that
+    /// [`Record::encode`] cannot have written.
+    pub fn decode(encoded: &Payload) -> Result<Self, DecodeError> {
+        let mut reader = Reader { payload: encoded, at: 0 };
+        let format = reader.byte()?;
+        if format > FORMAT {
+            return Err(DecodeError::Newer { found: format });
+        }
+        if format != FORMAT {
+            return Err(damaged("no such format"));
+        }
+        let flags = reader.byte()?;
+        let has = |bit: u8| flags & bit != 0;
+        let owner = Owner::from_bytes(reader.array()?);
+        let operation_id = OperationId::from_bytes(reader.array()?);
+        let attempt = reader.varint_u32()?;
+        let forgiven = reader.varint_u32()?;
+        if attempt == 0 || forgiven > attempt {
+            return Err(damaged("attempts do not add up"));
+        }
+        let created_at = UnixMillis(reader.varint()?);
+        let token = if has(TOKEN) { Some(FencingToken::new(reader.varint()?)) } else { None };
+        let finished_at = if has(FINISHED) { Some(UnixMillis(reader.varint()?)) } else { None };
+        let fingerprint = if has(FINGERPRINT) { Some(reader.fingerprint()?) } else { None };
+        let checkpoint = if has(CHECKPOINT) { reader.payload()? } else { Payload::empty() };
+        if has(CHECKPOINT) && checkpoint.is_empty() {
+            return Err(damaged("an empty checkpoint is not written"));
+        }
+        let state = match flags & STATE {
+            IN_PROGRESS => State::InProgress,
+            COMPLETED => State::Completed(reader.outcome()?),
+            RELEASED => State::Released { fresh_operation_id: reader.bool()? },
+            _ => State::Forgotten,
+        };
+        if reader.at != encoded.len() {
+            return Err(damaged("bytes after the end"));
+        }
+        Ok(Self {
+            state,
+            owner,
+            token,
+            attempt,
+            forgiven,
+            operation_id,
+            doubt: has(DOUBT),
+            policy: if has(HOLD) { Policy::Hold } else { Policy::Reclaim },
+            fingerprint,
+            checkpoint,
+            created_at,
+            finished_at,
+        })
+    }
+}
+
+fn damaged(problem: &'static str) -> DecodeError {
+    DecodeError::Damaged { problem }
+}
+
+fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push((number & 0x7f) as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+struct Reader<'a> {
+    payload: &'a Payload,
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        let byte = *self.payload.get(self.at).ok_or(damaged("cut short"))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn take(&mut self, len: usize) -> Result<std::ops::Range<usize>, DecodeError> {
+        let end = self.at.checked_add(len).filter(|&end| end <= self.payload.len());
+        let range = self.at..end.ok_or(damaged("cut short"))?;
+        self.at = range.end;
+        Ok(range)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let range = self.take(N)?;
+        Ok(self.payload[range].try_into().expect("the range has N bytes"))
+    }
+
+    fn bool(&mut self) -> Result<bool, DecodeError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(damaged("neither false nor true")),
+        }
+    }
+
+    fn varint(&mut self) -> Result<u64, DecodeError> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                if byte == 0 && shift > 0 {
+                    return Err(damaged("a number not in its shortest form"));
+                }
+                return Ok(number);
+            }
+        }
+        Err(damaged("a number over 64 bits"))
+    }
+
+    fn varint_u32(&mut self) -> Result<u32, DecodeError> {
+        u32::try_from(self.varint()?).map_err(|_| damaged("a number over 32 bits"))
+    }
+
+    fn range(&mut self) -> Result<std::ops::Range<usize>, DecodeError> {
+        let len = usize::try_from(self.varint()?).map_err(|_| damaged("cut short"))?;
+        self.take(len)
+    }
+
+    fn payload(&mut self) -> Result<Payload, DecodeError> {
+        let range = self.range()?;
+        Ok(if range.is_empty() { Payload::empty() } else { self.payload.slice(range) })
+    }
+
+    fn fingerprint(&mut self) -> Result<Fingerprint, DecodeError> {
+        let algorithm = Algorithm::from_number(self.byte()?);
+        let range = self.range()?;
+        Fingerprint::from_digest(algorithm, &self.payload[range]).map_err(|_| damaged("fingerprint length"))
+    }
+
+    fn outcome(&mut self) -> Result<Outcome, DecodeError> {
+        let kind = self.byte()?;
+        let conclusion = if kind & FAILED != 0 { Conclusion::Failed } else { Conclusion::Succeeded };
+        let body = match kind & !FAILED {
+            0 => OutcomeBody::Kept(self.payload()?),
+            TOO_LARGE => OutcomeBody::TooLarge { len: self.varint()? },
+            UNENCODABLE => OutcomeBody::Unencodable,
+            _ => return Err(damaged("no such outcome")),
+        };
+        Ok(Outcome { conclusion, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::arbitrary_record;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn records_round_trip(record in arbitrary_record()) {
+            let bytes = record.encode();
+            prop_assert!(bytes.len() <= record.encoded_len_hint());
+            prop_assert_eq!(Record::decode(&bytes.into()).unwrap(), record);
+        }
+
+        #[test]
+        fn a_cut_or_extended_record_is_damaged(record in arbitrary_record(), cut in 0_usize..1000) {
+            let mut bytes = record.encode();
+            let cut = cut % bytes.len();
+            let is_damaged = |r: Result<Record, DecodeError>| matches!(r, Err(DecodeError::Damaged { .. }));
+            prop_assert!(is_damaged(Record::decode(&bytes[..cut].into())));
+            bytes.push(0);
+            prop_assert!(is_damaged(Record::decode(&bytes.into())));
+        }
+
+        /// What decodes at all, encodes to the same bytes: there is one stored form of a record.
+        #[test]
+        fn the_encoding_is_canonical(record in arbitrary_record(), at in 0_usize..1000, flip in 1_u8..=255) {
+            let mut bytes = record.encode();
+            let at = at % bytes.len();
+            bytes[at] ^= flip;
+            if let Ok(other) = Record::decode(&bytes.clone().into()) {
+                prop_assert_eq!(other.encode(), bytes);
+                prop_assert_ne!(other, record);
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_says_so() {
+        assert_eq!(Record::decode(&[2, 0, 0][..].into()), Err(DecodeError::Newer { found: 2 }));
+        assert!(matches!(Record::decode(&[0, 0, 0][..].into()), Err(DecodeError::Damaged { .. })));
+        assert!(matches!(Record::decode(&Payload::empty()), Err(DecodeError::Damaged { .. })));
+    }
+
+    /// The bytes of format 1 are fixed: this record was written by the first release.
+    #[test]
+    fn format_1_reads_for_ever() {
+        let mut bytes = vec![1, COMPLETED | TOKEN | FINISHED | FINGERPRINT];
+        bytes.extend([0xaa; 16]);
+        bytes.extend([0xbb; 16]);
+        bytes.extend([2, 0, 0xac, 0x02, 7, 0xad, 0x02, 1, 2, 0xcc, 0xdd, FAILED, 3, b'n', b'o', b'!']);
+        let record = Record::decode(&bytes.clone().into()).unwrap();
+        assert_eq!(record.attempt(), 2);
+        assert_eq!(record.created_at(), UnixMillis(300));
+        assert_eq!(record.finished_at(), Some(UnixMillis(301)));
+        assert_eq!(record.token(), Some(FencingToken::new(7)));
+        assert_eq!(record.fingerprint().unwrap().digest(), [0xcc, 0xdd]);
+        assert_eq!(record.outcome(), Some(&Outcome::failure("no!")));
+        assert_eq!(record.encode(), bytes);
+    }
+
+    #[test]
+    fn numbers_have_one_form() {
+        let varint = |bytes: &[u8]| Reader { payload: &bytes.into(), at: 0 }.varint();
+        assert_eq!(varint(&[0x80, 0x00]), Err(damaged("a number not in its shortest form")));
+        assert_eq!(varint(&[0xff; 11]), Err(damaged("a number over 64 bits")));
+        for number in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
+            let mut out = Vec::new();
+            put_varint(&mut out, number);
+            assert_eq!(varint(&out), Ok(number));
+        }
+    }
+}

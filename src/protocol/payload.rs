@@ -1,0 +1,139 @@
+//! Bytes that are cheap to hand around.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Immutable bytes behind a shared pointer: an outcome, or a checkpoint.
+///
+/// A clone costs one reference count. A payload may be a window into a larger buffer (an outcome read
+/// from a store is a window into its encoded record), so keeping one keeps that buffer alive.
+///
+/// `Debug` shows the length only: outcomes may hold customer data.
+#[derive(Clone, Default)]
+pub struct Payload {
+    bytes: Option<Arc<[u8]>>,
+    start: u32,
+    end: u32,
+}
+
+impl Payload {
+    /// Most bytes that a payload can hold: 1 GiB.
+    pub const LEN_MAX: usize = 1 << 30;
+
+    /// No bytes.
+    pub const fn empty() -> Self {
+        Self { bytes: None, start: 0, end: 0 }
+    }
+
+    /// Wraps a whole buffer.
+    ///
+    /// # Panics
+    /// If the buffer is longer than [`Payload::LEN_MAX`]. The engine checks its limits before it gets here.
+    pub fn from_shared(bytes: Arc<[u8]>) -> Self {
+        assert!(bytes.len() <= Self::LEN_MAX, "a payload of {} bytes is over 1 GiB", bytes.len());
+        let end = u32::try_from(bytes.len()).expect("checked against LEN_MAX above");
+        Self { bytes: Some(bytes), start: 0, end }
+    }
+
+    /// A window into this payload that shares its buffer.
+    ///
+    /// # Panics
+    /// If the range does not lie within the payload, as slicing does.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len(), "slice {range:?} of {} bytes", self.len());
+        let from = |offset: usize| self.start + u32::try_from(offset).expect("within a u32 window");
+        Self { bytes: self.bytes.clone(), start: from(range.start), end: from(range.end) }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.bytes {
+            Some(bytes) => &bytes[self.start as usize..self.end as usize],
+            None => &[],
+        }
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Self::from_shared(bytes.into()) }
+    }
+}
+
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Self::from_shared(bytes.into()) }
+    }
+}
+
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        text.as_bytes().into()
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        text.into_bytes().into()
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Payload {}
+
+impl PartialEq<[u8]> for Payload {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl std::hash::Hash for Payload {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_shares_the_buffer_and_compares_by_content() {
+        let whole = Payload::from(b"0123456789".to_vec());
+        let part = whole.slice(2..5);
+        assert_eq!(&*part, b"234");
+        assert_eq!(&*part.slice(1..3), b"34");
+        assert_eq!(part, Payload::from(&b"234"[..]));
+        assert_eq!(Payload::from(Vec::new()), Payload::empty());
+        assert_eq!(format!("{part:?}"), "Payload(3 bytes)");
+    }
+
+    #[test]
+    #[should_panic(expected = "slice 2..4 of 3 bytes")]
+    fn a_window_cannot_leave_its_payload() {
+        // The buffer behind has more bytes; the window must not reach them.
+        let _ = Payload::from(b"0123456789".to_vec()).slice(2..5).slice(2..4);
+    }
+}

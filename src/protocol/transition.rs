@@ -1,0 +1,385 @@
+//! The transition function.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::fingerprint::{self, Comparison};
+use super::{
+    Cause, Entry, Expected, Fingerprint, Holder, Judged, OperationId, Outcome, Owner, Payload, Policy, Record, State,
+    UnixMillis,
+};
+
+/// How long what is written lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lifetimes {
+    /// How long a claim is honoured without renewal.
+    pub lease: Duration,
+    /// How long an outcome is kept, from completion.
+    pub retention: Duration,
+    /// How much longer the fact that it is done is kept.
+    pub tail: Duration,
+}
+
+impl Lifetimes {
+    /// How long a record in progress stays readable after its lease: for ever under `Hold`, which waits for a
+    /// resolver, and the retention under `Reclaim`.
+    fn linger_in_progress(&self, policy: Policy) -> Duration {
+        match policy {
+            Policy::Hold => Duration::MAX,
+            Policy::Reclaim => self.retention,
+        }
+    }
+}
+
+/// What a claim brings along.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClaimCommand {
+    /// The id of this call.
+    pub owner: Owner,
+    /// The operation id to use if this claim begins a generation.
+    pub operation_id: OperationId,
+    /// The fingerprint of the request.
+    pub fingerprint: Option<Fingerprint>,
+    /// What challengers may do if this owner stops in the middle.
+    pub policy: Policy,
+    /// Most attempts of one generation; `None`: no limit.
+    pub attempts_max: Option<NonZeroU32>,
+    /// The wall clock, for people.
+    pub now: UnixMillis,
+}
+
+/// What somebody found out about an operation in doubt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Resolution {
+    /// The effect happened, and this is its outcome.
+    Completed(Outcome),
+    /// The effect did not happen, and will not: the next claim may run the operation.
+    NoEffect,
+}
+
+/// Everything that can be asked of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command<'a> {
+    /// Ask for the right to execute. Repeatable by the same owner while nothing was started.
+    Claim(&'a ClaimCommand),
+    /// Keep the claim for another lease.
+    Renew(Holder),
+    /// Record how far the attempt got, and renew.
+    Checkpoint(Holder, &'a Payload),
+    /// Conclude with this outcome.
+    Complete(Holder, &'a Outcome, UnixMillis),
+    /// Give up: nothing happened.
+    Release {
+        /// Who gives up.
+        holder: Holder,
+        /// The next attempt shall get a new operation id.
+        fresh_operation_id: bool,
+        /// The wall clock, for people.
+        now: UnixMillis,
+    },
+    /// Give up: what happened is unknown.
+    Abandon(Holder),
+    /// An operator, or a resolver, knows what happened.
+    Resolve(&'a Resolution, UnixMillis),
+    /// An operator ends the generation.
+    Forget(UnixMillis),
+    /// An operator lets the limit of attempts count anew.
+    ResetAttempts,
+}
+
+/// What to do about a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one a call, moved once; a box would cost an allocation a claim")]
+pub enum Decision {
+    /// Send this write. If it is done, so is the command; on a conflict, decide again on the entry it carries.
+    Write(Write),
+    /// Write nothing; this is the answer.
+    Answer(Verdict),
+}
+
+/// One write for a store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// What it expects to find.
+    pub expected: Expected,
+    /// What it puts there.
+    pub record: Record,
+    /// How long that stays live.
+    pub live: Duration,
+    /// How much longer it stays readable.
+    pub linger: Duration,
+}
+
+/// The answers that need no write.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    /// To a claim: this very call holds it already; the reply to its write was lost.
+    AlreadyGranted,
+    /// To a claim: another attempt is running.
+    InProgress,
+    /// To a claim: here is the outcome.
+    Replay,
+    /// To a claim: it is done, and the outcome is no longer kept.
+    Done,
+    /// To a claim: the key is bound to another request.
+    Mismatch,
+    /// To a claim: the key is bound to a fingerprint of another algorithm, so nobody can tell.
+    Incomparable,
+    /// To a claim: an attempt stopped in the middle, and the operation must not run again unresolved.
+    InDoubt,
+    /// To a claim: the attempts are used up.
+    Exhausted,
+    /// The command took effect before.
+    AlreadyDone,
+    /// To a holder: another attempt, or an operator, has the key now.
+    Superseded,
+    /// The operation is completed: for a holder with another outcome than it brings, for an operator at all.
+    AlreadyCompleted,
+    /// To a holder: the attempt was released.
+    AlreadyReleased,
+    /// Nothing is on record.
+    Absent,
+    /// To an operator: an attempt is running; not now.
+    Live,
+    /// To an operator: there is no doubt to resolve.
+    NotInDoubt,
+}
+
+/// What `command` does to a key that holds `entry`.
+///
+/// Pure, and total: every state has an answer to every command. A caller sends the write it gets and, on a
+/// conflict, asks again with the entry that the conflict carried.
+pub fn decide(entry: Option<&Entry>, command: &Command<'_>, lifetimes: &Lifetimes) -> Decision {
+    match *command {
+        Command::Claim(claim) => decide_claim(entry, claim, lifetimes),
+        Command::Renew(holder) => held(entry, &holder, |entry| renew(entry, None, lifetimes)),
+        Command::Checkpoint(holder, bytes) => held(entry, &holder, |entry| renew(entry, Some(bytes), lifetimes)),
+        Command::Complete(holder, outcome, now) => {
+            held(entry, &holder, |entry| complete(entry, outcome, now, lifetimes))
+        }
+        Command::Release { holder, fresh_operation_id, now } => {
+            held(entry, &holder, |entry| release(entry, fresh_operation_id, now, lifetimes))
+        }
+        Command::Abandon(holder) => held(entry, &holder, |entry| abandon(entry, lifetimes)),
+        Command::Resolve(resolution, now) => resolve(entry, resolution, now, lifetimes),
+        Command::Forget(now) => forget(entry, now, lifetimes),
+        Command::ResetAttempts => reset_attempts(entry, lifetimes),
+    }
+}
+
+fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetimes) -> Decision {
+    let Some(entry) = entry else {
+        return grant(Expected::Vacant, first_attempt(claim), lifetimes);
+    };
+    let judged = entry.judge();
+    let same = fingerprint::compare(entry.fingerprint(), claim.fingerprint.as_ref());
+    match (judged, same) {
+        // The generation is over, or ended cleanly under another request: the key is as good as vacant.
+        (Judged::Expired(Cause::Forgotten), _)
+        | (Judged::Expired(Cause::Released), Comparison::Differs | Comparison::Incomparable) => {
+            grant(Expected::At(entry.version), first_attempt(claim), lifetimes)
+        }
+        // A mismatch comes before any other answer.
+        (_, Comparison::Differs) => Decision::Answer(Verdict::Mismatch),
+        (_, Comparison::Incomparable) => Decision::Answer(Verdict::Incomparable),
+        (Judged::Completed, _) => Decision::Answer(Verdict::Replay),
+        (Judged::Expired(Cause::Completed), _) => Decision::Answer(Verdict::Done),
+        (Judged::InProgress, _) if entry.record.owner == claim.owner => Decision::Answer(Verdict::AlreadyGranted),
+        (Judged::InProgress, _) => Decision::Answer(Verdict::InProgress),
+        // Our own, granted before and nothing started: the same attempt, for another lease.
+        (Judged::Expired(Cause::Abandoned), _) if entry.record.owner == claim.owner => {
+            renew(entry, None, lifetimes)
+        }
+        (Judged::Expired(Cause::Abandoned), _) if entry.record.policy == Policy::Hold => {
+            Decision::Answer(Verdict::InDoubt)
+        }
+        (Judged::Expired(Cause::Abandoned | Cause::Released), _) if used_up(entry, claim) => {
+            Decision::Answer(Verdict::Exhausted)
+        }
+        (Judged::Expired(cause @ (Cause::Abandoned | Cause::Released)), _) => {
+            grant(Expected::At(entry.version), next_attempt(entry, claim, cause), lifetimes)
+        }
+    }
+}
+
+fn used_up(entry: &Entry, claim: &ClaimCommand) -> bool {
+    claim.attempts_max.is_some_and(|max| entry.record.attempts_counted() >= max.get())
+}
+
+fn first_attempt(claim: &ClaimCommand) -> Record {
+    Record {
+        state: State::InProgress,
+        owner: claim.owner,
+        token: None,
+        attempt: 1,
+        forgiven: 0,
+        operation_id: claim.operation_id,
+        doubt: false,
+        policy: claim.policy,
+        fingerprint: claim.fingerprint,
+        checkpoint: Payload::empty(),
+        created_at: claim.now,
+        finished_at: None,
+    }
+}
+
+fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: Cause) -> Record {
+    let fresh_id = matches!(entry.record.state, State::Released { fresh_operation_id: true });
+    Record {
+        state: State::InProgress,
+        owner: claim.owner,
+        token: None,
+        attempt: entry.record.attempt.saturating_add(1),
+        operation_id: if fresh_id { claim.operation_id } else { entry.record.operation_id },
+        // Who was taken over left its effect unknown, and no later attempt can vouch for it.
+        doubt: entry.record.doubt || cause == Cause::Abandoned,
+        policy: claim.policy,
+        finished_at: None,
+        ..entry.record.clone()
+    }
+}
+
+fn grant(expected: Expected, record: Record, lifetimes: &Lifetimes) -> Decision {
+    let linger = lifetimes.linger_in_progress(record.policy);
+    write(expected, record, lifetimes.lease, linger)
+}
+
+fn write(expected: Expected, record: Record, live: Duration, linger: Duration) -> Decision {
+    Decision::Write(Write { expected, record, live, linger })
+}
+
+/// Commands of a holder reach only a record that is its own.
+fn held(entry: Option<&Entry>, holder: &Holder, then: impl FnOnce(&Entry) -> Decision) -> Decision {
+    match entry {
+        None => Decision::Answer(Verdict::Absent),
+        Some(entry) if !entry.is_held_by(holder) => Decision::Answer(Verdict::Superseded),
+        Some(entry) if entry.record.state == State::Forgotten => Decision::Answer(Verdict::Superseded),
+        Some(entry) => then(entry),
+    }
+}
+
+/// The record of `entry` with its attempt's token written out, as every write after the grant has it.
+fn follow_up(entry: &Entry) -> Record {
+    Record { token: Some(entry.fencing_token()), ..entry.record.clone() }
+}
+
+fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> Decision {
+    match entry.record.state {
+        State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
+        State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
+        State::Forgotten => Decision::Answer(Verdict::Superseded),
+        State::InProgress => {
+            let mut record = follow_up(entry);
+            if let Some(bytes) = checkpoint {
+                record.checkpoint = bytes.clone();
+            }
+            grant(Expected::At(entry.version), record, lifetimes)
+        }
+    }
+}
+
+fn complete(entry: &Entry, outcome: &Outcome, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
+    match &entry.record.state {
+        State::Completed(recorded) if recorded == outcome => Decision::Answer(Verdict::AlreadyDone),
+        State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
+        State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
+        State::Forgotten => Decision::Answer(Verdict::Superseded),
+        // Late, but nobody took over: accepted.
+        State::InProgress => completed(entry, outcome, entry.record.doubt, now, lifetimes),
+    }
+}
+
+fn completed(entry: &Entry, outcome: &Outcome, doubt: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
+    let record = Record {
+        state: State::Completed(outcome.clone()),
+        doubt,
+        finished_at: Some(now),
+        // A recovery point is of no use to a finished operation.
+        checkpoint: Payload::empty(),
+        ..follow_up(entry)
+    };
+    write(Expected::At(entry.version), record, lifetimes.retention, lifetimes.tail)
+}
+
+fn release(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
+    match entry.record.state {
+        State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
+        State::Released { .. } => Decision::Answer(Verdict::AlreadyDone),
+        State::Forgotten => Decision::Answer(Verdict::Superseded),
+        // This attempt did nothing, but it cannot vouch for the one before it.
+        State::InProgress if entry.record.doubt => abandon(entry, lifetimes),
+        State::InProgress => released(entry, fresh_operation_id, now, lifetimes),
+    }
+}
+
+fn released(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
+    let record = Record {
+        state: State::Released { fresh_operation_id },
+        doubt: false,
+        finished_at: Some(now),
+        ..follow_up(entry)
+    };
+    write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+}
+
+fn abandon(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
+    match entry.record.state {
+        State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
+        State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
+        State::Forgotten => Decision::Answer(Verdict::Superseded),
+        State::InProgress if entry.left.is_zero() => Decision::Answer(Verdict::AlreadyDone),
+        State::InProgress => expire(entry, follow_up(entry), lifetimes),
+    }
+}
+
+/// In progress with nothing left to live.
+fn expire(entry: &Entry, record: Record, lifetimes: &Lifetimes) -> Decision {
+    let linger = lifetimes.linger_in_progress(record.policy);
+    write(Expected::At(entry.version), record, Duration::ZERO, linger)
+}
+
+fn resolve(entry: Option<&Entry>, resolution: &Resolution, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
+    let Some(entry) = entry else { return Decision::Answer(Verdict::Absent) };
+    match (entry.judge(), resolution) {
+        (Judged::InProgress, _) => Decision::Answer(Verdict::Live),
+        (Judged::Completed | Judged::Expired(Cause::Completed), _) => Decision::Answer(Verdict::AlreadyCompleted),
+        (Judged::Expired(Cause::Released | Cause::Forgotten), _) => Decision::Answer(Verdict::NotInDoubt),
+        (Judged::Expired(Cause::Abandoned), Resolution::Completed(outcome)) => {
+            completed(entry, outcome, false, now, lifetimes)
+        }
+        (Judged::Expired(Cause::Abandoned), Resolution::NoEffect) => released(entry, false, now, lifetimes),
+    }
+}
+
+fn forget(entry: Option<&Entry>, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
+    let Some(entry) = entry else { return Decision::Answer(Verdict::Absent) };
+    match entry.judge() {
+        Judged::InProgress => Decision::Answer(Verdict::Live),
+        Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::AlreadyDone),
+        Judged::Completed | Judged::Expired(Cause::Abandoned | Cause::Released | Cause::Completed) => {
+            let record = Record {
+                state: State::Forgotten,
+                fingerprint: None,
+                checkpoint: Payload::empty(),
+                finished_at: Some(now),
+                ..follow_up(entry)
+            };
+            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+        }
+    }
+}
+
+fn reset_attempts(entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision {
+    let Some(entry) = entry else { return Decision::Answer(Verdict::Absent) };
+    let record = Record { forgiven: entry.record.attempt, ..follow_up(entry) };
+    match entry.judge() {
+        Judged::InProgress => Decision::Answer(Verdict::Live),
+        Judged::Completed | Judged::Expired(Cause::Completed) => Decision::Answer(Verdict::AlreadyCompleted),
+        Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::Absent),
+        Judged::Expired(_) if entry.record.attempts_counted() == 0 => Decision::Answer(Verdict::AlreadyDone),
+        Judged::Expired(Cause::Abandoned) => expire(entry, record, lifetimes),
+        Judged::Expired(Cause::Released) => {
+            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a store says when it fails.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// What kind of trouble a store has: what somebody would do about it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// It cannot be reached, or is overloaded: try again.
+    Unavailable,
+    /// It did not answer in time: try again.
+    TimedOut,
+    /// It is at its bound, or its disk is full: purge, or enlarge it.
+    Full,
+    /// What is stored under the key does not decode: look at the record.
+    Corrupt,
+    /// What is stored under the key was written by a newer version: upgrade this reader.
+    Newer,
+    /// The request cannot be served as it is (rights, schema, a record too large): trying again will not help.
+    Rejected,
+    /// Anything else.
+    Other,
+}
+
+impl StoreErrorKind {
+    /// Whether the same call may succeed later with nobody doing anything about it.
+    pub fn is_transient(self) -> bool {
+        match self {
+            Self::Unavailable | Self::TimedOut | Self::Full | Self::Other => true,
+            Self::Corrupt | Self::Newer | Self::Rejected => false,
+        }
+    }
+}
+
+/// An error of a [`Store`](super::Store).
+pub trait StoreError: Error + Send + Sync + 'static {
+    /// Whether the write that failed may have been applied all the same (clause S10). When in doubt, it may: the
+    /// engine then looks before it acts.
+    fn maybe_applied(&self) -> bool {
+        true
+    }
+
+    /// What kind of trouble it is.
+    fn kind(&self) -> StoreErrorKind {
+        StoreErrorKind::Other
+    }
+}
+
+impl StoreError for std::convert::Infallible {
+    fn maybe_applied(&self) -> bool {
+        match *self {}
+    }
+
+    fn kind(&self) -> StoreErrorKind {
+        match *self {}
+    }
+}
+
+/// A store's error with its type erased, as the engine passes it on. Cheap to clone.
+#[derive(Clone)]
+pub struct StoreFailure {
+    kind: StoreErrorKind,
+    maybe_applied: bool,
+    source: Arc<dyn Error + Send + Sync>,
+}
+
+impl StoreFailure {
+    pub(crate) fn new(error: impl StoreError) -> Self {
+        Self { kind: error.kind(), maybe_applied: error.maybe_applied(), source: Arc::new(error) }
+    }
+
+    pub(crate) fn timed_out(after: std::time::Duration) -> Self {
+        Self { kind: StoreErrorKind::TimedOut, maybe_applied: true, source: Arc::new(TimedOut(after)) }
+    }
+
+    /// What kind of trouble it is.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether the write that failed may have been applied.
+    pub fn maybe_applied(&self) -> bool {
+        self.maybe_applied
+    }
+
+    /// The store's own error, if it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.source.downcast_ref()
+    }
+}
+
+impl fmt::Display for StoreFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let applied = if self.maybe_applied { "the write may have been applied" } else { "nothing was applied" };
+        write!(f, "the store failed ({:?}; {applied})", self.kind)
+    }
+}
+
+impl fmt::Debug for StoreFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFailure")
+            .field("kind", &self.kind)
+            .field("maybe_applied", &self.maybe_applied)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl Error for StoreFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {0:?}, the engine's store_timeout")]
+struct TimedOut(std::time::Duration);

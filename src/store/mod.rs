@@ -1,0 +1,249 @@
+//! The store contract: what any database must do for the engine to keep its promise.
+//!
+//! A store holds no policy. It is, per key, a linearizable register with compare-and-exchange and a lifetime; the
+//! state machine lives in the engine, once. See [`Store`] for the contract and a worked example.
+
+mod error;
+mod forward;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use error::{StoreError, StoreErrorKind, StoreFailure};
+
+use crate::protocol::{Entry, Expected, Key, Record, Version};
+
+/// One write: the record, and how long it lives.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Put<'a> {
+    /// What to keep.
+    pub record: &'a Record,
+    /// How long the entry stays live from now, by the store's clock; zero: it is expired at once, and still
+    /// readable. [`Duration::MAX`]: for ever. Sums saturate.
+    pub live: Duration,
+    /// How much longer it stays readable after that. [`Duration::MAX`]: for ever.
+    pub linger: Duration,
+}
+
+impl<'a> Put<'a> {
+    /// A write of `record`.
+    pub fn new(record: &'a Record, live: Duration, linger: Duration) -> Self {
+        Self { record, live, linger }
+    }
+}
+
+/// What a compare-and-exchange answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "answered once a call; a box would cost each replay an allocation")]
+pub enum Exchange {
+    /// The write was done, and got this version.
+    Done(Version),
+    /// The key was not as expected, and nothing changed. Carries what was there; `None`: nothing readable.
+    Conflict(Option<Entry>),
+}
+
+/// One write of a batch.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct BatchPut<'a> {
+    /// The key to write.
+    pub key: &'a Key,
+    /// What the write expects to find.
+    pub expected: Expected,
+    /// What it puts there.
+    pub put: Put<'a>,
+}
+
+impl<'a> BatchPut<'a> {
+    /// A write of `put` to `key`.
+    pub fn new(key: &'a Key, expected: Expected, put: Put<'a>) -> Self {
+        Self { key, expected, put }
+    }
+}
+
+/// A store of records: per key, a linearizable register with compare-and-exchange.
+///
+/// Usable as a value, as `Arc<S>`, and as `Arc<dyn Store<Error = E>>`.
+///
+/// # The contract
+///
+/// | clause | the store guarantees |
+/// |---|---|
+/// | **S1** | Calls on one key are atomic and linearizable. |
+/// | **S2** | Versions of a key rise strictly, for ever: also after its entry is gone, purged or not. A sequence or counter that outlives the entry does it; so does `max(last + 1, microseconds now)`, which must then be documented, since it holds only while the clock does not step back past a whole linger. |
+/// | **S3** | A put expecting [`Expected::Vacant`] succeeds exactly when no entry is readable: never written, or past live + linger, purged or not. |
+/// | **S4** | A put expecting [`Expected::At`] succeeds exactly when the current entry has that version and is readable, expired or not. Past live + linger it conflicts with nothing there. |
+/// | **S5** | A conflict changes nothing, and carries an entry that was current during the call; never one that equals the expectation. |
+/// | **S6** | Bytes and every field come back as written. Keys are compared byte for byte: case, accents, trailing spaces and NUL count. |
+/// | **S7** | Expiry is judged by the store's own clock. Between steps of that clock, a live entry never reads as expired early, and an expired one never reads as live again at the same version. A step back only delays. |
+/// | **S8** | Nothing is dropped before live + linger. A store at a bound of its own refuses puts expecting `Vacant`, never puts expecting `At`, and evicts nothing. Physically full is an error. |
+/// | **S9** | A `Done`, and every entry answered, is as durable as the store's documentation says. |
+/// | **S10** | An error means "maybe applied", unless the store knows better and says so. |
+///
+/// Only durations cross this trait: the store stamps what it writes with its own clock, and answers how much is
+/// left. So clocks of different machines need not agree.
+///
+/// A durable store keeps [`Record::encode`] and reads it with [`Record::decode`]; a record that does not decode is
+/// an error of kind [`StoreErrorKind::Corrupt`] or [`StoreErrorKind::Newer`], **never** an absent entry.
+///
+/// # Cancel safety
+///
+/// Any future of a store may be dropped at any point; its write is then maybe applied, as after an error.
+///
+/// # Example
+///
+/// A whole third-party store. It has one table, one lock, and a counter that outlives its entries.
+///
+/// ```
+/// use std::{collections::BTreeMap, sync::Mutex, time::{Duration, Instant}};
+/// use oncekey::store::{Exchange, Put, Store, StoreError, StoreErrorKind};
+/// use oncekey::{Entry, Expected, Key, Payload, Record, Version};
+///
+/// #[derive(Default)]
+/// struct TableStore(Mutex<Table>);
+///
+/// #[derive(Default)]
+/// struct Table { rows: BTreeMap<Vec<u8>, Row>, last_version: u64 }
+///
+/// struct Row { body: Vec<u8>, version: u64, written: Instant, live: Duration, linger: Duration }
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("row does not decode: {0}")]
+/// struct TableError(#[from] oncekey::DecodeError);
+///
+/// impl StoreError for TableError {
+///     fn kind(&self) -> StoreErrorKind { StoreErrorKind::Corrupt }
+///     fn maybe_applied(&self) -> bool { false } // this store only fails on reading
+/// }
+///
+/// impl Table {
+///     fn read(&self, key: &Key, now: Instant) -> Result<Option<Entry>, TableError> {
+///         let Some(row) = self.rows.get(key.as_bytes()) else { return Ok(None) };
+///         let age = now - row.written;
+///         if age >= row.live.saturating_add(row.linger) {
+///             return Ok(None); // past live + linger: nothing is readable, purged or not (S3)
+///         }
+///         let record = Record::decode(&Payload::from(&row.body[..]))?;
+///         let left = row.live.saturating_sub(age); // zero: expired, and still readable
+///         Ok(Some(Entry { record, version: Version::new(row.version), left }))
+///     }
+/// }
+///
+/// #[async_trait::async_trait]
+/// impl Store for TableStore {
+///     type Error = TableError;
+///
+///     async fn load(&self, key: &Key) -> Result<Option<Entry>, TableError> {
+///         self.0.lock().unwrap().read(key, Instant::now())
+///     }
+///
+///     async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>)
+///         -> Result<Exchange, TableError>
+///     {
+///         let mut table = self.0.lock().unwrap(); // one step under one lock (S1)
+///         let now = Instant::now();
+///         let current = table.read(key, now)?;
+///         if match expected {
+///             Expected::Vacant => current.is_some(),
+///             Expected::At(version) => current.as_ref().map(|entry| entry.version) != Some(version),
+///         } {
+///             return Ok(Exchange::Conflict(current));
+///         }
+///         table.last_version += 1; // outlives every row (S2)
+///         let version = table.last_version;
+///         let row = Row { body: put.record.encode(), version, written: now, live: put.live, linger: put.linger };
+///         table.rows.insert(key.as_bytes().to_vec(), row);
+///         Ok(Exchange::Done(Version::new(version)))
+///     }
+/// }
+///
+/// let dedup = oncekey::Deduplicator::new(TableStore::default());
+/// # let run = async {
+/// let key = Key::new("payments.charge", "7f3a-91")?;
+/// let first = dedup.request(key.clone()).run(|_| async { Ok::<_, TableError>("charged".to_owned()) }).await?;
+/// let again = dedup.request(key).run(|_| async { Ok::<_, TableError>("charged twice!".to_owned()) }).await?;
+/// assert_eq!(first.value(), again.value());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) };
+/// # futures::executor::block_on(run).unwrap();
+/// ```
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// What goes wrong in this store.
+    type Error: StoreError;
+
+    /// The entry under `key`, live or expired; `None` if it was never written or is past live + linger.
+    ///
+    /// # Guarantees
+    /// S1, S6, S7, S9.
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error>;
+
+    /// Writes if and only if the key is as `expected`; else answers what is there now.
+    ///
+    /// # Guarantees
+    /// S1 to S10.
+    async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, Self::Error>;
+
+    /// Several writes, of distinct keys, in as few round trips as the store can; one answer per item, in order. Items
+    /// do not depend on each other: each is done or not on its own.
+    ///
+    /// The default writes one after the other, which is within the contract.
+    ///
+    /// # Guarantees
+    /// Those of [`Store::compare_exchange`], for each item.
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
+        let mut answers = Vec::with_capacity(batch.len());
+        for item in batch {
+            answers.push(self.compare_exchange(item.key, item.expected, item.put).await);
+        }
+        answers
+    }
+
+    /// Removes up to `limit` entries that are past live + linger, in bounded work. Never changes what can be read.
+    ///
+    /// The default removes nothing, which is within the contract: for a store that reclaims by itself.
+    ///
+    /// # Guarantees
+    /// S2, S8.
+    async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
+        let _ = limit;
+        Ok(Purged { removed: 0, more: false })
+    }
+}
+
+/// What a purge did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Purged {
+    /// How many entries it removed.
+    pub removed: usize,
+    /// Whether another call now would find more to do.
+    pub more: bool,
+}
+
+/// A store that can list the keys whose operations are in doubt, for operators.
+#[async_trait]
+pub trait ListInDoubt: Store {
+    /// Up to `limit` keys whose record is in progress with nothing left to live, after the place where `cursor`
+    /// left off, with the place to go on from; `None` when there are no more.
+    ///
+    /// A listing is not a snapshot: entries written meanwhile may or may not be in it.
+    async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, Self::Error>;
+}
+
+/// Some of the keys in doubt.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InDoubtPage {
+    /// Keys with their entries.
+    pub entries: Vec<(Key, Entry)>,
+    /// Where the next page begins; `None` when this was the last.
+    pub next: Option<u64>,
+}
+
+impl InDoubtPage {
+    /// A page with these entries.
+    pub fn new(entries: Vec<(Key, Entry)>, next: Option<u64>) -> Self {
+        Self { entries, next }
+    }
+}

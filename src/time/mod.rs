@@ -1,0 +1,90 @@
+//! Time: one small trait for now and sleep. Nothing else in this crate reads a clock.
+
+mod manual;
+mod system;
+#[cfg(feature = "tokio")]
+mod tokio;
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+pub use manual::ManualClock;
+pub use system::SystemClock;
+#[cfg(feature = "tokio")]
+pub use tokio::TokioClock;
+
+use crate::protocol::UnixMillis;
+
+/// A moment on one clock's monotonic time, as nanoseconds since an origin of that clock's own choosing. Moments of
+/// two clocks have nothing to do with each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The origin of the clock.
+    pub const ORIGIN: Self = Self(0);
+    /// A moment that never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// Nanoseconds since the origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        if self == Self::NEVER { Duration::MAX } else { Duration::from_nanos(self.0.saturating_sub(earlier.0)) }
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+    /// Saturates: a moment that cannot be counted never comes.
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+    /// Saturates at the origin; a moment that never comes stays so.
+    fn sub(self, duration: Duration) -> Self {
+        match self {
+            Self::NEVER => self,
+            _ => Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))),
+        }
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{:?}", Duration::from_nanos(self.0))
+    }
+}
+
+/// A clock to read and to sleep by.
+///
+/// The engine measures its own deadlines on [`Clock::now`], which must never go back and must run at the rate of
+/// real time within the engine's margin. [`Clock::unix`] is for people to read: nothing is decided by it.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The monotonic time now.
+    fn now(&self) -> Moment;
+
+    /// Resolves when [`Clock::now`] has reached `until`; at once if it has. A sleep to [`Moment::NEVER`] never ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the sleep up; nothing else happens.
+    fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()>;
+
+    /// The wall clock, for people; `now` is a reading of [`Clock::now`] taken just before, which an implementation
+    /// may use instead of a second look at a clock. May be off by as much as people would not mind.
+    fn unix(&self, now: Moment) -> UnixMillis;
+}
