@@ -1,9 +1,107 @@
-//! wip
+//! An embeddable, storage-agnostic idempotency engine.
+//!
+//! Networks lose replies, people double-click, queues redeliver; so clients retry, and a retry must not charge the card
+//! twice. A caller names one logical operation by a [`Key`]; the first call runs it, later calls get the stored answer,
+//! and two racing calls never both run it.
+//!
+//! ```
+//! use oncekey::{Deduplicator, Key, MemoryStore};
+//! use std::time::Duration;
+//! # #[derive(Clone)] struct Gateway;
+//! # impl Gateway { async fn charge(&self, cents: u32, id: oncekey::OperationId) -> Result<String, std::io::Error> { Ok(format!("receipt for {cents} cents, {id}")) } }
+//! # async fn handler(gateway: Gateway, body: &[u8]) -> Result<String, Box<dyn std::error::Error>> {
+//! # let dedup = Deduplicator::new(MemoryStore::new());
+//! let answer = dedup.request(Key::new("payments.charge", "7f3a-91")?)
+//!     .fingerprint_of(body)
+//!     .wait(Duration::from_secs(5))
+//!     .run(|attempt| async move { gateway.charge(5000, attempt.operation_id()).await })
+//!     .await?;
+//! # Ok(answer.into_value()?) }
+//! # futures::executor::block_on(handler(Gateway, b"pay 50")).unwrap();
+//! ```
+//!
+//! # What is promised
+//!
+//! From the store's compare-and-exchange alone, with no assumption about pauses, and about clocks only what the store's
+//! versions need (contract clause S2):
+//!
+//! - **P1, one outcome.** Per key and generation at most one completion is accepted, and its bytes are what every later
+//!   caller gets.
+//! - **P2, stale is inert.** Complete, renew, checkpoint and release by an attempt that was superseded change nothing,
+//!   and say so.
+//! - **P3, fencing.** Every granted claim of a key has a token greater than all before it, also across release, expiry,
+//!   purge and forget.
+//! - **P4, no unclaimed run.** The operation starts only after the store confirmed the claim, and before its own
+//!   deadline. A store that cannot answer means no run, unless the call chose to [fail open](Request::fail_open); its
+//!   answer says so.
+//! - **P5, binding.** An outcome is replayed only for the same scope, key and fingerprint. A mismatch beats every other
+//!   answer.
+//! - **P6, lost replies.** Each write can be sent again after a lost reply without a second effect and without waiting
+//!   for itself. The answer is the same while its record is readable; "superseded, possibly applied" when somebody else
+//!   wrote since; "unknown", never "refused", when nothing is left to read.
+//!
+//! With one assumption (an attempt stops acting once its own deadline has passed; the store's clock and the owner's run
+//! at rates within the [`margin`](DeduplicatorBuilder::margin); the store's clock does not step forward by more than it):
+//!
+//! - **T1, no overlap.** At most one attempt of a key is executing at any instant. What an operation spawned and left
+//!   behind is not part of the attempt.
+//!
+//! # What no store can promise
+//!
+//! - A crash between the effect and its completion leaves the effect *in doubt*: run again ([`Policy::Reclaim`], the
+//!   default) or refuse until resolved ([`Policy::Hold`]).
+//! - A process frozen past its lease between its last check and its effect can act late; so can one on a suspended
+//!   machine. Only the resource can stop it: by the fencing token ([`Attempt::fence`]), by deduplicating on our
+//!   [`Attempt::operation_id`], or by completing inside the same database transaction ([`Claim::prepare`]).
+//! - A store that loses acknowledged writes loses the promise. Each store documents its durability.
+//! - A claim request that the network delivers late, to a key that is vacant again, or whose caller gave up, leaves an
+//!   orphan claim: for one lease under `Reclaim`, until it is resolved under `Hold`. It never runs anything.
+//!
+//! | where the effect lives | what you get |
+//! |---|---|
+//! | same database, completed in the same transaction | exactly once, no clock assumption |
+//! | a resource that compares fencing tokens, or dedups on the operation id | effectively once |
+//! | elsewhere, `Hold` | at most once; a crash in the middle waits for a resolver |
+//! | elsewhere, `Reclaim` (default) | never two at once, one outcome; a crash in the middle may repeat the effect |
+//!
+//! # Finding your way
+//!
+//! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::claim`] for the explicit way.
+//! - To implement a store: [`store::Store`] has the contract, clause by clause, and a worked example.
+//! - To understand a stuck key: [`Deduplicator::inspect`], [`Deduplicator::resolve`], [`Deduplicator::forget`].
+//! - The state machine itself: [`protocol::decide`].
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `json` | yes | outcomes as JSON by serde: [`Request::json`] |
+//! | `sha256` | yes | `Fingerprint::sha256`, [`Request::fingerprint_of`] |
+//! | `tokio` | no | `time::TokioClock`, `DeduplicatorBuilder::tokio` |
+//!
+//! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
+
+#![cfg_attr(not(all(feature = "json", feature = "sha256")), allow(rustdoc::broken_intra_doc_links))]
+
+pub mod codec;
+mod engine;
+pub mod memory;
+pub mod observe;
 pub mod protocol;
 mod random;
 pub mod store;
 mod sync;
 pub mod time;
-pub mod memory;
-pub use memory::*;
-pub use protocol::*;
+
+pub use engine::{
+    AdminAnswer, AfterFailure, Answer, Attempt, Basis, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder,
+    Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost, OptionsError, Prepared, Request, Resolver,
+    RunError, Running, Saved, Settled, Unavailable, Unrecorded,
+};
+pub use memory::MemoryStore;
+pub use observe::{Event, Observer};
+pub use protocol::{
+    Algorithm, Cause, Conclusion, DecodeError, Entry, Expected, FencingToken, Fingerprint, FingerprintError, Judged, Key,
+    KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, Resolution, State, UnixMillis, Version,
+};
+pub use store::Store;

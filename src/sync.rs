@@ -3,13 +3,13 @@
 #[cfg(not(oncekey_loom))]
 mod imp {
     pub(crate) use parking_lot::{Mutex};
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+    pub(crate) use std::sync::atomic::{AtomicUsize, Ordering, fence};
 }
 
 #[cfg(oncekey_loom)]
 mod imp {
     use loom::sync::MutexGuard;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 
     /// loom's mutex with the signature of parking_lot's.
     #[derive(Debug, Default)]

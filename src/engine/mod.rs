@@ -1,0 +1,223 @@
+//! The engine: claims a key, runs the operation, stores its outcome, replays it.
+//!
+//! It carries out what [`decide`](crate::protocol::decide) says, over any [`Store`], and names no runtime.
+
+mod admin;
+mod answer;
+mod attempt;
+mod background;
+mod claim;
+mod claiming;
+mod error;
+mod held;
+mod keeper;
+mod options;
+mod request;
+mod run;
+mod waiting;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+pub use admin::{AdminAnswer, Doubt, Inspection, Resolver};
+pub use answer::{Answer, Basis, NoValue, Unavailable, Unrecorded};
+pub use attempt::Attempt;
+pub use claim::{Claim, ClaimAnswer, Prepared, Running, Saved, Settled};
+pub use error::{AfterFailure, ClaimError, Error, RunError};
+pub use options::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
+pub use request::{Failure, FailureKind, Request};
+
+use crate::codec::Raw;
+use crate::observe::Event;
+use crate::protocol::{Entry, Key, Outcome, OutcomeBody, Write};
+use crate::store::{BatchPut, Exchange, Put, Store, StoreError, StoreFailure};
+use crate::time::Clock;
+use background::Background;
+use keeper::HeldSet;
+use options::Options;
+use waiting::Waiting;
+
+/// The idempotency engine over a store. Cheap to clone; clones are one engine.
+///
+/// ```
+/// # use oncekey::{Deduplicator, Key, MemoryStore};
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// let dedup = Deduplicator::new(MemoryStore::new());
+/// let answer = dedup
+///     .request(Key::new("payments.charge", "7f3a-91")?)
+///     .run(|attempt| async move { Ok::<_, std::io::Error>(format!("charged, {}", attempt.operation_id())) })
+///     .await?;
+/// println!("{}", answer.into_value()?);
+/// # Ok(()) }
+/// # futures::executor::block_on(demo()).unwrap();
+/// ```
+pub struct Deduplicator<S: Store + 'static> {
+    inner: Arc<Inner<S>>,
+}
+
+impl<S: Store + 'static> Clone for Deduplicator<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S: Store + 'static> fmt::Debug for Deduplicator<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deduplicator")
+            .field("lifetimes", &self.inner.options.lifetimes)
+            .field("held", &self.inner.held.len())
+            .field("waiting", &self.inner.waiting.seats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// An engine with the default options.
+    pub fn new(store: S) -> Self {
+        Self::builder(store).build().expect("the default options are in order, and a test says so")
+    }
+
+    /// Sets an engine up.
+    pub fn builder(store: S) -> DeduplicatorBuilder<S> {
+        DeduplicatorBuilder::new(store)
+    }
+
+    /// Begins a request for one operation. Nothing happens until it runs or claims.
+    pub fn request(&self, key: Key) -> Request<'_, S, Raw> {
+        Request::new(&self.inner, key)
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.inner.store
+    }
+
+    /// How many claims this engine holds now.
+    pub fn held(&self) -> usize {
+        self.inner.held.len()
+    }
+
+    /// How many calls of this engine wait for a running duplicate now.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiting.seats()
+    }
+
+    /// Runs the clean-up that is queued, to its end: releases of claims that were dropped before they started, and
+    /// completions that were dropped half way. For a graceful shutdown without a [`Deduplicator::keeper`].
+    ///
+    /// # Cancel safety
+    /// What is not done stays queued.
+    pub async fn flush(&self) {
+        poll_fn(|cx| self.inner.background.poll_all(cx)).await;
+    }
+}
+
+/// What the clones of an engine share.
+pub(crate) struct Inner<S: Store + 'static> {
+    store: S,
+    pub(crate) options: Options,
+    pub(crate) waiting: Waiting,
+    pub(crate) held: HeldSet<S>,
+    pub(crate) background: Background,
+}
+
+impl<S: Store + 'static> Inner<S> {
+    pub(crate) fn new(store: S, options: Options) -> Self {
+        Self { store, options, waiting: Waiting::new(), held: HeldSet::new(), background: Background::new() }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.options.clock
+    }
+
+    /// Tells the observer, if there is one; the event is not made otherwise.
+    pub(crate) fn tell<'e>(&self, key: &Key, event: impl FnOnce() -> Event<'e>) {
+        if let Some(observer) = &self.options.observer {
+            observer.event(key, &event());
+        }
+    }
+
+    pub(crate) fn in_background(&self, job: BoxFuture<'static, ()>) {
+        let job = match &self.options.spawner {
+            Some(spawn) => spawn(job),
+            None => Some(job),
+        };
+        if let Some(job) = job {
+            self.background.start(job);
+        }
+    }
+
+    pub(crate) async fn load(&self, key: &Key) -> Result<Option<Entry>, StoreFailure> {
+        self.within(self.store.load(key)).await?.map_err(StoreFailure::new)
+    }
+
+    pub(crate) async fn exchange(&self, key: &Key, write: &Write) -> Result<Exchange, StoreFailure> {
+        let put = Put::new(&write.record, write.live, write.linger);
+        self.within(self.store.compare_exchange(key, write.expected, put)).await?.map_err(StoreFailure::new)
+    }
+
+    /// One answer per item, in order, whatever happens.
+    pub(crate) async fn exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, StoreFailure>> {
+        let lost = |failure: &StoreFailure| batch.iter().map(|_| Err(failure.clone())).collect();
+        match self.within(self.store.compare_exchange_many(batch)).await {
+            Err(failure) => lost(&failure),
+            Ok(answers) if answers.len() != batch.len() => lost(&StoreFailure::new(WrongCount)),
+            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(StoreFailure::new)).collect(),
+        }
+    }
+
+    /// Bounds a call by `store_timeout`. The timer is started only when the call does not answer at once.
+    async fn within<T>(&self, mut call: BoxFuture<'_, T>) -> Result<T, StoreFailure> {
+        let mut timer: Option<BoxFuture<'static, ()>> = None;
+        let timeout = self.options.store_timeout;
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = call.as_mut().poll(cx) {
+                return Poll::Ready(Ok(answer));
+            }
+            let timer = timer.get_or_insert_with(|| self.clock().sleep_until(self.clock().now() + timeout));
+            timer.as_mut().poll(cx).map(|()| Err(StoreFailure::timed_out(timeout)))
+        })
+        .await
+    }
+
+    /// An outcome within the limit, or the note that it was not.
+    pub(crate) fn fit(&self, outcome: Outcome) -> Outcome {
+        match &outcome.body {
+            OutcomeBody::Kept(bytes) if bytes.len() > self.options.outcome_len_max => {
+                Outcome { body: OutcomeBody::TooLarge { len: bytes.len() as u64 }, ..outcome }
+            }
+            _ => outcome,
+        }
+    }
+
+    pub(crate) fn first_backoff(&self) -> Duration {
+        BACKOFF_FIRST.min(self.options.lifetimes.lease / 20)
+    }
+
+    pub(crate) fn next_backoff(&self, backoff: Duration) -> Duration {
+        (backoff * 2).min(BACKOFF_MAX).min(self.options.lifetimes.lease / 5)
+    }
+}
+
+/// The pause after a store's first failure, and the longest one; both less under a short lease.
+const BACKOFF_FIRST: Duration = Duration::from_millis(25);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the store did not answer one verdict per item of a batch")]
+struct WrongCount;
+
+impl StoreError for WrongCount {
+    fn maybe_applied(&self) -> bool {
+        true
+    }
+
+    fn kind(&self) -> crate::store::StoreErrorKind {
+        crate::store::StoreErrorKind::Other
+    }
+}

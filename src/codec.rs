@@ -1,0 +1,83 @@
+//! How values become outcome bytes and come back.
+
+use crate::protocol::Payload;
+
+/// What goes wrong in a codec.
+pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Turns values of `T` into bytes and back. An outcome is kept in this form, so a change of codec or of `T` must
+/// still read what is on record for as long as outcomes are retained.
+pub trait Codec<T> {
+    /// The bytes of `value`.
+    ///
+    /// # Errors
+    /// If the value has no such form. Its outcome is then recorded as done and not available; the operation is not
+    /// run again.
+    fn encode(&self, value: &T) -> Result<Payload, CodecError>;
+
+    /// The value of `bytes`.
+    ///
+    /// # Errors
+    /// If these are not the bytes of a `T`. The record stays as it is, and the operation is not run.
+    fn decode(&self, bytes: &Payload) -> Result<T, CodecError>;
+}
+
+/// Bytes and text as they are: for `Vec<u8>`, `String`, [`Payload`] and `()`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Raw;
+
+impl Codec<Vec<u8>> for Raw {
+    fn encode(&self, value: &Vec<u8>) -> Result<Payload, CodecError> {
+        Ok(value.as_slice().into())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Result<Vec<u8>, CodecError> {
+        Ok(bytes.to_vec())
+    }
+}
+
+impl Codec<Payload> for Raw {
+    fn encode(&self, value: &Payload) -> Result<Payload, CodecError> {
+        Ok(value.clone())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Result<Payload, CodecError> {
+        Ok(bytes.clone())
+    }
+}
+
+impl Codec<String> for Raw {
+    fn encode(&self, value: &String) -> Result<Payload, CodecError> {
+        Ok(value.as_str().into())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Result<String, CodecError> {
+        Ok(String::from_utf8(bytes.to_vec())?)
+    }
+}
+
+impl Codec<()> for Raw {
+    fn encode(&self, (): &()) -> Result<Payload, CodecError> {
+        Ok(Payload::empty())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Result<(), CodecError> {
+        if bytes.is_empty() { Ok(()) } else { Err("the outcome on record has bytes, () has none".into()) }
+    }
+}
+
+/// JSON, by serde.
+#[cfg(feature = "json")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json;
+
+#[cfg(feature = "json")]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Json {
+    fn encode(&self, value: &T) -> Result<Payload, CodecError> {
+        Ok(serde_json::to_vec(value)?.into())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Result<T, CodecError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}

@@ -1,0 +1,327 @@
+//! For operators: looking at a key, settling a doubt, ending a generation.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Deduplicator, Error, Inner};
+use crate::observe::Event;
+use crate::protocol::{
+    Command, Decision, Entry, FencingToken, Fingerprint, Judged, Key, OperationId, Outcome, OutcomeBody, Payload, Policy,
+    Resolution, UnixMillis, Verdict, Version, decide,
+};
+use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store};
+
+/// An attempt that stopped in the middle, as a [`Resolver`] is told of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Doubt {
+    /// The key.
+    pub key: Key,
+    /// The id that the attempt handed downstream: ask there what became of it.
+    pub operation_id: OperationId,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// Its fencing token.
+    pub token: FencingToken,
+    /// What happens if nobody resolves it.
+    pub policy: Policy,
+    /// An attempt before this one is in doubt too.
+    pub after_doubt: bool,
+    /// How far the attempt said it got.
+    pub checkpoint: Payload,
+    /// The fingerprint of the request.
+    pub fingerprint: Option<Fingerprint>,
+    /// When the generation began, by its owner's wall clock.
+    pub created_at: UnixMillis,
+}
+
+impl Doubt {
+    pub(super) fn of(key: &Key, entry: &Entry) -> Self {
+        let record = &entry.record;
+        Self {
+            key: key.clone(),
+            operation_id: record.operation_id(),
+            attempt: record.attempt(),
+            token: entry.fencing_token(),
+            policy: record.policy(),
+            after_doubt: record.doubt(),
+            checkpoint: record.checkpoint().clone(),
+            fingerprint: record.fingerprint().copied(),
+            created_at: record.created_at(),
+        }
+    }
+}
+
+/// Is asked when a claim meets an attempt that stopped in the middle, before the policy is applied: it may know, or
+/// find out downstream, whether the effect happened.
+///
+/// Several callers may ask at once; the first answer that is stored stands.
+#[async_trait]
+pub trait Resolver: Send + Sync + 'static {
+    /// What happened; `None` if it cannot be told, and the policy shall decide.
+    async fn resolve(&self, doubt: &Doubt) -> Option<Resolution>;
+}
+
+/// What an operator's command came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminAnswer {
+    /// It is done, now or before.
+    Done,
+    /// Nothing is on record.
+    Absent,
+    /// An attempt is running, and the command was refused. Ask again when its lease is over.
+    #[non_exhaustive]
+    Live {
+        /// How long its lease runs unless renewed.
+        left: Duration,
+    },
+    /// There is no doubt to resolve: the operation was released or forgotten.
+    NotInDoubt,
+    /// The operation is completed.
+    AlreadyCompleted,
+    /// Somebody else wrote first, so what this command was decided on is no longer there. Look again before repeating
+    /// it.
+    #[non_exhaustive]
+    Changed {
+        /// The reply to an earlier copy of this command was lost; it may have been applied before the other write.
+        possibly_applied: bool,
+    },
+}
+
+/// What is on record under a key, for people.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// What the record means now.
+    pub state: Judged,
+    /// How long it stays live, by the store's clock.
+    pub left: Duration,
+    /// The number of the write that put it there.
+    pub version: Version,
+    /// The number of the latest attempt.
+    pub attempt: u32,
+    /// How many attempts count against a limit.
+    pub attempts_counted: u32,
+    /// The latest attempt's fencing token.
+    pub token: FencingToken,
+    /// The id of the generation.
+    pub operation_id: OperationId,
+    /// What happens after a crash.
+    pub policy: Policy,
+    /// An earlier attempt was taken over, unresolved.
+    pub doubt: bool,
+    /// When the generation began.
+    pub created_at: UnixMillis,
+    /// When it was completed, released or forgotten.
+    pub finished_at: Option<UnixMillis>,
+    /// Whether it is bound to a fingerprint.
+    pub has_fingerprint: bool,
+    /// Bytes of its checkpoint.
+    pub checkpoint_len: usize,
+    /// Bytes of its outcome, where one is kept.
+    pub outcome_len: Option<usize>,
+}
+
+impl Inspection {
+    fn of(entry: &Entry) -> Self {
+        let record = &entry.record;
+        let outcome_len = match record.outcome() {
+            Some(Outcome { body: OutcomeBody::Kept(bytes), .. }) => Some(bytes.len()),
+            _ => None,
+        };
+        Self {
+            state: entry.judge(),
+            left: entry.left,
+            version: entry.version,
+            attempt: record.attempt(),
+            attempts_counted: record.attempts_counted(),
+            token: entry.fencing_token(),
+            operation_id: record.operation_id(),
+            policy: record.policy(),
+            doubt: record.doubt(),
+            created_at: record.created_at(),
+            finished_at: record.finished_at(),
+            has_fingerprint: record.fingerprint().is_some(),
+            checkpoint_len: record.checkpoint().len(),
+            outcome_len,
+        }
+    }
+}
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// What is on record under `key`; `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn inspect(&self, key: &Key) -> Result<Option<Inspection>, Error> {
+        let entry = self.inner.load_patiently(key).await?;
+        Ok(entry.as_ref().map(Inspection::of))
+    }
+
+    /// Says what happened to an operation in doubt: it completed, and this is its outcome; or nothing happened, and it
+    /// may run. Nothing else clears a doubt.
+    ///
+    /// It goes by the record that it finds first, and never crosses a later write.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; it may have been applied. Repeat it: the same resolution again answers
+    /// [`AdminAnswer::AlreadyCompleted`] or [`AdminAnswer::NotInDoubt`] if it had been.
+    ///
+    /// # Cancel safety
+    /// If dropped, it may or may not have been applied.
+    pub async fn resolve(&self, key: &Key, resolution: &Resolution) -> Result<AdminAnswer, Error> {
+        let now = self.inner.clock().unix(self.inner.clock().now());
+        self.inner.administer(key, &Command::Resolve(resolution, now)).await
+    }
+
+    /// Ends the generation: the next claim begins a new one, with a new operation id, whatever was on record. A running
+    /// attempt is not ended: the command is refused, and says how long to wait.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; it may have been applied. Repeating it is harmless unless the key was claimed again.
+    ///
+    /// # Cancel safety
+    /// If dropped, it may or may not have been applied.
+    pub async fn forget(&self, key: &Key) -> Result<AdminAnswer, Error> {
+        let now = self.inner.clock().unix(self.inner.clock().now());
+        self.inner.administer(key, &Command::Forget(now)).await
+    }
+
+    /// Lets the limit of attempts count anew, for a key that is exhausted. Doubt stays.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; it may have been applied. Repeating it is harmless.
+    ///
+    /// # Cancel safety
+    /// If dropped, it may or may not have been applied.
+    pub async fn reset_attempts(&self, key: &Key) -> Result<AdminAnswer, Error> {
+        self.inner.administer(key, &Command::ResetAttempts).await
+    }
+}
+
+impl<S: ListInDoubt + 'static> Deduplicator<S> {
+    /// Some of the keys whose operations are in doubt; see [`ListInDoubt::list_in_doubt`].
+    ///
+    /// # Errors
+    /// The store's own.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, S::Error> {
+        self.inner.store.list_in_doubt(cursor, limit).await
+    }
+}
+
+impl<S: Store + 'static> Inner<S> {
+    /// A load, tried as often as a claim is.
+    async fn load_patiently(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let mut backoff = self.first_backoff();
+        let mut tries = 0;
+        loop {
+            match self.load(key).await {
+                Ok(entry) => return Ok(entry),
+                Err(source) => {
+                    tries += 1;
+                    if tries >= self.options.claim_tries || !source.kind().is_transient() {
+                        return Err(Error::Store { scope: key.scope_label(), source });
+                    }
+                    self.clock().sleep_until(self.clock().now() + backoff).await;
+                    backoff = self.next_backoff(backoff);
+                }
+            }
+        }
+    }
+
+    /// Loads, decides once, and writes at the one version it saw; never at a newer one.
+    async fn administer(&self, key: &Key, command: &Command<'_>) -> Result<AdminAnswer, Error> {
+        let entry = self.load_patiently(key).await?;
+        self.administer_found(key, entry, command).await.map(|(answer, _)| answer)
+    }
+
+    /// A resolver's answer, written over the entry that it was asked about. Answers what is there then.
+    pub(super) async fn resolve_found(
+        &self,
+        key: &Key,
+        entry: Entry,
+        resolution: &Resolution,
+    ) -> Result<Option<Entry>, Error> {
+        let now = self.clock().unix(self.clock().now());
+        let (_, after) = self.administer_found(key, Some(entry), &Command::Resolve(resolution, now)).await?;
+        Ok(after)
+    }
+
+    async fn administer_found(
+        &self,
+        key: &Key,
+        entry: Option<Entry>,
+        command: &Command<'_>,
+    ) -> Result<(AdminAnswer, Option<Entry>), Error> {
+        let write = match decide(entry.as_ref(), command, &self.options.lifetimes) {
+            Decision::Write(write) => write,
+            Decision::Answer(verdict) => {
+                let left = entry.as_ref().map_or(Duration::ZERO, |entry| entry.left);
+                return Ok((answer(verdict, left), entry));
+            }
+        };
+        let (mut unknown, mut tries) = (false, 0);
+        let mut backoff = self.first_backoff();
+        loop {
+            match self.exchange(key, &write).await {
+                Ok(Exchange::Done(version)) => {
+                    let entry = Entry { record: write.record, version, left: write.live };
+                    self.administered(key, command, &entry);
+                    return Ok((AdminAnswer::Done, Some(entry)));
+                }
+                Ok(Exchange::Conflict(found)) => {
+                    // What an earlier copy of this very write put there: it is done.
+                    if let Some(entry) = found.as_ref().filter(|entry| unknown && entry.record == write.record) {
+                        self.administered(key, command, entry);
+                        return Ok((AdminAnswer::Done, found));
+                    }
+                    return Ok((AdminAnswer::Changed { possibly_applied: unknown }, found));
+                }
+                Err(failure) => {
+                    unknown |= failure.maybe_applied();
+                    tries += 1;
+                    let give_up = tries >= self.options.claim_tries || !failure.kind().is_transient();
+                    self.tell(key, || Event::StoreFailed {
+                        failure: &failure,
+                        retry_in: (!give_up).then_some(backoff),
+                    });
+                    if give_up {
+                        return Err(Error::Store { scope: key.scope_label(), source: failure });
+                    }
+                    self.clock().sleep_until(self.clock().now() + backoff).await;
+                    backoff = self.next_backoff(backoff);
+                }
+            }
+        }
+    }
+
+    fn administered(&self, key: &Key, command: &Command<'_>, entry: &Entry) {
+        match entry.judge() {
+            Judged::Completed => self.waiting.publish(key, || entry.clone()),
+            Judged::InProgress | Judged::Expired(_) => self.waiting.poke(key),
+        }
+        match command {
+            Command::Resolve(..) => self.tell(key, || Event::Resolved),
+            Command::Forget(_) => self.tell(key, || Event::Forgotten),
+            _ => {}
+        }
+    }
+}
+
+fn answer(verdict: Verdict, left: Duration) -> AdminAnswer {
+    match verdict {
+        Verdict::AlreadyDone => AdminAnswer::Done,
+        Verdict::Live => AdminAnswer::Live { left },
+        Verdict::NotInDoubt => AdminAnswer::NotInDoubt,
+        Verdict::AlreadyCompleted => AdminAnswer::AlreadyCompleted,
+        Verdict::Absent => AdminAnswer::Absent,
+        other => unreachable!("not an answer to an operator: {other:?}"),
+    }
+}

@@ -1,0 +1,206 @@
+//! What a run answers. Everything expected is a value.
+
+use std::time::Duration;
+
+use super::error::ClaimError;
+use crate::protocol::{Entry, FencingToken, OperationId, Payload, UnixMillis};
+use crate::store::StoreFailure;
+
+/// What a call got: every expected answer.
+///
+/// `T` is the operation's value. `F` is its final failure where one is on record: the failure itself for
+/// [`Request::run_or_fail`](super::Request::run_or_fail) and its classifying form, the encoded bytes otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer<T, F = Payload> {
+    /// The operation ran in this call, and its outcome is on record.
+    #[non_exhaustive]
+    Executed {
+        /// What it returned.
+        value: T,
+        /// What the answer rests on.
+        basis: Basis,
+    },
+    /// The operation ran before; this is its outcome.
+    #[non_exhaustive]
+    Replayed {
+        /// What it returned then.
+        value: T,
+        /// What the answer rests on.
+        basis: Basis,
+    },
+    /// The operation ran in this call, and its outcome could not be put on record. Whether a later call runs it again
+    /// depends on the reason.
+    #[non_exhaustive]
+    Unrecorded {
+        /// What it returned.
+        value: T,
+        /// Why it is not on record.
+        why: Unrecorded,
+    },
+    /// The operation is done, and its outcome cannot be given again. It is not run again.
+    #[non_exhaustive]
+    Done {
+        /// Why there is no outcome.
+        why: Unavailable,
+        /// What the answer rests on.
+        basis: Basis,
+    },
+    /// The operation failed for good before, and was not run again.
+    #[non_exhaustive]
+    FailedBefore {
+        /// The failure; `None` if it could not be kept.
+        failure: Option<F>,
+        /// What the answer rests on.
+        basis: Basis,
+    },
+    /// Another attempt is running.
+    #[non_exhaustive]
+    InProgress {
+        /// How long its lease runs unless renewed: when to ask again.
+        left: Duration,
+        /// The number of that attempt.
+        attempt: u32,
+    },
+    /// The key is bound to another request. Nothing about that request is revealed.
+    Mismatch,
+    /// An attempt stopped in the middle, and the operation must not run again until somebody resolved what happened.
+    #[non_exhaustive]
+    InDoubt {
+        /// The number of that attempt.
+        attempt: u32,
+        /// The id it handed downstream, to ask there.
+        operation_id: OperationId,
+        /// When the generation began, by its owner's wall clock.
+        since: UnixMillis,
+    },
+    /// The attempts are used up. An operator can reset them.
+    #[non_exhaustive]
+    Exhausted {
+        /// How many were used.
+        attempts: u32,
+    },
+}
+
+/// What an answer rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Basis {
+    /// The attempt that concluded, from 1.
+    pub attempt: u32,
+    /// An earlier attempt was taken over, and its effect is unknown: the effect may have happened more than once.
+    pub after_doubt: bool,
+    /// The id of the generation, which its attempts handed downstream.
+    pub operation_id: OperationId,
+    /// The fencing token of the attempt.
+    pub token: FencingToken,
+    /// When the generation began, by its first owner's wall clock.
+    pub created_at: UnixMillis,
+    /// When it was completed, by the wall clock of who did.
+    pub finished_at: Option<UnixMillis>,
+}
+
+impl Basis {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self {
+            attempt: entry.record.attempt(),
+            after_doubt: entry.record.doubt(),
+            operation_id: entry.record.operation_id(),
+            token: entry.fencing_token(),
+            created_at: entry.record.created_at(),
+            finished_at: entry.record.finished_at(),
+        }
+    }
+}
+
+/// Why an outcome is not on record.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Unrecorded {
+    /// It was refused, or could not be stored in time.
+    Completion(ClaimError),
+    /// The store could not answer the claim, and the call chose to run unprotected: it has no promise at all.
+    FailedOpen(StoreFailure),
+}
+
+impl PartialEq for Unrecorded {
+    /// By variant: errors do not compare.
+    fn eq(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// Why a completed operation's outcome cannot be given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// It was over the limit of the engine that completed it.
+    #[non_exhaustive]
+    TooLarge {
+        /// Its encoded length in bytes.
+        len: u64,
+    },
+    /// It could not be encoded.
+    Unencodable,
+    /// Its retention is over.
+    NoLongerKept,
+}
+
+/// A call that got no value.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoValue {
+    /// Another attempt is running.
+    #[error("another attempt is running; ask again in {0:?}")]
+    InProgress(Duration),
+    /// The key is bound to another request.
+    #[error("the key was used for another request; use a new key for a new request")]
+    Mismatch,
+    /// It is not known whether the effect happened.
+    #[error("an earlier attempt stopped in the middle; operation {0} must be resolved before it can run")]
+    InDoubt(OperationId),
+    /// The attempts are used up.
+    #[error("all {0} attempts are used up; an operator can reset them")]
+    Exhausted(u32),
+    /// It is done, without an outcome to give.
+    #[error("the operation is done, and its outcome is not available ({0:?})")]
+    Done(Unavailable),
+    /// It failed for good before.
+    #[error("the operation failed for good before")]
+    FailedBefore,
+}
+
+impl<T, F> Answer<T, F> {
+    /// The value, if the call got one, however it did.
+    pub fn value(&self) -> Option<&T> {
+        match self {
+            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => Some(value),
+            Self::Done { .. }
+            | Self::FailedBefore { .. }
+            | Self::InProgress { .. }
+            | Self::Mismatch
+            | Self::InDoubt { .. }
+            | Self::Exhausted { .. } => None,
+        }
+    }
+
+    /// The value, for callers who want only that: executed now, replayed, or executed and not on record.
+    ///
+    /// # Errors
+    /// [`NoValue`] for every other answer.
+    pub fn into_value(self) -> Result<T, NoValue> {
+        match self {
+            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => Ok(value),
+            Self::Done { why, .. } => Err(NoValue::Done(why)),
+            Self::FailedBefore { .. } => Err(NoValue::FailedBefore),
+            Self::InProgress { left, .. } => Err(NoValue::InProgress(left)),
+            Self::Mismatch => Err(NoValue::Mismatch),
+            Self::InDoubt { operation_id, .. } => Err(NoValue::InDoubt(operation_id)),
+            Self::Exhausted { attempts } => Err(NoValue::Exhausted(attempts)),
+        }
+    }
+
+    /// Whether the operation ran in this very call.
+    pub fn ran_now(&self) -> bool {
+        matches!(self, Self::Executed { .. } | Self::Unrecorded { .. })
+    }
+}

@@ -1,0 +1,480 @@
+//! The explicit way: a claim in the caller's hands.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Basis;
+use super::attempt::Attempt;
+use super::claiming::Claimed;
+use super::error::{ClaimError, Error};
+use super::held::{CONFLICTS_MAX, Guard, Held, Lost, Phase, Step};
+use crate::protocol::{
+    Decision, Entry, FencingToken, Key, OperationId, Outcome, OutcomeBody, Payload, Record, State, UnixMillis, Verdict,
+    Version, Write,
+};
+use crate::store::{Exchange, Store};
+
+/// What a claim got: every expected answer.
+#[derive(Debug)]
+pub enum ClaimAnswer<S: Store + 'static> {
+    /// The right to execute. Act, then conclude it.
+    Granted(Claim<S>),
+    /// The operation concluded before; here is what it left.
+    Replay(Saved),
+    /// Another attempt is running.
+    InProgress(Running),
+    /// The key is bound to another request. Nothing about that request is revealed.
+    Mismatch,
+    /// An attempt stopped in the middle, and the operation must not run again until somebody resolved what happened.
+    #[non_exhaustive]
+    InDoubt {
+        /// The number of that attempt.
+        attempt: u32,
+        /// The id it handed downstream, to ask there.
+        operation_id: OperationId,
+        /// When the generation began, by its owner's wall clock.
+        since: UnixMillis,
+    },
+    /// The attempts are used up.
+    #[non_exhaustive]
+    Exhausted {
+        /// How many were used.
+        attempts: u32,
+    },
+}
+
+/// What a concluded operation left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Saved {
+    /// Its outcome; `None` once its retention is over.
+    pub outcome: Option<Outcome>,
+    /// What the answer rests on.
+    pub basis: Basis,
+}
+
+impl Saved {
+    /// The encoded value of a success, where it was kept.
+    pub fn value(&self) -> Option<&Payload> {
+        match &self.outcome {
+            Some(Outcome { conclusion: crate::protocol::Conclusion::Succeeded, body: OutcomeBody::Kept(bytes) }) => {
+                Some(bytes)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An attempt that is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Running {
+    /// How long its lease runs unless renewed.
+    pub left: Duration,
+    /// Its number.
+    pub attempt: u32,
+}
+
+impl<S: Store + 'static> ClaimAnswer<S> {
+    pub(super) async fn of(claimed: Claimed<S>) -> Result<Self, Error> {
+        let (verdict, entry) = match claimed {
+            Claimed::Granted(guard) => return Claim::begin(guard).await.map(Self::Granted),
+            Claimed::Answered(verdict, entry) => (verdict, entry),
+        };
+        let record = &entry.record;
+        Ok(match verdict {
+            Verdict::Replay => {
+                Self::Replay(Saved { outcome: record.outcome().cloned(), basis: Basis::of(&entry) })
+            }
+            Verdict::Done => Self::Replay(Saved { outcome: None, basis: Basis::of(&entry) }),
+            Verdict::InProgress => Self::InProgress(Running { left: entry.left, attempt: record.attempt() }),
+            Verdict::Mismatch => Self::Mismatch,
+            Verdict::InDoubt => Self::InDoubt {
+                attempt: record.attempt(),
+                operation_id: record.operation_id(),
+                since: record.created_at(),
+            },
+            Verdict::Exhausted => Self::Exhausted { attempts: record.attempts_counted() },
+            other => unreachable!("not an answer to a claim: {other:?}"),
+        })
+    }
+}
+
+/// A granted claim in its caller's hands.
+///
+/// The engine assumes that its caller has begun to act once it is handed out. Conclude it with
+/// [`complete`](Claim::complete), [`fail`](Claim::fail), [`release`](Claim::release) or [`abandon`](Claim::abandon);
+/// each can be called again after an error. Dropped without a conclusion, it is left to its lease, or ended at once if
+/// the engine's [`OnDrop`](super::OnDrop) says so.
+///
+/// Nothing renews it by itself: call [`renew`](Claim::renew) or [`checkpoint`](Claim::checkpoint), or spawn the
+/// engine's [`keeper`](super::Deduplicator::keeper).
+pub struct Claim<S: Store + 'static> {
+    guard: Guard<S>,
+}
+
+impl<S: Store + 'static> fmt::Debug for Claim<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("key", &self.held().key)
+            .field("facts", &self.held().facts)
+            .field("phase", &self.held().phase())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`].
+///
+/// Write `record` under `key` if and only if its version is `expected`, in the store's own way, and give it a version,
+/// `live` and `linger` as the store's `compare_exchange` would. Then settle the claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Prepared {
+    /// The key.
+    pub key: Key,
+    /// The version that must be there, or the transaction must not commit.
+    pub expected: Version,
+    /// What to put there.
+    pub record: Record,
+    /// How long it stays live.
+    pub live: Duration,
+    /// How much longer it stays readable.
+    pub linger: Duration,
+}
+
+/// How a prepared completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The transaction committed: effect and outcome are there.
+    Committed,
+    /// The transaction did not commit, and no longer can: neither effect nor outcome is there. The claim is held on,
+    /// renewed, and may be tried again.
+    NotCommitted,
+}
+
+impl<S: Store + 'static> Claim<S> {
+    /// Hands a granted claim out: not past its deadline, and started from here on.
+    async fn begin(guard: Guard<S>) -> Result<Self, Error> {
+        let held = &guard.held;
+        held.renew_if_late().await.map_err(|error| match error {
+            ClaimError::Store { scope, source } => Error::Store { scope, source },
+            other => Error::Inconsistent { scope: format!("{} ({other})", held.scope()) },
+        })?;
+        held.start();
+        Ok(Self { guard })
+    }
+
+    fn held(&self) -> &std::sync::Arc<Held<S>> {
+        &self.guard.held
+    }
+
+    /// What this attempt may hand downstream. It can be given to the code that acts, and outlives the claim harmlessly.
+    pub fn attempt(&self) -> Attempt {
+        Attempt::new(std::sync::Arc::<Held<S>>::clone(self.held()))
+    }
+
+    /// The id of this generation, the same for all of its attempts.
+    pub fn operation_id(&self) -> OperationId {
+        self.held().facts.operation_id
+    }
+
+    /// The number of this attempt, from 1.
+    pub fn number(&self) -> u32 {
+        self.held().facts.attempt
+    }
+
+    /// The fencing token of this attempt.
+    pub fn fence(&self) -> FencingToken {
+        self.held().facts.token
+    }
+
+    /// Whether an earlier attempt was taken over, so that its effect may have happened.
+    pub fn after_doubt(&self) -> bool {
+        self.held().facts.after_doubt
+    }
+
+    /// How far the attempt before said it got; empty if it never said.
+    pub fn last_checkpoint(&self) -> &Payload {
+        &self.held().facts.checkpoint
+    }
+
+    /// How long this attempt may act unless renewed; zero once it is lost.
+    pub fn time_left(&self) -> Duration {
+        self.held().time_left()
+    }
+
+    /// Resolves when the lease is lost.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn lost(&self) {
+        self.attempt().lost().await;
+    }
+
+    /// Keeps the claim for another lease.
+    ///
+    /// # Errors
+    /// [`ClaimError`]: superseded, completed, released, or the store failed until the deadline.
+    ///
+    /// # Cancel safety
+    /// If dropped, the renewal may or may not have happened; the deadline counts as not extended.
+    pub async fn renew(&self) -> Result<(), ClaimError> {
+        self.held().write_while_held(Step::Renew).await
+    }
+
+    /// Records how far the attempt got, and renews.
+    ///
+    /// # Errors
+    /// As for [`Claim::renew`], and [`ClaimError::CheckpointTooLarge`].
+    ///
+    /// # Cancel safety
+    /// If dropped, the checkpoint may or may not be recorded.
+    pub async fn checkpoint(&self, bytes: impl Into<Payload>) -> Result<(), ClaimError> {
+        self.held().write_checkpoint(bytes.into()).await
+    }
+
+    /// Concludes with a success. Tried until it is stored, refused, or the engine's `completion_timeout` has passed;
+    /// the lease need not last so long. Once this returned `Ok`, the outcome is as durable as the store says.
+    ///
+    /// Bytes over the engine's `outcome_len_max` are not kept: the operation is recorded as done and not available.
+    ///
+    /// Completing again with the same bytes gives the same answer.
+    ///
+    /// # Errors
+    /// [`ClaimError::Superseded`], [`ClaimError::AlreadyCompleted`] (with another outcome),
+    /// [`ClaimError::AlreadyReleased`], [`ClaimError::Gone`], [`ClaimError::Unknown`], [`ClaimError::Store`]. The claim
+    /// stays in the caller's hands, and the call may be repeated.
+    ///
+    /// # Cancel safety
+    /// If this is dropped, the completion may or may not be stored; it is not undone. If the claim is dropped then too,
+    /// the engine goes on storing it in the background where possible.
+    pub async fn complete(&mut self, value: impl Into<Payload>) -> Result<(), ClaimError> {
+        self.conclude(Outcome::success(value)).await
+    }
+
+    /// Concludes with a final failure, which is replayed as a failure.
+    ///
+    /// # Errors
+    /// As for [`Claim::complete`].
+    ///
+    /// # Cancel safety
+    /// As for [`Claim::complete`].
+    pub async fn fail(&mut self, failure: impl Into<Payload>) -> Result<(), ClaimError> {
+        self.conclude(Outcome::failure(failure)).await
+    }
+
+    async fn conclude(&mut self, outcome: Outcome) -> Result<(), ClaimError> {
+        self.held().check_writable()?;
+        self.held().complete(outcome).await
+    }
+
+    /// Gives the claim up: nothing happened, and the next call may run at once, under another fingerprint too. After
+    /// doubt it cannot vouch for the attempt before, and is the same as [`Claim::abandon`].
+    ///
+    /// # Errors
+    /// As for [`Claim::complete`]; tried while the lease lasts, for at most the engine's `store_timeout`.
+    ///
+    /// # Cancel safety
+    /// If dropped, the release may or may not have happened.
+    pub async fn release(&mut self) -> Result<(), ClaimError> {
+        self.give_up(false).await
+    }
+
+    /// As [`Claim::release`], and the next attempt gets a new operation id: for a downstream that remembers refusals.
+    ///
+    /// # Errors
+    /// As for [`Claim::release`].
+    ///
+    /// # Cancel safety
+    /// As for [`Claim::release`].
+    pub async fn release_with_fresh_id(&mut self) -> Result<(), ClaimError> {
+        self.give_up(true).await
+    }
+
+    async fn give_up(&mut self, fresh_operation_id: bool) -> Result<(), ClaimError> {
+        self.held().check_writable()?;
+        self.held().release(fresh_operation_id).await
+    }
+
+    /// Gives the claim up in doubt: what happened is unknown. The next call goes by the policy at once.
+    ///
+    /// # Errors
+    /// As for [`Claim::release`].
+    ///
+    /// # Cancel safety
+    /// As for [`Claim::release`].
+    pub async fn abandon(&mut self) -> Result<(), ClaimError> {
+        self.held().check_writable()?;
+        self.held().abandon().await
+    }
+
+    /// Prepares a completion that the caller's own transaction will write, on the store's own database, together with
+    /// the effect: both commit or neither does. It waits for a renewal in flight, and nothing renews the claim until it
+    /// is settled by [`committed`](Claim::committed), [`rolled_back`](Claim::rolled_back) or, after an unknown COMMIT,
+    /// [`settle`](Claim::settle).
+    ///
+    /// # Errors
+    /// [`ClaimError::Prepared`] if it was prepared already; [`ClaimError::AlreadyCompleted`] and the like if the claim
+    /// is over.
+    ///
+    /// # Cancel safety
+    /// If dropped, nothing is prepared.
+    pub async fn prepare(&mut self, value: impl Into<Payload>) -> Result<Prepared, ClaimError> {
+        let held = self.held();
+        let _turn = held.turn().await;
+        held.check_writable()?;
+        let clock = held.engine.clock();
+        let step = Step::Complete(held.engine.fit(Outcome::success(value)), clock.unix(clock.now()));
+        match held.decide(None, &step) {
+            Decision::Write(Write { record, live, linger, .. }) => {
+                held.set_phase(Phase::Prepared);
+                Ok(Prepared { key: held.key.clone(), expected: held.entry().version, record, live, linger })
+            }
+            Decision::Answer(Verdict::AlreadyReleased) => Err(ClaimError::AlreadyReleased { scope: held.scope() }),
+            Decision::Answer(_) => Err(ClaimError::AlreadyCompleted { scope: held.scope() }),
+        }
+    }
+
+    /// The transaction committed, and the caller knows it.
+    pub fn committed(&mut self, prepared: &Prepared) {
+        self.held().landed_elsewhere(Entry {
+            record: prepared.record.clone(),
+            // Whatever the store gave it, it is greater.
+            version: Version::new(prepared.expected.get().saturating_add(1)),
+            left: prepared.live,
+        });
+    }
+
+    /// The transaction was rolled back, and the caller knows it: the claim is as before.
+    pub fn rolled_back(&mut self) {
+        self.held().start();
+    }
+
+    /// Learns how a prepared completion ended, after a COMMIT whose outcome is unknown. If it is not there, the claim is
+    /// renewed, which moves the version on, so that a transaction still under way can no longer commit.
+    ///
+    /// # Errors
+    /// [`ClaimError`] if the claim was superseded, or the store failed until the engine's `completion_timeout`; then
+    /// call it again.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn settle(&mut self, prepared: &Prepared) -> Result<Settled, ClaimError> {
+        self.held().settle(prepared).await
+    }
+}
+
+impl<S: Store + 'static> Held<S> {
+    /// Refuses a write while a completion is prepared.
+    pub(super) fn check_writable(&self) -> Result<(), ClaimError> {
+        match self.phase() {
+            Phase::Prepared => Err(ClaimError::Prepared { scope: self.scope() }),
+            Phase::Fresh | Phase::Started | Phase::Completing(..) | Phase::Over => Ok(()),
+        }
+    }
+
+    /// A grant that arrived past its deadline is renewed before anything starts.
+    pub(super) async fn renew_if_late(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
+        loop {
+            let now = self.engine.clock().now();
+            let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost))?;
+            if now < deadline {
+                return Ok(());
+            }
+            let until = now + self.engine.options.store_timeout;
+            self.write(Step::Renew, until).await?;
+        }
+    }
+
+    pub(super) async fn complete(self: &std::sync::Arc<Self>, outcome: Outcome) -> Result<(), ClaimError> {
+        let outcome = self.engine.fit(outcome);
+        let now = self.engine.clock().now();
+        let at = self.engine.clock().unix(now);
+        // A claim that is over stays over: the protocol says whether this is the same completion again.
+        let was_over = self.phase() == Phase::Over;
+        if !was_over {
+            self.set_phase(Phase::Completing(outcome.clone(), at));
+        }
+        let turn = self.turn().await;
+        let answer = self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
+        if answer.is_err() && !was_over {
+            self.set_phase(Phase::Started);
+        }
+        answer
+    }
+
+    pub(super) async fn release(self: &std::sync::Arc<Self>, fresh_operation_id: bool) -> Result<(), ClaimError> {
+        let now = self.engine.clock().now();
+        let step = Step::Release { fresh_operation_id, now: self.engine.clock().unix(now) };
+        self.write(step, self.release_until(now)).await
+    }
+
+    pub(super) async fn abandon(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
+        let now = self.engine.clock().now();
+        self.write(Step::Abandon, self.release_until(now)).await
+    }
+
+    async fn settle(self: &std::sync::Arc<Self>, prepared: &Prepared) -> Result<Settled, ClaimError> {
+        let turn = self.turn().await;
+        let until = self.completion_until(self.engine.clock().now());
+        let mut backoff = self.engine.first_backoff();
+        for _ in 0..=CONFLICTS_MAX {
+            let (entry, sent) = loop {
+                let sent = self.engine.clock().now();
+                match self.engine.load(&self.key).await {
+                    Ok(entry) => break (entry, sent),
+                    Err(source) if sent >= until || !source.kind().is_transient() => {
+                        return Err(ClaimError::Store { scope: self.scope(), source });
+                    }
+                    Err(_) => {
+                        self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
+                        backoff = self.engine.next_backoff(backoff);
+                    }
+                }
+            };
+            let Some(entry) = entry else {
+                self.mark_lost(Lost::Superseded);
+                return Err(ClaimError::Unknown { scope: self.scope() });
+            };
+            if !entry.is_held_by(&self.holder) {
+                self.mark_lost(Lost::Superseded);
+                return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: true });
+            }
+            match entry.record.state() {
+                State::Completed(outcome) if Some(outcome) == prepared.record.outcome() => {
+                    self.landed_elsewhere(entry);
+                    return Ok(Settled::Committed);
+                }
+                State::Completed(_) => return Err(ClaimError::AlreadyCompleted { scope: self.scope() }),
+                State::Released { .. } => return Err(ClaimError::AlreadyReleased { scope: self.scope() }),
+                State::Forgotten => {
+                    return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: false });
+                }
+                State::InProgress => {
+                    let Decision::Write(write) = self.decide(Some(&entry), &Step::Renew) else {
+                        unreachable!("a record of ours in progress can be renewed")
+                    };
+                    match self.engine.exchange(&self.key, &write).await {
+                        Ok(Exchange::Done(version)) => {
+                            self.landed(&Step::Renew, write, version, sent);
+                            self.start();
+                            drop(turn);
+                            return Ok(Settled::NotCommitted);
+                        }
+                        // It committed in between: look again.
+                        Ok(Exchange::Conflict(_)) => {}
+                        Err(source) if self.engine.clock().now() >= until => {
+                            return Err(ClaimError::Store { scope: self.scope(), source });
+                        }
+                        // The reply may be lost: look again.
+                        Err(_) => {
+                            self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
+                            backoff = self.engine.next_backoff(backoff);
+                        }
+                    }
+                }
+            }
+        }
+        Err(ClaimError::Inconsistent { scope: self.scope() })
+    }
+}

@@ -1,0 +1,312 @@
+//! Claiming a key: the loop around the protocol's decision, and waiting for whoever holds it.
+
+use std::future::poll_fn;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+
+use super::error::{ClaimError, Error};
+use super::held::{CONFLICTS_MAX, Guard, Held, Step};
+use super::waiting::Call;
+use super::{Doubt, Inner};
+use crate::observe::Event;
+use crate::protocol::{
+    Cause, ClaimCommand, Command, Decision, Entry, Fingerprint, Judged, Key, Owner, OperationId, Policy, Verdict,
+    decide,
+};
+use crate::random;
+use crate::store::{Exchange, Store};
+use crate::time::Moment;
+
+/// What a claim asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) key: Key,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) policy: Policy,
+    pub(super) attempts_max: Option<NonZeroU32>,
+    pub(super) wait: Duration,
+}
+
+/// What a claim got.
+pub(super) enum Claimed<S: Store + 'static> {
+    Granted(Guard<S>),
+    Answered(Verdict, Entry),
+}
+
+impl<S: Store + 'static> Inner<S> {
+    /// Claims, and waits for whoever holds the key as long as the request says.
+    pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
+        self.background.nudge();
+        let begun = self.clock().now();
+        let claimed = match self.claim_once(ask, None, begun).await? {
+            Claimed::Answered(Verdict::InProgress, entry) if !ask.wait.is_zero() => {
+                self.wait(ask, entry, begun + ask.wait).await?
+            }
+            claimed => claimed,
+        };
+        if let Claimed::Answered(verdict, _) = &claimed {
+            self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict) });
+        }
+        Ok(claimed)
+    }
+
+    /// One claim call, with an owner id of its own. `found` is what is there as far as the caller knows, and `sent` a
+    /// reading of the clock just taken.
+    async fn claim_once(
+        self: &Arc<Self>,
+        ask: &Ask,
+        mut found: Option<Entry>,
+        mut sent: Moment,
+    ) -> Result<Claimed<S>, Error> {
+        let command = ClaimCommand {
+            owner: Owner::from_bytes(random::id(sent.as_nanos())),
+            operation_id: OperationId::from_bytes(random::id(sent.as_nanos())),
+            fingerprint: ask.fingerprint,
+            policy: ask.policy,
+            attempts_max: ask.attempts_max,
+            now: self.clock().unix(sent),
+        };
+        let mut attempt = Claiming { engine: self, ask, owner: command.owner, maybe_written: false };
+        let mut tries = 0;
+        let mut conflicts = 0;
+        let mut reply_lost = false;
+        let mut backoff = self.first_backoff();
+        let mut asked_resolver_at = None;
+        loop {
+            let decision = decide(found.as_ref(), &Command::Claim(&command), &self.options.lifetimes);
+            if let (Some(resolver), Some(entry)) = (&self.options.resolver, &found) {
+                let stopped = entry.judge() == Judged::Expired(Cause::Abandoned)
+                    && entry.record.owner() != command.owner
+                    && !matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable));
+                if stopped && asked_resolver_at != Some(entry.version) {
+                    asked_resolver_at = Some(entry.version);
+                    if let Some(resolution) = resolver.resolve(&Doubt::of(&ask.key, entry)).await {
+                        found = self.resolve_found(&ask.key, entry.clone(), &resolution).await?;
+                        sent = self.clock().now();
+                        conflicts += 1; // so that a resolver which never settles anything cannot go on for ever
+                        if conflicts > CONFLICTS_MAX {
+                            return Err(Error::Inconsistent { scope: ask.key.scope_label() });
+                        }
+                        continue;
+                    }
+                    sent = self.clock().now();
+                }
+            }
+            let write = match decision {
+                Decision::Write(write) => write,
+                Decision::Answer(Verdict::AlreadyGranted) => {
+                    let entry = found.expect("only an entry can be ours");
+                    return Ok(attempt.granted(entry, sent, true));
+                }
+                Decision::Answer(Verdict::Incomparable) => {
+                    return Err(Error::Incomparable { scope: ask.key.scope_label() });
+                }
+                Decision::Answer(verdict) => {
+                    let entry = found.expect("a vacant key is answered by a write");
+                    attempt.maybe_written = false;
+                    return Ok(Claimed::Answered(verdict, entry));
+                }
+            };
+            // From here until the answer, dropping this call may leave a claim behind.
+            let unsure = std::mem::replace(&mut attempt.maybe_written, true);
+            match self.exchange(&ask.key, &write).await {
+                Ok(Exchange::Done(version)) => {
+                    let entry = Entry { record: write.record, version, left: write.live };
+                    return Ok(attempt.granted(entry, sent, reply_lost));
+                }
+                Ok(Exchange::Conflict(entry)) => {
+                    attempt.maybe_written = unsure;
+                    conflicts += 1;
+                    if conflicts > CONFLICTS_MAX {
+                        return Err(Error::Inconsistent { scope: ask.key.scope_label() });
+                    }
+                    // A conflict with nothing, on a key expected to be vacant, is tried again as it is.
+                    found = entry;
+                }
+                Err(failure) => {
+                    attempt.maybe_written = unsure || failure.maybe_applied();
+                    reply_lost |= failure.maybe_applied();
+                    tries += 1;
+                    let give_up = tries >= self.options.claim_tries || !failure.kind().is_transient();
+                    self.tell(&ask.key, || Event::StoreFailed {
+                        failure: &failure,
+                        retry_in: (!give_up).then_some(backoff),
+                    });
+                    if give_up {
+                        return Err(Error::Store { scope: ask.key.scope_label(), source: failure });
+                    }
+                    // The same request again: had it been applied, the answer will show a record of ours.
+                    self.clock().sleep_until(self.clock().now() + backoff).await;
+                    backoff = self.next_backoff(backoff);
+                }
+            }
+            sent = self.clock().now();
+        }
+    }
+
+    /// Takes a seat among those who wait for the key, and stays until something else than "in progress" can be said
+    /// or the bound is reached.
+    async fn wait(self: &Arc<Self>, ask: &Ask, mut seen: Entry, until: Moment) -> Result<Claimed<S>, Error> {
+        self.tell(&ask.key, || Event::Waiting);
+        let clock = Arc::clone(&self.options.clock);
+        let seat = self.waiting.take_seat(&ask.key, self.options.poll_min);
+        let mut bound = (until != Moment::NEVER).then(|| clock.sleep_until(until));
+        let mut pause: Option<(Moment, futures::future::BoxFuture<'static, ()>)> = None;
+        let mut left_from = clock.now();
+        let out_of_time = |mut seen: Entry, left_from| {
+            seen.left = seen.left.saturating_sub(clock.now().saturating_since(left_from));
+            Claimed::Answered(Verdict::InProgress, seen)
+        };
+        loop {
+            // What to do next: hear the news, look, or give up.
+            let call = poll_fn(|cx| {
+                if let Some(bound) = &mut bound {
+                    if bound.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(None);
+                    }
+                }
+                match seat.poll(cx.waker(), seen.version) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Call::News(entry)) => Poll::Ready(Some(Call::News(entry))),
+                    Poll::Ready(Call::Drive(at)) => loop {
+                        if clock.now() >= at {
+                            return Poll::Ready(Some(Call::Drive(at)));
+                        }
+                        if pause.as_ref().is_none_or(|(pause_at, _)| *pause_at != at) {
+                            pause = Some((at, clock.sleep_until(at)));
+                        }
+                        let (_, sleep) = pause.as_mut().expect("set above");
+                        if sleep.as_mut().poll(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                        pause = None;
+                    },
+                }
+            })
+            .await;
+            match call {
+                None => return Ok(out_of_time(seen, left_from)),
+                Some(Call::News(entry)) => match self.judge_news(ask, &entry)? {
+                    Some(verdict) => return Ok(Claimed::Answered(verdict, (*entry).clone())),
+                    None => seen = (*entry).clone(),
+                },
+                Some(Call::Drive(_)) => {
+                    seat.look_begins();
+                    let sent = clock.now();
+                    let looked = match &mut bound {
+                        Some(bound) => match select(pin!(self.load(&ask.key)), bound.as_mut()).await {
+                            Either::Left((looked, _)) => looked,
+                            Either::Right(((), _)) => return Ok(out_of_time(seen, left_from)),
+                        },
+                        None => self.load(&ask.key).await,
+                    };
+                    match looked {
+                        Ok(Some(entry)) if entry.judge() == Judged::InProgress => {
+                            seat.look_ends(clock.now(), entry.left, self.options.poll_max);
+                            (seen, left_from) = (entry, sent);
+                        }
+                        Ok(found) => match self.claim_once(ask, found, sent).await? {
+                            Claimed::Answered(Verdict::InProgress, entry) => {
+                                seat.look_ends(clock.now(), entry.left, self.options.poll_max);
+                                (seen, left_from) = (entry, sent);
+                            }
+                            Claimed::Answered(verdict, entry) => {
+                                seat.publish(entry.clone());
+                                return Ok(Claimed::Answered(verdict, entry));
+                            }
+                            granted @ Claimed::Granted(_) => return Ok(granted),
+                        },
+                        Err(failure) => {
+                            self.tell(&ask.key, || Event::StoreFailed {
+                                failure: &failure,
+                                retry_in: Some(self.options.poll_min),
+                            });
+                            seat.look_ends(clock.now(), Duration::MAX, self.options.poll_max);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
+    fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Verdict>, Error> {
+        let command = ClaimCommand {
+            owner: Owner::from_bytes([0; 16]), // not used: news is never in progress
+            operation_id: OperationId::from_bytes([0; 16]),
+            fingerprint: ask.fingerprint,
+            policy: ask.policy,
+            attempts_max: ask.attempts_max,
+            now: entry.record.created_at(),
+        };
+        match decide(Some(entry), &Command::Claim(&command), &self.options.lifetimes) {
+            Decision::Answer(Verdict::Incomparable) => Err(Error::Incomparable { scope: ask.key.scope_label() }),
+            Decision::Answer(Verdict::InProgress | Verdict::AlreadyGranted) | Decision::Write(_) => Ok(None),
+            Decision::Answer(verdict) => Ok(Some(verdict)),
+        }
+    }
+}
+
+pub(super) fn answer_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Replay => "replay",
+        Verdict::Done => "done",
+        Verdict::InProgress => "in progress",
+        Verdict::Mismatch => "mismatch",
+        Verdict::InDoubt => "in doubt",
+        Verdict::Exhausted => "exhausted",
+        _ => "other",
+    }
+}
+
+/// A claim call under way. Dropped while its write may have been applied, it gives its own record up, in the
+/// background where possible: nothing was started under it.
+struct Claiming<'a, S: Store + 'static> {
+    engine: &'a Arc<Inner<S>>,
+    ask: &'a Ask,
+    owner: Owner,
+    maybe_written: bool,
+}
+
+impl<S: Store + 'static> Claiming<'_, S> {
+    /// The guard takes over from here.
+    fn granted(&mut self, entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
+        self.maybe_written = false;
+        let held = Held::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
+        let facts = &held.facts;
+        self.engine.tell(&self.ask.key, || Event::Granted {
+            attempt: facts.attempt,
+            token: facts.token,
+            operation_id: facts.operation_id,
+            after_doubt: facts.after_doubt,
+            reply_lost,
+        });
+        Claimed::Granted(Guard::new(held))
+    }
+}
+
+impl<S: Store + 'static> Drop for Claiming<'_, S> {
+    fn drop(&mut self) {
+        if !self.maybe_written {
+            return;
+        }
+        let (engine, key, owner) = (Arc::clone(self.engine), self.ask.key.clone(), self.owner);
+        self.engine.in_background(Box::pin(async move {
+            // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
+            let sent = engine.clock().now();
+            if let Ok(Some(entry)) = engine.load(&key).await {
+                if entry.judge() == Judged::InProgress && entry.record.owner() == owner {
+                    let held = Held::new(Arc::clone(&engine), key, entry, sent);
+                    let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(sent) };
+                    let until = held.release_until(sent);
+                    let _told: Result<(), ClaimError> = held.write(step, until).await;
+                }
+            }
+        }));
+    }
+}

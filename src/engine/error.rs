@@ -1,0 +1,244 @@
+//! What goes wrong in the engine. Expected answers are values, not errors.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::codec::CodecError;
+use crate::store::StoreFailure;
+
+/// A claim, or an operator's call, that could not be answered. The operation was not run.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store failed, as often as it was tried. If the claim may have been written all the same, it is released
+    /// in the background, and ends with its lease at the latest.
+    #[error("the store could not answer for a key in scope `{scope}`; nothing was run, try again")]
+    #[non_exhaustive]
+    Store {
+        /// The scope of the key.
+        scope: String,
+        /// The store's last error.
+        source: StoreFailure,
+    },
+    /// The store answered in ways that do not fit together, again and again: it breaks its contract.
+    #[error("the store contradicts itself on a key in scope `{scope}`; nothing was run. Check it with the contract")]
+    #[non_exhaustive]
+    Inconsistent {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// The record is bound to a fingerprint by another algorithm, so nobody can tell whether the requests are the
+    /// same. Nothing was run.
+    #[error(
+        "the record in scope `{scope}` has a fingerprint of another algorithm; keep one algorithm for as long as \
+         outcomes are retained"
+    )]
+    #[non_exhaustive]
+    Incomparable {
+        /// The scope of the key.
+        scope: String,
+    },
+}
+
+/// A write of the holder of a claim that was refused, or could not be stored.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// Another attempt, or an operator, has the key now. What this attempt does no longer counts.
+    #[error("the claim in scope `{scope}` was superseded{}; stop, and let the other attempt answer",
+        if *possibly_applied { ", and this write was possibly applied before" } else { ", and this write was not applied" })]
+    #[non_exhaustive]
+    Superseded {
+        /// The scope of the key.
+        scope: String,
+        /// An earlier copy of this write, whose reply was lost, may have been applied before the other took over.
+        possibly_applied: bool,
+    },
+    /// The operation is completed already, with another outcome where this write was a completion.
+    #[error("the operation in scope `{scope}` is completed already; its recorded outcome stands")]
+    #[non_exhaustive]
+    AlreadyCompleted {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// The claim was released already, by its owner or by an operator.
+    #[error("the claim in scope `{scope}` was released already; claim again")]
+    #[non_exhaustive]
+    AlreadyReleased {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// Nothing is on record any more, and this write was not applied.
+    #[error("the record in scope `{scope}` is gone, past all its lifetimes; this write was not applied")]
+    #[non_exhaustive]
+    Gone {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// Nothing is on record any more, and whether this write was applied before cannot be known.
+    #[error("the record in scope `{scope}` is gone, and whether this write was applied cannot be known")]
+    #[non_exhaustive]
+    Unknown {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// The store failed until the time for this write was over.
+    #[error("the store could not take a write for the claim in scope `{scope}`{}",
+        if source.maybe_applied() { "; whether it did is not known" } else { "" })]
+    #[non_exhaustive]
+    Store {
+        /// The scope of the key.
+        scope: String,
+        /// The store's last error.
+        source: StoreFailure,
+    },
+    /// The store answered in ways that do not fit together, again and again: it breaks its contract.
+    #[error("the store contradicts itself on the claim in scope `{scope}`; check it with the contract")]
+    #[non_exhaustive]
+    Inconsistent {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// The owner's own deadline passed before a renewal was confirmed.
+    #[error("the lease in scope `{scope}` ended before it could be renewed; whoever claims next goes by the policy")]
+    #[non_exhaustive]
+    DeadlinePassed {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// The checkpoint is too large. Nothing was written.
+    #[error("a checkpoint of {len} bytes in scope `{scope}` is over `checkpoint_len_max`, {max}; keep a reference")]
+    #[non_exhaustive]
+    CheckpointTooLarge {
+        /// The scope of the key.
+        scope: String,
+        /// Its length in bytes.
+        len: usize,
+        /// The option.
+        max: usize,
+    },
+    /// A completion is prepared for a transaction: nothing else may be written until it is settled.
+    #[error("the claim in scope `{scope}` has a completion prepared; settle it first")]
+    #[non_exhaustive]
+    Prepared {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// The call runs unprotected (it chose to fail open), so there is no claim to write to.
+    #[error("this call runs without a claim, since the store could not answer and it chose to fail open")]
+    Unprotected,
+}
+
+/// What a run ends with when something went wrong.
+#[non_exhaustive]
+pub enum RunError<E> {
+    /// The operation failed, with this error.
+    #[non_exhaustive]
+    Operation {
+        /// The operation's own error.
+        error: E,
+        /// What became of the claim.
+        claim: AfterFailure,
+    },
+    /// The lease was lost, and the operation was dropped before it ended. Its effect may be under way: whoever
+    /// claims next goes by the policy.
+    #[non_exhaustive]
+    LeaseLost {
+        /// How it was lost.
+        source: ClaimError,
+    },
+    /// The claim could not be answered. The operation was not run.
+    #[non_exhaustive]
+    Claim {
+        /// Why.
+        source: Error,
+    },
+    /// The outcome on record does not decode. The operation was not run, and the record stays.
+    #[non_exhaustive]
+    Decode {
+        /// The scope of the key.
+        scope: String,
+        /// What the codec said.
+        source: CodecError,
+    },
+}
+
+/// What became of the claim of an operation that failed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum AfterFailure {
+    /// Released: nothing happened, the next call runs it.
+    Released,
+    /// The failure is on record, and is replayed.
+    Recorded,
+    /// Its effect is in doubt; the policy decides.
+    InDoubt,
+    /// The call ran unprotected; there was no claim.
+    Unprotected,
+    /// This could not be stored, so the claim is left to its lease.
+    NotStored(ClaimError),
+}
+
+impl<E> RunError<E> {
+    /// The operation's own error, if that is what it is.
+    pub fn into_operation(self) -> Option<E> {
+        match self {
+            Self::Operation { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl<E> From<Error> for RunError<E> {
+    fn from(source: Error) -> Self {
+        Self::Claim { source }
+    }
+}
+
+impl<E> fmt::Display for RunError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operation { claim, .. } => match claim {
+                AfterFailure::Released => f.write_str("the operation failed without effect, and was released"),
+                AfterFailure::Recorded => f.write_str("the operation failed for good, and its failure is on record"),
+                AfterFailure::InDoubt => f.write_str("the operation failed, and its effect is in doubt"),
+                AfterFailure::Unprotected => f.write_str("the operation failed, unprotected"),
+                AfterFailure::NotStored(_) => {
+                    f.write_str("the operation failed, and what that means could not be stored; its lease will end")
+                }
+            },
+            Self::LeaseLost { .. } => f.write_str("the lease was lost, and the operation dropped"),
+            Self::Claim { .. } => f.write_str("the operation was not run"),
+            Self::Decode { scope, .. } => write!(
+                f,
+                "the outcome on record in scope `{scope}` does not decode; the operation was not run. Use the codec and \
+                 type that wrote it"
+            ),
+        }
+    }
+}
+
+impl<E> fmt::Debug for RunError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The error is the operation's: it may hold customer data, or have no Debug. Ask for it by name.
+            Self::Operation { claim, .. } => f.debug_struct("Operation").field("claim", claim).finish_non_exhaustive(),
+            Self::LeaseLost { source } => f.debug_struct("LeaseLost").field("source", source).finish(),
+            Self::Claim { source } => f.debug_struct("Claim").field("source", source).finish(),
+            Self::Decode { scope, source } => {
+                f.debug_struct("Decode").field("scope", scope).field("source", source).finish()
+            }
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for RunError<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Operation { error, .. } => Some(error),
+            Self::LeaseLost { source } => Some(source),
+            Self::Claim { source } => Some(source),
+            Self::Decode { source, .. } => Some(&**source),
+        }
+    }
+}

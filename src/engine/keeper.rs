@@ -1,0 +1,152 @@
+//! Which claims an engine holds, and their renewal outside of their own tasks.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::held::{Held, Step, Turn};
+use super::{Deduplicator, Inner};
+use crate::protocol::{Decision, Write};
+use crate::store::{BatchPut, Put, Store};
+use crate::sync::Mutex;
+use crate::time::Moment;
+
+/// Under how many locks claims are registered.
+const SHARDS: usize = 16;
+/// How many renewals go to the store at once.
+const BATCH: usize = 256;
+
+/// The claims that an engine holds.
+pub(crate) struct HeldSet<S: Store + 'static> {
+    shards: [Mutex<Slots<S>>; SHARDS],
+}
+
+struct Slots<S: Store + 'static> {
+    claims: Vec<Option<Weak<Held<S>>>>,
+    free: Vec<usize>,
+}
+
+impl<S: Store + 'static> HeldSet<S> {
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::new(Slots { claims: Vec::new(), free: Vec::new() })) }
+    }
+
+    fn shard(&self, held: &Held<S>) -> &Mutex<Slots<S>> {
+        let token = held.holder.token.get();
+        &self.shards[usize::try_from(token % SHARDS as u64).expect("less than SHARDS")]
+    }
+
+    /// Registers a claim; answers the slot to remove it from.
+    pub(crate) fn add(&self, held: &Arc<Held<S>>) -> usize {
+        let mut slots = self.shard(held).lock();
+        let claim = Some(Arc::downgrade(held));
+        match slots.free.pop() {
+            Some(slot) => {
+                slots.claims[slot] = claim;
+                slot
+            }
+            None => {
+                slots.claims.push(claim);
+                slots.claims.len() - 1
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, held: &Held<S>, slot: usize) {
+        let claim = {
+            let mut slots = self.shard(held).lock();
+            slots.free.push(slot);
+            slots.claims[slot].take()
+        };
+        debug_assert!(claim.is_some(), "a claim is removed once, by its guard");
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| {
+                let slots = shard.lock();
+                slots.claims.len() - slots.free.len()
+            })
+            .sum()
+    }
+
+    fn due(&self, now: Moment) -> Vec<Arc<Held<S>>> {
+        let mut due = Vec::new();
+        for shard in &self.shards {
+            let claims: Vec<_> = shard.lock().claims.iter().flatten().filter_map(Weak::upgrade).collect();
+            due.extend(claims.into_iter().filter(|held| held.wants_renewal(now)));
+        }
+        due
+    }
+}
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// Renews all claims that this engine holds, in batches: for operations that block their thread, and cannot renew
+    /// from their own task. It also runs the engine's clean-up. Spawn it once, on any runtime or thread of its own; it
+    /// ends when the last handle and claim of the engine are gone, at the latest a quarter of a renewal interval after.
+    ///
+    /// A claim is renewed for at most [`renew_for_max`](super::DeduplicatorBuilder::renew_for_max) from its grant. One
+    /// whose completion is prepared for a transaction is left alone.
+    ///
+    /// # Cancel safety
+    /// Dropping it stops renewal from outside; `run` goes on renewing by itself. Renewals in flight may be applied.
+    pub fn keeper(&self) -> impl Future<Output = ()> + Send + 'static {
+        keep(Arc::downgrade(&self.inner))
+    }
+}
+
+async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
+    loop {
+        let Some(strong) = engine.upgrade() else { return };
+        strong.renew_due().await;
+        let tick = (strong.options.renew_every / 4).max(Duration::from_millis(1));
+        let mut sleep = strong.clock().sleep_until(strong.clock().now() + tick);
+        drop(strong);
+        poll_fn(|cx| {
+            if let Some(strong) = engine.upgrade() {
+                strong.background.listen(cx.waker());
+                let _jobs: Poll<()> = strong.background.poll_all(cx);
+            }
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+    }
+}
+
+impl<S: Store + 'static> Inner<S> {
+    /// One round: renews what is due and is not being written by its owner just now.
+    async fn renew_due(&self) {
+        let due = self.held.due(self.clock().now());
+        for chunk in due.chunks(BATCH) {
+            let mut batch: Vec<(Arc<Held<S>>, Turn<S>, Write)> = Vec::with_capacity(chunk.len());
+            for held in chunk {
+                let Some(turn) = held.try_turn() else { continue };
+                // Its owner may have written since it was found due.
+                if !held.wants_renewal(self.clock().now()) {
+                    continue;
+                }
+                if let Decision::Write(write) = held.decide(None, &Step::Renew) {
+                    batch.push((Arc::clone(held), turn, write));
+                }
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let puts: Vec<_> = batch
+                .iter()
+                .map(|(held, _, write)| {
+                    BatchPut::new(&held.key, write.expected, Put::new(&write.record, write.live, write.linger))
+                })
+                .collect();
+            let sent = self.clock().now();
+            let answers = self.exchange_many(&puts).await;
+            drop(puts);
+            for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
+                held.renewed(answer, write, sent);
+                drop(turn);
+            }
+        }
+    }
+}

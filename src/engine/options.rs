@@ -1,0 +1,400 @@
+//! Settings of an engine, validated when it is built.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::{Deduplicator, Inner, Resolver};
+use crate::observe::Observer;
+use crate::protocol::{Lifetimes, Payload, Policy};
+use crate::store::Store;
+use crate::time::{Clock, SystemClock};
+
+/// What becomes of an operation whose lease is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnLeaseLost {
+    /// It is dropped before another may start.
+    #[default]
+    Drop,
+    /// It is told, and goes on: for effects that a fencing token guards.
+    Signal,
+}
+
+/// What becomes of a claim that is dropped after its operation may have started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnDrop {
+    /// It is left to its lease, since the effect may still be under way.
+    #[default]
+    KeepLease,
+    /// Its lease is ended at once, in the background where possible: the next claim goes by the policy.
+    ExpireNow,
+}
+
+/// An option that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("option `{option}` is refused: {problem}")]
+pub struct OptionsError {
+    option: &'static str,
+    problem: String,
+}
+
+impl OptionsError {
+    /// The name of the option, as the builder spells it.
+    pub fn option(&self) -> &'static str {
+        self.option
+    }
+}
+
+/// Takes a job to run on its own, or hands it back where it cannot.
+type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) -> Option<BoxFuture<'static, ()>> + Send + Sync>;
+
+pub(crate) struct Options {
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) margin: Duration,
+    pub(crate) renew_every: Duration,
+    pub(crate) renew_for_max: Duration,
+    pub(crate) store_timeout: Duration,
+    pub(crate) completion_timeout: Duration,
+    pub(crate) claim_tries: u32,
+    pub(crate) policy: Policy,
+    pub(crate) attempts_max: Option<NonZeroU32>,
+    pub(crate) outcome_len_max: usize,
+    pub(crate) checkpoint_len_max: usize,
+    pub(crate) poll_min: Duration,
+    pub(crate) poll_max: Duration,
+    pub(crate) on_lease_lost: OnLeaseLost,
+    pub(crate) on_drop: OnDrop,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) resolver: Option<Arc<dyn Resolver>>,
+    pub(crate) spawner: Option<Spawner>,
+}
+
+/// Sets up a [`Deduplicator`]. Every option has a default; [`DeduplicatorBuilder::build`] checks them together.
+#[must_use = "a builder does nothing until it builds"]
+pub struct DeduplicatorBuilder<S> {
+    store: S,
+    options: Options,
+    margin: Option<Duration>,
+    renew_every: Option<Duration>,
+    attempts_max: Option<u32>,
+}
+
+impl<S> fmt::Debug for DeduplicatorBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeduplicatorBuilder").field("lifetimes", &self.options.lifetimes).finish_non_exhaustive()
+    }
+}
+
+/// The longest lease: one that does not end cannot be taken over.
+const LEASE_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// The longest of the other durations that a clock counts, short of for ever.
+const COUNTABLE_MAX: Duration = Duration::from_nanos(u64::MAX);
+
+impl<S: Store + 'static> DeduplicatorBuilder<S> {
+    pub(super) fn new(store: S) -> Self {
+        Self {
+            store,
+            options: Options {
+                lifetimes: Lifetimes {
+                    lease: Duration::from_secs(30),
+                    retention: Duration::from_secs(24 * 3600),
+                    tail: Duration::ZERO,
+                },
+                margin: Duration::ZERO,
+                renew_every: Duration::ZERO,
+                renew_for_max: Duration::from_secs(3600),
+                store_timeout: Duration::from_secs(5),
+                completion_timeout: Duration::from_secs(60),
+                claim_tries: 3,
+                policy: Policy::Reclaim,
+                attempts_max: None,
+                outcome_len_max: 1 << 20,
+                checkpoint_len_max: 64 << 10,
+                poll_min: Duration::from_millis(10),
+                poll_max: Duration::from_secs(1),
+                on_lease_lost: OnLeaseLost::Drop,
+                on_drop: OnDrop::KeepLease,
+                clock: Arc::new(SystemClock::new()),
+                observer: None,
+                resolver: None,
+                spawner: None,
+            },
+            margin: None,
+            renew_every: None,
+            attempts_max: None,
+        }
+    }
+
+    /// How long a claim is honoured without renewal; 30 s by default. An operation whose process dies is taken over,
+    /// or in doubt, this long after its last renewal.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.lifetimes.lease = lease;
+        self
+    }
+
+    /// How long an outcome is kept, from completion; 24 h by default. [`Duration::MAX`]: for ever.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.options.lifetimes.retention = retention;
+        self
+    }
+
+    /// How much longer the fact that it is done is kept, without its outcome; not at all by default.
+    pub fn tail(mut self, tail: Duration) -> Self {
+        self.options.lifetimes.tail = tail;
+        self
+    }
+
+    /// How much earlier than the store an owner considers its lease over; a tenth of the lease by default. It covers
+    /// the drift of two clocks over a lease, and a forward step of the store's clock.
+    pub fn margin(mut self, margin: Duration) -> Self {
+        self.margin = Some(margin);
+        self
+    }
+
+    /// How often a lease is renewed while its operation runs; a third of the lease by default.
+    pub fn renew_every(mut self, interval: Duration) -> Self {
+        self.renew_every = Some(interval);
+        self
+    }
+
+    /// How long, from its grant, a claim is renewed without being asked; one hour by default. An operation that hangs
+    /// does not hold its key for ever.
+    pub fn renew_for_max(mut self, duration: Duration) -> Self {
+        self.options.renew_for_max = duration;
+        self
+    }
+
+    /// How long one call to the store may take; 5 s by default. After that its outcome counts as unknown.
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.options.store_timeout = timeout;
+        self
+    }
+
+    /// How long storing an outcome is tried, past the lease if need be; 60 s by default.
+    pub fn completion_timeout(mut self, timeout: Duration) -> Self {
+        self.options.completion_timeout = timeout;
+        self
+    }
+
+    /// How often a claim is tried against a failing store before the call fails; 3 by default.
+    pub fn claim_tries(mut self, tries: u32) -> Self {
+        self.options.claim_tries = tries;
+        self
+    }
+
+    /// What may happen after an attempt stopped in the middle; [`Policy::Reclaim`] by default. A request may choose
+    /// otherwise.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.options.policy = policy;
+        self
+    }
+
+    /// Most attempts of one generation; no limit by default. A request may choose otherwise.
+    pub fn attempts_max(mut self, attempts: u32) -> Self {
+        self.attempts_max = Some(attempts);
+        self
+    }
+
+    /// Most bytes of an encoded outcome; 1 MiB by default. A larger one is recorded as done and not available.
+    pub fn outcome_len_max(mut self, len: usize) -> Self {
+        self.options.outcome_len_max = len;
+        self
+    }
+
+    /// Most bytes of a checkpoint; 64 KiB by default. A larger one is refused.
+    pub fn checkpoint_len_max(mut self, len: usize) -> Self {
+        self.options.checkpoint_len_max = len;
+        self
+    }
+
+    /// How often the one poller of a key looks at the store while callers wait: from `least`, doubling, up to `most`;
+    /// 10 ms and 1 s by default. A completion in this process is seen at once.
+    pub fn poll_every(mut self, least: Duration, most: Duration) -> Self {
+        self.options.poll_min = least;
+        self.options.poll_max = most;
+        self
+    }
+
+    /// What becomes of an operation whose lease is lost; dropped by default.
+    pub fn on_lease_lost(mut self, choice: OnLeaseLost) -> Self {
+        self.options.on_lease_lost = choice;
+        self
+    }
+
+    /// What becomes of a claim dropped after its operation may have started; left to its lease by default.
+    pub fn on_drop(mut self, choice: OnDrop) -> Self {
+        self.options.on_drop = choice;
+        self
+    }
+
+    /// The clock; a [`SystemClock`] by default, which needs no runtime.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.options.clock = Arc::new(clock);
+        self
+    }
+
+    /// Who hears what happens; nobody by default.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.options.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Who is asked when a claim meets an attempt that stopped in the middle; nobody by default.
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.options.resolver = Some(Arc::new(resolver));
+        self
+    }
+
+    /// Where the engine's clean-up runs, such as `|job| { tokio::spawn(job); }`. Without one, a job is polled once
+    /// where it arises, and the rest is left to [`Deduplicator::keeper`], [`Deduplicator::flush`] and later calls.
+    pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
+        self.options.spawner = Some(Arc::new(move |job| {
+            spawn(job);
+            None
+        }));
+        self
+    }
+
+    /// tokio's clock, and clean-up on the tokio runtime where one is at hand.
+    #[cfg(feature = "tokio")]
+    pub fn tokio(mut self) -> Self {
+        self.options.spawner = Some(Arc::new(|job| match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(job);
+                None
+            }
+            Err(_) => Some(job),
+        }));
+        self.clock(crate::time::TokioClock::new())
+    }
+
+    /// Builds the engine.
+    ///
+    /// # Errors
+    /// [`OptionsError`], naming the option: a duration that is zero or too long to count, a lease longer than the
+    /// retention, a renewal that would come too late, a limit of zero.
+    pub fn build(mut self) -> Result<Deduplicator<S>, OptionsError> {
+        let lease = self.options.lifetimes.lease;
+        self.options.margin = self.margin.unwrap_or(lease / 10);
+        self.options.renew_every = self.renew_every.unwrap_or(lease / 3);
+        self.options.attempts_max = match self.attempts_max {
+            Some(0) => return Err(refuse("attempts_max", "at least one attempt must be allowed")),
+            Some(attempts) => NonZeroU32::new(attempts),
+            None => None,
+        };
+        validate(&self.options)?;
+        Ok(Deduplicator { inner: Arc::new(Inner::new(self.store, self.options)) })
+    }
+}
+
+fn refuse(option: &'static str, problem: impl Into<String>) -> OptionsError {
+    OptionsError { option, problem: problem.into() }
+}
+
+fn validate(options: &Options) -> Result<(), OptionsError> {
+    let Lifetimes { lease, retention, tail } = options.lifetimes;
+    for (option, duration) in [
+        ("lease", lease),
+        ("retention", retention),
+        ("renew_every", options.renew_every),
+        ("renew_for_max", options.renew_for_max),
+        ("store_timeout", options.store_timeout),
+        ("completion_timeout", options.completion_timeout),
+        ("poll_every", options.poll_min),
+    ] {
+        if duration.is_zero() {
+            return Err(refuse(option, "it is zero"));
+        }
+    }
+    for (option, duration) in [("retention", retention), ("tail", tail), ("renew_for_max", options.renew_for_max)] {
+        if duration > COUNTABLE_MAX && duration != Duration::MAX {
+            return Err(refuse(option, format!("{duration:?} is too long to count; for ever is Duration::MAX")));
+        }
+    }
+    for (option, duration) in [
+        ("lease", lease),
+        ("store_timeout", options.store_timeout),
+        ("completion_timeout", options.completion_timeout),
+        ("poll_every", options.poll_max),
+    ] {
+        if duration > LEASE_MAX {
+            return Err(refuse(option, format!("{duration:?} is longer than a year")));
+        }
+    }
+    if lease > retention {
+        return Err(refuse("lease", format!("{lease:?} is longer than the retention, {retention:?}")));
+    }
+    if options.margin >= lease {
+        return Err(refuse("margin", format!("{:?} leaves nothing of the lease, {lease:?}", options.margin)));
+    }
+    if options.renew_every >= lease - options.margin {
+        let usable = lease - options.margin;
+        return Err(refuse(
+            "renew_every",
+            format!("{:?} comes too late: an owner stops {usable:?} after its last renewal", options.renew_every),
+        ));
+    }
+    if options.claim_tries == 0 {
+        return Err(refuse("claim_tries", "at least one try is needed"));
+    }
+    if options.poll_min > options.poll_max {
+        return Err(refuse("poll_every", "the shortest interval is longer than the longest"));
+    }
+    for (option, len) in
+        [("outcome_len_max", options.outcome_len_max), ("checkpoint_len_max", options.checkpoint_len_max)]
+    {
+        if len > Payload::LEN_MAX / 4 {
+            return Err(refuse(option, format!("{len} bytes are over the 256 MiB that a record can hold")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+
+    /// How a test sets an option wrong.
+    type Change = fn(DeduplicatorBuilder<MemoryStore>) -> DeduplicatorBuilder<MemoryStore>;
+
+    #[test]
+    fn each_bad_option_is_refused_by_its_name() {
+        let second = Duration::from_secs(1);
+        assert!(Deduplicator::builder(MemoryStore::new()).lease(second).retention(second).build().is_ok());
+        assert!(Deduplicator::builder(MemoryStore::new()).retention(Duration::MAX).build().is_ok());
+        let cases: [(&str, Change); 22] = [
+            ("lease", |b| b.lease(Duration::ZERO)),
+            ("lease", |b| b.lease(Duration::MAX).retention(Duration::MAX)),
+            ("lease", |b| b.lease(Duration::from_secs(10)).retention(Duration::from_secs(9))),
+            ("retention", |b| b.retention(Duration::ZERO)),
+            ("retention", |b| b.retention(Duration::MAX - Duration::from_secs(1))),
+            ("tail", |b| b.tail(Duration::MAX - Duration::from_secs(1))),
+            ("margin", |b| b.margin(Duration::from_secs(30))),
+            ("renew_every", |b| b.renew_every(Duration::from_secs(27))),
+            ("renew_every", |b| b.renew_every(Duration::ZERO)),
+            ("renew_for_max", |b| b.renew_for_max(Duration::ZERO)),
+            ("store_timeout", |b| b.store_timeout(Duration::ZERO)),
+            ("store_timeout", |b| b.store_timeout(Duration::MAX)),
+            ("completion_timeout", |b| b.completion_timeout(Duration::ZERO)),
+            ("completion_timeout", |b| b.completion_timeout(Duration::MAX)),
+            ("claim_tries", |b| b.claim_tries(0)),
+            ("attempts_max", |b| b.attempts_max(0)),
+            ("outcome_len_max", |b| b.outcome_len_max(usize::MAX)),
+            ("checkpoint_len_max", |b| b.checkpoint_len_max(usize::MAX)),
+            ("poll_every", |b| b.poll_every(Duration::ZERO, Duration::from_secs(1))),
+            ("poll_every", |b| b.poll_every(Duration::from_secs(2), Duration::from_secs(1))),
+            ("poll_every", |b| b.poll_every(Duration::from_secs(2), Duration::MAX)),
+            ("renew_for_max", |b| b.renew_for_max(Duration::MAX - Duration::from_secs(1))),
+        ];
+        for (option, change) in cases {
+            let error = change(Deduplicator::builder(MemoryStore::new())).build().unwrap_err();
+            assert_eq!(error.option(), option, "{error}");
+            assert!(error.to_string().contains(&format!("`{option}`")), "{error}");
+        }
+    }
+}

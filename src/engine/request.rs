@@ -1,0 +1,397 @@
+//! A request for one operation, and the ways to carry it out.
+
+use std::fmt;
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::TryFutureExt as _;
+
+use super::answer::{Answer, Basis, Unavailable, Unrecorded};
+use super::attempt::{Attempt, Unprotected};
+use super::claim::ClaimAnswer;
+use super::claiming::{Ask, Claimed};
+use super::error::{AfterFailure, ClaimError, Error, RunError};
+use super::held::{Facts, Guard};
+use super::{Inner, run};
+use crate::codec::{Codec, CodecError, Raw};
+use crate::observe::Event;
+use crate::protocol::{
+    Conclusion, Entry, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody, Payload, Policy, Verdict,
+};
+use crate::random;
+use crate::store::{Store, StoreFailure};
+
+/// A request for one operation: from [`Deduplicator::request`](super::Deduplicator::request).
+///
+/// `C` is the codec of its outcomes: [`Raw`] (text and bytes) unless [`json`](Request::json) or
+/// [`codec`](Request::codec) says otherwise.
+#[must_use = "a request does nothing until it runs or claims"]
+pub struct Request<'a, S: Store + 'static, C = Raw> {
+    engine: &'a Arc<Inner<S>>,
+    ask: Ask,
+    fail_open: bool,
+    codec: C,
+}
+
+impl<S: Store + 'static, C> fmt::Debug for Request<'_, S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("ask", &self.ask).field("fail_open", &self.fail_open).finish_non_exhaustive()
+    }
+}
+
+/// How an operation failed, when it can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure<E> {
+    /// Nothing happened: the next call runs it.
+    NoEffect(E),
+    /// It failed for good: kept, and replayed as a failure.
+    Final(E),
+    /// Whether something happened is unknown: the policy decides.
+    Unknown(E),
+}
+
+/// How an operation failed, without the error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Nothing happened: the next call runs it.
+    NoEffect,
+    /// It failed for good: kept, and replayed as a failure.
+    Final,
+    /// Whether something happened is unknown: the policy decides.
+    Unknown,
+}
+
+impl<E> Failure<E> {
+    fn split(self) -> (FailureKind, E) {
+        match self {
+            Self::NoEffect(error) => (FailureKind::NoEffect, error),
+            Self::Final(error) => (FailureKind::Final, error),
+            Self::Unknown(error) => (FailureKind::Unknown, error),
+        }
+    }
+}
+
+/// An error that says nothing about itself is of unknown effect, so `?` works.
+impl<E> From<E> for Failure<E> {
+    fn from(error: E) -> Self {
+        Self::Unknown(error)
+    }
+}
+
+impl<'a, S: Store + 'static> Request<'a, S, Raw> {
+    pub(super) fn new(engine: &'a Arc<Inner<S>>, key: Key) -> Self {
+        let ask = Ask {
+            key,
+            fingerprint: None,
+            policy: engine.options.policy,
+            attempts_max: engine.options.attempts_max,
+            wait: Duration::ZERO,
+        };
+        Self { engine, ask, fail_open: false, codec: Raw }
+    }
+}
+
+impl<'a, S: Store + 'static, C> Request<'a, S, C> {
+    /// Binds the key to this digest of the request: the same key with another one is a mismatch.
+    pub fn fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.ask.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// Binds the key to the SHA-256 of the request's payload.
+    #[cfg(feature = "sha256")]
+    pub fn fingerprint_of(self, payload: impl AsRef<[u8]>) -> Self {
+        self.fingerprint(Fingerprint::sha256(payload.as_ref()))
+    }
+
+    /// Waits up to this long for a running duplicate, instead of answering that it is in progress; not at all by
+    /// default. [`Duration::MAX`]: for as long as it takes.
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.ask.wait = at_most;
+        self
+    }
+
+    /// What may happen if this attempt stops in the middle, instead of the engine's default.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.ask.policy = policy;
+        self
+    }
+
+    /// Most attempts of one generation, instead of the engine's default. Zero is taken as one.
+    pub fn attempts_max(mut self, attempts: u32) -> Self {
+        self.ask.attempts_max = NonZeroU32::new(attempts.max(1));
+        self
+    }
+
+    /// If the store cannot answer the claim, run all the same, **without any promise**: the answer is then
+    /// [`Answer::Unrecorded`] for [`Unrecorded::FailedOpen`]. For `run` only.
+    pub fn fail_open(mut self) -> Self {
+        self.fail_open = true;
+        self
+    }
+
+    /// Outcomes in this codec.
+    pub fn codec<D>(self, codec: D) -> Request<'a, S, D> {
+        Request { engine: self.engine, ask: self.ask, fail_open: self.fail_open, codec }
+    }
+
+    /// Outcomes as JSON: for any value that serde can write and read.
+    #[cfg(feature = "json")]
+    pub fn json(self) -> Request<'a, S, crate::codec::Json> {
+        self.codec(crate::codec::Json)
+    }
+
+    /// Claims the key and hands the claim out: the explicit way.
+    ///
+    /// # Errors
+    /// [`Error`]: the store failed or contradicts itself, or the fingerprints cannot be compared. Nothing was granted;
+    /// if a claim was written all the same, it is given up in the background.
+    ///
+    /// # Cancel safety
+    /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
+    /// the latest: under `Hold`, when it is resolved.
+    pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
+        ClaimAnswer::of(self.engine.claim(&self.ask).await?).await
+    }
+
+    /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
+    /// decides what the next call does.
+    ///
+    /// The lease is renewed while the operation runs. If it cannot be, the operation is dropped before another may
+    /// start (or told, if the engine's [`OnLeaseLost`](super::OnLeaseLost) says so).
+    ///
+    /// # Errors
+    /// [`RunError`]: the operation's own error, a lost lease, a claim that could not be answered, an outcome that does
+    /// not decode.
+    ///
+    /// # Panics
+    /// If the operation does. The claim is then left to its lease.
+    ///
+    /// # Cancel safety
+    /// Dropped before the operation was first polled: the claim is released in the background where possible. While it
+    /// runs: the claim is left to its lease, since the effect may be under way. After it ended: its completion is
+    /// brought to its end in the background where possible, and never undone.
+    pub async fn run<T, E, F, Fut>(self, operation: F) -> Result<Answer<T>, RunError<E>>
+    where
+        C: Codec<T>,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
+        self.execute(|attempt| operation(attempt).map_err(Failure::Unknown), &failures).await
+    }
+
+    /// As [`run`](Request::run), for an operation that says how it failed: [`Failure::NoEffect`] releases the claim,
+    /// [`Failure::Final`] is kept and replayed as a failure, [`Failure::Unknown`] leaves it to the policy.
+    ///
+    /// # Errors
+    /// As for [`run`](Request::run).
+    ///
+    /// # Panics
+    /// As for [`run`](Request::run).
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Request::run).
+    pub async fn run_or_fail<T, E, F, Fut>(self, operation: F) -> Result<Answer<T, E>, RunError<E>>
+    where
+        C: Codec<T> + Codec<E> + Clone,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        let codec = self.codec.clone();
+        let failures = Failures {
+            encode: |error: &E| Some(codec.encode(error)),
+            decode: |bytes: &Payload| codec.decode(bytes),
+        };
+        self.execute(operation, &failures).await
+    }
+
+    /// As [`run_or_fail`](Request::run_or_fail), for an operation whose errors `classify` can tell apart.
+    ///
+    /// # Errors
+    /// As for [`run`](Request::run).
+    ///
+    /// # Panics
+    /// As for [`run`](Request::run), and if `classify` does.
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Request::run).
+    pub async fn run_classified<T, E, F, Fut>(
+        self,
+        operation: F,
+        classify: impl FnOnce(&E) -> FailureKind,
+    ) -> Result<Answer<T, E>, RunError<E>>
+    where
+        C: Codec<T> + Codec<E> + Clone,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let classified = |attempt| {
+            operation(attempt).map_err(|error| match classify(&error) {
+                FailureKind::NoEffect => Failure::NoEffect(error),
+                FailureKind::Final => Failure::Final(error),
+                FailureKind::Unknown => Failure::Unknown(error),
+            })
+        };
+        self.run_or_fail(classified).await
+    }
+
+    async fn execute<T, E, G, F, Fut, Enc, Dec>(
+        self,
+        operation: F,
+        failures: &Failures<Enc, Dec>,
+    ) -> Result<Answer<T, G>, RunError<E>>
+    where
+        C: Codec<T>,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+        Enc: Fn(&E) -> Option<Result<Payload, CodecError>>,
+        Dec: Fn(&Payload) -> Result<G, CodecError>,
+    {
+        let guard = match self.engine.claim(&self.ask).await {
+            Ok(Claimed::Granted(guard)) => guard,
+            Ok(Claimed::Answered(verdict, entry)) => {
+                return read(&self.codec, failures, &self.ask.key, verdict, &entry);
+            }
+            Err(Error::Store { source, .. }) if self.fail_open => return self.unprotected(operation, source).await,
+            Err(error) => return Err(error.into()),
+        };
+        let output = run::drive(&guard.held, operation).await.map_err(|source| RunError::LeaseLost { source })?;
+        match output {
+            Ok(value) => {
+                let outcome = outcome(Conclusion::Succeeded, self.codec.encode(&value));
+                let recorded = guard.held.complete(outcome).await;
+                Ok(self.executed(&guard, value, recorded))
+            }
+            Err(failure) => {
+                let (kind, error) = failure.split();
+                let encoded = (failures.encode)(&error);
+                let claim = conclude_failure(&guard, kind, encoded).await;
+                Err(RunError::Operation { error, claim })
+            }
+        }
+    }
+
+    fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<(), ClaimError>) -> Answer<T, G> {
+        match recorded {
+            Ok(()) => Answer::Executed { value, basis: Basis::of(&guard.held.entry()) },
+            Err(error) => {
+                self.engine.tell(&self.ask.key, || Event::Unrecorded);
+                Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
+            }
+        }
+    }
+
+    async fn unprotected<T, E, G, F, Fut>(
+        self,
+        operation: F,
+        failure: StoreFailure,
+    ) -> Result<Answer<T, G>, RunError<E>>
+    where
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        self.engine.tell(&self.ask.key, || Event::FailedOpen);
+        let now = self.engine.clock().now();
+        let facts = Facts {
+            operation_id: OperationId::from_bytes(random::id(now.as_nanos())),
+            attempt: 0,
+            token: FencingToken::new(0),
+            after_doubt: false,
+            created_at: self.engine.clock().unix(now),
+            checkpoint: Payload::empty(),
+        };
+        match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
+            Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
+            Err(failure) => {
+                Err(RunError::Operation { error: failure.split().1, claim: AfterFailure::Unprotected })
+            }
+        }
+    }
+}
+
+/// How the failures of an operation are kept and read; `encode` gives `None` where none is ever final.
+struct Failures<Enc, Dec> {
+    encode: Enc,
+    decode: Dec,
+}
+
+fn outcome(conclusion: Conclusion, encoded: Result<Payload, CodecError>) -> Outcome {
+    let body = match encoded {
+        Ok(bytes) if bytes.len() <= Payload::LEN_MAX => OutcomeBody::Kept(bytes),
+        Ok(bytes) => OutcomeBody::TooLarge { len: bytes.len() as u64 },
+        // What the codec said is not kept: the value exists, and its first caller has it.
+        Err(_) => OutcomeBody::Unencodable,
+    };
+    Outcome { conclusion, body }
+}
+
+async fn conclude_failure<S: Store + 'static>(
+    guard: &Guard<S>,
+    kind: FailureKind,
+    encoded: Option<Result<Payload, CodecError>>,
+) -> AfterFailure {
+    let held = &guard.held;
+    let (stored, then) = match (kind, encoded) {
+        (FailureKind::NoEffect, _) => {
+            // After doubt, it cannot vouch for the attempt before: that stays in doubt.
+            let then = if held.facts.after_doubt { AfterFailure::InDoubt } else { AfterFailure::Released };
+            (held.release(false).await, then)
+        }
+        (FailureKind::Final, Some(encoded)) => {
+            (held.complete(outcome(Conclusion::Failed, encoded)).await, AfterFailure::Recorded)
+        }
+        (FailureKind::Unknown, _) | (FailureKind::Final, None) => (held.abandon().await, AfterFailure::InDoubt),
+    };
+    match stored {
+        Ok(()) => then,
+        Err(error) => AfterFailure::NotStored(error),
+    }
+}
+
+/// The answer that an entry holds for this request.
+fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
+    codec: &C,
+    failures: &Failures<Enc, Dec>,
+    key: &Key,
+    verdict: Verdict,
+    entry: &Entry,
+) -> Result<Answer<T, G>, RunError<E>> {
+    let decoded = |source| RunError::Decode { scope: key.scope_label(), source };
+    let basis = Basis::of(entry);
+    let record = &entry.record;
+    let outcome = record.outcome();
+    Ok(match verdict {
+        Verdict::Replay | Verdict::Done => {
+            let outcome = outcome.expect("a replay has a completed record");
+            let kept = if verdict == Verdict::Replay { Some(&outcome.body) } else { None };
+            match (outcome.conclusion, kept) {
+                (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
+                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, basis }
+                }
+                (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
+                    Answer::Done { why: Unavailable::TooLarge { len: *len }, basis }
+                }
+                (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
+                    Answer::Done { why: Unavailable::Unencodable, basis }
+                }
+                (Conclusion::Succeeded, None) => Answer::Done { why: Unavailable::NoLongerKept, basis },
+                (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
+                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), basis }
+                }
+                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, basis },
+            }
+        }
+        Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt() },
+        Verdict::Mismatch => Answer::Mismatch,
+        Verdict::InDoubt => Answer::InDoubt {
+            attempt: record.attempt(),
+            operation_id: record.operation_id(),
+            since: record.created_at(),
+        },
+        Verdict::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
+        other => unreachable!("not an answer to a claim: {other:?}"),
+    })
+}

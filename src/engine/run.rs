@@ -1,0 +1,139 @@
+//! Driving an operation under a claim: renewal, deadline, and the drop that comes before another may start.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::attempt::Attempt;
+use super::error::ClaimError;
+use super::held::{Held, Lost, Step};
+use super::options::OnLeaseLost;
+use crate::store::Store;
+use crate::time::Moment;
+
+/// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
+pub(super) async fn drive<S, Fut>(
+    held: &Arc<Held<S>>,
+    operation: impl FnOnce(Attempt) -> Fut,
+) -> Result<Fut::Output, ClaimError>
+where
+    S: Store + 'static,
+    Fut: Future,
+{
+    held.renew_if_late().await?;
+    // The deadline was read a moment ago, and nothing is awaited before the first poll below: that reading is its check.
+    let mut checked = true;
+    held.start();
+    let mut operation = pin!(operation(Attempt::new(Arc::<Held<S>>::clone(held))));
+    let mut upkeep = Upkeep { held, renewal: None, sleep: None, retry_at: Moment::ORIGIN, now: Moment::ORIGIN };
+    let output = poll_fn(|cx| {
+        loop {
+            // Every poll of the operation comes after a look at the clock.
+            if !std::mem::take(&mut checked) {
+                if let Err(lost) = upkeep.check() {
+                    if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
+                        return Poll::Ready(Err(lost));
+                    }
+                    return operation.as_mut().poll(cx).map(Ok);
+                }
+                upkeep.poll_renewal(cx);
+            }
+            if let Poll::Ready(output) = operation.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            if held.poll_lost(cx).is_ready() {
+                continue; // the lease was lost meanwhile: the check above decides
+            }
+            if upkeep.poll_sleep(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+    match output {
+        Ok(output) => {
+            upkeep.wind_up().await;
+            Ok(output)
+        }
+        Err(lost) => Err(held.lost_error(lost)),
+    }
+}
+
+/// What keeps the lease alive while the operation runs.
+struct Upkeep<'a, S: Store + 'static> {
+    held: &'a Arc<Held<S>>,
+    renewal: Option<BoxFuture<'static, Result<(), ClaimError>>>,
+    /// When to wake next, and the sleep until then.
+    sleep: Option<(Moment, BoxFuture<'static, ()>)>,
+    /// After a renewal that failed for good: not before this.
+    retry_at: Moment,
+    /// The latest reading of the clock.
+    now: Moment,
+}
+
+impl<S: Store + 'static> Upkeep<'_, S> {
+    /// Whether the operation may go on; begins a renewal when one is due.
+    fn check(&mut self) -> Result<(), Lost> {
+        let now = self.held.engine.clock().now();
+        self.now = now;
+        let (deadline, _) = self.held.times()?;
+        if now >= deadline {
+            self.held.mark_lost(Lost::Deadline);
+            return Err(Lost::Deadline);
+        }
+        if self.renewal.is_none() && now >= self.retry_at && self.held.wants_renewal(now) {
+            let held = Arc::clone(self.held);
+            self.renewal = Some(Box::pin(async move {
+                let turn = held.turn().await;
+                // The keeper may have renewed it while we waited for the turn.
+                if !held.wants_renewal(held.engine.clock().now()) {
+                    return Ok(());
+                }
+                held.write_in(&turn, Step::Renew, None, deadline).await
+            }));
+        }
+        Ok(())
+    }
+
+    fn poll_renewal(&mut self, cx: &mut std::task::Context<'_>) {
+        let Some(renewal) = &mut self.renewal else { return };
+        if let Poll::Ready(answer) = Pin::new(renewal).poll(cx) {
+            self.renewal = None;
+            if answer.is_err() {
+                let pause = self.held.engine.first_backoff().max(Duration::from_millis(1));
+                self.retry_at = self.held.engine.clock().now() + pause;
+            }
+        }
+    }
+
+    /// Sleeps until something is to be done about the lease.
+    fn poll_sleep(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+        let Ok((deadline, renew_at)) = self.held.times() else { return Poll::Ready(()) };
+        let renewal_at = renew_at.max(self.retry_at);
+        let capped = renewal_at.max(self.now) >= self.held.renew_until();
+        let wake_at = if self.renewal.is_some() || capped { deadline } else { deadline.min(renewal_at) };
+        if self.sleep.as_ref().is_none_or(|(at, _)| *at != wake_at) {
+            self.sleep = Some((wake_at, self.held.engine.clock().sleep_until(wake_at)));
+        }
+        let (_, sleep) = self.sleep.as_mut().expect("set above");
+        let slept = sleep.as_mut().poll(cx);
+        if slept.is_ready() {
+            self.sleep = None;
+        }
+        slept
+    }
+
+    /// The operation is over: a renewal in flight is waited for, so that no two writes of one claim are under way
+    /// together.
+    async fn wind_up(self) {
+        self.held.wind_up();
+        if let Some(renewal) = self.renewal {
+            // Its outcome shows in the entry that the completion is decided on.
+            let _renewed: Result<(), ClaimError> = renewal.await;
+        }
+    }
+}
