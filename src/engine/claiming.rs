@@ -77,6 +77,8 @@ impl<S: Store + 'static> Inner<S> {
         let mut reply_lost = false;
         let mut backoff = self.first_backoff();
         let mut asked_resolver_at = None;
+        // When the request was sent whose answer `found` is: a deadline counts from there.
+        let mut found_sent = sent;
         loop {
             let decision = decide(found.as_ref(), &Command::Claim(&command), &self.options.lifetimes);
             if let (Some(resolver), Some(entry)) = (&self.options.resolver, &found) {
@@ -88,6 +90,7 @@ impl<S: Store + 'static> Inner<S> {
                     if let Some(resolution) = resolver.resolve(&Doubt::of(&ask.key, entry)).await {
                         found = self.resolve_found(&ask.key, entry.clone(), &resolution).await?;
                         sent = self.clock().now();
+                        found_sent = sent; // not ours, so no deadline will count from it
                         conflicts += 1; // so that a resolver which never settles anything cannot go on for ever
                         if conflicts > CONFLICTS_MAX {
                             return Err(Error::Inconsistent { scope: ask.key.scope_label() });
@@ -101,7 +104,7 @@ impl<S: Store + 'static> Inner<S> {
                 Decision::Write(write) => write,
                 Decision::Answer(Verdict::AlreadyGranted) => {
                     let entry = found.expect("only an entry can be ours");
-                    return Ok(attempt.granted(entry, sent, true));
+                    return Ok(attempt.granted(entry, found_sent, true));
                 }
                 Decision::Answer(Verdict::Incomparable) => {
                     return Err(Error::Incomparable { scope: ask.key.scope_label() });
@@ -127,6 +130,7 @@ impl<S: Store + 'static> Inner<S> {
                     }
                     // A conflict with nothing, on a key expected to be vacant, is tried again as it is.
                     found = entry;
+                    found_sent = sent;
                 }
                 Err(failure) => {
                     attempt.maybe_written = unsure || failure.maybe_applied();

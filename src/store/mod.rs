@@ -36,7 +36,6 @@ impl<'a> Put<'a> {
 
 /// What a compare-and-exchange answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "answered once a call; a box would cost each replay an allocation")]
 pub enum Exchange {
     /// The write was done, and got this version.
     Done(Version),
