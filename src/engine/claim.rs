@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Basis;
 use super::attempt::Attempt;
 use super::claiming::Claimed;
-use super::error::{ClaimError, Error};
+use super::error::ClaimError;
 use super::held::{CONFLICTS_MAX, Guard, Held, Lost, Phase, Step};
 use crate::protocol::{
     Decision, Entry, FencingToken, Key, OperationId, Outcome, OutcomeBody, Payload, Record, State, UnixMillis, Verdict,
@@ -76,13 +76,17 @@ pub struct Running {
 }
 
 impl<S: Store + 'static> ClaimAnswer<S> {
-    pub(super) async fn of(claimed: Claimed<S>) -> Result<Self, Error> {
+    pub(super) fn of(claimed: Claimed<S>) -> Self {
         let (verdict, entry) = match claimed {
-            Claimed::Granted(guard) => return Claim::begin(guard).await.map(Self::Granted),
+            Claimed::Granted(guard) => {
+                // From here on its caller may act on it.
+                guard.held.start();
+                return Self::Granted(Claim { guard });
+            }
             Claimed::Answered(verdict, entry) => (verdict, entry),
         };
         let record = &entry.record;
-        Ok(match verdict {
+        match verdict {
             Verdict::Replay => {
                 Self::Replay(Saved { outcome: record.outcome().cloned(), basis: Basis::of(&entry) })
             }
@@ -96,7 +100,7 @@ impl<S: Store + 'static> ClaimAnswer<S> {
             },
             Verdict::Exhausted => Self::Exhausted { attempts: record.attempts_counted() },
             other => unreachable!("not an answer to a claim: {other:?}"),
-        })
+        }
     }
 }
 
@@ -153,17 +157,6 @@ pub enum Settled {
 }
 
 impl<S: Store + 'static> Claim<S> {
-    /// Hands a granted claim out: not past its deadline, and started from here on.
-    async fn begin(guard: Guard<S>) -> Result<Self, Error> {
-        let held = &guard.held;
-        held.renew_if_late().await.map_err(|error| match error {
-            ClaimError::Store { scope, source } => Error::Store { scope, source },
-            other => Error::Inconsistent { scope: format!("{} ({other})", held.scope()) },
-        })?;
-        held.start();
-        Ok(Self { guard })
-    }
-
     fn held(&self) -> &std::sync::Arc<Held<S>> {
         &self.guard.held
     }

@@ -43,16 +43,29 @@ impl<S: Store + 'static> Inner<S> {
     pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
         self.background.nudge();
         let begun = self.clock().now();
-        let claimed = match self.claim_once(ask, None, begun).await? {
-            Claimed::Answered(Verdict::InProgress, entry) if !ask.wait.is_zero() => {
-                self.wait(ask, entry, begun + ask.wait).await?
+        let until = begun + ask.wait;
+        let mut now = begun;
+        for _ in 0..=CONFLICTS_MAX {
+            let claimed = match self.claim_once(ask, None, now).await? {
+                Claimed::Answered(Verdict::InProgress, entry) if until > now => self.wait(ask, entry, until).await?,
+                claimed => claimed,
+            };
+            match &claimed {
+                Claimed::Answered(verdict, _) => {
+                    self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict) });
+                    return Ok(claimed);
+                }
+                // A grant that arrives past its own deadline is renewed before anything starts.
+                Claimed::Granted(guard) => match guard.held.renew_if_late().await {
+                    Ok(()) => return Ok(claimed),
+                    Err(ClaimError::Store { scope, source }) => return Err(Error::Store { scope, source }),
+                    // It came so late that somebody else was there: the call begins anew.
+                    Err(_) => {}
+                },
             }
-            claimed => claimed,
-        };
-        if let Claimed::Answered(verdict, _) = &claimed {
-            self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict) });
+            now = self.clock().now();
         }
-        Ok(claimed)
+        Err(Error::Inconsistent { scope: ask.key.scope_label() })
     }
 
     /// One claim call, with an owner id of its own. `found` is what is there as far as the caller knows, and `sent` a

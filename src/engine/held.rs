@@ -57,6 +57,8 @@ struct HeldState {
     phase: Phase,
     lost: Option<Lost>,
     lost_wakers: Vec<Waker>,
+    /// Of the run that drives the operation.
+    runner: Option<Waker>,
     taken: bool,
     turn_wakers: VecDeque<Waker>,
     /// The operation is over; a renewal need not be tried again.
@@ -77,11 +79,23 @@ pub(super) enum Phase {
     Over,
 }
 
+impl HeldState {
+    fn all_lost_wakers(&mut self) -> Vec<Waker> {
+        let mut wakers = std::mem::take(&mut self.lost_wakers);
+        wakers.extend(self.runner.take());
+        wakers
+    }
+}
+
 /// Why the attempt may no longer act.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lost {
+    /// Its deadline passed without a renewal.
     Deadline,
+    /// Somebody else has the key.
     Superseded,
+    /// The call that held it is over.
+    Over,
 }
 
 /// One write that a holder wants.
@@ -148,6 +162,7 @@ impl<S: Store + 'static> Held<S> {
             phase: Phase::Fresh,
             lost: None,
             lost_wakers: Vec::new(),
+            runner: None,
             taken: false,
             turn_wakers: VecDeque::new(),
             winding_up: false,
@@ -240,9 +255,19 @@ impl<S: Store + 'static> Held<S> {
                 return;
             }
             state.lost = Some(why);
-            std::mem::take(&mut state.lost_wakers)
+            state.all_lost_wakers()
         };
         self.engine.tell(&self.key, || Event::LeaseLost { superseded: why == Lost::Superseded });
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Attempts that outlive the call that held the claim are told so.
+    fn retire(&self) {
+        let wakers = {
+            let mut state = self.state.lock();
+            state.lost.get_or_insert(Lost::Over);
+            state.all_lost_wakers()
+        };
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -250,6 +275,11 @@ impl<S: Store + 'static> Held<S> {
         match lost {
             Lost::Deadline => ClaimError::DeadlinePassed { scope: self.scope() },
             Lost::Superseded => ClaimError::Superseded { scope: self.scope(), possibly_applied: false },
+            Lost::Over => match self.state.lock().entry.record.state() {
+                State::Completed(_) => ClaimError::AlreadyCompleted { scope: self.scope() },
+                State::Released { .. } => ClaimError::AlreadyReleased { scope: self.scope() },
+                State::InProgress | State::Forgotten => ClaimError::DeadlinePassed { scope: self.scope() },
+            },
         }
     }
 
@@ -262,6 +292,19 @@ impl<S: Store + 'static> Held<S> {
         }
         if !state.lost_wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
             state.lost_wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// As [`Held::poll_lost`], for the run: it is polled again and again, and keeps one waker.
+    pub(super) fn poll_lost_as_runner(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.lost.is_some() {
+            return Poll::Ready(());
+        }
+        match &mut state.runner {
+            Some(runner) => runner.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
     }
@@ -511,6 +554,7 @@ impl<S: Store + 'static> Drop for Guard<S> {
             let state = held.state.lock();
             (state.phase.clone(), state.lost)
         };
+        held.retire();
         let clock = held.engine.clock();
         let (step, until) = match phase {
             Phase::Over | Phase::Prepared => return,

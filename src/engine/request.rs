@@ -153,7 +153,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
     /// the latest: under `Hold`, when it is resolved.
     pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
-        ClaimAnswer::of(self.engine.claim(&self.ask).await?).await
+        Ok(ClaimAnswer::of(self.engine.claim(&self.ask).await?))
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy

@@ -16,6 +16,9 @@ use crate::store::Store;
 use crate::time::Moment;
 
 /// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
+///
+/// To be called and polled right after the claim was granted, with nothing awaited in between: the claim looked at its
+/// deadline a moment ago, and that look counts for the first poll.
 pub(super) async fn drive<S, Fut>(
     held: &Arc<Held<S>>,
     operation: impl FnOnce(Attempt) -> Fut,
@@ -24,8 +27,6 @@ where
     S: Store + 'static,
     Fut: Future,
 {
-    held.renew_if_late().await?;
-    // The deadline was read a moment ago, and nothing is awaited before the first poll below: that reading is its check.
     let mut checked = true;
     held.start();
     let mut operation = pin!(operation(Attempt::new(Arc::<Held<S>>::clone(held))));
@@ -45,7 +46,7 @@ where
             if let Poll::Ready(output) = operation.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            if held.poll_lost(cx).is_ready() {
+            if held.poll_lost_as_runner(cx).is_ready() {
                 continue; // the lease was lost meanwhile: the check above decides
             }
             if upkeep.poll_sleep(cx).is_pending() {
