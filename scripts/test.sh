@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything that is quick: unit, scenario, property, doc and fuzz-corpus tests, the examples, and the loom models at
+# their CI bound. Needs a Rust toolchain and nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Each switch gets a target folder of its own, or every change of switch would build everything anew.
+base=${CARGO_TARGET_DIR:-target}
+
+say 'unit, scenario and property tests, and the examples build (all features)'
+cargo test --all-features --lib --tests --examples
+
+say 'doc tests (all features)'
+cargo test --all-features --doc
+
+say 'the core without features'
+cargo test --no-default-features --lib
+
+say 'example: double_click'
+cargo run --quiet --example double_click
+
+say 'fuzz bodies over the committed corpus'
+CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml
+
+say 'loom models at the CI bound, and the planted bugs that they must find'
+RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_loom" CARGO_TARGET_DIR=$base/loom \
+    timeout 900 cargo test --release --test loom -- --test-threads=1
+
+say 'all tests passed'
