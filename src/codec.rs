@@ -62,7 +62,11 @@ impl Codec<()> for Raw {
     }
 
     fn decode(&self, bytes: &Payload) -> Result<(), CodecError> {
-        if bytes.is_empty() { Ok(()) } else { Err("the outcome on record has bytes, () has none".into()) }
+        if bytes.is_empty() {
+            Ok(())
+        } else {
+            Err("the outcome on record has bytes, () has none".into())
+        }
     }
 }
 

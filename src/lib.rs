@@ -82,7 +82,10 @@
 //! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
-#![cfg_attr(not(all(feature = "json", feature = "sha256")), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "json", feature = "sha256")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 pub mod codec;
 mod engine;
@@ -95,14 +98,15 @@ mod sync;
 pub mod time;
 
 pub use engine::{
-    AdminAnswer, AfterFailure, Answer, Attempt, Basis, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder,
-    Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost, OptionsError, Prepared, Request, Resolver,
-    RunError, Running, Saved, Settled, Unavailable, Unrecorded,
+    AdminAnswer, AfterFailure, Answer, Attempt, Basis, Claim, ClaimAnswer, ClaimError, Deduplicator,
+    DeduplicatorBuilder, Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost,
+    OptionsError, Prepared, Request, Resolver, RunError, Running, Saved, Settled, Unavailable, Unrecorded,
 };
 pub use memory::MemoryStore;
 pub use observe::{Event, Observer};
 pub use protocol::{
-    Algorithm, Cause, Conclusion, DecodeError, Entry, Expected, FencingToken, Fingerprint, FingerprintError, Judged, Key,
-    KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, Resolution, State, UnixMillis, Version,
+    Algorithm, Cause, Conclusion, DecodeError, Entry, Expected, FencingToken, Fingerprint, FingerprintError,
+    Judged, Key, KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, Resolution,
+    State, UnixMillis, Version,
 };
 pub use store::Store;

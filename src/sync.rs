@@ -2,7 +2,7 @@
 
 #[cfg(not(oncekey_loom))]
 mod imp {
-    pub(crate) use parking_lot::{Mutex};
+    pub(crate) use parking_lot::Mutex;
     pub(crate) use std::sync::atomic::{AtomicUsize, Ordering, fence};
 }
 
@@ -21,7 +21,9 @@ mod imp {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().expect("a lock of ours is not held across a panic in a model")
+            self.0
+                .lock()
+                .expect("a lock of ours is not held across a panic in a model")
         }
     }
 }

@@ -173,7 +173,9 @@ impl<T, F> Answer<T, F> {
     /// The value, if the call got one, however it did.
     pub fn value(&self) -> Option<&T> {
         match self {
-            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => Some(value),
+            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => {
+                Some(value)
+            }
             Self::Done { .. }
             | Self::FailedBefore { .. }
             | Self::InProgress { .. }
@@ -189,7 +191,9 @@ impl<T, F> Answer<T, F> {
     /// [`NoValue`] for every other answer.
     pub fn into_value(self) -> Result<T, NoValue> {
         match self {
-            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => Ok(value),
+            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => {
+                Ok(value)
+            }
             Self::Done { why, .. } => Err(NoValue::Done(why)),
             Self::FailedBefore { .. } => Err(NoValue::FailedBefore),
             Self::InProgress { left, .. } => Err(NoValue::InProgress(left)),

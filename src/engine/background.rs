@@ -23,7 +23,14 @@ struct Queue {
 
 impl Background {
     pub(crate) fn new() -> Self {
-        Self { queue: Mutex::new(Queue { jobs: Vec::new(), in_hand: 0, wakers: Vec::new() }), waiting: AtomicUsize::new(0) }
+        Self {
+            queue: Mutex::new(Queue {
+                jobs: Vec::new(),
+                in_hand: 0,
+                wakers: Vec::new(),
+            }),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     /// Polls the job once, here and now, and queues what is left of it. This runs in drops, also while a panic

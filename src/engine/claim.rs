@@ -9,8 +9,8 @@ use super::claiming::Claimed;
 use super::error::ClaimError;
 use super::held::{CONFLICTS_MAX, Guard, Held, Lost, Phase, Step};
 use crate::protocol::{
-    Decision, Entry, FencingToken, Key, OperationId, Outcome, OutcomeBody, Payload, Record, State, UnixMillis, Verdict,
-    Version, Write,
+    Decision, Entry, FencingToken, Key, OperationId, Outcome, OutcomeBody, Payload, Record, State,
+    UnixMillis, Verdict, Version, Write,
 };
 use crate::store::{Exchange, Store};
 
@@ -57,9 +57,10 @@ impl Saved {
     /// The encoded value of a success, where it was kept.
     pub fn value(&self) -> Option<&Payload> {
         match &self.outcome {
-            Some(Outcome { conclusion: crate::protocol::Conclusion::Succeeded, body: OutcomeBody::Kept(bytes) }) => {
-                Some(bytes)
-            }
+            Some(Outcome {
+                conclusion: crate::protocol::Conclusion::Succeeded,
+                body: OutcomeBody::Kept(bytes),
+            }) => Some(bytes),
             _ => None,
         }
     }
@@ -87,18 +88,27 @@ impl<S: Store + 'static> ClaimAnswer<S> {
         };
         let record = &entry.record;
         match verdict {
-            Verdict::Replay => {
-                Self::Replay(Saved { outcome: record.outcome().cloned(), basis: Basis::of(&entry) })
-            }
-            Verdict::Done => Self::Replay(Saved { outcome: None, basis: Basis::of(&entry) }),
-            Verdict::InProgress => Self::InProgress(Running { left: entry.left, attempt: record.attempt() }),
+            Verdict::Replay => Self::Replay(Saved {
+                outcome: record.outcome().cloned(),
+                basis: Basis::of(&entry),
+            }),
+            Verdict::Done => Self::Replay(Saved {
+                outcome: None,
+                basis: Basis::of(&entry),
+            }),
+            Verdict::InProgress => Self::InProgress(Running {
+                left: entry.left,
+                attempt: record.attempt(),
+            }),
             Verdict::Mismatch => Self::Mismatch,
             Verdict::InDoubt => Self::InDoubt {
                 attempt: record.attempt(),
                 operation_id: record.operation_id(),
                 since: record.created_at(),
             },
-            Verdict::Exhausted => Self::Exhausted { attempts: record.attempts_counted() },
+            Verdict::Exhausted => Self::Exhausted {
+                attempts: record.attempts_counted(),
+            },
             other => unreachable!("not an answer to a claim: {other:?}"),
         }
     }
@@ -319,11 +329,21 @@ impl<S: Store + 'static> Claim<S> {
         let clock = held.engine.clock();
         let step = Step::Complete(held.engine.fit(Outcome::success(value)), clock.unix(clock.now()));
         match held.decide(None, &step) {
-            Decision::Write(Write { record, live, linger, .. }) => {
+            Decision::Write(Write {
+                record, live, linger, ..
+            }) => {
                 held.set_phase(Phase::Prepared);
-                Ok(Prepared { key: held.key.clone(), expected: held.entry().version, record, live, linger })
+                Ok(Prepared {
+                    key: held.key.clone(),
+                    expected: held.entry().version,
+                    record,
+                    live,
+                    linger,
+                })
             }
-            Decision::Answer(Verdict::AlreadyReleased) => Err(ClaimError::AlreadyReleased { scope: held.scope() }),
+            Decision::Answer(Verdict::AlreadyReleased) => {
+                Err(ClaimError::AlreadyReleased { scope: held.scope() })
+            }
             Decision::Answer(_) => Err(ClaimError::AlreadyCompleted { scope: held.scope() }),
         }
     }
@@ -389,16 +409,29 @@ impl<S: Store + 'static> Held<S> {
             self.set_phase(Phase::Completing(outcome.clone(), at));
         }
         let turn = self.turn().await;
-        let answer = self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
+        let answer = self
+            .write_in(
+                &turn,
+                Step::Complete(outcome, at),
+                Some(now),
+                self.completion_until(now),
+            )
+            .await;
         if answer.is_err() && !was_over {
             self.set_phase(Phase::Started);
         }
         answer
     }
 
-    pub(super) async fn release(self: &std::sync::Arc<Self>, fresh_operation_id: bool) -> Result<(), ClaimError> {
+    pub(super) async fn release(
+        self: &std::sync::Arc<Self>,
+        fresh_operation_id: bool,
+    ) -> Result<(), ClaimError> {
         let now = self.engine.clock().now();
-        let step = Step::Release { fresh_operation_id, now: self.engine.clock().unix(now) };
+        let step = Step::Release {
+            fresh_operation_id,
+            now: self.engine.clock().unix(now),
+        };
         self.write(step, self.release_until(now)).await
     }
 
@@ -417,10 +450,16 @@ impl<S: Store + 'static> Held<S> {
                 match self.engine.load(&self.key).await {
                     Ok(entry) => break (entry, sent),
                     Err(source) if sent >= until || !source.kind().is_transient() => {
-                        return Err(ClaimError::Store { scope: self.scope(), source });
+                        return Err(ClaimError::Store {
+                            scope: self.scope(),
+                            source,
+                        });
                     }
                     Err(_) => {
-                        self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
+                        self.engine
+                            .clock()
+                            .sleep_until(self.engine.clock().now() + backoff)
+                            .await;
                         backoff = self.engine.next_backoff(backoff);
                     }
                 }
@@ -431,7 +470,10 @@ impl<S: Store + 'static> Held<S> {
             };
             if !entry.is_held_by(&self.holder) {
                 self.mark_lost(Lost::Superseded);
-                return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: true });
+                return Err(ClaimError::Superseded {
+                    scope: self.scope(),
+                    possibly_applied: true,
+                });
             }
             match entry.record.state() {
                 State::Completed(outcome) if Some(outcome) == prepared.record.outcome() => {
@@ -441,7 +483,10 @@ impl<S: Store + 'static> Held<S> {
                 State::Completed(_) => return Err(ClaimError::AlreadyCompleted { scope: self.scope() }),
                 State::Released { .. } => return Err(ClaimError::AlreadyReleased { scope: self.scope() }),
                 State::Forgotten => {
-                    return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: false });
+                    return Err(ClaimError::Superseded {
+                        scope: self.scope(),
+                        possibly_applied: false,
+                    });
                 }
                 State::InProgress => {
                     let Decision::Write(write) = self.decide(Some(&entry), &Step::Renew) else {
@@ -457,11 +502,17 @@ impl<S: Store + 'static> Held<S> {
                         // It committed in between: look again.
                         Ok(Exchange::Conflict(_)) => {}
                         Err(source) if self.engine.clock().now() >= until => {
-                            return Err(ClaimError::Store { scope: self.scope(), source });
+                            return Err(ClaimError::Store {
+                                scope: self.scope(),
+                                source,
+                            });
                         }
                         // The reply may be lost: look again.
                         Err(_) => {
-                            self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
+                            self.engine
+                                .clock()
+                                .sleep_until(self.engine.clock().now() + backoff)
+                                .await;
                             backoff = self.engine.next_backoff(backoff);
                         }
                     }

@@ -21,7 +21,9 @@ pub enum Error {
         source: StoreFailure,
     },
     /// The store answered in ways that do not fit together, again and again: it breaks its contract.
-    #[error("the store contradicts itself on a key in scope `{scope}`; nothing was run. Check it with the contract")]
+    #[error(
+        "the store contradicts itself on a key in scope `{scope}`; nothing was run. Check it with the contract"
+    )]
     #[non_exhaustive]
     Inconsistent {
         /// The scope of the key.
@@ -100,14 +102,18 @@ pub enum ClaimError {
         scope: String,
     },
     /// The owner's own deadline passed before a renewal was confirmed.
-    #[error("the lease in scope `{scope}` ended before it could be renewed; whoever claims next goes by the policy")]
+    #[error(
+        "the lease in scope `{scope}` ended before it could be renewed; whoever claims next goes by the policy"
+    )]
     #[non_exhaustive]
     DeadlinePassed {
         /// The scope of the key.
         scope: String,
     },
     /// The checkpoint is too large. Nothing was written.
-    #[error("a checkpoint of {len} bytes in scope `{scope}` is over `checkpoint_len_max`, {max}; keep a reference")]
+    #[error(
+        "a checkpoint of {len} bytes in scope `{scope}` is over `checkpoint_len_max`, {max}; keep a reference"
+    )]
     #[non_exhaustive]
     CheckpointTooLarge {
         /// The scope of the key.
@@ -199,13 +205,17 @@ impl<E> fmt::Display for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Operation { claim, .. } => match claim {
-                AfterFailure::Released => f.write_str("the operation failed without effect, and was released"),
-                AfterFailure::Recorded => f.write_str("the operation failed for good, and its failure is on record"),
+                AfterFailure::Released => {
+                    f.write_str("the operation failed without effect, and was released")
+                }
+                AfterFailure::Recorded => {
+                    f.write_str("the operation failed for good, and its failure is on record")
+                }
                 AfterFailure::InDoubt => f.write_str("the operation failed, and its effect is in doubt"),
                 AfterFailure::Unprotected => f.write_str("the operation failed, unprotected"),
-                AfterFailure::NotStored(_) => {
-                    f.write_str("the operation failed, and what that means could not be stored; its lease will end")
-                }
+                AfterFailure::NotStored(_) => f.write_str(
+                    "the operation failed, and what that means could not be stored; its lease will end",
+                ),
             },
             Self::LeaseLost { .. } => f.write_str("the lease was lost, and the operation dropped"),
             Self::Claim { .. } => f.write_str("the operation was not run"),
@@ -222,12 +232,17 @@ impl<E> fmt::Debug for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The error is the operation's: it may hold customer data, or have no Debug. Ask for it by name.
-            Self::Operation { claim, .. } => f.debug_struct("Operation").field("claim", claim).finish_non_exhaustive(),
+            Self::Operation { claim, .. } => f
+                .debug_struct("Operation")
+                .field("claim", claim)
+                .finish_non_exhaustive(),
             Self::LeaseLost { source } => f.debug_struct("LeaseLost").field("source", source).finish(),
             Self::Claim { source } => f.debug_struct("Claim").field("source", source).finish(),
-            Self::Decode { scope, source } => {
-                f.debug_struct("Decode").field("scope", scope).field("source", source).finish()
-            }
+            Self::Decode { scope, source } => f
+                .debug_struct("Decode")
+                .field("scope", scope)
+                .field("source", source)
+                .finish(),
         }
     }
 }

@@ -16,8 +16,8 @@ use super::error::ClaimError;
 use super::options::OnDrop;
 use crate::observe::Event;
 use crate::protocol::{
-    Command, Decision, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis, Verdict, Version,
-    Write, decide,
+    Command, Decision, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
+    Verdict, Version, Write, decide,
 };
 use crate::store::{Exchange, Store, StoreFailure};
 use crate::sync::Mutex;
@@ -104,7 +104,10 @@ pub(super) enum Step {
     Renew,
     Checkpoint(Payload),
     Complete(Outcome, UnixMillis),
-    Release { fresh_operation_id: bool, now: UnixMillis },
+    Release {
+        fresh_operation_id: bool,
+        now: UnixMillis,
+    },
     Abandon,
 }
 
@@ -114,9 +117,14 @@ impl Step {
             Self::Renew => Command::Renew(holder),
             Self::Checkpoint(bytes) => Command::Checkpoint(holder, bytes),
             Self::Complete(outcome, now) => Command::Complete(holder, outcome, *now),
-            Self::Release { fresh_operation_id, now } => {
-                Command::Release { holder, fresh_operation_id: *fresh_operation_id, now: *now }
-            }
+            Self::Release {
+                fresh_operation_id,
+                now,
+            } => Command::Release {
+                holder,
+                fresh_operation_id: *fresh_operation_id,
+                now: *now,
+            },
             Self::Abandon => Command::Abandon(holder),
         }
     }
@@ -153,7 +161,11 @@ impl<S: Store + 'static> Held<S> {
             created_at: record.created_at(),
             checkpoint: record.checkpoint().clone(),
         };
-        let holder = Holder { owner: record.owner(), token, attempt: record.attempt() };
+        let holder = Holder {
+            owner: record.owner(),
+            token,
+            attempt: record.attempt(),
+        };
         let options = &engine.options;
         let state = HeldState {
             deadline: sent + entry.left - options.margin,
@@ -168,7 +180,14 @@ impl<S: Store + 'static> Held<S> {
             winding_up: false,
         };
         let renew_until = sent + options.renew_for_max;
-        Arc::new(Self { key, holder, facts, renew_until, state: Mutex::new(state), engine })
+        Arc::new(Self {
+            key,
+            holder,
+            facts,
+            renew_until,
+            state: Mutex::new(state),
+            engine,
+        })
     }
 
     pub(super) fn scope(&self) -> String {
@@ -241,7 +260,10 @@ impl<S: Store + 'static> Held<S> {
     /// Whether the claim is to be renewed without being asked.
     pub(super) fn wants_renewal(&self, now: Moment) -> bool {
         let state = self.state.lock();
-        state.lost.is_none() && state.phase == Phase::Started && now >= state.renew_at && now < self.renew_until
+        state.lost.is_none()
+            && state.phase == Phase::Started
+            && now >= state.renew_at
+            && now < self.renew_until
     }
 
     pub(super) fn renew_until(&self) -> Moment {
@@ -257,7 +279,9 @@ impl<S: Store + 'static> Held<S> {
             state.lost = Some(why);
             state.all_lost_wakers()
         };
-        self.engine.tell(&self.key, || Event::LeaseLost { superseded: why == Lost::Superseded });
+        self.engine.tell(&self.key, || Event::LeaseLost {
+            superseded: why == Lost::Superseded,
+        });
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -274,7 +298,10 @@ impl<S: Store + 'static> Held<S> {
     pub(super) fn lost_error(&self, lost: Lost) -> ClaimError {
         match lost {
             Lost::Deadline => ClaimError::DeadlinePassed { scope: self.scope() },
-            Lost::Superseded => ClaimError::Superseded { scope: self.scope(), possibly_applied: false },
+            Lost::Superseded => ClaimError::Superseded {
+                scope: self.scope(),
+                possibly_applied: false,
+            },
             Lost::Over => match self.state.lock().entry.record.state() {
                 State::Completed(_) => ClaimError::AlreadyCompleted { scope: self.scope() },
                 State::Released { .. } => ClaimError::AlreadyReleased { scope: self.scope() },
@@ -311,7 +338,8 @@ impl<S: Store + 'static> Held<S> {
 
     pub(super) fn time_left(&self) -> Duration {
         let now = self.engine.clock().now();
-        self.times().map_or(Duration::ZERO, |(deadline, _)| deadline.saturating_since(now))
+        self.times()
+            .map_or(Duration::ZERO, |(deadline, _)| deadline.saturating_since(now))
     }
 
     /// Takes the turn and writes.
@@ -350,7 +378,11 @@ impl<S: Store + 'static> Held<S> {
                 Ok(Exchange::Conflict(None)) => {
                     self.mark_lost(Lost::Superseded);
                     let scope = self.scope();
-                    return Err(if unknown { ClaimError::Unknown { scope } } else { ClaimError::Gone { scope } });
+                    return Err(if unknown {
+                        ClaimError::Unknown { scope }
+                    } else {
+                        ClaimError::Gone { scope }
+                    });
                 }
                 Ok(Exchange::Conflict(Some(entry))) => {
                     conflicts += 1;
@@ -375,7 +407,10 @@ impl<S: Store + 'static> Held<S> {
                         retry_in: (!give_up).then_some(pause),
                     });
                     if give_up {
-                        return Err(ClaimError::Store { scope: self.scope(), source: failure });
+                        return Err(ClaimError::Store {
+                            scope: self.scope(),
+                            source: failure,
+                        });
                     }
                     engine.clock().sleep_until(now + pause).await;
                     backoff = engine.next_backoff(backoff);
@@ -422,7 +457,11 @@ impl<S: Store + 'static> Held<S> {
 
     /// A write was done.
     pub(super) fn landed(&self, step: &Step, write: Write, version: Version, sent: Moment) {
-        let entry = Entry { record: write.record, version, left: write.live };
+        let entry = Entry {
+            record: write.record,
+            version,
+            left: write.live,
+        };
         if step.keeps_the_claim() {
             return self.confirmed(entry, sent);
         }
@@ -484,7 +523,10 @@ impl<S: Store + 'static> Held<S> {
             }
             Verdict::Superseded => {
                 self.mark_lost(Lost::Superseded);
-                Err(ClaimError::Superseded { scope, possibly_applied })
+                Err(ClaimError::Superseded {
+                    scope,
+                    possibly_applied,
+                })
             }
             Verdict::AlreadyGranted
             | Verdict::InProgress
@@ -516,7 +558,10 @@ impl<S: Store + 'static> Held<S> {
                 }
             }
             Err(failure) => {
-                self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in: None });
+                self.engine.tell(&self.key, || Event::StoreFailed {
+                    failure: &failure,
+                    retry_in: None,
+                });
             }
         }
     }
@@ -563,10 +608,18 @@ impl<S: Store + 'static> Drop for Guard<S> {
             Phase::Started => (Step::Abandon, held.release_until(clock.now())),
             Phase::Fresh => {
                 let now = clock.now();
-                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, held.release_until(now))
+                (
+                    Step::Release {
+                        fresh_operation_id: false,
+                        now: clock.unix(now),
+                    },
+                    held.release_until(now),
+                )
             }
             // The operation is over and its outcome known: a completion that began is brought to its end.
-            Phase::Completing(outcome, at) => (Step::Complete(outcome, at), held.completion_until(clock.now())),
+            Phase::Completing(outcome, at) => {
+                (Step::Complete(outcome, at), held.completion_until(clock.now()))
+            }
         };
         let job = Arc::clone(held);
         held.engine.in_background(Box::pin(async move {

@@ -29,7 +29,14 @@ struct Slots<S: Store + 'static> {
 
 impl<S: Store + 'static> HeldSet<S> {
     pub(crate) fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::new(Slots { claims: Vec::new(), free: Vec::new() })) }
+        Self {
+            shards: std::array::from_fn(|_| {
+                Mutex::new(Slots {
+                    claims: Vec::new(),
+                    free: Vec::new(),
+                })
+            }),
+        }
     }
 
     fn shard(&self, held: &Held<S>) -> &Mutex<Slots<S>> {
@@ -75,7 +82,13 @@ impl<S: Store + 'static> HeldSet<S> {
     fn due(&self, now: Moment) -> Vec<Arc<Held<S>>> {
         let mut due = Vec::new();
         for shard in &self.shards {
-            let claims: Vec<_> = shard.lock().claims.iter().flatten().filter_map(Weak::upgrade).collect();
+            let claims: Vec<_> = shard
+                .lock()
+                .claims
+                .iter()
+                .flatten()
+                .filter_map(Weak::upgrade)
+                .collect();
             due.extend(claims.into_iter().filter(|held| held.wants_renewal(now)));
         }
         due
@@ -137,7 +150,11 @@ impl<S: Store + 'static> Inner<S> {
             let puts: Vec<_> = batch
                 .iter()
                 .map(|(held, _, write)| {
-                    BatchPut::new(&held.key, write.expected, Put::new(&write.record, write.live, write.linger))
+                    BatchPut::new(
+                        &held.key,
+                        write.expected,
+                        Put::new(&write.record, write.live, write.linger),
+                    )
                 })
                 .collect();
             let sent = self.clock().now();

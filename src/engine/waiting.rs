@@ -55,7 +55,10 @@ pub(crate) enum Call {
 
 impl Waiting {
     pub(crate) fn new() -> Self {
-        Self { rooms: Mutex::new(HashMap::new()), seats: AtomicUsize::new(0) }
+        Self {
+            rooms: Mutex::new(HashMap::new()),
+            seats: AtomicUsize::new(0),
+        }
     }
 
     /// How many callers wait, for tests and for people.
@@ -81,7 +84,9 @@ impl Waiting {
                 interval,
                 wakers: BTreeMap::new(),
             };
-            Arc::new(Room { state: Mutex::new(state) })
+            Arc::new(Room {
+                state: Mutex::new(state),
+            })
         });
         let room = Arc::clone(room);
         let mut state = room.state.lock();
@@ -89,7 +94,12 @@ impl Waiting {
         state.next_seat += 1;
         let number = state.next_seat;
         drop(state);
-        Seat { waiting: self, key, room, number }
+        Seat {
+            waiting: self,
+            key,
+            room,
+            number,
+        }
     }
 
     fn anyone(&self) -> bool {
@@ -124,7 +134,11 @@ impl Room {
     fn publish(&self, entry: Arc<Entry>) {
         let wakers = {
             let mut state = self.state.lock();
-            if state.news.as_ref().is_some_and(|known| known.version >= entry.version) {
+            if state
+                .news
+                .as_ref()
+                .is_some_and(|known| known.version >= entry.version)
+            {
                 return;
             }
             state.news = Some(entry);
@@ -162,7 +176,11 @@ impl Seat<'_> {
             Some(driver) if driver != self.number => Poll::Pending,
             _ => {
                 state.driver = Some(self.number);
-                Poll::Ready(Call::Drive(if state.poked { Moment::ORIGIN } else { state.next_look }))
+                Poll::Ready(Call::Drive(if state.poked {
+                    Moment::ORIGIN
+                } else {
+                    state.next_look
+                }))
             }
         }
     }
@@ -202,7 +220,11 @@ impl Drop for Seat<'_> {
                 state.driver = None;
             }
             // With nobody driving, somebody must be woken to do so: this seat may be the one that was woken last.
-            let heir = if state.driver.is_none() { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
+            let heir = if state.driver.is_none() {
+                state.wakers.pop_first().map(|(_, waker)| waker)
+            } else {
+                None
+            };
             drop(state);
             drop(rooms);
             drop(own);
@@ -236,7 +258,10 @@ mod tests {
         assert!(poll(1).is_pending() && poll(2).is_pending());
         let mut seats = seats.into_iter();
         drop(seats.next());
-        assert!(woken[1].is_set() && !woken[2].is_set(), "one heir is woken, not all");
+        assert!(
+            woken[1].is_set() && !woken[2].is_set(),
+            "one heir is woken, not all"
+        );
         // The heir leaves before it is polled: the next one must hear of it.
         drop(seats.next());
         assert!(woken[2].is_set());
@@ -251,13 +276,13 @@ mod tests {
 
     impl Flag {
         fn is_set(&self) -> bool {
-            self.0.load(std::sync::atomic::Ordering::SeqCst)
+            self.0.load(Ordering::SeqCst)
         }
     }
 
     impl std::task::Wake for Flag {
         fn wake(self: Arc<Self>) {
-            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            self.0.store(true, Ordering::SeqCst);
         }
     }
 }

@@ -82,7 +82,9 @@ pub struct MemoryUsage {
 #[non_exhaustive]
 pub enum MemoryError {
     /// The store is at a bound, and refuses new claims.
-    #[error("the memory store holds {used} {unit}, its bound is {bound}; raise it, or keep outcomes for less time")]
+    #[error(
+        "the memory store holds {used} {unit}, its bound is {bound}; raise it, or keep outcomes for less time"
+    )]
     Full {
         /// What the bound counts: `records` or `bytes`.
         unit: &'static str,
@@ -149,7 +151,10 @@ impl MemoryStoreBuilder {
             hasher: RandomState::new(),
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             bounds: self.bounds,
-            usage: Padded(Counters { records: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }),
+            usage: Padded(Counters {
+                records: AtomicUsize::new(0),
+                bytes: AtomicUsize::new(0),
+            }),
         }
     }
 }
@@ -170,7 +175,10 @@ impl MemoryStore {
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             shards: NonZeroUsize::new(64).expect("64 is not zero"),
-            bounds: Bounds { records: 4 << 20, bytes: 2 << 30 },
+            bounds: Bounds {
+                records: 4 << 20,
+                bytes: 2 << 30,
+            },
             clock: None,
         }
     }
@@ -228,7 +236,9 @@ impl MemoryStore {
                 }
                 (found, _) => {
                     drop(shard);
-                    return Ok(Exchange::Conflict(found.map(|found| found.into_entry(now)).transpose()?));
+                    return Ok(Exchange::Conflict(
+                        found.map(|found| found.into_entry(now)).transpose()?,
+                    ));
                 }
             }
         }
@@ -238,10 +248,18 @@ impl MemoryStore {
     fn check_bounds(&self) -> Result<(), MemoryError> {
         let usage = self.usage();
         if usage.records >= self.bounds.records {
-            return Err(MemoryError::Full { unit: "records", used: usage.records, bound: self.bounds.records });
+            return Err(MemoryError::Full {
+                unit: "records",
+                used: usage.records,
+                bound: self.bounds.records,
+            });
         }
         if usage.bytes >= self.bounds.bytes {
-            return Err(MemoryError::Full { unit: "bytes", used: usage.bytes, bound: self.bounds.bytes });
+            return Err(MemoryError::Full {
+                unit: "bytes",
+                used: usage.bytes,
+                bound: self.bounds.bytes,
+            });
         }
         Ok(())
     }
@@ -255,7 +273,10 @@ impl MemoryStore {
     }
 
     fn purge_now(&self, limit: usize) -> Purged {
-        let mut purged = Purged { removed: 0, more: false };
+        let mut purged = Purged {
+            removed: 0,
+            more: false,
+        };
         // An entry that is due to be looked at may live on; looking is bounded too.
         let mut steps = limit.saturating_mul(4).saturating_add(256);
         for shard in &self.shards {
@@ -271,12 +292,16 @@ impl MemoryStore {
     }
 
     fn page_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, MemoryError> {
-        let (mut index, mut slot) = cursor.map_or((0, 0), |c| ((c >> 32) as usize, (c & 0xffff_ffff) as usize));
+        let (mut index, mut slot) =
+            cursor.map_or((0, 0), |c| ((c >> 32) as usize, (c & 0xffff_ffff) as usize));
         let mut page = InDoubtPage::new(Vec::new(), None);
         let mut looks = limit.saturating_mul(16).saturating_add(1024);
         while let Some(shard) = self.shards.get(index) {
             let now = self.clock.now();
-            let found = shard.0.lock().scan_expired(slot, now, &mut looks, limit - page.entries.len());
+            let found = shard
+                .0
+                .lock()
+                .scan_expired(slot, now, &mut looks, limit - page.entries.len());
             for (key, found) in found.entries {
                 let entry = found.into_entry(now)?;
                 if entry.judge() == crate::protocol::Judged::Expired(crate::protocol::Cause::Abandoned) {
@@ -323,7 +348,11 @@ impl Found {
         let left = self.live_until.saturating_since(now);
         let body = Payload::from_shared(self.body);
         let record = Record::decode(&body.slice(usize::from(self.key_len)..body.len()))?;
-        Ok(Entry { record, version: self.version, left })
+        Ok(Entry {
+            record,
+            version: self.version,
+            left,
+        })
     }
 }
 
@@ -339,7 +368,12 @@ impl Store for MemoryStore {
 
     /// # Cancel safety
     /// Never pending: what was polled once is done.
-    async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, MemoryError> {
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, MemoryError> {
         self.exchange(key, expected, put)
     }
 

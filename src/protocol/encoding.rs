@@ -6,8 +6,8 @@
 
 use super::fingerprint::Algorithm;
 use super::{
-    Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, State,
-    UnixMillis,
+    Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record,
+    State, UnixMillis,
 };
 
 /// Stored bytes that are not a record this version can read. Never to be treated as an absent record.
@@ -59,11 +59,17 @@ impl Record {
     /// An upper bound, close, of what [`Record::encode`] takes.
     pub(crate) fn encoded_len_hint(&self) -> usize {
         let outcome = match &self.state {
-            State::Completed(Outcome { body: OutcomeBody::Kept(bytes), .. }) => bytes.len() + 6,
+            State::Completed(Outcome {
+                body: OutcomeBody::Kept(bytes),
+                ..
+            }) => bytes.len() + 6,
             State::Completed(_) => 11,
             _ => 1,
         };
-        72 + self.fingerprint.as_ref().map_or(0, |f| 2 + f.digest().len()) + self.checkpoint.len() + 5 + outcome
+        72 + self.fingerprint.as_ref().map_or(0, |f| 2 + f.digest().len())
+            + self.checkpoint.len()
+            + 5
+            + outcome
     }
 
     /// Appends the stored form.
@@ -127,7 +133,10 @@ impl Record {
     /// [`DecodeError::Newer`] for a record of a later format, [`DecodeError::Damaged`] for anything else that
     /// [`Record::encode`] cannot have written.
     pub fn decode(encoded: &Payload) -> Result<Self, DecodeError> {
-        let mut reader = Reader { payload: encoded, at: 0 };
+        let mut reader = Reader {
+            payload: encoded,
+            at: 0,
+        };
         let format = reader.byte()?;
         if format > FORMAT {
             return Err(DecodeError::Newer { found: format });
@@ -145,17 +154,35 @@ impl Record {
             return Err(damaged("attempts do not add up"));
         }
         let created_at = UnixMillis(reader.varint()?);
-        let token = if has(TOKEN) { Some(FencingToken::new(reader.varint()?)) } else { None };
-        let finished_at = if has(FINISHED) { Some(UnixMillis(reader.varint()?)) } else { None };
-        let fingerprint = if has(FINGERPRINT) { Some(reader.fingerprint()?) } else { None };
-        let checkpoint = if has(CHECKPOINT) { reader.payload()? } else { Payload::empty() };
+        let token = if has(TOKEN) {
+            Some(FencingToken::new(reader.varint()?))
+        } else {
+            None
+        };
+        let finished_at = if has(FINISHED) {
+            Some(UnixMillis(reader.varint()?))
+        } else {
+            None
+        };
+        let fingerprint = if has(FINGERPRINT) {
+            Some(reader.fingerprint()?)
+        } else {
+            None
+        };
+        let checkpoint = if has(CHECKPOINT) {
+            reader.payload()?
+        } else {
+            Payload::empty()
+        };
         if has(CHECKPOINT) && checkpoint.is_empty() {
             return Err(damaged("an empty checkpoint is not written"));
         }
         let state = match flags & STATE {
             IN_PROGRESS => State::InProgress,
             COMPLETED => State::Completed(reader.outcome()?),
-            RELEASED => State::Released { fresh_operation_id: reader.bool()? },
+            RELEASED => State::Released {
+                fresh_operation_id: reader.bool()?,
+            },
             _ => State::Forgotten,
         };
         if reader.at != encoded.len() {
@@ -257,7 +284,11 @@ impl Reader<'_> {
 
     fn payload(&mut self) -> Result<Payload, DecodeError> {
         let range = self.range()?;
-        Ok(if range.is_empty() { Payload::empty() } else { self.payload.slice(range) })
+        Ok(if range.is_empty() {
+            Payload::empty()
+        } else {
+            self.payload.slice(range)
+        })
     }
 
     fn fingerprint(&mut self) -> Result<Fingerprint, DecodeError> {
@@ -268,7 +299,11 @@ impl Reader<'_> {
 
     fn outcome(&mut self) -> Result<Outcome, DecodeError> {
         let kind = self.byte()?;
-        let conclusion = if kind & FAILED != 0 { Conclusion::Failed } else { Conclusion::Succeeded };
+        let conclusion = if kind & FAILED != 0 {
+            Conclusion::Failed
+        } else {
+            Conclusion::Succeeded
+        };
         let body = match kind & !FAILED {
             0 => OutcomeBody::Kept(self.payload()?),
             TOO_LARGE => OutcomeBody::TooLarge { len: self.varint()? },
@@ -318,9 +353,18 @@ mod tests {
 
     #[test]
     fn a_newer_format_says_so() {
-        assert_eq!(Record::decode(&[2, 0, 0][..].into()), Err(DecodeError::Newer { found: 2 }));
-        assert!(matches!(Record::decode(&[0, 0, 0][..].into()), Err(DecodeError::Damaged { .. })));
-        assert!(matches!(Record::decode(&Payload::empty()), Err(DecodeError::Damaged { .. })));
+        assert_eq!(
+            Record::decode(&[2, 0, 0][..].into()),
+            Err(DecodeError::Newer { found: 2 })
+        );
+        assert!(matches!(
+            Record::decode(&[0, 0, 0][..].into()),
+            Err(DecodeError::Damaged { .. })
+        ));
+        assert!(matches!(
+            Record::decode(&Payload::empty()),
+            Err(DecodeError::Damaged { .. })
+        ));
     }
 
     /// The bytes of format 1 are fixed: this record was written by the first release.
@@ -329,7 +373,9 @@ mod tests {
         let mut bytes = vec![1, COMPLETED | TOKEN | FINISHED | FINGERPRINT];
         bytes.extend([0xaa; 16]);
         bytes.extend([0xbb; 16]);
-        bytes.extend([2, 0, 0xac, 0x02, 7, 0xad, 0x02, 1, 2, 0xcc, 0xdd, FAILED, 3, b'n', b'o', b'!']);
+        bytes.extend([
+            2, 0, 0xac, 0x02, 7, 0xad, 0x02, 1, 2, 0xcc, 0xdd, FAILED, 3, b'n', b'o', b'!',
+        ]);
         let record = Record::decode(&bytes.clone().into()).unwrap();
         assert_eq!(record.attempt(), 2);
         assert_eq!(record.created_at(), UnixMillis(300));
@@ -342,8 +388,17 @@ mod tests {
 
     #[test]
     fn numbers_have_one_form() {
-        let varint = |bytes: &[u8]| Reader { payload: &bytes.into(), at: 0 }.varint();
-        assert_eq!(varint(&[0x80, 0x00]), Err(damaged("a number not in its shortest form")));
+        let varint = |bytes: &[u8]| {
+            Reader {
+                payload: &bytes.into(),
+                at: 0,
+            }
+            .varint()
+        };
+        assert_eq!(
+            varint(&[0x80, 0x00]),
+            Err(damaged("a number not in its shortest form"))
+        );
         assert_eq!(varint(&[0xff; 11]), Err(damaged("a number over 64 bits")));
         for number in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Fingerprint, FencingToken, OperationId, Owner, Payload};
+use super::{FencingToken, Fingerprint, OperationId, Owner, Payload};
 
 /// What may happen after an attempt stopped in the middle: a property of the operation, written into its record
 /// by the owner and obeyed by every challenger.
@@ -54,12 +54,18 @@ pub struct Outcome {
 impl Outcome {
     /// A success with these encoded bytes.
     pub fn success(bytes: impl Into<Payload>) -> Self {
-        Self { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(bytes.into()) }
+        Self {
+            conclusion: Conclusion::Succeeded,
+            body: OutcomeBody::Kept(bytes.into()),
+        }
     }
 
     /// A final failure with these encoded bytes.
     pub fn failure(bytes: impl Into<Payload>) -> Self {
-        Self { conclusion: Conclusion::Failed, body: OutcomeBody::Kept(bytes.into()) }
+        Self {
+            conclusion: Conclusion::Failed,
+            body: OutcomeBody::Kept(bytes.into()),
+        }
     }
 }
 
@@ -178,7 +184,11 @@ impl fmt::Display for UnixMillis {
         let (days, of_day) = (self.0 / 86_400_000, self.0 % 86_400_000);
         let (year, month, day) = civil_from_days(days);
         let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", of_day % 1000)
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+            of_day % 1000
+        )
     }
 }
 
@@ -192,7 +202,11 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (cycle * 400 + year_of_cycle + u64::from(month <= 2), month, day)
 }
 

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    Algorithm, Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record,
-    State, UnixMillis,
+    Algorithm, Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload,
+    Policy, Record, State, UnixMillis,
 };
 
 fn arbitrary_payload() -> impl Strategy<Value = Payload> {
@@ -30,26 +30,47 @@ pub(crate) fn arbitrary_record() -> impl Strategy<Value = Record> {
     let digest = prop::collection::vec(any::<u8>(), 1..=32);
     let fingerprint = (0_u8..128, digest)
         .prop_map(|(number, digest)| Fingerprint::from_digest(Algorithm::private(number), &digest).unwrap());
-    let ids = (any::<[u8; 16]>(), any::<[u8; 16]>(), proptest::option::of(any::<u64>()));
+    let ids = (
+        any::<[u8; 16]>(),
+        any::<[u8; 16]>(),
+        proptest::option::of(any::<u64>()),
+    );
     let attempts = (1..=u32::MAX).prop_flat_map(|attempt| (Just(attempt), 0..=attempt));
     let times = (any::<u64>(), proptest::option::of(any::<u64>()));
     let flags = (any::<bool>(), any::<bool>());
-    (arbitrary_state(), ids, attempts, times, flags, proptest::option::of(fingerprint), arbitrary_payload()).prop_map(
-        |(state, (owner, id, token), (attempt, forgiven), (created, finished), (doubt, hold), fingerprint, checkpoint)| {
-            Record {
+    (
+        arbitrary_state(),
+        ids,
+        attempts,
+        times,
+        flags,
+        proptest::option::of(fingerprint),
+        arbitrary_payload(),
+    )
+        .prop_map(
+            |(
                 state,
-                owner: Owner::from_bytes(owner),
-                token: token.map(FencingToken::new),
-                attempt,
-                forgiven,
-                operation_id: OperationId::from_bytes(id),
-                doubt,
-                policy: if hold { Policy::Hold } else { Policy::Reclaim },
+                (owner, id, token),
+                (attempt, forgiven),
+                (created, finished),
+                (doubt, hold),
                 fingerprint,
                 checkpoint,
-                created_at: UnixMillis(created),
-                finished_at: finished.map(UnixMillis),
-            }
-        },
-    )
+            )| {
+                Record {
+                    state,
+                    owner: Owner::from_bytes(owner),
+                    token: token.map(FencingToken::new),
+                    attempt,
+                    forgiven,
+                    operation_id: OperationId::from_bytes(id),
+                    doubt,
+                    policy: if hold { Policy::Hold } else { Policy::Reclaim },
+                    fingerprint,
+                    checkpoint,
+                    created_at: UnixMillis(created),
+                    finished_at: finished.map(UnixMillis),
+                }
+            },
+        )
 }

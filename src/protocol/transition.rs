@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::fingerprint::{self, Comparison};
 use super::{
-    Cause, Entry, Expected, Fingerprint, Holder, Judged, OperationId, Outcome, Owner, Payload, Policy, Record, State,
-    UnixMillis,
+    Cause, Entry, Expected, Fingerprint, Holder, Judged, OperationId, Outcome, Owner, Payload, Policy,
+    Record, State, UnixMillis,
 };
 
 /// How long what is written lives.
@@ -89,7 +89,10 @@ pub enum Command<'a> {
 
 /// What to do about a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one a call, moved once; a box would cost an allocation a claim")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a call, moved once; a box would cost an allocation a claim"
+)]
 pub enum Decision {
     /// Send this write. If it is done, so is the command; on a conflict, decide again on the entry it carries.
     Write(Write),
@@ -153,13 +156,19 @@ pub fn decide(entry: Option<&Entry>, command: &Command<'_>, lifetimes: &Lifetime
     match *command {
         Command::Claim(claim) => decide_claim(entry, claim, lifetimes),
         Command::Renew(holder) => held(entry, &holder, |entry| renew(entry, None, lifetimes)),
-        Command::Checkpoint(holder, bytes) => held(entry, &holder, |entry| renew(entry, Some(bytes), lifetimes)),
+        Command::Checkpoint(holder, bytes) => {
+            held(entry, &holder, |entry| renew(entry, Some(bytes), lifetimes))
+        }
         Command::Complete(holder, outcome, now) => {
             held(entry, &holder, |entry| complete(entry, outcome, now, lifetimes))
         }
-        Command::Release { holder, fresh_operation_id, now } => {
-            held(entry, &holder, |entry| release(entry, fresh_operation_id, now, lifetimes))
-        }
+        Command::Release {
+            holder,
+            fresh_operation_id,
+            now,
+        } => held(entry, &holder, |entry| {
+            release(entry, fresh_operation_id, now, lifetimes)
+        }),
         Command::Abandon(holder) => held(entry, &holder, |entry| abandon(entry, lifetimes)),
         Command::Resolve(resolution, now) => resolve(entry, resolution, now, lifetimes),
         Command::Forget(now) => forget(entry, now, lifetimes),
@@ -184,7 +193,9 @@ fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetim
         (_, Comparison::Incomparable) => Decision::Answer(Verdict::Incomparable),
         (Judged::Completed, _) => Decision::Answer(Verdict::Replay),
         (Judged::Expired(Cause::Completed), _) => Decision::Answer(Verdict::Done),
-        (Judged::InProgress, _) if entry.record.owner == claim.owner => Decision::Answer(Verdict::AlreadyGranted),
+        (Judged::InProgress, _) if entry.record.owner == claim.owner => {
+            Decision::Answer(Verdict::AlreadyGranted)
+        }
         (Judged::InProgress, _) => Decision::Answer(Verdict::InProgress),
         // Our own, granted before and nothing started: the same attempt, for another lease.
         (Judged::Expired(Cause::Abandoned), _) if entry.record.owner == claim.owner => {
@@ -196,14 +207,18 @@ fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetim
         (Judged::Expired(Cause::Abandoned | Cause::Released), _) if used_up(entry, claim) => {
             Decision::Answer(Verdict::Exhausted)
         }
-        (Judged::Expired(cause @ (Cause::Abandoned | Cause::Released)), _) => {
-            grant(Expected::At(entry.version), next_attempt(entry, claim, cause), lifetimes)
-        }
+        (Judged::Expired(cause @ (Cause::Abandoned | Cause::Released)), _) => grant(
+            Expected::At(entry.version),
+            next_attempt(entry, claim, cause),
+            lifetimes,
+        ),
     }
 }
 
 fn used_up(entry: &Entry, claim: &ClaimCommand) -> bool {
-    claim.attempts_max.is_some_and(|max| entry.record.attempts_counted() >= max.get())
+    claim
+        .attempts_max
+        .is_some_and(|max| entry.record.attempts_counted() >= max.get())
 }
 
 fn first_attempt(claim: &ClaimCommand) -> Record {
@@ -224,13 +239,22 @@ fn first_attempt(claim: &ClaimCommand) -> Record {
 }
 
 fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: Cause) -> Record {
-    let fresh_id = matches!(entry.record.state, State::Released { fresh_operation_id: true });
+    let fresh_id = matches!(
+        entry.record.state,
+        State::Released {
+            fresh_operation_id: true
+        }
+    );
     Record {
         state: State::InProgress,
         owner: claim.owner,
         token: None,
         attempt: entry.record.attempt.saturating_add(1),
-        operation_id: if fresh_id { claim.operation_id } else { entry.record.operation_id },
+        operation_id: if fresh_id {
+            claim.operation_id
+        } else {
+            entry.record.operation_id
+        },
         // Who was taken over left its effect unknown, and no later attempt can vouch for it.
         doubt: entry.record.doubt || cause == Cause::Abandoned,
         policy: claim.policy,
@@ -245,7 +269,12 @@ fn grant(expected: Expected, record: Record, lifetimes: &Lifetimes) -> Decision 
 }
 
 fn write(expected: Expected, record: Record, live: Duration, linger: Duration) -> Decision {
-    Decision::Write(Write { expected, record, live, linger })
+    Decision::Write(Write {
+        expected,
+        record,
+        live,
+        linger,
+    })
 }
 
 /// Commands of a holder reach only a record that is its own.
@@ -260,7 +289,10 @@ fn held(entry: Option<&Entry>, holder: &Holder, then: impl FnOnce(&Entry) -> Dec
 
 /// The record of `entry` with its attempt's token written out, as every write after the grant has it.
 fn follow_up(entry: &Entry) -> Record {
-    Record { token: Some(entry.fencing_token()), ..entry.record.clone() }
+    Record {
+        token: Some(entry.fencing_token()),
+        ..entry.record.clone()
+    }
 }
 
 fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> Decision {
@@ -289,7 +321,13 @@ fn complete(entry: &Entry, outcome: &Outcome, now: UnixMillis, lifetimes: &Lifet
     }
 }
 
-fn completed(entry: &Entry, outcome: &Outcome, doubt: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
+fn completed(
+    entry: &Entry,
+    outcome: &Outcome,
+    doubt: bool,
+    now: UnixMillis,
+    lifetimes: &Lifetimes,
+) -> Decision {
     let record = Record {
         state: State::Completed(outcome.clone()),
         doubt,
@@ -298,7 +336,12 @@ fn completed(entry: &Entry, outcome: &Outcome, doubt: bool, now: UnixMillis, lif
         checkpoint: Payload::empty(),
         ..follow_up(entry)
     };
-    write(Expected::At(entry.version), record, lifetimes.retention, lifetimes.tail)
+    write(
+        Expected::At(entry.version),
+        record,
+        lifetimes.retention,
+        lifetimes.tail,
+    )
 }
 
 fn release(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
@@ -319,7 +362,12 @@ fn released(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes:
         finished_at: Some(now),
         ..follow_up(entry)
     };
-    write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+    write(
+        Expected::At(entry.version),
+        record,
+        Duration::ZERO,
+        lifetimes.retention,
+    )
 }
 
 fn abandon(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
@@ -338,11 +386,20 @@ fn expire(entry: &Entry, record: Record, lifetimes: &Lifetimes) -> Decision {
     write(Expected::At(entry.version), record, Duration::ZERO, linger)
 }
 
-fn resolve(entry: Option<&Entry>, resolution: &Resolution, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    let Some(entry) = entry else { return Decision::Answer(Verdict::Absent) };
+fn resolve(
+    entry: Option<&Entry>,
+    resolution: &Resolution,
+    now: UnixMillis,
+    lifetimes: &Lifetimes,
+) -> Decision {
+    let Some(entry) = entry else {
+        return Decision::Answer(Verdict::Absent);
+    };
     match (entry.judge(), resolution) {
         (Judged::InProgress, _) => Decision::Answer(Verdict::Live),
-        (Judged::Completed | Judged::Expired(Cause::Completed), _) => Decision::Answer(Verdict::AlreadyCompleted),
+        (Judged::Completed | Judged::Expired(Cause::Completed), _) => {
+            Decision::Answer(Verdict::AlreadyCompleted)
+        }
         (Judged::Expired(Cause::Released | Cause::Forgotten), _) => Decision::Answer(Verdict::NotInDoubt),
         (Judged::Expired(Cause::Abandoned), Resolution::Completed(outcome)) => {
             completed(entry, outcome, false, now, lifetimes)
@@ -352,7 +409,9 @@ fn resolve(entry: Option<&Entry>, resolution: &Resolution, now: UnixMillis, life
 }
 
 fn forget(entry: Option<&Entry>, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    let Some(entry) = entry else { return Decision::Answer(Verdict::Absent) };
+    let Some(entry) = entry else {
+        return Decision::Answer(Verdict::Absent);
+    };
     match entry.judge() {
         Judged::InProgress => Decision::Answer(Verdict::Live),
         Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::AlreadyDone),
@@ -364,22 +423,35 @@ fn forget(entry: Option<&Entry>, now: UnixMillis, lifetimes: &Lifetimes) -> Deci
                 finished_at: Some(now),
                 ..follow_up(entry)
             };
-            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+            write(
+                Expected::At(entry.version),
+                record,
+                Duration::ZERO,
+                lifetimes.retention,
+            )
         }
     }
 }
 
 fn reset_attempts(entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision {
-    let Some(entry) = entry else { return Decision::Answer(Verdict::Absent) };
-    let record = Record { forgiven: entry.record.attempt, ..follow_up(entry) };
+    let Some(entry) = entry else {
+        return Decision::Answer(Verdict::Absent);
+    };
+    let record = Record {
+        forgiven: entry.record.attempt,
+        ..follow_up(entry)
+    };
     match entry.judge() {
         Judged::InProgress => Decision::Answer(Verdict::Live),
         Judged::Completed | Judged::Expired(Cause::Completed) => Decision::Answer(Verdict::AlreadyCompleted),
         Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::Absent),
         Judged::Expired(_) if entry.record.attempts_counted() == 0 => Decision::Answer(Verdict::AlreadyDone),
         Judged::Expired(Cause::Abandoned) => expire(entry, record, lifetimes),
-        Judged::Expired(Cause::Released) => {
-            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
-        }
+        Judged::Expired(Cause::Released) => write(
+            Expected::At(entry.version),
+            record,
+            Duration::ZERO,
+            lifetimes.retention,
+        ),
     }
 }

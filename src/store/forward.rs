@@ -16,7 +16,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).load(key).await
     }
 
-    async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, Self::Error> {
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Self::Error> {
         (**self).compare_exchange(key, expected, put).await
     }
 

@@ -3,6 +3,7 @@
 //! A store holds no policy. It is, per key, a linearizable register with compare-and-exchange and a lifetime; the
 //! state machine lives in the engine, once. See [`Store`] for the contract and a worked example.
 
+mod cache;
 mod error;
 mod forward;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use cache::CachedStore;
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
 
 use crate::protocol::{Entry, Expected, Key, Record, Version};
@@ -182,7 +184,12 @@ pub trait Store: Send + Sync {
     ///
     /// # Guarantees
     /// S1 to S10.
-    async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, Self::Error>;
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Self::Error>;
 
     /// Several writes, of distinct keys, in as few round trips as the store can; one answer per item, in order. Items
     /// do not depend on each other: each is done or not on its own.
@@ -207,7 +214,10 @@ pub trait Store: Send + Sync {
     /// S2, S8.
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         let _ = limit;
-        Ok(Purged { removed: 0, more: false })
+        Ok(Purged {
+            removed: 0,
+            more: false,
+        })
     }
 }
 

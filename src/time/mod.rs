@@ -41,7 +41,11 @@ impl Moment {
 
     /// How long after `earlier` this is; zero if it is not.
     pub fn saturating_since(self, earlier: Self) -> Duration {
-        if self == Self::NEVER { Duration::MAX } else { Duration::from_nanos(self.0.saturating_sub(earlier.0)) }
+        if self == Self::NEVER {
+            Duration::MAX
+        } else {
+            Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        }
     }
 }
 
@@ -49,7 +53,10 @@ impl Add<Duration> for Moment {
     type Output = Self;
     /// Saturates: a moment that cannot be counted never comes.
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -59,7 +66,10 @@ impl Sub<Duration> for Moment {
     fn sub(self, duration: Duration) -> Self {
         match self {
             Self::NEVER => self,
-            _ => Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))),
+            _ => Self(
+                self.0
+                    .saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+            ),
         }
     }
 }

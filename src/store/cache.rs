@@ -1,0 +1,327 @@
+//! A bounded read-through cache of completed entries.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{BatchPut, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
+use crate::protocol::{Entry, Expected, Judged, Key};
+use crate::sync::Mutex;
+use crate::time::{Clock, Moment, SystemClock};
+
+/// A store with a cache of completed entries before it: a replay of a cached outcome does not go to the store.
+///
+/// It keeps completed entries only, at most `entries_max` of them, none longer than `age_max` from the moment its
+/// request was sent, and none past its retention. Everything else goes to the store. What it gives up is S1 and S5 for
+/// one case: a completed entry that an operator [forgets](crate::Deduplicator::forget) elsewhere may be replayed here for
+/// up to `age_max` more. Completed entries change in no other way.
+///
+/// ```
+/// use oncekey::store::CachedStore;
+/// use oncekey::{Deduplicator, MemoryStore};
+/// use std::time::Duration;
+/// let store = CachedStore::new(MemoryStore::new(), 10_000, Duration::from_secs(5));
+/// let dedup = Deduplicator::new(store);
+/// ```
+pub struct CachedStore<S> {
+    store: S,
+    clock: Arc<dyn Clock>,
+    age_max: Duration,
+    /// Entries of one generation: the younger is filled until it has this many, then it becomes the older.
+    half: usize,
+    cached: Mutex<Generations>,
+}
+
+/// What is found in the older generation moves to the younger one; what is not asked for goes with the older one.
+#[derive(Default)]
+struct Generations {
+    young: HashMap<Key, Cached>,
+    old: HashMap<Key, Cached>,
+}
+
+#[derive(Clone)]
+struct Cached {
+    entry: Entry,
+    /// When the request was sent that the entry came from.
+    at: Moment,
+}
+
+impl<S> CachedStore<S> {
+    /// A cache of at most `entries_max` entries (at least two), none older than `age_max`.
+    pub fn new(store: S, entries_max: usize, age_max: Duration) -> Self {
+        let clock = Arc::new(SystemClock::new());
+        Self {
+            store,
+            clock,
+            age_max,
+            half: (entries_max / 2).max(1),
+            cached: Mutex::new(Generations::default()),
+        }
+    }
+
+    /// The clock that ages are counted by; a [`SystemClock`] otherwise.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The store behind.
+    pub fn inner(&self) -> &S {
+        &self.store
+    }
+
+    /// How many entries are cached now.
+    pub fn cached(&self) -> usize {
+        let cached = self.cached.lock();
+        cached.young.len() + cached.old.len()
+    }
+
+    fn get(&self, key: &Key) -> Option<Entry> {
+        let now = self.clock.now();
+        let mut cached = self.cached.lock();
+        let found = match cached.young.get(key) {
+            Some(found) => found.clone(),
+            None => {
+                let found = cached.old.remove(key)?;
+                self.put(&mut cached, key, found.clone());
+                found
+            }
+        };
+        let age = now.saturating_since(found.at);
+        let left = found.entry.left.saturating_sub(age);
+        if age >= self.age_max || left.is_zero() {
+            cached.young.remove(key);
+            return None;
+        }
+        Some(Entry { left, ..found.entry })
+    }
+
+    fn put(&self, cached: &mut Generations, key: &Key, entry: Cached) {
+        if cached.young.len() >= self.half && !cached.young.contains_key(key) {
+            cached.old = std::mem::take(&mut cached.young);
+        }
+        cached.young.insert(key.clone(), entry);
+    }
+
+    /// Keeps what was seen at a request sent at `at`, if it is completed and live; else drops what was kept.
+    fn saw(&self, key: &Key, entry: Option<&Entry>, at: Moment) {
+        let mut cached = self.cached.lock();
+        match entry {
+            Some(entry) if entry.judge() == Judged::Completed => {
+                cached.old.remove(key);
+                self.put(
+                    &mut cached,
+                    key,
+                    Cached {
+                        entry: entry.clone(),
+                        at,
+                    },
+                );
+            }
+            _ => {
+                cached.young.remove(key);
+                cached.old.remove(key);
+            }
+        }
+    }
+
+    fn saw_exchange<E>(&self, key: &Key, put: Put<'_>, answer: &Result<Exchange, E>, at: Moment) {
+        match answer {
+            Ok(Exchange::Done(version)) => {
+                let entry = Entry {
+                    record: put.record.clone(),
+                    version: *version,
+                    left: put.live,
+                };
+                self.saw(key, Some(&entry), at);
+            }
+            Ok(Exchange::Conflict(entry)) => self.saw(key, entry.as_ref(), at),
+            Err(_) => self.saw(key, None, at),
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: Store> Store for CachedStore<S> {
+    type Error = S::Error;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
+        if let Some(entry) = self.get(key) {
+            return Ok(Some(entry));
+        }
+        let at = self.clock.now();
+        let answer = self.store.load(key).await?;
+        self.saw(key, answer.as_ref(), at);
+        Ok(answer)
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Self::Error> {
+        if expected == Expected::Vacant {
+            if let Some(entry) = self.get(key) {
+                return Ok(Exchange::Conflict(Some(entry)));
+            }
+        }
+        let at = self.clock.now();
+        let answer = self.store.compare_exchange(key, expected, put).await;
+        self.saw_exchange(key, put, &answer, at);
+        answer
+    }
+
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
+        let hit = |item: &BatchPut<'_>| match item.expected {
+            Expected::Vacant => self.get(item.key),
+            Expected::At(_) => None,
+        };
+        let hits: Vec<_> = batch.iter().map(hit).collect();
+        let asked: Vec<_> = batch
+            .iter()
+            .zip(&hits)
+            .filter(|(_, hit)| hit.is_none())
+            .map(|(item, _)| *item)
+            .collect();
+        let at = self.clock.now();
+        let mut answers = self.store.compare_exchange_many(&asked).await.into_iter();
+        let mut merged = Vec::with_capacity(batch.len());
+        for (item, hit) in batch.iter().zip(hits) {
+            match hit {
+                Some(entry) => merged.push(Ok(Exchange::Conflict(Some(entry)))),
+                None => {
+                    // A store that answers too few breaks its contract; so does this then, and the engine notices.
+                    let Some(answer) = answers.next() else { break };
+                    self.saw_exchange(item.key, item.put, &answer, at);
+                    merged.push(answer);
+                }
+            }
+        }
+        merged
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
+        self.store.purge(limit).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: ListInDoubt> ListInDoubt for CachedStore<S> {
+    async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, Self::Error> {
+        self.store.list_in_doubt(cursor, limit).await
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for CachedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStore")
+            .field("store", &self.store)
+            .field("cached", &self.cached())
+            .field("age_max", &self.age_max)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(oncekey_loom))]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::time::ManualClock;
+    use crate::{AdminAnswer, Answer, Deduplicator, MemoryStore};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn bench(
+        entries_max: usize,
+    ) -> (
+        ManualClock,
+        Arc<MemoryStore>,
+        Deduplicator<CachedStore<Arc<MemoryStore>>>,
+    ) {
+        let clock = ManualClock::new();
+        let store = Arc::new(MemoryStore::builder().clock(clock.clone()).build());
+        let cached = CachedStore::new(Arc::clone(&store), entries_max, 10 * SECOND).with_clock(clock.clone());
+        let builder = Deduplicator::builder(cached)
+            .clock(clock.clone())
+            .retention(60 * SECOND);
+        (clock, store, builder.build().unwrap())
+    }
+
+    fn key(id: usize) -> Key {
+        Key::new("s", id.to_string()).unwrap()
+    }
+
+    fn run<S: Store + 'static>(dedup: &Deduplicator<S>, key: Key, value: &str) -> Answer<String> {
+        let value = value.to_owned();
+        let request = dedup
+            .request(key)
+            .run(|_| async move { Ok::<_, std::convert::Infallible>(value) });
+        block_on(request).unwrap()
+    }
+
+    #[test]
+    fn a_forget_elsewhere_is_seen_within_the_bound_and_at_once_past_it() {
+        let (clock, store, cached) = bench(100);
+        run(&cached, key(1), "first");
+        let elsewhere = Deduplicator::builder(store).clock(clock.clone()).build().unwrap();
+        assert_eq!(block_on(elsewhere.forget(&key(1))).unwrap(), AdminAnswer::Done);
+        clock.advance(10 * SECOND - Duration::from_nanos(1));
+        assert_eq!(run(&cached, key(1), "second").into_value().unwrap(), "first");
+        clock.advance(Duration::from_nanos(1));
+        assert!(matches!(run(&cached, key(1), "second"), Answer::Executed { .. }));
+    }
+
+    #[test]
+    fn nothing_outlives_its_retention() {
+        let (clock, _, cached) = bench(100);
+        run(&cached, key(1), "first");
+        clock.advance(55 * SECOND);
+        assert!(
+            !run(&cached, key(1), "second").ran_now(),
+            "read from the store, and cached again"
+        );
+        clock.advance(5 * SECOND - Duration::from_nanos(1));
+        assert!(!run(&cached, key(1), "second").ran_now());
+        clock.advance(Duration::from_nanos(1));
+        assert!(run(&cached, key(1), "second").ran_now());
+    }
+
+    #[test]
+    fn it_is_bounded_and_keeps_what_is_asked_for() {
+        let (_, _, cached) = bench(10);
+        run(&cached, key(0), "kept");
+        for id in 1..1000 {
+            run(&cached, key(id), "x");
+            run(&cached, key(0), "kept");
+            assert!(cached.store().cached() <= 10);
+        }
+        assert!(cached.store().get(&key(0)).is_some());
+    }
+
+    #[test]
+    fn only_completed_entries_are_kept() {
+        let (_, _, cached) = bench(10);
+        let claim = block_on(cached.request(key(1)).claim()).unwrap();
+        assert_eq!(cached.store().cached(), 0, "in progress");
+        drop(claim);
+        assert!(block_on(cached.store().load(&key(1))).unwrap().is_some());
+        assert_eq!(cached.store().cached(), 0);
+        run(&cached, key(2), "x");
+        assert_eq!(cached.store().cached(), 1);
+        assert_eq!(block_on(cached.forget(&key(2))).unwrap(), AdminAnswer::Done);
+        assert_eq!(
+            cached.store().cached(),
+            0,
+            "a forget of this process is seen at once"
+        );
+    }
+}
