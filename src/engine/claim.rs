@@ -15,7 +15,6 @@ use crate::protocol::{
 use crate::store::{Exchange, Store};
 
 /// What a claim got: every expected answer.
-#[derive(Debug)]
 pub enum ClaimAnswer<S: Store + 'static> {
     /// The right to execute. Act, then conclude it.
     Granted(Claim<S>),
@@ -41,6 +40,29 @@ pub enum ClaimAnswer<S: Store + 'static> {
         /// How many were used.
         attempts: u32,
     },
+}
+
+// Not derived: that would ask the store for a `Debug` of its own.
+impl<S: Store + 'static> fmt::Debug for ClaimAnswer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Granted(claim) => f.debug_tuple("Granted").field(claim).finish(),
+            Self::Replay(saved) => f.debug_tuple("Replay").field(saved).finish(),
+            Self::InProgress(running) => f.debug_tuple("InProgress").field(running).finish(),
+            Self::Mismatch => f.write_str("Mismatch"),
+            Self::InDoubt {
+                attempt,
+                operation_id,
+                since,
+            } => f
+                .debug_struct("InDoubt")
+                .field("attempt", attempt)
+                .field("operation_id", operation_id)
+                .field("since", since)
+                .finish(),
+            Self::Exhausted { attempts } => f.debug_struct("Exhausted").field("attempts", attempts).finish(),
+        }
+    }
 }
 
 /// What a concluded operation left.
