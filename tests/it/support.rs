@@ -1,9 +1,11 @@
 //! What the scenarios share: a store whose calls go wrong on demand, and ways to drive futures by hand.
 #![allow(dead_code)]
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -11,8 +13,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oncekey::store::{Exchange, Put, StoreError, StoreErrorKind};
-use oncekey::time::ManualClock;
-use oncekey::{Deduplicator, DeduplicatorBuilder, Entry, Expected, Key, MemoryStore, State, Store};
+use oncekey::time::{Clock as _, ManualClock, Moment};
+use oncekey::{
+    Answer, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Entry, Expected, Key, MemoryStore, State,
+    Store,
+};
 
 pub const LEASE: Duration = Duration::from_secs(30);
 pub const MARGIN: Duration = Duration::from_secs(3);
@@ -68,6 +73,12 @@ pub struct FaultyStore {
     pub written: Arc<Mutex<Vec<State>>>,
 }
 
+impl std::fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
+    }
+}
+
 impl FaultyStore {
     pub fn new(clock: &ManualClock) -> Self {
         Self {
@@ -91,7 +102,11 @@ impl FaultyStore {
     }
 
     fn next(&self) -> Fault {
-        self.plan.lock().unwrap().pop_front().unwrap_or(*self.always.lock().unwrap())
+        self.plan
+            .lock()
+            .unwrap()
+            .pop_front()
+            .unwrap_or(*self.always.lock().unwrap())
     }
 
     async fn pause(&self) {
@@ -124,7 +139,12 @@ impl Store for FaultyStore {
         Ok(answer)
     }
 
-    async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, Planned> {
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Planned> {
         self.exchanges.fetch_add(1, Ordering::SeqCst);
         let fault = self.next();
         self.pause().await;
@@ -212,7 +232,10 @@ impl Bench {
             if woken.0.swap(false, Ordering::SeqCst) {
                 continue;
             }
-            let next = self.clock.next_wake().expect("the future is stuck: nothing woke it, and nothing sleeps");
+            let next = self
+                .clock
+                .next_wake()
+                .expect("the future is stuck: nothing woke it, and nothing sleeps");
             let now = oncekey::time::Clock::now(&self.clock);
             self.clock.advance(next.saturating_since(now));
         }
@@ -257,4 +280,225 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// Another connection to the same data, with faults and counts of its own.
+impl FaultyStore {
+    pub fn twin(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            ..Self::new(&ManualClock::new())
+        }
+    }
+
+    /// How many round trips there were, exchanges and loads.
+    pub fn trips(&self) -> (u32, u32) {
+        (
+            self.exchanges.load(Ordering::SeqCst),
+            self.loads.load(Ordering::SeqCst),
+        )
+    }
+}
+
+/// Claims the key, against a store that answers at once.
+pub fn claim<S: Store + 'static>(dedup: &Deduplicator<S>) -> Claim<S> {
+    match ready(dedup.request(key()).claim()) {
+        Ok(ClaimAnswer::Granted(claim)) => claim,
+        Ok(_) => panic!("answered, not granted"),
+        Err(error) => panic!("not granted: {error}"),
+    }
+}
+
+/// Runs an operation that returns `text` at once, against a store that answers at once.
+pub fn run_text<S: Store + 'static>(dedup: &Deduplicator<S>, text: &str) -> Answer<String> {
+    ready(
+        dedup
+            .request(key())
+            .run(|_| async { Ok::<_, String>(text.to_owned()) }),
+    )
+    .unwrap()
+}
+
+pub fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Tasks of one thread: polled when they are woken, and dropped on demand.
+#[derive(Default)]
+pub struct Tasks<'a> {
+    tasks: Vec<Task<'a>>,
+}
+
+struct Task<'a> {
+    woken: Arc<Flag>,
+    future: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+}
+
+/// Where a task leaves its output.
+pub struct Slot<T> {
+    output: Rc<RefCell<Option<T>>>,
+    index: usize,
+}
+
+impl<T> Slot<T> {
+    pub fn is_done(&self) -> bool {
+        self.output.borrow().is_some()
+    }
+
+    pub fn take(&self) -> T {
+        self.output.borrow_mut().take().expect("the task has not ended")
+    }
+}
+
+impl<'a> Tasks<'a> {
+    pub fn spawn<T: 'a>(&mut self, future: impl Future<Output = T> + 'a) -> Slot<T> {
+        let output = Rc::new(RefCell::new(None));
+        let slot = Slot {
+            output: Rc::clone(&output),
+            index: self.tasks.len(),
+        };
+        let future = Box::pin(async move {
+            let done = future.await;
+            *output.borrow_mut() = Some(done);
+        });
+        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        self.tasks.push(Task {
+            woken,
+            future: Some(future),
+        });
+        slot
+    }
+
+    pub fn cancel<T>(&mut self, slot: &Slot<T>) {
+        self.tasks[slot.index].future = None;
+    }
+
+    /// Polls once the tasks that are woken; whether there were any.
+    pub fn step(&mut self) -> bool {
+        let mut any = false;
+        for task in &mut self.tasks {
+            let Some(future) = &mut task.future else { continue };
+            if !task.woken.0.swap(false, Ordering::SeqCst) {
+                continue;
+            }
+            any = true;
+            let waker = Waker::from(Arc::clone(&task.woken));
+            if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                task.future = None;
+            }
+        }
+        any
+    }
+
+    /// Polls until nothing can go on while the clocks stand still.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the tasks do not come to rest");
+    }
+
+    /// Lets time pass, from one sleep's end to the next.
+    pub fn pass(&mut self, clock: &ManualClock, duration: Duration) {
+        let end = clock.now() + duration;
+        self.settle();
+        while let Some(next) = clock.next_wake().filter(|next| *next <= end) {
+            clock.advance(next.saturating_since(clock.now()));
+            self.settle();
+        }
+        clock.advance(end.saturating_since(clock.now()));
+        self.settle();
+    }
+}
+
+/// When operations were executing: from their first poll to their last.
+#[derive(Clone)]
+pub struct Spans {
+    clock: ManualClock,
+    spans: Arc<Mutex<Vec<Span>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub attempt: u32,
+    pub first: Moment,
+    pub last: Moment,
+    /// When it ended or was dropped.
+    pub gone: Option<Moment>,
+    pub polls: u32,
+    /// Another was neither ended nor dropped when this one was polled first.
+    pub beside_another: bool,
+}
+
+impl Spans {
+    pub fn new(clock: &ManualClock) -> Self {
+        Self {
+            clock: clock.clone(),
+            spans: Arc::default(),
+        }
+    }
+
+    pub async fn watch<F: Future>(&self, attempt: u32, operation: F) -> F::Output {
+        let mut operation = std::pin::pin!(operation);
+        let mut end = SpanEnd {
+            spans: self.clone(),
+            index: None,
+        };
+        poll_fn(|cx| {
+            self.polled(attempt, &mut end.index);
+            operation.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn polled(&self, attempt: u32, index: &mut Option<usize>) {
+        let now = self.clock.now();
+        let mut spans = self.spans.lock().unwrap();
+        let index = *index.get_or_insert_with(|| {
+            let beside_another = spans.iter().any(|span| span.gone.is_none());
+            spans.push(Span {
+                attempt,
+                first: now,
+                last: now,
+                gone: None,
+                polls: 0,
+                beside_another,
+            });
+            spans.len() - 1
+        });
+        spans[index].last = now;
+        spans[index].polls += 1;
+    }
+
+    pub fn all(&self) -> Vec<Span> {
+        self.spans.lock().unwrap().clone()
+    }
+
+    /// No operation was executing while another was.
+    pub fn assert_no_overlap(&self) {
+        let mut spans = self.all();
+        spans.sort_by_key(|span| span.first);
+        for pair in spans.windows(2) {
+            assert!(
+                pair[0].last <= pair[1].first && !pair[1].beside_another,
+                "two at once: {pair:?}"
+            );
+        }
+    }
+}
+
+struct SpanEnd {
+    spans: Spans,
+    index: Option<usize>,
+}
+
+impl Drop for SpanEnd {
+    fn drop(&mut self) {
+        if let Some(index) = self.index {
+            let now = self.spans.clock.now();
+            self.spans.spans.lock().unwrap()[index].gone = Some(now);
+        }
+    }
 }
