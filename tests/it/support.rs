@@ -102,11 +102,7 @@ impl FaultyStore {
     }
 
     fn next(&self) -> Fault {
-        self.plan
-            .lock()
-            .unwrap()
-            .pop_front()
-            .unwrap_or(*self.always.lock().unwrap())
+        self.plan.lock().unwrap().pop_front().unwrap_or(*self.always.lock().unwrap())
     }
 
     async fn pause(&self) {
@@ -232,10 +228,8 @@ impl Bench {
             if woken.0.swap(false, Ordering::SeqCst) {
                 continue;
             }
-            let next = self
-                .clock
-                .next_wake()
-                .expect("the future is stuck: nothing woke it, and nothing sleeps");
+            let next =
+                self.clock.next_wake().expect("the future is stuck: nothing woke it, and nothing sleeps");
             let now = oncekey::time::Clock::now(&self.clock);
             self.clock.advance(next.saturating_since(now));
         }
@@ -285,18 +279,12 @@ pub async fn yield_now() {
 /// Another connection to the same data, with faults and counts of its own.
 impl FaultyStore {
     pub fn twin(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            ..Self::new(&ManualClock::new())
-        }
+        Self { inner: Arc::clone(&self.inner), ..Self::new(&ManualClock::new()) }
     }
 
     /// How many round trips there were, exchanges and loads.
     pub fn trips(&self) -> (u32, u32) {
-        (
-            self.exchanges.load(Ordering::SeqCst),
-            self.loads.load(Ordering::SeqCst),
-        )
+        (self.exchanges.load(Ordering::SeqCst), self.loads.load(Ordering::SeqCst))
     }
 }
 
@@ -309,14 +297,14 @@ pub fn claim<S: Store + 'static>(dedup: &Deduplicator<S>) -> Claim<S> {
     }
 }
 
+/// What is on record under the one key, past all faults.
+pub fn on_record(bench: &Bench) -> Entry {
+    bench.store.peek(&key()).expect("something is on record")
+}
+
 /// Runs an operation that returns `text` at once, against a store that answers at once.
 pub fn run_text<S: Store + 'static>(dedup: &Deduplicator<S>, text: &str) -> Answer<String> {
-    ready(
-        dedup
-            .request(key())
-            .run(|_| async { Ok::<_, String>(text.to_owned()) }),
-    )
-    .unwrap()
+    ready(dedup.request(key()).run(|_| async { Ok::<_, String>(text.to_owned()) })).unwrap()
 }
 
 pub fn secs(seconds: u64) -> Duration {
@@ -353,19 +341,13 @@ impl<T> Slot<T> {
 impl<'a> Tasks<'a> {
     pub fn spawn<T: 'a>(&mut self, future: impl Future<Output = T> + 'a) -> Slot<T> {
         let output = Rc::new(RefCell::new(None));
-        let slot = Slot {
-            output: Rc::clone(&output),
-            index: self.tasks.len(),
-        };
+        let slot = Slot { output: Rc::clone(&output), index: self.tasks.len() };
         let future = Box::pin(async move {
             let done = future.await;
             *output.borrow_mut() = Some(done);
         });
         let woken = Arc::new(Flag(AtomicBool::new(true)));
-        self.tasks.push(Task {
-            woken,
-            future: Some(future),
-        });
+        self.tasks.push(Task { woken, future: Some(future) });
         slot
     }
 
@@ -434,18 +416,12 @@ pub struct Span {
 
 impl Spans {
     pub fn new(clock: &ManualClock) -> Self {
-        Self {
-            clock: clock.clone(),
-            spans: Arc::default(),
-        }
+        Self { clock: clock.clone(), spans: Arc::default() }
     }
 
     pub async fn watch<F: Future>(&self, attempt: u32, operation: F) -> F::Output {
         let mut operation = std::pin::pin!(operation);
-        let mut end = SpanEnd {
-            spans: self.clone(),
-            index: None,
-        };
+        let mut end = SpanEnd { spans: self.clone(), index: None };
         poll_fn(|cx| {
             self.polled(attempt, &mut end.index);
             operation.as_mut().poll(cx)
@@ -458,14 +434,7 @@ impl Spans {
         let mut spans = self.spans.lock().unwrap();
         let index = *index.get_or_insert_with(|| {
             let beside_another = spans.iter().any(|span| span.gone.is_none());
-            spans.push(Span {
-                attempt,
-                first: now,
-                last: now,
-                gone: None,
-                polls: 0,
-                beside_another,
-            });
+            spans.push(Span { attempt, first: now, last: now, gone: None, polls: 0, beside_another });
             spans.len() - 1
         });
         spans[index].last = now;
@@ -481,10 +450,7 @@ impl Spans {
         let mut spans = self.all();
         spans.sort_by_key(|span| span.first);
         for pair in spans.windows(2) {
-            assert!(
-                pair[0].last <= pair[1].first && !pair[1].beside_another,
-                "two at once: {pair:?}"
-            );
+            assert!(pair[0].last <= pair[1].first && !pair[1].beside_another, "two at once: {pair:?}");
         }
     }
 }
