@@ -52,7 +52,8 @@ impl Codec<String> for Raw {
     }
 
     fn decode(&self, bytes: &Payload) -> Result<String, CodecError> {
-        Ok(String::from_utf8(bytes.to_vec())?)
+        // Not `String::from_utf8`, whose error shows all the bytes in its `Debug`.
+        Ok(std::str::from_utf8(bytes)?.to_owned())
     }
 }
 
@@ -62,11 +63,7 @@ impl Codec<()> for Raw {
     }
 
     fn decode(&self, bytes: &Payload) -> Result<(), CodecError> {
-        if bytes.is_empty() {
-            Ok(())
-        } else {
-            Err("the outcome on record has bytes, () has none".into())
-        }
+        if bytes.is_empty() { Ok(()) } else { Err("the outcome on record has bytes, () has none".into()) }
     }
 }
 

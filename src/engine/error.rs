@@ -232,17 +232,15 @@ impl<E> fmt::Debug for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The error is the operation's: it may hold customer data, or have no Debug. Ask for it by name.
-            Self::Operation { claim, .. } => f
-                .debug_struct("Operation")
-                .field("claim", claim)
-                .finish_non_exhaustive(),
+            Self::Operation { claim, .. } => {
+                f.debug_struct("Operation").field("claim", claim).finish_non_exhaustive()
+            }
             Self::LeaseLost { source } => f.debug_struct("LeaseLost").field("source", source).finish(),
             Self::Claim { source } => f.debug_struct("Claim").field("source", source).finish(),
-            Self::Decode { scope, source } => f
-                .debug_struct("Decode")
-                .field("scope", scope)
-                .field("source", source)
-                .finish(),
+            // What a codec says may quote the outcome, as serde_json does. Ask for the source by name.
+            Self::Decode { scope, .. } => {
+                f.debug_struct("Decode").field("scope", scope).finish_non_exhaustive()
+            }
         }
     }
 }
