@@ -50,11 +50,7 @@ impl<S: Store + 'static> fmt::Debug for ClaimAnswer<S> {
             Self::Replay(saved) => f.debug_tuple("Replay").field(saved).finish(),
             Self::InProgress(running) => f.debug_tuple("InProgress").field(running).finish(),
             Self::Mismatch => f.write_str("Mismatch"),
-            Self::InDoubt {
-                attempt,
-                operation_id,
-                since,
-            } => f
+            Self::InDoubt { attempt, operation_id, since } => f
                 .debug_struct("InDoubt")
                 .field("attempt", attempt)
                 .field("operation_id", operation_id)
@@ -110,27 +106,18 @@ impl<S: Store + 'static> ClaimAnswer<S> {
         };
         let record = &entry.record;
         match verdict {
-            Verdict::Replay => Self::Replay(Saved {
-                outcome: record.outcome().cloned(),
-                basis: Basis::of(&entry),
-            }),
-            Verdict::Done => Self::Replay(Saved {
-                outcome: None,
-                basis: Basis::of(&entry),
-            }),
-            Verdict::InProgress => Self::InProgress(Running {
-                left: entry.left,
-                attempt: record.attempt(),
-            }),
+            Verdict::Replay => {
+                Self::Replay(Saved { outcome: record.outcome().cloned(), basis: Basis::of(&entry) })
+            }
+            Verdict::Done => Self::Replay(Saved { outcome: None, basis: Basis::of(&entry) }),
+            Verdict::InProgress => Self::InProgress(Running { left: entry.left, attempt: record.attempt() }),
             Verdict::Mismatch => Self::Mismatch,
             Verdict::InDoubt => Self::InDoubt {
                 attempt: record.attempt(),
                 operation_id: record.operation_id(),
                 since: record.created_at(),
             },
-            Verdict::Exhausted => Self::Exhausted {
-                attempts: record.attempts_counted(),
-            },
+            Verdict::Exhausted => Self::Exhausted { attempts: record.attempts_counted() },
             other => unreachable!("not an answer to a claim: {other:?}"),
         }
     }
@@ -340,28 +327,24 @@ impl<S: Store + 'static> Claim<S> {
     ///
     /// # Errors
     /// [`ClaimError::Prepared`] if it was prepared already; [`ClaimError::AlreadyCompleted`] and the like if the claim
-    /// is over.
+    /// is over; as for [`Claim::renew`] if a write before went unanswered, since the version must be known.
     ///
     /// # Cancel safety
     /// If dropped, nothing is prepared.
     pub async fn prepare(&mut self, value: impl Into<Payload>) -> Result<Prepared, ClaimError> {
         let held = self.held();
-        let _turn = held.turn().await;
+        let turn = held.turn().await;
         held.check_writable()?;
         let clock = held.engine.clock();
+        if held.is_unsure() {
+            // A renewal whose reply was lost may have moved the version that the transaction is to expect.
+            held.write_in(&turn, Step::Renew, None, held.release_until(clock.now())).await?;
+        }
         let step = Step::Complete(held.engine.fit(Outcome::success(value)), clock.unix(clock.now()));
         match held.decide(None, &step) {
-            Decision::Write(Write {
-                record, live, linger, ..
-            }) => {
+            Decision::Write(Write { record, live, linger, .. }) => {
                 held.set_phase(Phase::Prepared);
-                Ok(Prepared {
-                    key: held.key.clone(),
-                    expected: held.entry().version,
-                    record,
-                    live,
-                    linger,
-                })
+                Ok(Prepared { key: held.key.clone(), expected: held.entry().version, record, live, linger })
             }
             Decision::Answer(Verdict::AlreadyReleased) => {
                 Err(ClaimError::AlreadyReleased { scope: held.scope() })
@@ -431,14 +414,8 @@ impl<S: Store + 'static> Held<S> {
             self.set_phase(Phase::Completing(outcome.clone(), at));
         }
         let turn = self.turn().await;
-        let answer = self
-            .write_in(
-                &turn,
-                Step::Complete(outcome, at),
-                Some(now),
-                self.completion_until(now),
-            )
-            .await;
+        let answer =
+            self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
         if answer.is_err() && !was_over {
             self.set_phase(Phase::Started);
         }
@@ -450,10 +427,7 @@ impl<S: Store + 'static> Held<S> {
         fresh_operation_id: bool,
     ) -> Result<(), ClaimError> {
         let now = self.engine.clock().now();
-        let step = Step::Release {
-            fresh_operation_id,
-            now: self.engine.clock().unix(now),
-        };
+        let step = Step::Release { fresh_operation_id, now: self.engine.clock().unix(now) };
         self.write(step, self.release_until(now)).await
     }
 
@@ -466,22 +440,17 @@ impl<S: Store + 'static> Held<S> {
         let turn = self.turn().await;
         let until = self.completion_until(self.engine.clock().now());
         let mut backoff = self.engine.first_backoff();
-        for _ in 0..=CONFLICTS_MAX {
+        let mut conflicts = 0;
+        while conflicts <= CONFLICTS_MAX {
             let (entry, sent) = loop {
                 let sent = self.engine.clock().now();
                 match self.engine.load(&self.key).await {
                     Ok(entry) => break (entry, sent),
                     Err(source) if sent >= until || !source.kind().is_transient() => {
-                        return Err(ClaimError::Store {
-                            scope: self.scope(),
-                            source,
-                        });
+                        return Err(ClaimError::Store { scope: self.scope(), source });
                     }
                     Err(_) => {
-                        self.engine
-                            .clock()
-                            .sleep_until(self.engine.clock().now() + backoff)
-                            .await;
+                        self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
                         backoff = self.engine.next_backoff(backoff);
                     }
                 }
@@ -492,10 +461,7 @@ impl<S: Store + 'static> Held<S> {
             };
             if !entry.is_held_by(&self.holder) {
                 self.mark_lost(Lost::Superseded);
-                return Err(ClaimError::Superseded {
-                    scope: self.scope(),
-                    possibly_applied: true,
-                });
+                return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: true });
             }
             match entry.record.state() {
                 State::Completed(outcome) if Some(outcome) == prepared.record.outcome() => {
@@ -505,10 +471,7 @@ impl<S: Store + 'static> Held<S> {
                 State::Completed(_) => return Err(ClaimError::AlreadyCompleted { scope: self.scope() }),
                 State::Released { .. } => return Err(ClaimError::AlreadyReleased { scope: self.scope() }),
                 State::Forgotten => {
-                    return Err(ClaimError::Superseded {
-                        scope: self.scope(),
-                        possibly_applied: false,
-                    });
+                    return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: false });
                 }
                 State::InProgress => {
                     let Decision::Write(write) = self.decide(Some(&entry), &Step::Renew) else {
@@ -522,19 +485,15 @@ impl<S: Store + 'static> Held<S> {
                             return Ok(Settled::NotCommitted);
                         }
                         // It committed in between: look again.
-                        Ok(Exchange::Conflict(_)) => {}
-                        Err(source) if self.engine.clock().now() >= until => {
-                            return Err(ClaimError::Store {
-                                scope: self.scope(),
-                                source,
-                            });
+                        Ok(Exchange::Conflict(_)) => conflicts += 1,
+                        Err(source)
+                            if self.engine.clock().now() >= until || !source.kind().is_transient() =>
+                        {
+                            return Err(ClaimError::Store { scope: self.scope(), source });
                         }
                         // The reply may be lost: look again.
                         Err(_) => {
-                            self.engine
-                                .clock()
-                                .sleep_until(self.engine.clock().now() + backoff)
-                                .await;
+                            self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
                             backoff = self.engine.next_backoff(backoff);
                         }
                     }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -61,6 +62,8 @@ struct HeldState {
     runner: Option<Waker>,
     taken: bool,
     turn_wakers: VecDeque<Waker>,
+    /// A write of this kind was sent and not answered: the store may be further than `entry`.
+    unsure: Option<Discriminant<Step>>,
     /// The operation is over; a renewal need not be tried again.
     winding_up: bool,
 }
@@ -104,10 +107,7 @@ pub(super) enum Step {
     Renew,
     Checkpoint(Payload),
     Complete(Outcome, UnixMillis),
-    Release {
-        fresh_operation_id: bool,
-        now: UnixMillis,
-    },
+    Release { fresh_operation_id: bool, now: UnixMillis },
     Abandon,
 }
 
@@ -117,14 +117,9 @@ impl Step {
             Self::Renew => Command::Renew(holder),
             Self::Checkpoint(bytes) => Command::Checkpoint(holder, bytes),
             Self::Complete(outcome, now) => Command::Complete(holder, outcome, *now),
-            Self::Release {
-                fresh_operation_id,
-                now,
-            } => Command::Release {
-                holder,
-                fresh_operation_id: *fresh_operation_id,
-                now: *now,
-            },
+            Self::Release { fresh_operation_id, now } => {
+                Command::Release { holder, fresh_operation_id: *fresh_operation_id, now: *now }
+            }
             Self::Abandon => Command::Abandon(holder),
         }
     }
@@ -161,11 +156,7 @@ impl<S: Store + 'static> Held<S> {
             created_at: record.created_at(),
             checkpoint: record.checkpoint().clone(),
         };
-        let holder = Holder {
-            owner: record.owner(),
-            token,
-            attempt: record.attempt(),
-        };
+        let holder = Holder { owner: record.owner(), token, attempt: record.attempt() };
         let options = &engine.options;
         let state = HeldState {
             deadline: sent + entry.left - options.margin,
@@ -177,17 +168,11 @@ impl<S: Store + 'static> Held<S> {
             runner: None,
             taken: false,
             turn_wakers: VecDeque::new(),
+            unsure: None,
             winding_up: false,
         };
         let renew_until = sent + options.renew_for_max;
-        Arc::new(Self {
-            key,
-            holder,
-            facts,
-            renew_until,
-            state: Mutex::new(state),
-            engine,
-        })
+        Arc::new(Self { key, holder, facts, renew_until, state: Mutex::new(state), engine })
     }
 
     pub(super) fn scope(&self) -> String {
@@ -279,13 +264,11 @@ impl<S: Store + 'static> Held<S> {
             state.lost = Some(why);
             state.all_lost_wakers()
         };
-        self.engine.tell(&self.key, || Event::LeaseLost {
-            superseded: why == Lost::Superseded,
-        });
+        self.engine.tell(&self.key, || Event::LeaseLost { superseded: why == Lost::Superseded });
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Attempts that outlive the call that held the claim are told so.
+    /// Attempts that outlive the claim, or the call that held it, are told so.
     fn retire(&self) {
         let wakers = {
             let mut state = self.state.lock();
@@ -298,10 +281,7 @@ impl<S: Store + 'static> Held<S> {
     pub(super) fn lost_error(&self, lost: Lost) -> ClaimError {
         match lost {
             Lost::Deadline => ClaimError::DeadlinePassed { scope: self.scope() },
-            Lost::Superseded => ClaimError::Superseded {
-                scope: self.scope(),
-                possibly_applied: false,
-            },
+            Lost::Superseded => ClaimError::Superseded { scope: self.scope(), possibly_applied: false },
             Lost::Over => match self.state.lock().entry.record.state() {
                 State::Completed(_) => ClaimError::AlreadyCompleted { scope: self.scope() },
                 State::Released { .. } => ClaimError::AlreadyReleased { scope: self.scope() },
@@ -338,8 +318,7 @@ impl<S: Store + 'static> Held<S> {
 
     pub(super) fn time_left(&self) -> Duration {
         let now = self.engine.clock().now();
-        self.times()
-            .map_or(Duration::ZERO, |(deadline, _)| deadline.saturating_since(now))
+        self.times().map_or(Duration::ZERO, |(deadline, _)| deadline.saturating_since(now))
     }
 
     /// Takes the turn and writes.
@@ -359,8 +338,8 @@ impl<S: Store + 'static> Held<S> {
         until: Moment,
     ) -> Result<(), ClaimError> {
         let engine = &*self.engine;
-        // Whether an earlier copy of this write may have been applied.
-        let mut unknown = false;
+        // Whether an earlier copy of this write, of this call or one before, may have been applied.
+        let mut unknown = self.state.lock().unsure == Some(discriminant(&step));
         let mut conflicts = 0;
         let mut backoff = engine.first_backoff();
         let mut found: Option<Entry> = None;
@@ -370,7 +349,11 @@ impl<S: Store + 'static> Held<S> {
                 Decision::Write(write) => write,
                 Decision::Answer(verdict) => return self.answered(&step, verdict, found, unknown),
             };
-            match engine.exchange(&self.key, &write).await {
+            let mut in_flight = InFlight { held: self, step: &step, answered: false };
+            let answer = engine.exchange(&self.key, &write).await;
+            in_flight.answered = !answer.as_ref().is_err_and(StoreFailure::maybe_applied);
+            drop(in_flight);
+            match answer {
                 Ok(Exchange::Done(version)) => {
                     self.landed(&step, write, version, sent);
                     return Ok(());
@@ -407,10 +390,7 @@ impl<S: Store + 'static> Held<S> {
                         retry_in: (!give_up).then_some(pause),
                     });
                     if give_up {
-                        return Err(ClaimError::Store {
-                            scope: self.scope(),
-                            source: failure,
-                        });
+                        return Err(ClaimError::Store { scope: self.scope(), source: failure });
                     }
                     engine.clock().sleep_until(now + pause).await;
                     backoff = engine.next_backoff(backoff);
@@ -418,6 +398,20 @@ impl<S: Store + 'static> Held<S> {
             }
             sent = engine.clock().now();
         }
+    }
+
+    /// A write was sent, and what became of it is not known.
+    pub(super) fn sent_unanswered(&self, step: &Step) {
+        let mut state = self.state.lock();
+        // That a conclusion may be there matters more than that a renewal may.
+        if !step.keeps_the_claim() || state.unsure.is_none() {
+            state.unsure = Some(discriminant(step));
+        }
+    }
+
+    /// Whether the store may be further than the last entry known.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.state.lock().unsure.is_some()
     }
 
     /// Decides on `found`, or on the last entry known.
@@ -451,17 +445,14 @@ impl<S: Store + 'static> Held<S> {
         state.deadline = sent + entry.left - options.margin;
         state.renew_at = sent + options.renew_every.min(entry.left);
         state.entry = entry;
+        state.unsure = None;
         drop(state);
         self.engine.tell(&self.key, || Event::Renewed);
     }
 
     /// A write was done.
     pub(super) fn landed(&self, step: &Step, write: Write, version: Version, sent: Moment) {
-        let entry = Entry {
-            record: write.record,
-            version,
-            left: write.live,
-        };
+        let entry = Entry { record: write.record, version, left: write.live };
         if step.keeps_the_claim() {
             return self.confirmed(entry, sent);
         }
@@ -476,7 +467,10 @@ impl<S: Store + 'static> Held<S> {
             let mut state = self.state.lock();
             state.phase = Phase::Over;
             state.entry = entry;
+            state.unsure = None;
         }
+        // Another attempt may start from here on, so whoever still acts is told.
+        self.retire();
         // Recorded first, wakened second.
         if completed {
             engine.waiting.publish(&self.key, || self.entry());
@@ -523,10 +517,7 @@ impl<S: Store + 'static> Held<S> {
             }
             Verdict::Superseded => {
                 self.mark_lost(Lost::Superseded);
-                Err(ClaimError::Superseded {
-                    scope,
-                    possibly_applied,
-                })
+                Err(ClaimError::Superseded { scope, possibly_applied })
             }
             Verdict::AlreadyGranted
             | Verdict::InProgress
@@ -558,10 +549,7 @@ impl<S: Store + 'static> Held<S> {
                 }
             }
             Err(failure) => {
-                self.engine.tell(&self.key, || Event::StoreFailed {
-                    failure: &failure,
-                    retry_in: None,
-                });
+                self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in: None });
             }
         }
     }
@@ -575,6 +563,21 @@ impl<S: Store + 'static> Held<S> {
     pub(super) fn release_until(&self, now: Moment) -> Moment {
         let deadline = self.state.lock().deadline;
         deadline.min(now + self.engine.options.store_timeout)
+    }
+}
+
+/// A write under way: dropped before its answer, it leaves the claim unsure of what is on record.
+struct InFlight<'a, S: Store + 'static> {
+    held: &'a Held<S>,
+    step: &'a Step,
+    answered: bool,
+}
+
+impl<S: Store + 'static> Drop for InFlight<'_, S> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.held.sent_unanswered(self.step);
+        }
     }
 }
 
@@ -608,13 +611,7 @@ impl<S: Store + 'static> Drop for Guard<S> {
             Phase::Started => (Step::Abandon, held.release_until(clock.now())),
             Phase::Fresh => {
                 let now = clock.now();
-                (
-                    Step::Release {
-                        fresh_operation_id: false,
-                        now: clock.unix(now),
-                    },
-                    held.release_until(now),
-                )
+                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, held.release_until(now))
             }
             // The operation is over and its outcome known: a completion that began is brought to its end.
             Phase::Completing(outcome, at) => {

@@ -29,14 +29,7 @@ struct Slots<S: Store + 'static> {
 
 impl<S: Store + 'static> HeldSet<S> {
     pub(crate) fn new() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| {
-                Mutex::new(Slots {
-                    claims: Vec::new(),
-                    free: Vec::new(),
-                })
-            }),
-        }
+        Self { shards: std::array::from_fn(|_| Mutex::new(Slots { claims: Vec::new(), free: Vec::new() })) }
     }
 
     fn shard(&self, held: &Held<S>) -> &Mutex<Slots<S>> {
@@ -82,13 +75,7 @@ impl<S: Store + 'static> HeldSet<S> {
     fn due(&self, now: Moment) -> Vec<Arc<Held<S>>> {
         let mut due = Vec::new();
         for shard in &self.shards {
-            let claims: Vec<_> = shard
-                .lock()
-                .claims
-                .iter()
-                .flatten()
-                .filter_map(Weak::upgrade)
-                .collect();
+            let claims: Vec<_> = shard.lock().claims.iter().flatten().filter_map(Weak::upgrade).collect();
             due.extend(claims.into_iter().filter(|held| held.wants_renewal(now)));
         }
         due
@@ -158,6 +145,10 @@ impl<S: Store + 'static> Inner<S> {
                 })
                 .collect();
             let sent = self.clock().now();
+            // Should this be dropped before the answers, the claims are unsure of what is on record.
+            for (held, _, _) in &batch {
+                held.sent_unanswered(&Step::Renew);
+            }
             let answers = self.exchange_many(&puts).await;
             drop(puts);
             for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
