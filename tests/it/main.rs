@@ -1,6 +1,7 @@
 //! The engine over the embedded store, scenario by scenario. All time is moved by hand.
 #![allow(clippy::unwrap_used)]
 
+mod one_key;
 mod support;
 
 mod cancelling; // dropped at every await, panics

@@ -1,0 +1,66 @@
+//! Ways to drive scenarios about one key.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use oncekey::{Answer, Claim, ClaimAnswer, Entry};
+
+use crate::support::{Bench, FaultyStore, Flag, key};
+
+/// The claim, where one was granted.
+pub fn granted(answer: ClaimAnswer<FaultyStore>) -> Claim<FaultyStore> {
+    match answer {
+        ClaimAnswer::Granted(claim) => claim,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+impl Bench {
+    /// An explicit claim of the one key, which must be granted.
+    pub fn grant(&self) -> Claim<FaultyStore> {
+        granted(self.run(self.dedup.request(key()).claim()).unwrap())
+    }
+
+    /// What a call of another process gets now: its operation counts a run and answers "second".
+    pub fn second_call(&self, runs: &Arc<AtomicU32>) -> Answer<String> {
+        let other = self.other_process();
+        self.run(other.request(key()).run(|_| async {
+            runs.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, &str>("second".to_owned())
+        }))
+        .unwrap()
+    }
+
+    /// What is on record under the one key.
+    pub fn on_record(&self) -> Entry {
+        self.store.peek(&key()).expect("something is on record")
+    }
+
+    /// Polls up to `polls` times, moving the clock on to the next sleep whenever nothing else can go on.
+    pub fn poll_times<F: Future>(&self, mut future: Pin<&mut F>, polls: usize) -> Option<F::Output> {
+        for _ in 0..polls {
+            let woken = Arc::new(Flag::default());
+            let waker = Waker::from(Arc::clone(&woken));
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Some(output);
+            }
+            if !woken.0.load(Ordering::SeqCst) {
+                let next = self.clock.next_wake().expect("nothing woke the future, and nothing sleeps");
+                let now = oncekey::time::Clock::now(&self.clock);
+                self.clock.advance(next.saturating_since(now));
+            }
+        }
+        None
+    }
+
+    /// Runs the clean-up to its end, and sees that nothing is left behind.
+    pub fn nothing_is_left(&self) {
+        self.run(self.dedup.flush());
+        assert_eq!(self.dedup.held(), 0, "claims held");
+        assert_eq!(self.dedup.waiting(), 0, "callers waiting");
+        assert_eq!(self.clock.sleepers(), 0, "sleeps");
+    }
+}
