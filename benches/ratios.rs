@@ -44,36 +44,12 @@ struct Section {
 }
 
 const SECTIONS: [Section; 10] = [
-    Section {
-        name: "fresh, 1 thread, Vec<u8>",
-        goal: 0.50,
-        measure: |e| work::fresh::<Vec<u8>>(e, 1),
-    },
-    Section {
-        name: "fresh, 1 thread, Payload",
-        goal: 0.50,
-        measure: |e| work::fresh::<Payload>(e, 1),
-    },
-    Section {
-        name: "fresh, 2 threads, Vec<u8>",
-        goal: 0.50,
-        measure: |e| work::fresh::<Vec<u8>>(e, 2),
-    },
-    Section {
-        name: "fresh, 2 threads, Payload",
-        goal: 0.50,
-        measure: |e| work::fresh::<Payload>(e, 2),
-    },
-    Section {
-        name: "replay, 1 hot key, Vec<u8>",
-        goal: 0.30,
-        measure: |e| work::replay::<Vec<u8>>(e, 1),
-    },
-    Section {
-        name: "replay, 1 hot key, Payload",
-        goal: 0.30,
-        measure: |e| work::replay::<Payload>(e, 1),
-    },
+    Section { name: "fresh, 1 thread, Vec<u8>", goal: 0.50, measure: |e| work::fresh::<Vec<u8>>(e, 1) },
+    Section { name: "fresh, 1 thread, Payload", goal: 0.50, measure: |e| work::fresh::<Payload>(e, 1) },
+    Section { name: "fresh, 2 threads, Vec<u8>", goal: 0.50, measure: |e| work::fresh::<Vec<u8>>(e, 2) },
+    Section { name: "fresh, 2 threads, Payload", goal: 0.50, measure: |e| work::fresh::<Payload>(e, 2) },
+    Section { name: "replay, 1 hot key, Vec<u8>", goal: 0.30, measure: |e| work::replay::<Vec<u8>>(e, 1) },
+    Section { name: "replay, 1 hot key, Payload", goal: 0.30, measure: |e| work::replay::<Payload>(e, 1) },
     Section {
         name: "replay, 100,000 keys, Vec<u8>",
         goal: 0.60,
@@ -114,11 +90,7 @@ fn main() {
         }
     }
     // Without cargo's `--bench` this is `cargo test` seeing whether benches still run.
-    let effort = if quick || !bench {
-        Effort::QUICK
-    } else {
-        Effort::FULL
-    };
+    let effort = if quick || !bench { Effort::QUICK } else { Effort::FULL };
     print_ratios(&effort, &only);
     if "bytes a record".contains(&only) {
         print_bytes(&effort);
@@ -152,19 +124,12 @@ fn print_ratios(effort: &Effort, only: &str) {
 
 fn print_bytes(effort: &Effort) {
     println!();
-    println!(
-        "bytes a record at {} records: growth of the process's resident memory",
-        effort.records
-    );
+    println!("bytes a record at {} records: growth of the process's resident memory", effort.records);
     println!("{:<31} {:>5} {:>8}", "section", "goal", "reached");
     for (name, side, goal) in [
         ("raw", Side::Raw, None),
         ("engine", Side::Engine, Some(BYTES_GOAL)),
-        (
-            "engine, with a fingerprint",
-            Side::EngineWithFingerprint,
-            Some(BYTES_GOAL),
-        ),
+        ("engine, with a fingerprint", Side::EngineWithFingerprint, Some(BYTES_GOAL)),
     ] {
         let goal_text = goal.map_or_else(String::new, |goal| format!("{goal:.0}"));
         match memory::bytes_per_record(side, effort.records) {
@@ -178,5 +143,5 @@ fn print_bytes(effort: &Effort) {
 }
 
 fn note(met: bool) -> &'static str {
-    if met { "" } else { "  below the goal" }
+    if met { "" } else { "  goal missed" }
 }

@@ -36,10 +36,7 @@ impl Operation {
 
 /// Races, one key after the other. An operation of the table is one race of all tasks.
 pub(crate) fn races(effort: &Effort, operation: Operation) -> Ratios {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .build()
-        .expect("two threads");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("two threads");
     let races = effort.races;
     let raw = || {
         let store = Arc::new(RawStore::<Vec<u8>>::new());
@@ -94,13 +91,9 @@ async fn race_engine(
 ) -> Vec<u8> {
     let key = Key::new(SCOPE, id).expect("a key in order");
     let request = dedup.request(key).wait(WAIT);
-    let answer = request
-        .run(|_attempt| async { Ok::<_, Infallible>(operation.run(runs, number).await) })
-        .await;
-    answer
-        .expect("the memory store does not fail")
-        .into_value()
-        .expect("every racer gets the outcome")
+    let answer =
+        request.run(|_attempt| async { Ok::<_, Infallible>(operation.run(runs, number).await) }).await;
+    answer.expect("the memory store does not fail").into_value().expect("every racer gets the outcome")
 }
 
 /// Runs the races, and answers how long they took. Each must run its operation once and give all racers its outcome.
@@ -122,10 +115,7 @@ where
         took += start.elapsed();
         assert_eq!(runs.load(Ordering::Relaxed), 1, "one execution per key");
         assert_eq!(outcomes.len(), RACERS);
-        assert!(
-            outcomes.iter().all(|outcome| *outcome == Vec::of(number)),
-            "all racers get its outcome"
-        );
+        assert!(outcomes.iter().all(|outcome| *outcome == Vec::of(number)), "all racers get its outcome");
     }
     took
 }

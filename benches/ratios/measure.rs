@@ -19,20 +19,10 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    pub(crate) const FULL: Self = Self {
-        pairs: 15,
-        fresh_keys: 50_000,
-        replays: 200_000,
-        races: 500,
-        records: 1_000_000,
-    };
-    pub(crate) const QUICK: Self = Self {
-        pairs: 7,
-        fresh_keys: 10_000,
-        replays: 20_000,
-        races: 40,
-        records: 100_000,
-    };
+    pub(crate) const FULL: Self =
+        Self { pairs: 15, fresh_keys: 50_000, replays: 200_000, races: 500, records: 1_000_000 };
+    pub(crate) const QUICK: Self =
+        Self { pairs: 7, fresh_keys: 10_000, replays: 20_000, races: 40, records: 100_000 };
 }
 
 /// What a section came to. A ratio is raw time over engine time, so 1 means as fast as the raw limit.
@@ -104,10 +94,7 @@ pub(crate) fn on_threads<P: Sync>(parts: &[P], work: impl Fn(&P) + Sync) -> Dura
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a round does not panic"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("a round does not panic")).collect()
     });
     let start = spans.iter().map(|span| span.0).min().expect("there are parts");
     let end = spans.iter().map(|span| span.1).max().expect("there are parts");

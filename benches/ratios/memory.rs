@@ -1,6 +1,7 @@
 //! Bytes per retained record: how much the resident memory of a process grows, what the allocator adds included. Each
 //! side fills its table in a process of its own, so that heaps do not mix.
 
+use std::pin::pin;
 use std::process::Command;
 
 use oncekey::codec::Raw;
@@ -21,18 +22,11 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    const ALL: [(&'static str, Self); 3] = [
-        ("raw", Self::Raw),
-        ("engine", Self::Engine),
-        ("engine-fingerprint", Self::EngineWithFingerprint),
-    ];
+    const ALL: [(&'static str, Self); 3] =
+        [("raw", Self::Raw), ("engine", Self::Engine), ("engine-fingerprint", Self::EngineWithFingerprint)];
 
     fn name(self) -> &'static str {
-        Self::ALL
-            .into_iter()
-            .find(|(_, side)| *side == self)
-            .expect("all sides have names")
-            .0
+        Self::ALL.into_iter().find(|(_, side)| *side == self).expect("all sides have names").0
     }
 }
 
@@ -46,30 +40,16 @@ pub(crate) fn bytes_per_record(side: Side, records: u64) -> Option<f64> {
         .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
         .output()
         .expect("this binary runs");
-    assert!(
-        output.status.success(),
-        "filling failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let grown: f64 = String::from_utf8_lossy(&output.stdout)
-        .trim()
-        .parse()
-        .expect("a child prints a number");
+    assert!(output.status.success(), "filling failed: {}", String::from_utf8_lossy(&output.stderr));
+    let grown: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a child prints a number");
     Some(grown / records as f64)
 }
 
 /// What a child answers: by how many bytes it grew.
 pub(crate) fn fill(mut arguments: impl Iterator<Item = String>) -> u64 {
     let name = arguments.next().expect("a side is named");
-    let side = Side::ALL
-        .into_iter()
-        .find(|(known, _)| *known == name)
-        .expect("a side that is known")
-        .1;
-    let records = arguments
-        .next()
-        .and_then(|text| text.parse().ok())
-        .expect("a number of records");
+    let side = Side::ALL.into_iter().find(|(known, _)| *known == name).expect("a side that is known").1;
+    let records = arguments.next().and_then(|text| text.parse().ok()).expect("a number of records");
     match side {
         Side::Raw => fill_raw(records),
         Side::Engine => fill_engine(records, None),
@@ -99,14 +79,13 @@ fn fill_raw(records: u64) -> u64 {
 fn fill_engine(records: u64, fingerprint: Option<Fingerprint>) -> u64 {
     let dedup = Deduplicator::new(MemoryStore::new());
     let call = |number: u64| -> Answer<Vec<u8>> {
-        let mut request = dedup
-            .request(Key::new(SCOPE, id(number as usize)).expect("a key in order"))
-            .codec(Raw);
+        let mut request =
+            dedup.request(Key::new(SCOPE, id(number as usize)).expect("a key in order")).codec(Raw);
         if let Some(fingerprint) = fingerprint {
             request = request.fingerprint(fingerprint);
         }
         let operation = |_attempt| async move { Ok::<_, std::convert::Infallible>(Vec::of(number)) };
-        ready(request.run(operation)).expect("the memory store does not fail")
+        ready(pin!(request.run(operation))).expect("the memory store does not fail")
     };
     let before = resident().expect("the parent asked before");
     for number in 0..records {
@@ -123,10 +102,5 @@ fn fill_engine(records: u64, fingerprint: Option<Fingerprint>) -> u64 {
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

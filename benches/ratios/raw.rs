@@ -34,22 +34,26 @@ pub(crate) struct RawStore<T> {
     hasher: DefaultHashBuilder,
 }
 
-/// Scope and id in one buffer, each after its length.
+/// Scope and id in one buffer, each after its length: two copies into a buffer on the stack, if they fit.
 pub(crate) fn compose(scope: &str, id: &str) -> RawKey {
-    let mut key = RawKey::new();
-    for part in [scope, id] {
-        key.push(u8::try_from(part.len()).expect("parts of a bench key are short"));
-        key.extend_from_slice(part.as_bytes());
-    }
-    key
+    let (scope, id) = (scope.as_bytes(), id.as_bytes());
+    let len = scope.len() + id.len() + 2;
+    let mut buffer = [0; 64];
+    let Some(key) = buffer.get_mut(..len) else {
+        return [&[scope.len() as u8], scope, &[id.len() as u8], id].concat().into();
+    };
+    key[0] = scope.len() as u8;
+    let (first, second) = key[1..].split_at_mut(scope.len());
+    first.copy_from_slice(scope);
+    second[0] = id.len() as u8;
+    second[1..].copy_from_slice(id);
+    RawKey::from_buf_and_len(buffer, len)
 }
 
 impl<T: Clone> RawStore<T> {
     pub(crate) fn new() -> Self {
         let hasher = DefaultHashBuilder::default();
-        let shards = (0..SHARDS)
-            .map(|_| Padded(Mutex::new(HashMap::with_hasher(hasher.clone()))))
-            .collect();
+        let shards = (0..SHARDS).map(|_| Padded(Mutex::new(HashMap::with_hasher(hasher.clone())))).collect();
         Self { shards, hasher }
     }
 
@@ -85,9 +89,6 @@ impl<T: Clone> RawStore<T> {
     pub(crate) fn look_up(&self, key: &[u8]) -> Option<Slot<T>> {
         let (hash, shard) = self.place(key);
         let shard = shard.lock();
-        shard
-            .raw_entry()
-            .from_key_hashed_nocheck(hash, key)
-            .map(|(_, slot)| slot.clone())
+        shard.raw_entry().from_key_hashed_nocheck(hash, key).map(|(_, slot)| slot.clone())
     }
 }

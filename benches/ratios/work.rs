@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::hint::black_box;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -61,9 +61,10 @@ pub(crate) fn id(number: usize) -> String {
 }
 
 /// One poll, with a waker that does nothing: the cheapest way to drive a call, and enough, since nothing in it has to
-/// wait. `futures::executor::block_on` would add its own thread-local and parking to each call.
-pub(crate) fn ready<T>(call: impl Future<Output = T>) -> T {
-    match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+/// wait. `futures::executor::block_on` would add its own thread-local and parking to each call. The call is pinned where
+/// it is made, as an `.await` has it: handing it over by value would copy the whole future.
+pub(crate) fn ready<T>(call: Pin<&mut impl Future<Output = T>>) -> T {
+    match call.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
         Poll::Pending => unreachable!("a call on a memory store that nobody else holds does not wait"),
     }
@@ -76,12 +77,8 @@ where
     Raw: Codec<T>,
 {
     let key = Key::new(SCOPE, id).expect("a key in order");
-    ready(
-        dedup
-            .request(key)
-            .run(|_attempt| async move { Ok::<_, Infallible>(T::of(number)) }),
-    )
-    .expect("the memory store does not fail")
+    let call = pin!(dedup.request(key).run(|_attempt| async move { Ok::<_, Infallible>(T::of(number)) }));
+    ready(call).expect("the memory store does not fail")
 }
 
 /// Distinct keys, claimed and completed, on as many threads as there are parts.
@@ -131,9 +128,7 @@ where
 }
 
 fn assert_replayed<T: Outcome>(answer: &Answer<T>, number: u64) {
-    let Answer::Replayed { value, .. } = answer else {
-        panic!("it ran before")
-    };
+    let Answer::Replayed { value, .. } = answer else { panic!("it ran before") };
     assert_eq!(value.bytes(), filled(number));
 }
 
