@@ -82,10 +82,7 @@
 //! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
-#![cfg_attr(
-    not(all(feature = "json", feature = "sha256")),
-    allow(rustdoc::broken_intra_doc_links)
-)]
+#![cfg_attr(not(all(feature = "json", feature = "sha256")), allow(rustdoc::broken_intra_doc_links))]
 
 pub mod codec;
 mod engine;

@@ -21,9 +21,7 @@ mod imp {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0
-                .lock()
-                .expect("a lock of ours is not held across a panic in a model")
+            self.0.lock().expect("a lock of ours is not held across a panic in a model")
         }
     }
 }

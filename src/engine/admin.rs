@@ -127,10 +127,7 @@ impl Inspection {
     fn of(entry: &Entry) -> Self {
         let record = &entry.record;
         let outcome_len = match record.outcome() {
-            Some(Outcome {
-                body: OutcomeBody::Kept(bytes),
-                ..
-            }) => Some(bytes.len()),
+            Some(Outcome { body: OutcomeBody::Kept(bytes), .. }) => Some(bytes.len()),
             _ => None,
         };
         Self {
@@ -178,9 +175,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// If dropped, it may or may not have been applied.
     pub async fn resolve(&self, key: &Key, resolution: &Resolution) -> Result<AdminAnswer, Error> {
         let now = self.inner.clock().unix(self.inner.clock().now());
-        self.inner
-            .administer(key, &Command::Resolve(resolution, now))
-            .await
+        self.inner.administer(key, &Command::Resolve(resolution, now)).await
     }
 
     /// Ends the generation: the next claim begins a new one, with a new operation id, whatever was on record. A running
@@ -232,10 +227,7 @@ impl<S: Store + 'static> Inner<S> {
                 Err(source) => {
                     tries += 1;
                     if tries >= self.options.claim_tries || !source.kind().is_transient() {
-                        return Err(Error::Store {
-                            scope: key.scope_label(),
-                            source,
-                        });
+                        return Err(Error::Store { scope: key.scope_label(), source });
                     }
                     self.clock().sleep_until(self.clock().now() + backoff).await;
                     backoff = self.next_backoff(backoff);
@@ -247,9 +239,7 @@ impl<S: Store + 'static> Inner<S> {
     /// Loads, decides once, and writes at the one version it saw; never at a newer one.
     async fn administer(&self, key: &Key, command: &Command<'_>) -> Result<AdminAnswer, Error> {
         let entry = self.load_patiently(key).await?;
-        self.administer_found(key, entry, command)
-            .await
-            .map(|(answer, _)| answer)
+        self.administer_found(key, entry, command).await.map(|(answer, _)| answer)
     }
 
     /// A resolver's answer, written over the entry that it was asked about. Answers what is there then.
@@ -260,9 +250,7 @@ impl<S: Store + 'static> Inner<S> {
         resolution: &Resolution,
     ) -> Result<Option<Entry>, Error> {
         let now = self.clock().unix(self.clock().now());
-        let (_, after) = self
-            .administer_found(key, Some(entry), &Command::Resolve(resolution, now))
-            .await?;
+        let (_, after) = self.administer_found(key, Some(entry), &Command::Resolve(resolution, now)).await?;
         Ok(after)
     }
 
@@ -284,29 +272,19 @@ impl<S: Store + 'static> Inner<S> {
         loop {
             match self.exchange(key, &write).await {
                 Ok(Exchange::Done(version)) => {
-                    let entry = Entry {
-                        record: write.record,
-                        version,
-                        left: write.live,
-                    };
+                    let entry = Entry { record: write.record, version, left: write.live };
                     self.administered(key, command, &entry);
                     return Ok((AdminAnswer::Done, Some(entry)));
                 }
                 Ok(Exchange::Conflict(found)) => {
                     // What an earlier copy of this very write put there: it is done.
-                    if let Some(entry) = found
-                        .as_ref()
-                        .filter(|entry| unknown && entry.record == write.record)
+                    if let Some(entry) =
+                        found.as_ref().filter(|entry| unknown && entry.record == write.record)
                     {
                         self.administered(key, command, entry);
                         return Ok((AdminAnswer::Done, found));
                     }
-                    return Ok((
-                        AdminAnswer::Changed {
-                            possibly_applied: unknown,
-                        },
-                        found,
-                    ));
+                    return Ok((AdminAnswer::Changed { possibly_applied: unknown }, found));
                 }
                 Err(failure) => {
                     unknown |= failure.maybe_applied();
@@ -317,10 +295,7 @@ impl<S: Store + 'static> Inner<S> {
                         retry_in: (!give_up).then_some(backoff),
                     });
                     if give_up {
-                        return Err(Error::Store {
-                            scope: key.scope_label(),
-                            source: failure,
-                        });
+                        return Err(Error::Store { scope: key.scope_label(), source: failure });
                     }
                     self.clock().sleep_until(self.clock().now() + backoff).await;
                     backoff = self.next_backoff(backoff);

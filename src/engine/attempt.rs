@@ -144,11 +144,7 @@ impl<S: Store + 'static> Held<S> {
     pub(super) async fn write_checkpoint(self: &Arc<Self>, bytes: Payload) -> Result<(), ClaimError> {
         let max = self.engine.options.checkpoint_len_max;
         if bytes.len() > max {
-            return Err(ClaimError::CheckpointTooLarge {
-                scope: self.scope(),
-                len: bytes.len(),
-                max,
-            });
+            return Err(ClaimError::CheckpointTooLarge { scope: self.scope(), len: bytes.len(), max });
         }
         self.write_while_held(Step::Checkpoint(bytes)).await
     }

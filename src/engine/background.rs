@@ -24,11 +24,7 @@ struct Queue {
 impl Background {
     pub(crate) fn new() -> Self {
         Self {
-            queue: Mutex::new(Queue {
-                jobs: Vec::new(),
-                in_hand: 0,
-                wakers: Vec::new(),
-            }),
+            queue: Mutex::new(Queue { jobs: Vec::new(), in_hand: 0, wakers: Vec::new() }),
             waiting: AtomicUsize::new(0),
         }
     }

@@ -54,9 +54,7 @@ impl<S: Store + 'static> Inner<S> {
             };
             match &claimed {
                 Claimed::Answered(verdict, _) => {
-                    self.tell(&ask.key, || Event::Answered {
-                        answer: answer_name(*verdict),
-                    });
+                    self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict) });
                     return Ok(claimed);
                 }
                 // A grant that arrives past its own deadline is renewed before anything starts.
@@ -69,9 +67,7 @@ impl<S: Store + 'static> Inner<S> {
             }
             now = self.clock().now();
         }
-        Err(Error::Inconsistent {
-            scope: ask.key.scope_label(),
-        })
+        Err(Error::Inconsistent { scope: ask.key.scope_label() })
     }
 
     /// One claim call, with an owner id of its own. `found` is what is there as far as the caller knows, and `sent` a
@@ -90,12 +86,7 @@ impl<S: Store + 'static> Inner<S> {
             attempts_max: ask.attempts_max,
             now: self.clock().unix(sent),
         };
-        let mut attempt = Claiming {
-            engine: self,
-            ask,
-            owner: command.owner,
-            maybe_written: false,
-        };
+        let mut attempt = Claiming { engine: self, ask, owner: command.owner, maybe_written: false };
         let mut tries = 0;
         let mut conflicts = 0;
         let mut reply_lost = false;
@@ -108,10 +99,7 @@ impl<S: Store + 'static> Inner<S> {
             if let (Some(resolver), Some(entry)) = (&self.options.resolver, &found) {
                 let stopped = entry.judge() == Judged::Expired(Cause::Abandoned)
                     && entry.record.owner() != command.owner
-                    && !matches!(
-                        decision,
-                        Decision::Answer(Verdict::Mismatch | Verdict::Incomparable)
-                    );
+                    && !matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable));
                 if stopped && asked_resolver_at != Some(entry.version) {
                     asked_resolver_at = Some(entry.version);
                     if let Some(resolution) = resolver.resolve(&Doubt::of(&ask.key, entry)).await {
@@ -120,9 +108,7 @@ impl<S: Store + 'static> Inner<S> {
                         found_sent = sent; // not ours, so no deadline will count from it
                         conflicts += 1; // so that a resolver which never settles anything cannot go on for ever
                         if conflicts > CONFLICTS_MAX {
-                            return Err(Error::Inconsistent {
-                                scope: ask.key.scope_label(),
-                            });
+                            return Err(Error::Inconsistent { scope: ask.key.scope_label() });
                         }
                         continue;
                     }
@@ -136,9 +122,7 @@ impl<S: Store + 'static> Inner<S> {
                     return Ok(attempt.granted(entry, found_sent, true));
                 }
                 Decision::Answer(Verdict::Incomparable) => {
-                    return Err(Error::Incomparable {
-                        scope: ask.key.scope_label(),
-                    });
+                    return Err(Error::Incomparable { scope: ask.key.scope_label() });
                 }
                 Decision::Answer(verdict) => {
                     let entry = found.expect("a vacant key is answered by a write");
@@ -150,20 +134,14 @@ impl<S: Store + 'static> Inner<S> {
             let unsure = std::mem::replace(&mut attempt.maybe_written, true);
             match self.exchange(&ask.key, &write).await {
                 Ok(Exchange::Done(version)) => {
-                    let entry = Entry {
-                        record: write.record,
-                        version,
-                        left: write.live,
-                    };
+                    let entry = Entry { record: write.record, version, left: write.live };
                     return Ok(attempt.granted(entry, sent, reply_lost));
                 }
                 Ok(Exchange::Conflict(entry)) => {
                     attempt.maybe_written = unsure;
                     conflicts += 1;
                     if conflicts > CONFLICTS_MAX {
-                        return Err(Error::Inconsistent {
-                            scope: ask.key.scope_label(),
-                        });
+                        return Err(Error::Inconsistent { scope: ask.key.scope_label() });
                     }
                     // A conflict with nothing, on a key expected to be vacant, is tried again as it is.
                     found = entry;
@@ -179,10 +157,7 @@ impl<S: Store + 'static> Inner<S> {
                         retry_in: (!give_up).then_some(backoff),
                     });
                     if give_up {
-                        return Err(Error::Store {
-                            scope: ask.key.scope_label(),
-                            source: failure,
-                        });
+                        return Err(Error::Store { scope: ask.key.scope_label(), source: failure });
                     }
                     // The same request again: had it been applied, the answer will show a record of ours.
                     self.clock().sleep_until(self.clock().now() + backoff).await;
@@ -289,9 +264,9 @@ impl<S: Store + 'static> Inner<S> {
             now: entry.record.created_at(),
         };
         match decide(Some(entry), &Command::Claim(&command), &self.options.lifetimes) {
-            Decision::Answer(Verdict::Incomparable) => Err(Error::Incomparable {
-                scope: ask.key.scope_label(),
-            }),
+            Decision::Answer(Verdict::Incomparable) => {
+                Err(Error::Incomparable { scope: ask.key.scope_label() })
+            }
             Decision::Answer(Verdict::InProgress | Verdict::AlreadyGranted) | Decision::Write(_) => Ok(None),
             Decision::Answer(verdict) => Ok(Some(verdict)),
         }
@@ -348,10 +323,7 @@ impl<S: Store + 'static> Drop for Claiming<'_, S> {
             if let Ok(Some(entry)) = engine.load(&key).await {
                 if entry.judge() == Judged::InProgress && entry.record.owner() == owner {
                     let held = Held::new(Arc::clone(&engine), key, entry, sent);
-                    let step = Step::Release {
-                        fresh_operation_id: false,
-                        now: engine.clock().unix(sent),
-                    };
+                    let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(sent) };
                     let until = held.release_until(sent);
                     let _told: Result<(), ClaimError> = held.write(step, until).await;
                 }

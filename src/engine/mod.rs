@@ -62,9 +62,7 @@ pub struct Deduplicator<S: Store + 'static> {
 
 impl<S: Store + 'static> Clone for Deduplicator<S> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -81,9 +79,7 @@ impl<S: Store + 'static> fmt::Debug for Deduplicator<S> {
 impl<S: Store + 'static> Deduplicator<S> {
     /// An engine with the default options.
     pub fn new(store: S) -> Self {
-        Self::builder(store)
-            .build()
-            .expect("the default options are in order, and a test says so")
+        Self::builder(store).build().expect("the default options are in order, and a test says so")
     }
 
     /// Sets an engine up.
@@ -132,13 +128,7 @@ pub(crate) struct Inner<S: Store + 'static> {
 
 impl<S: Store + 'static> Inner<S> {
     pub(crate) fn new(store: S, options: Options) -> Self {
-        Self {
-            store,
-            options,
-            waiting: Waiting::new(),
-            held: HeldSet::new(),
-            background: Background::new(),
-        }
+        Self { store, options, waiting: Waiting::new(), held: HeldSet::new(), background: Background::new() }
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -163,16 +153,12 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     pub(crate) async fn load(&self, key: &Key) -> Result<Option<Entry>, StoreFailure> {
-        self.within(self.store.load(key))
-            .await?
-            .map_err(StoreFailure::new)
+        self.within(self.store.load(key)).await?.map_err(StoreFailure::new)
     }
 
     pub(crate) async fn exchange(&self, key: &Key, write: &Write) -> Result<Exchange, StoreFailure> {
         let put = Put::new(&write.record, write.live, write.linger);
-        self.within(self.store.compare_exchange(key, write.expected, put))
-            .await?
-            .map_err(StoreFailure::new)
+        self.within(self.store.compare_exchange(key, write.expected, put)).await?.map_err(StoreFailure::new)
     }
 
     /// One answer per item, in order, whatever happens.
@@ -181,10 +167,7 @@ impl<S: Store + 'static> Inner<S> {
         match self.within(self.store.compare_exchange_many(batch)).await {
             Err(failure) => lost(&failure),
             Ok(answers) if answers.len() != batch.len() => lost(&StoreFailure::new(WrongCount)),
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| answer.map_err(StoreFailure::new))
-                .collect(),
+            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(StoreFailure::new)).collect(),
         }
     }
 
@@ -197,10 +180,7 @@ impl<S: Store + 'static> Inner<S> {
                 return Poll::Ready(Ok(answer));
             }
             let timer = timer.get_or_insert_with(|| self.clock().sleep_until(self.clock().now() + timeout));
-            timer
-                .as_mut()
-                .poll(cx)
-                .map(|()| Err(StoreFailure::timed_out(timeout)))
+            timer.as_mut().poll(cx).map(|()| Err(StoreFailure::timed_out(timeout)))
         })
         .await
     }
@@ -208,12 +188,9 @@ impl<S: Store + 'static> Inner<S> {
     /// An outcome within the limit, or the note that it was not.
     pub(crate) fn fit(&self, outcome: Outcome) -> Outcome {
         match &outcome.body {
-            OutcomeBody::Kept(bytes) if bytes.len() > self.options.outcome_len_max => Outcome {
-                body: OutcomeBody::TooLarge {
-                    len: bytes.len() as u64,
-                },
-                ..outcome
-            },
+            OutcomeBody::Kept(bytes) if bytes.len() > self.options.outcome_len_max => {
+                Outcome { body: OutcomeBody::TooLarge { len: bytes.len() as u64 }, ..outcome }
+            }
             _ => outcome,
         }
     }
@@ -223,9 +200,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     pub(crate) fn next_backoff(&self, backoff: Duration) -> Duration {
-        (backoff * 2)
-            .min(BACKOFF_MAX)
-            .min(self.options.lifetimes.lease / 5)
+        (backoff * 2).min(BACKOFF_MAX).min(self.options.lifetimes.lease / 5)
     }
 }
 

@@ -289,25 +289,16 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
             None => None,
         };
         validate(&self.options)?;
-        Ok(Deduplicator {
-            inner: Arc::new(Inner::new(self.store, self.options)),
-        })
+        Ok(Deduplicator { inner: Arc::new(Inner::new(self.store, self.options)) })
     }
 }
 
 fn refuse(option: &'static str, problem: impl Into<String>) -> OptionsError {
-    OptionsError {
-        option,
-        problem: problem.into(),
-    }
+    OptionsError { option, problem: problem.into() }
 }
 
 fn validate(options: &Options) -> Result<(), OptionsError> {
-    let Lifetimes {
-        lease,
-        retention,
-        tail,
-    } = options.lifetimes;
+    let Lifetimes { lease, retention, tail } = options.lifetimes;
     for (option, duration) in [
         ("lease", lease),
         ("retention", retention),
@@ -321,11 +312,9 @@ fn validate(options: &Options) -> Result<(), OptionsError> {
             return Err(refuse(option, "it is zero"));
         }
     }
-    for (option, duration) in [
-        ("retention", retention),
-        ("tail", tail),
-        ("renew_for_max", options.renew_for_max),
-    ] {
+    for (option, duration) in
+        [("retention", retention), ("tail", tail), ("renew_for_max", options.renew_for_max)]
+    {
         if duration > COUNTABLE_MAX && duration != Duration::MAX {
             return Err(refuse(
                 option,
@@ -344,16 +333,10 @@ fn validate(options: &Options) -> Result<(), OptionsError> {
         }
     }
     if lease > retention {
-        return Err(refuse(
-            "lease",
-            format!("{lease:?} is longer than the retention, {retention:?}"),
-        ));
+        return Err(refuse("lease", format!("{lease:?} is longer than the retention, {retention:?}")));
     }
     if options.margin >= lease {
-        return Err(refuse(
-            "margin",
-            format!("{:?} leaves nothing of the lease, {lease:?}", options.margin),
-        ));
+        return Err(refuse("margin", format!("{:?} leaves nothing of the lease, {lease:?}", options.margin)));
     }
     if options.renew_every >= lease - options.margin {
         let usable = lease - options.margin;
@@ -369,20 +352,13 @@ fn validate(options: &Options) -> Result<(), OptionsError> {
         return Err(refuse("claim_tries", "at least one try is needed"));
     }
     if options.poll_min > options.poll_max {
-        return Err(refuse(
-            "poll_every",
-            "the shortest interval is longer than the longest",
-        ));
+        return Err(refuse("poll_every", "the shortest interval is longer than the longest"));
     }
-    for (option, len) in [
-        ("outcome_len_max", options.outcome_len_max),
-        ("checkpoint_len_max", options.checkpoint_len_max),
-    ] {
+    for (option, len) in
+        [("outcome_len_max", options.outcome_len_max), ("checkpoint_len_max", options.checkpoint_len_max)]
+    {
         if len > Payload::LEN_MAX / 4 {
-            return Err(refuse(
-                option,
-                format!("{len} bytes are over the 256 MiB that a record can hold"),
-            ));
+            return Err(refuse(option, format!("{len} bytes are over the 256 MiB that a record can hold")));
         }
     }
     Ok(())
@@ -399,29 +375,14 @@ mod tests {
     #[test]
     fn each_bad_option_is_refused_by_its_name() {
         let second = Duration::from_secs(1);
-        assert!(
-            Deduplicator::builder(MemoryStore::new())
-                .lease(second)
-                .retention(second)
-                .build()
-                .is_ok()
-        );
-        assert!(
-            Deduplicator::builder(MemoryStore::new())
-                .retention(Duration::MAX)
-                .build()
-                .is_ok()
-        );
+        assert!(Deduplicator::builder(MemoryStore::new()).lease(second).retention(second).build().is_ok());
+        assert!(Deduplicator::builder(MemoryStore::new()).retention(Duration::MAX).build().is_ok());
         let cases: [(&str, Change); 22] = [
             ("lease", |b| b.lease(Duration::ZERO)),
             ("lease", |b| b.lease(Duration::MAX).retention(Duration::MAX)),
-            ("lease", |b| {
-                b.lease(Duration::from_secs(10)).retention(Duration::from_secs(9))
-            }),
+            ("lease", |b| b.lease(Duration::from_secs(10)).retention(Duration::from_secs(9))),
             ("retention", |b| b.retention(Duration::ZERO)),
-            ("retention", |b| {
-                b.retention(Duration::MAX - Duration::from_secs(1))
-            }),
+            ("retention", |b| b.retention(Duration::MAX - Duration::from_secs(1))),
             ("tail", |b| b.tail(Duration::MAX - Duration::from_secs(1))),
             ("margin", |b| b.margin(Duration::from_secs(30))),
             ("renew_every", |b| b.renew_every(Duration::from_secs(27))),
@@ -435,23 +396,13 @@ mod tests {
             ("attempts_max", |b| b.attempts_max(0)),
             ("outcome_len_max", |b| b.outcome_len_max(usize::MAX)),
             ("checkpoint_len_max", |b| b.checkpoint_len_max(usize::MAX)),
-            ("poll_every", |b| {
-                b.poll_every(Duration::ZERO, Duration::from_secs(1))
-            }),
-            ("poll_every", |b| {
-                b.poll_every(Duration::from_secs(2), Duration::from_secs(1))
-            }),
-            ("poll_every", |b| {
-                b.poll_every(Duration::from_secs(2), Duration::MAX)
-            }),
-            ("renew_for_max", |b| {
-                b.renew_for_max(Duration::MAX - Duration::from_secs(1))
-            }),
+            ("poll_every", |b| b.poll_every(Duration::ZERO, Duration::from_secs(1))),
+            ("poll_every", |b| b.poll_every(Duration::from_secs(2), Duration::from_secs(1))),
+            ("poll_every", |b| b.poll_every(Duration::from_secs(2), Duration::MAX)),
+            ("renew_for_max", |b| b.renew_for_max(Duration::MAX - Duration::from_secs(1))),
         ];
         for (option, change) in cases {
-            let error = change(Deduplicator::builder(MemoryStore::new()))
-                .build()
-                .unwrap_err();
+            let error = change(Deduplicator::builder(MemoryStore::new())).build().unwrap_err();
             assert_eq!(error.option(), option, "{error}");
             assert!(error.to_string().contains(&format!("`{option}`")), "{error}");
         }

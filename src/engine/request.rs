@@ -93,12 +93,7 @@ impl<'a, S: Store + 'static> Request<'a, S, Raw> {
             attempts_max: engine.options.attempts_max,
             wait: Duration::ZERO,
         };
-        Self {
-            engine,
-            ask,
-            fail_open: false,
-            codec: Raw,
-        }
+        Self { engine, ask, fail_open: false, codec: Raw }
     }
 }
 
@@ -143,12 +138,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
     /// Outcomes in this codec.
     pub fn codec<D>(self, codec: D) -> Request<'a, S, D> {
-        Request {
-            engine: self.engine,
-            ask: self.ask,
-            fail_open: self.fail_open,
-            codec,
-        }
+        Request { engine: self.engine, ask: self.ask, fail_open: self.fail_open, codec }
     }
 
     /// Outcomes as JSON: for any value that serde can write and read.
@@ -193,12 +183,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let failures = Failures {
-            encode: |_: &E| None,
-            decode: |bytes: &Payload| Ok(bytes.clone()),
-        };
-        self.execute(|attempt| operation(attempt).map_err(Failure::Unknown), &failures)
-            .await
+        let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
+        self.execute(|attempt| operation(attempt).map_err(Failure::Unknown), &failures).await
     }
 
     /// As [`run`](Request::run), for an operation that says how it failed: [`Failure::NoEffect`] releases the claim,
@@ -278,9 +264,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             }
             Err(error) => return Err(error.into()),
         };
-        let output = run::drive(&guard.held, operation)
-            .await
-            .map_err(|source| RunError::LeaseLost { source })?;
+        let output =
+            run::drive(&guard.held, operation).await.map_err(|source| RunError::LeaseLost { source })?;
         match output {
             Ok(value) => {
                 let outcome = outcome(Conclusion::Succeeded, self.codec.encode(&value));
@@ -298,16 +283,10 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
     fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<(), ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(()) => Answer::Executed {
-                value,
-                basis: Basis::of(&guard.held.entry()),
-            },
+            Ok(()) => Answer::Executed { value, basis: Basis::of(&guard.held.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
-                Answer::Unrecorded {
-                    value,
-                    why: Unrecorded::Completion(error),
-                }
+                Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
             }
         }
     }
@@ -332,14 +311,10 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             checkpoint: Payload::empty(),
         };
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
-            Ok(value) => Ok(Answer::Unrecorded {
-                value,
-                why: Unrecorded::FailedOpen(failure),
-            }),
-            Err(failure) => Err(RunError::Operation {
-                error: failure.split().1,
-                claim: AfterFailure::Unprotected,
-            }),
+            Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
+            Err(failure) => {
+                Err(RunError::Operation { error: failure.split().1, claim: AfterFailure::Unprotected })
+            }
         }
     }
 }
@@ -353,9 +328,7 @@ struct Failures<Enc, Dec> {
 fn outcome(conclusion: Conclusion, encoded: Result<Payload, CodecError>) -> Outcome {
     let body = match encoded {
         Ok(bytes) if bytes.len() <= Payload::LEN_MAX => OutcomeBody::Kept(bytes),
-        Ok(bytes) => OutcomeBody::TooLarge {
-            len: bytes.len() as u64,
-        },
+        Ok(bytes) => OutcomeBody::TooLarge { len: bytes.len() as u64 },
         // What the codec said is not kept: the value exists, and its first caller has it.
         Err(_) => OutcomeBody::Unencodable,
     };
@@ -371,17 +344,12 @@ async fn conclude_failure<S: Store + 'static>(
     let (stored, then) = match (kind, encoded) {
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt {
-                AfterFailure::InDoubt
-            } else {
-                AfterFailure::Released
-            };
+            let then = if held.facts.after_doubt { AfterFailure::InDoubt } else { AfterFailure::Released };
             (held.release(false).await, then)
         }
-        (FailureKind::Final, Some(encoded)) => (
-            held.complete(outcome(Conclusion::Failed, encoded)).await,
-            AfterFailure::Recorded,
-        ),
+        (FailureKind::Final, Some(encoded)) => {
+            (held.complete(outcome(Conclusion::Failed, encoded)).await, AfterFailure::Recorded)
+        }
         (FailureKind::Unknown, _) | (FailureKind::Final, None) => {
             (held.abandon().await, AfterFailure::InDoubt)
         }
@@ -400,58 +368,39 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     verdict: Verdict,
     entry: &Entry,
 ) -> Result<Answer<T, G>, RunError<E>> {
-    let decoded = |source| RunError::Decode {
-        scope: key.scope_label(),
-        source,
-    };
+    let decoded = |source| RunError::Decode { scope: key.scope_label(), source };
     let basis = Basis::of(entry);
     let record = &entry.record;
     let outcome = record.outcome();
     Ok(match verdict {
         Verdict::Replay | Verdict::Done => {
             let outcome = outcome.expect("a replay has a completed record");
-            let kept = if verdict == Verdict::Replay {
-                Some(&outcome.body)
-            } else {
-                None
-            };
+            let kept = if verdict == Verdict::Replay { Some(&outcome.body) } else { None };
             match (outcome.conclusion, kept) {
-                (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => Answer::Replayed {
-                    value: codec.decode(bytes).map_err(decoded)?,
-                    basis,
-                },
-                (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => Answer::Done {
-                    why: Unavailable::TooLarge { len: *len },
-                    basis,
-                },
-                (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => Answer::Done {
-                    why: Unavailable::Unencodable,
-                    basis,
-                },
-                (Conclusion::Succeeded, None) => Answer::Done {
-                    why: Unavailable::NoLongerKept,
-                    basis,
-                },
-                (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => Answer::FailedBefore {
-                    failure: Some((failures.decode)(bytes).map_err(decoded)?),
-                    basis,
-                },
+                (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
+                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, basis }
+                }
+                (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
+                    Answer::Done { why: Unavailable::TooLarge { len: *len }, basis }
+                }
+                (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
+                    Answer::Done { why: Unavailable::Unencodable, basis }
+                }
+                (Conclusion::Succeeded, None) => Answer::Done { why: Unavailable::NoLongerKept, basis },
+                (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
+                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), basis }
+                }
                 (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, basis },
             }
         }
-        Verdict::InProgress => Answer::InProgress {
-            left: entry.left,
-            attempt: record.attempt(),
-        },
+        Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt() },
         Verdict::Mismatch => Answer::Mismatch,
         Verdict::InDoubt => Answer::InDoubt {
             attempt: record.attempt(),
             operation_id: record.operation_id(),
             since: record.created_at(),
         },
-        Verdict::Exhausted => Answer::Exhausted {
-            attempts: record.attempts_counted(),
-        },
+        Verdict::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
         other => unreachable!("not an answer to a claim: {other:?}"),
     })
 }

@@ -30,13 +30,8 @@ where
     let mut checked = true;
     held.start();
     let mut operation = pin!(operation(Attempt::new(Arc::<Held<S>>::clone(held))));
-    let mut upkeep = Upkeep {
-        held,
-        renewal: None,
-        sleep: None,
-        retry_at: Moment::ORIGIN,
-        now: Moment::ORIGIN,
-    };
+    let mut upkeep =
+        Upkeep { held, renewal: None, sleep: None, retry_at: Moment::ORIGIN, now: Moment::ORIGIN };
     let output = poll_fn(|cx| {
         loop {
             // Every poll of the operation comes after a look at the clock.
@@ -124,11 +119,7 @@ impl<S: Store + 'static> Upkeep<'_, S> {
         };
         let renewal_at = renew_at.max(self.retry_at);
         let capped = renewal_at.max(self.now) >= self.held.renew_until();
-        let wake_at = if self.renewal.is_some() || capped {
-            deadline
-        } else {
-            deadline.min(renewal_at)
-        };
+        let wake_at = if self.renewal.is_some() || capped { deadline } else { deadline.min(renewal_at) };
         if self.sleep.as_ref().is_none_or(|(at, _)| *at != wake_at) {
             self.sleep = Some((wake_at, self.held.engine.clock().sleep_until(wake_at)));
         }

@@ -55,10 +55,7 @@ pub(crate) enum Call {
 
 impl Waiting {
     pub(crate) fn new() -> Self {
-        Self {
-            rooms: Mutex::new(HashMap::new()),
-            seats: AtomicUsize::new(0),
-        }
+        Self { rooms: Mutex::new(HashMap::new()), seats: AtomicUsize::new(0) }
     }
 
     /// How many callers wait, for tests and for people.
@@ -84,9 +81,7 @@ impl Waiting {
                 interval,
                 wakers: BTreeMap::new(),
             };
-            Arc::new(Room {
-                state: Mutex::new(state),
-            })
+            Arc::new(Room { state: Mutex::new(state) })
         });
         let room = Arc::clone(room);
         let mut state = room.state.lock();
@@ -94,12 +89,7 @@ impl Waiting {
         state.next_seat += 1;
         let number = state.next_seat;
         drop(state);
-        Seat {
-            waiting: self,
-            key,
-            room,
-            number,
-        }
+        Seat { waiting: self, key, room, number }
     }
 
     fn anyone(&self) -> bool {
@@ -134,11 +124,7 @@ impl Room {
     fn publish(&self, entry: Arc<Entry>) {
         let wakers = {
             let mut state = self.state.lock();
-            if state
-                .news
-                .as_ref()
-                .is_some_and(|known| known.version >= entry.version)
-            {
+            if state.news.as_ref().is_some_and(|known| known.version >= entry.version) {
                 return;
             }
             state.news = Some(entry);
@@ -176,11 +162,7 @@ impl Seat<'_> {
             Some(driver) if driver != self.number => Poll::Pending,
             _ => {
                 state.driver = Some(self.number);
-                Poll::Ready(Call::Drive(if state.poked {
-                    Moment::ORIGIN
-                } else {
-                    state.next_look
-                }))
+                Poll::Ready(Call::Drive(if state.poked { Moment::ORIGIN } else { state.next_look }))
             }
         }
     }
@@ -220,11 +202,8 @@ impl Drop for Seat<'_> {
                 state.driver = None;
             }
             // With nobody driving, somebody must be woken to do so: this seat may be the one that was woken last.
-            let heir = if state.driver.is_none() {
-                state.wakers.pop_first().map(|(_, waker)| waker)
-            } else {
-                None
-            };
+            let heir =
+                if state.driver.is_none() { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
             drop(state);
             drop(rooms);
             drop(own);
@@ -258,10 +237,7 @@ mod tests {
         assert!(poll(1).is_pending() && poll(2).is_pending());
         let mut seats = seats.into_iter();
         drop(seats.next());
-        assert!(
-            woken[1].is_set() && !woken[2].is_set(),
-            "one heir is woken, not all"
-        );
+        assert!(woken[1].is_set() && !woken[2].is_set(), "one heir is woken, not all");
         // The heir leaves before it is polled: the next one must hear of it.
         drop(seats.next());
         assert!(woken[2].is_set());

@@ -151,10 +151,7 @@ impl MemoryStoreBuilder {
             hasher: RandomState::new(),
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             bounds: self.bounds,
-            usage: Padded(Counters {
-                records: AtomicUsize::new(0),
-                bytes: AtomicUsize::new(0),
-            }),
+            usage: Padded(Counters { records: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }),
         }
     }
 }
@@ -175,10 +172,7 @@ impl MemoryStore {
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             shards: NonZeroUsize::new(64).expect("64 is not zero"),
-            bounds: Bounds {
-                records: 4 << 20,
-                bytes: 2 << 30,
-            },
+            bounds: Bounds { records: 4 << 20, bytes: 2 << 30 },
             clock: None,
         }
     }
@@ -236,9 +230,7 @@ impl MemoryStore {
                 }
                 (found, _) => {
                     drop(shard);
-                    return Ok(Exchange::Conflict(
-                        found.map(|found| found.into_entry(now)).transpose()?,
-                    ));
+                    return Ok(Exchange::Conflict(found.map(|found| found.into_entry(now)).transpose()?));
                 }
             }
         }
@@ -255,11 +247,7 @@ impl MemoryStore {
             });
         }
         if usage.bytes >= self.bounds.bytes {
-            return Err(MemoryError::Full {
-                unit: "bytes",
-                used: usage.bytes,
-                bound: self.bounds.bytes,
-            });
+            return Err(MemoryError::Full { unit: "bytes", used: usage.bytes, bound: self.bounds.bytes });
         }
         Ok(())
     }
@@ -273,10 +261,7 @@ impl MemoryStore {
     }
 
     fn purge_now(&self, limit: usize) -> Purged {
-        let mut purged = Purged {
-            removed: 0,
-            more: false,
-        };
+        let mut purged = Purged { removed: 0, more: false };
         // An entry that is due to be looked at may live on; looking is bounded too.
         let mut steps = limit.saturating_mul(4).saturating_add(256);
         for shard in &self.shards {
@@ -298,10 +283,7 @@ impl MemoryStore {
         let mut looks = limit.saturating_mul(16).saturating_add(1024);
         while let Some(shard) = self.shards.get(index) {
             let now = self.clock.now();
-            let found = shard
-                .0
-                .lock()
-                .scan_expired(slot, now, &mut looks, limit - page.entries.len());
+            let found = shard.0.lock().scan_expired(slot, now, &mut looks, limit - page.entries.len());
             for (key, found) in found.entries {
                 let entry = found.into_entry(now)?;
                 if entry.judge() == crate::protocol::Judged::Expired(crate::protocol::Cause::Abandoned) {
@@ -348,11 +330,7 @@ impl Found {
         let left = self.live_until.saturating_since(now);
         let body = Payload::from_shared(self.body);
         let record = Record::decode(&body.slice(usize::from(self.key_len)..body.len()))?;
-        Ok(Entry {
-            record,
-            version: self.version,
-            left,
-        })
+        Ok(Entry { record, version: self.version, left })
     }
 }
 

@@ -65,10 +65,7 @@ pub(super) struct Lives {
 impl Lives {
     pub(super) fn new(now: Moment, live: Duration, linger: Duration) -> Self {
         let live_until = now + live;
-        Self {
-            live_until,
-            gone_at: live_until + linger,
-        }
+        Self { live_until, gone_at: live_until + linger }
     }
 }
 
@@ -92,9 +89,7 @@ impl Shard {
 
     /// The entry under `key`, unless it is gone by `now`.
     pub(super) fn find(&self, hash: u64, key: &[u8], now: Moment) -> Option<Found> {
-        let index = *self
-            .table
-            .find(hash, |&index| self.slots[index as usize].key() == key)?;
+        let index = *self.table.find(hash, |&index| self.slots[index as usize].key() == key)?;
         let slot = &self.slots[index as usize];
         (slot.gone_at > now).then(|| slot.found(index))
     }
@@ -108,10 +103,7 @@ impl Shard {
         lives: Lives,
         account: &impl Account,
     ) -> Version {
-        if let Some(&index) = self
-            .table
-            .find(hash, |&index| self.slots[index as usize].key() == key)
-        {
+        if let Some(&index) = self.table.find(hash, |&index| self.slots[index as usize].key() == key) {
             return self.put_at(index, key, record, lives, account);
         }
         let (body, version) = (self.encode(key, record), self.next_version());
@@ -211,10 +203,7 @@ impl Shard {
 
     /// Readable entries with nothing left to live, from slot `from` on.
     pub(super) fn scan_expired(&self, from: usize, now: Moment, looks: &mut usize, limit: usize) -> Scan {
-        let mut scan = Scan {
-            entries: Vec::new(),
-            next: None,
-        };
+        let mut scan = Scan { entries: Vec::new(), next: None };
         for (index, slot) in self.slots.iter().enumerate().skip(from) {
             if *looks == 0 || scan.entries.len() >= limit {
                 scan.next = Some(index);
@@ -231,10 +220,7 @@ impl Shard {
 
     fn free(&mut self, index: u32, account: &impl Account) {
         let hash = account.hash(self.slots[index as usize].key());
-        self.table
-            .find_entry(hash, |&other| other == index)
-            .expect("a slot in use is in the table")
-            .remove();
+        self.table.find_entry(hash, |&other| other == index).expect("a slot in use is in the table").remove();
         let slot = &mut self.slots[index as usize];
         let body = slot.body.take().expect("a slot in use has a body");
         account.removed(1, body.len() + OVERHEAD);
@@ -269,9 +255,7 @@ impl Shard {
 
 impl Slot {
     fn key(&self) -> &[u8] {
-        self.body
-            .as_ref()
-            .map_or(&[], |body| &body[..usize::from(self.key_len)])
+        self.body.as_ref().map_or(&[], |body| &body[..usize::from(self.key_len)])
     }
 
     fn found(&self, slot: u32) -> Found {
@@ -291,7 +275,5 @@ fn tick(moment: Moment) -> u32 {
     if moment == Moment::NEVER {
         return NONE;
     }
-    u32::try_from(moment.as_nanos() >> 26)
-        .unwrap_or(NONE - 1)
-        .min(NONE - 1)
+    u32::try_from(moment.as_nanos() >> 26).unwrap_or(NONE - 1).min(NONE - 1)
 }

@@ -5,6 +5,7 @@
 //! else refuses it. A later format gets another first byte, so that an old reader says "newer", never "absent".
 
 use super::fingerprint::Algorithm;
+use super::record::Fields;
 use super::{
     Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record,
     State, UnixMillis,
@@ -58,23 +59,22 @@ impl Record {
 
     /// An upper bound, close, of what [`Record::encode`] takes.
     pub(crate) fn encoded_len_hint(&self) -> usize {
-        let outcome = match &self.state {
-            State::Completed(Outcome {
-                body: OutcomeBody::Kept(bytes),
-                ..
-            }) => bytes.len() + 6,
+        let fields = self.fields();
+        let outcome = match &fields.state {
+            State::Completed(Outcome { body: OutcomeBody::Kept(bytes), .. }) => bytes.len() + 6,
             State::Completed(_) => 11,
             _ => 1,
         };
-        72 + self.fingerprint.as_ref().map_or(0, |f| 2 + f.digest().len())
-            + self.checkpoint.len()
+        72 + fields.fingerprint.as_ref().map_or(0, |f| 2 + f.digest().len())
+            + fields.checkpoint.len()
             + 5
             + outcome
     }
 
     /// Appends the stored form.
     pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
-        let state = match self.state {
+        let fields = self.fields();
+        let state = match fields.state {
             State::InProgress => IN_PROGRESS,
             State::Completed(_) => COMPLETED,
             State::Released { .. } => RELEASED,
@@ -82,32 +82,32 @@ impl Record {
         };
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let flags = state
-            | flag(self.doubt, DOUBT)
-            | flag(self.policy == Policy::Hold, HOLD)
-            | flag(self.fingerprint.is_some(), FINGERPRINT)
-            | flag(self.token.is_some(), TOKEN)
-            | flag(!self.checkpoint.is_empty(), CHECKPOINT)
-            | flag(self.finished_at.is_some(), FINISHED);
+            | flag(fields.doubt, DOUBT)
+            | flag(fields.policy == Policy::Hold, HOLD)
+            | flag(fields.fingerprint.is_some(), FINGERPRINT)
+            | flag(fields.token.is_some(), TOKEN)
+            | flag(!fields.checkpoint.is_empty(), CHECKPOINT)
+            | flag(fields.finished_at.is_some(), FINISHED);
         out.extend_from_slice(&[FORMAT, flags]);
-        out.extend_from_slice(&self.owner.to_bytes());
-        out.extend_from_slice(&self.operation_id.to_bytes());
-        put_varint(out, u64::from(self.attempt));
-        put_varint(out, u64::from(self.forgiven));
-        put_varint(out, self.created_at.0);
-        if let Some(token) = self.token {
+        out.extend_from_slice(&fields.owner.to_bytes());
+        out.extend_from_slice(&fields.operation_id.to_bytes());
+        put_varint(out, u64::from(fields.attempt));
+        put_varint(out, u64::from(fields.forgiven));
+        put_varint(out, fields.created_at.0);
+        if let Some(token) = fields.token {
             put_varint(out, token.get());
         }
-        if let Some(finished_at) = self.finished_at {
+        if let Some(finished_at) = fields.finished_at {
             put_varint(out, finished_at.0);
         }
-        if let Some(fingerprint) = &self.fingerprint {
+        if let Some(fingerprint) = &fields.fingerprint {
             out.push(fingerprint.algorithm().number());
             put_bytes(out, fingerprint.digest());
         }
-        if !self.checkpoint.is_empty() {
-            put_bytes(out, &self.checkpoint);
+        if !fields.checkpoint.is_empty() {
+            put_bytes(out, &fields.checkpoint);
         }
-        match &self.state {
+        match &fields.state {
             State::InProgress | State::Forgotten => {}
             State::Released { fresh_operation_id } => out.push(u8::from(*fresh_operation_id)),
             State::Completed(outcome) => {
@@ -133,10 +133,7 @@ impl Record {
     /// [`DecodeError::Newer`] for a record of a later format, [`DecodeError::Damaged`] for anything else that
     /// [`Record::encode`] cannot have written.
     pub fn decode(encoded: &Payload) -> Result<Self, DecodeError> {
-        let mut reader = Reader {
-            payload: encoded,
-            at: 0,
-        };
+        let mut reader = Reader { payload: encoded, bytes: encoded, at: 0 };
         let format = reader.byte()?;
         if format > FORMAT {
             return Err(DecodeError::Newer { found: format });
@@ -154,41 +151,23 @@ impl Record {
             return Err(damaged("attempts do not add up"));
         }
         let created_at = UnixMillis(reader.varint()?);
-        let token = if has(TOKEN) {
-            Some(FencingToken::new(reader.varint()?))
-        } else {
-            None
-        };
-        let finished_at = if has(FINISHED) {
-            Some(UnixMillis(reader.varint()?))
-        } else {
-            None
-        };
-        let fingerprint = if has(FINGERPRINT) {
-            Some(reader.fingerprint()?)
-        } else {
-            None
-        };
-        let checkpoint = if has(CHECKPOINT) {
-            reader.payload()?
-        } else {
-            Payload::empty()
-        };
+        let token = if has(TOKEN) { Some(FencingToken::new(reader.varint()?)) } else { None };
+        let finished_at = if has(FINISHED) { Some(UnixMillis(reader.varint()?)) } else { None };
+        let fingerprint = if has(FINGERPRINT) { Some(reader.fingerprint()?) } else { None };
+        let checkpoint = if has(CHECKPOINT) { reader.payload()? } else { Payload::empty() };
         if has(CHECKPOINT) && checkpoint.is_empty() {
             return Err(damaged("an empty checkpoint is not written"));
         }
         let state = match flags & STATE {
             IN_PROGRESS => State::InProgress,
             COMPLETED => State::Completed(reader.outcome()?),
-            RELEASED => State::Released {
-                fresh_operation_id: reader.bool()?,
-            },
+            RELEASED => State::Released { fresh_operation_id: reader.bool()? },
             _ => State::Forgotten,
         };
         if reader.at != encoded.len() {
             return Err(damaged("bytes after the end"));
         }
-        Ok(Self {
+        Ok(Self::from(Fields {
             state,
             owner,
             token,
@@ -201,7 +180,7 @@ impl Record {
             checkpoint,
             created_at,
             finished_at,
-        })
+        }))
     }
 }
 
@@ -224,18 +203,20 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 struct Reader<'a> {
     payload: &'a Payload,
+    /// The same bytes, looked up once.
+    bytes: &'a [u8],
     at: usize,
 }
 
 impl Reader<'_> {
     fn byte(&mut self) -> Result<u8, DecodeError> {
-        let byte = *self.payload.get(self.at).ok_or(damaged("cut short"))?;
+        let byte = *self.bytes.get(self.at).ok_or(damaged("cut short"))?;
         self.at += 1;
         Ok(byte)
     }
 
     fn take(&mut self, len: usize) -> Result<std::ops::Range<usize>, DecodeError> {
-        let end = self.at.checked_add(len).filter(|&end| end <= self.payload.len());
+        let end = self.at.checked_add(len).filter(|&end| end <= self.bytes.len());
         let range = self.at..end.ok_or(damaged("cut short"))?;
         self.at = range.end;
         Ok(range)
@@ -243,7 +224,7 @@ impl Reader<'_> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let range = self.take(N)?;
-        Ok(self.payload[range].try_into().expect("the range has N bytes"))
+        Ok(self.bytes[range].try_into().expect("the range has N bytes"))
     }
 
     fn bool(&mut self) -> Result<bool, DecodeError> {
@@ -255,22 +236,23 @@ impl Reader<'_> {
     }
 
     fn varint(&mut self) -> Result<u64, DecodeError> {
+        let rest = &self.bytes[self.at..];
         let mut number = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
+        for (index, &byte) in rest.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
+            if index == 9 && bits > 1 {
                 break;
             }
-            number |= bits << shift;
+            number |= bits << (7 * index);
             if byte & 0x80 == 0 {
-                if byte == 0 && shift > 0 {
+                if byte == 0 && index > 0 {
                     return Err(damaged("a number not in its shortest form"));
                 }
+                self.at += index + 1;
                 return Ok(number);
             }
         }
-        Err(damaged("a number over 64 bits"))
+        Err(damaged(if rest.len() < 10 { "cut short" } else { "a number over 64 bits" }))
     }
 
     fn varint_u32(&mut self) -> Result<u32, DecodeError> {
@@ -284,26 +266,18 @@ impl Reader<'_> {
 
     fn payload(&mut self) -> Result<Payload, DecodeError> {
         let range = self.range()?;
-        Ok(if range.is_empty() {
-            Payload::empty()
-        } else {
-            self.payload.slice(range)
-        })
+        Ok(if range.is_empty() { Payload::empty() } else { self.payload.slice(range) })
     }
 
     fn fingerprint(&mut self) -> Result<Fingerprint, DecodeError> {
         let algorithm = Algorithm::from_number(self.byte()?);
         let range = self.range()?;
-        Fingerprint::from_digest(algorithm, &self.payload[range]).map_err(|_| damaged("fingerprint length"))
+        Fingerprint::from_digest(algorithm, &self.bytes[range]).map_err(|_| damaged("fingerprint length"))
     }
 
     fn outcome(&mut self) -> Result<Outcome, DecodeError> {
         let kind = self.byte()?;
-        let conclusion = if kind & FAILED != 0 {
-            Conclusion::Failed
-        } else {
-            Conclusion::Succeeded
-        };
+        let conclusion = if kind & FAILED != 0 { Conclusion::Failed } else { Conclusion::Succeeded };
         let body = match kind & !FAILED {
             0 => OutcomeBody::Kept(self.payload()?),
             TOO_LARGE => OutcomeBody::TooLarge { len: self.varint()? },
@@ -353,18 +327,9 @@ mod tests {
 
     #[test]
     fn a_newer_format_says_so() {
-        assert_eq!(
-            Record::decode(&[2, 0, 0][..].into()),
-            Err(DecodeError::Newer { found: 2 })
-        );
-        assert!(matches!(
-            Record::decode(&[0, 0, 0][..].into()),
-            Err(DecodeError::Damaged { .. })
-        ));
-        assert!(matches!(
-            Record::decode(&Payload::empty()),
-            Err(DecodeError::Damaged { .. })
-        ));
+        assert_eq!(Record::decode(&[2, 0, 0][..].into()), Err(DecodeError::Newer { found: 2 }));
+        assert!(matches!(Record::decode(&[0, 0, 0][..].into()), Err(DecodeError::Damaged { .. })));
+        assert!(matches!(Record::decode(&Payload::empty()), Err(DecodeError::Damaged { .. })));
     }
 
     /// The bytes of format 1 are fixed: this record was written by the first release.
@@ -373,9 +338,7 @@ mod tests {
         let mut bytes = vec![1, COMPLETED | TOKEN | FINISHED | FINGERPRINT];
         bytes.extend([0xaa; 16]);
         bytes.extend([0xbb; 16]);
-        bytes.extend([
-            2, 0, 0xac, 0x02, 7, 0xad, 0x02, 1, 2, 0xcc, 0xdd, FAILED, 3, b'n', b'o', b'!',
-        ]);
+        bytes.extend([2, 0, 0xac, 0x02, 7, 0xad, 0x02, 1, 2, 0xcc, 0xdd, FAILED, 3, b'n', b'o', b'!']);
         let record = Record::decode(&bytes.clone().into()).unwrap();
         assert_eq!(record.attempt(), 2);
         assert_eq!(record.created_at(), UnixMillis(300));
@@ -388,17 +351,8 @@ mod tests {
 
     #[test]
     fn numbers_have_one_form() {
-        let varint = |bytes: &[u8]| {
-            Reader {
-                payload: &bytes.into(),
-                at: 0,
-            }
-            .varint()
-        };
-        assert_eq!(
-            varint(&[0x80, 0x00]),
-            Err(damaged("a number not in its shortest form"))
-        );
+        let varint = |bytes: &[u8]| Reader { payload: &Payload::empty(), bytes, at: 0 }.varint();
+        assert_eq!(varint(&[0x80, 0x00]), Err(damaged("a number not in its shortest form")));
         assert_eq!(varint(&[0xff; 11]), Err(damaged("a number over 64 bits")));
         for number in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();

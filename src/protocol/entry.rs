@@ -42,7 +42,7 @@ pub enum Cause {
 impl Entry {
     /// The state, judged by the time left.
     pub fn judge(&self) -> Judged {
-        match (&self.record.state, self.left.is_zero()) {
+        match (&self.record.fields().state, self.left.is_zero()) {
             (State::InProgress, false) => Judged::InProgress,
             (State::InProgress, true) => Judged::Expired(Cause::Abandoned),
             (State::Completed(_), false) => Judged::Completed,
@@ -54,19 +54,19 @@ impl Entry {
 
     /// The fencing token of the latest attempt.
     pub fn fencing_token(&self) -> FencingToken {
-        self.record.token.unwrap_or_else(|| self.version.into())
+        self.record.fields().token.unwrap_or_else(|| self.version.into())
     }
 
     /// Whether the latest attempt is this one. All three must agree: a record of the same owner without its token
     /// is the ghost of an old copy of its claim request.
     pub fn is_held_by(&self, holder: &Holder) -> bool {
-        self.record.owner == holder.owner
-            && self.record.attempt == holder.attempt
+        self.record.fields().owner == holder.owner
+            && self.record.fields().attempt == holder.attempt
             && self.fencing_token() == holder.token
     }
 
     pub(super) fn fingerprint(&self) -> Option<&Fingerprint> {
-        self.record.fingerprint.as_ref()
+        self.record.fields().fingerprint.as_ref()
     }
 }
 

@@ -64,22 +64,14 @@ impl Fingerprint {
             return Err(error);
         }
         bytes[..digest.len()].copy_from_slice(digest);
-        Ok(Self {
-            algorithm,
-            len,
-            digest: bytes,
-        })
+        Ok(Self { algorithm, len, digest: bytes })
     }
 
     /// The SHA-256 of these bytes.
     #[cfg(feature = "sha256")]
     pub fn sha256(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
-        Self {
-            algorithm: Algorithm::SHA256,
-            len: 32,
-            digest: sha2::Sha256::digest(bytes).into(),
-        }
+        Self { algorithm: Algorithm::SHA256, len: 32, digest: sha2::Sha256::digest(bytes).into() }
     }
 
     /// The SHA-256 of several parts, each prefixed with its length as eight little-endian bytes, so that
@@ -93,11 +85,7 @@ impl Fingerprint {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
-        Self {
-            algorithm: Algorithm::SHA256,
-            len: 32,
-            digest: hasher.finalize().into(),
-        }
+        Self { algorithm: Algorithm::SHA256, len: 32, digest: hasher.finalize().into() }
     }
 
     /// Which algorithm made it.
@@ -113,11 +101,7 @@ impl Fingerprint {
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Fingerprint(algorithm {}, {} bytes)",
-            self.algorithm.0, self.len
-        )
+        write!(f, "Fingerprint(algorithm {}, {} bytes)", self.algorithm.0, self.len)
     }
 }
 
@@ -149,12 +133,7 @@ mod tests {
         assert!(Fingerprint::from_digest(Algorithm::BLAKE3, &[]).is_err());
         assert!(Fingerprint::from_digest(Algorithm::BLAKE3, &[1; 33]).is_err());
         assert!(Fingerprint::from_digest(Algorithm::BLAKE3, &[1; 300]).is_err());
-        assert_eq!(
-            Fingerprint::from_digest(Algorithm::private(3), &[1; 32])
-                .unwrap()
-                .digest(),
-            [1; 32]
-        );
+        assert_eq!(Fingerprint::from_digest(Algorithm::private(3), &[1; 32]).unwrap().digest(), [1; 32]);
     }
 
     #[test]
@@ -176,9 +155,6 @@ mod tests {
         // FIPS 180-2, appendix B.1: the digest of "abc".
         let abc = Fingerprint::sha256(b"abc");
         assert_eq!(abc.digest()[..4], [0xba, 0x78, 0x16, 0xbf]);
-        assert_ne!(
-            Fingerprint::sha256_parts(["ab", "c"]),
-            Fingerprint::sha256_parts(["a", "bc"])
-        );
+        assert_ne!(Fingerprint::sha256_parts(["ab", "c"]), Fingerprint::sha256_parts(["a", "bc"]));
     }
 }

@@ -61,9 +61,7 @@ impl FromStr for OperationId {
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ParseOperationIdError);
         }
-        u128::from_str_radix(text, 16)
-            .map(|n| Self(n.to_be_bytes()))
-            .map_err(|_| ParseOperationIdError)
+        u128::from_str_radix(text, 16).map(|n| Self(n.to_be_bytes())).map_err(|_| ParseOperationIdError)
     }
 }
 
@@ -121,12 +119,7 @@ mod tests {
         let id = OperationId::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 0xfe, 0xff]);
         assert_eq!(id.to_string(), "000102030405060708090a0b0c0dfeff");
         assert_eq!(id.to_string().parse::<OperationId>().unwrap(), id);
-        for bad in [
-            "",
-            "00",
-            "+00102030405060708090a0b0c0dfeff",
-            "zz0102030405060708090a0b0c0dfeff",
-        ] {
+        for bad in ["", "00", "+00102030405060708090a0b0c0dfeff", "zz0102030405060708090a0b0c0dfeff"] {
             assert_eq!(bad.parse::<OperationId>(), Err(ParseOperationIdError), "{bad}");
         }
     }

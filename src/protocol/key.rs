@@ -117,9 +117,7 @@ impl Key {
         if !(2..=Self::SCOPE_COMPONENTS_MAX + 1).contains(&parts) {
             return Err(KeyError::Malformed);
         }
-        Ok(Self {
-            bytes: SmallVec::from_slice(bytes),
-        })
+        Ok(Self { bytes: SmallVec::from_slice(bytes) })
     }
 
     /// The components of the scope, outermost first.
@@ -160,10 +158,7 @@ fn push_part(bytes: &mut SmallVec<[u8; 64]>, part: &str, name: &'static str) -> 
     if part.is_empty() {
         return Err(KeyError::Empty { part: name });
     }
-    let len = u8::try_from(part.len()).map_err(|_| KeyError::TooLong {
-        part: name,
-        len: part.len(),
-    })?;
+    let len = u8::try_from(part.len()).map_err(|_| KeyError::TooLong { part: name, len: part.len() })?;
     bytes.push(len);
     bytes.extend_from_slice(part.as_bytes());
     Ok(())
@@ -171,12 +166,7 @@ fn push_part(bytes: &mut SmallVec<[u8; 64]>, part: &str, name: &'static str) -> 
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Key({:?}, id of {} bytes)",
-            self.scope_label(),
-            self.id().len()
-        )
+        write!(f, "Key({:?}, id of {} bytes)", self.scope_label(), self.id().len())
     }
 }
 
@@ -207,17 +197,8 @@ mod tests {
         let long = "x".repeat(256);
         assert_eq!(Key::new("s", ""), Err(KeyError::Empty { part: "id" }));
         assert_eq!(Key::new("", "i"), Err(KeyError::Empty { part: "scope" }));
-        assert_eq!(
-            Key::new("s", &long),
-            Err(KeyError::TooLong { part: "id", len: 256 })
-        );
-        assert_eq!(
-            Key::new(&long, "i"),
-            Err(KeyError::TooLong {
-                part: "scope",
-                len: 256
-            })
-        );
+        assert_eq!(Key::new("s", &long), Err(KeyError::TooLong { part: "id", len: 256 }));
+        assert_eq!(Key::new(&long, "i"), Err(KeyError::TooLong { part: "scope", len: 256 }));
         assert_eq!(Key::scoped([""; 0], "i"), Err(KeyError::Components { count: 0 }));
         assert_eq!(Key::scoped(["s"; 9], "i"), Err(KeyError::Components { count: 9 }));
         assert!(Key::scoped(["s"; 8], &long[..255]).is_ok());

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::record::Fields;
 use super::*;
 
 const LIFETIMES: Lifetimes = Lifetimes {
@@ -24,15 +25,11 @@ fn owner(byte: u8) -> Owner {
 }
 
 /// The holder whose commands are tabulated: owner 1, attempt 1, granted by the write of version 5.
-const ME: Holder = Holder {
-    owner: Owner::from_bytes([1; 16]),
-    token: FencingToken::new(5),
-    attempt: 1,
-};
+const ME: Holder = Holder { owner: Owner::from_bytes([1; 16]), token: FencingToken::new(5), attempt: 1 };
 
 /// A record in progress as owner 1 left it after a renewal.
-fn mine() -> Record {
-    Record {
+fn mine() -> Fields {
+    Fields {
         state: State::InProgress,
         owner: owner(1),
         token: Some(ME.token),
@@ -49,14 +46,10 @@ fn mine() -> Record {
 }
 
 fn states() -> Vec<(&'static str, Option<Entry>)> {
-    let entry = |record: Record, left: u64| {
-        Some(Entry {
-            record,
-            version: Version::new(6),
-            left: Duration::from_secs(left),
-        })
+    let entry = |record: Fields, left: u64| {
+        Some(Entry { record: record.into(), version: Version::new(6), left: Duration::from_secs(left) })
     };
-    let mine_but = |change: &dyn Fn(&mut Record)| {
+    let mine_but = |change: &dyn Fn(&mut Fields)| {
         let mut record = mine();
         change(&mut record);
         record
@@ -71,13 +64,7 @@ fn states() -> Vec<(&'static str, Option<Entry>)> {
     });
     let ghost = mine_but(&|r| r.token = None);
     let hold = mine_but(&|r| r.policy = Policy::Hold);
-    let released = |fresh| {
-        mine_but(&|r| {
-            r.state = State::Released {
-                fresh_operation_id: fresh,
-            }
-        })
-    };
+    let released = |fresh| mine_but(&|r| r.state = State::Released { fresh_operation_id: fresh });
     let used_up = mine_but(&|r| {
         r.attempt = 3;
         r.owner = owner(2);
@@ -102,18 +89,9 @@ fn states() -> Vec<(&'static str, Option<Entry>)> {
         ("released by me", entry(released(false), 0)),
         ("released by me, fresh id asked", entry(released(true), 0)),
         ("forgotten", entry(mine_but(&|r| r.state = State::Forgotten), 0)),
-        (
-            "completed by me, same outcome",
-            entry(done(Outcome::success("ok")), 10),
-        ),
-        (
-            "completed by me, other outcome",
-            entry(done(Outcome::success("other")), 10),
-        ),
-        (
-            "completed by me, past retention",
-            entry(done(Outcome::success("ok")), 0),
-        ),
+        ("completed by me, same outcome", entry(done(Outcome::success("ok")), 10)),
+        ("completed by me, other outcome", entry(done(Outcome::success("other")), 10)),
+        ("completed by me, past retention", entry(done(Outcome::success("ok")), 0)),
     ]
 }
 
@@ -133,7 +111,7 @@ fn show(decision: &Decision) -> String {
         Decision::Answer(verdict) => return format!("{verdict:?}"),
         Decision::Write(write) => write,
     };
-    let record = &write.record;
+    let record = write.record.fields();
     let mut text = match write.expected {
         Expected::Vacant => "write if vacant: ".to_owned(),
         Expected::At(version) => format!("write at {version}: "),
@@ -141,22 +119,12 @@ fn show(decision: &Decision) -> String {
     match &record.state {
         State::InProgress => text += "InProgress",
         State::Completed(outcome) => write!(text, "Completed({:?})", outcome.conclusion).unwrap(),
-        State::Released {
-            fresh_operation_id: false,
-        } => text += "Released",
-        State::Released {
-            fresh_operation_id: true,
-        } => text += "Released(fresh id)",
+        State::Released { fresh_operation_id: false } => text += "Released",
+        State::Released { fresh_operation_id: true } => text += "Released(fresh id)",
         State::Forgotten => text += "Forgotten",
     }
-    let token = record
-        .token
-        .map_or("its version".to_owned(), |token| token.to_string());
-    let id = if record.operation_id == OperationId::from_bytes([9; 16]) {
-        "kept"
-    } else {
-        "new"
-    };
+    let token = record.token.map_or("its version".to_owned(), |token| token.to_string());
+    let id = if record.operation_id == OperationId::from_bytes([9; 16]) { "kept" } else { "new" };
     write!(text, ", attempt {}", record.attempt).unwrap();
     if record.forgiven > 0 {
         write!(text, " ({} forgiven)", record.forgiven).unwrap();
@@ -165,12 +133,7 @@ fn show(decision: &Decision) -> String {
     text += if record.doubt { ", doubt" } else { "" };
     write!(text, ", {:?}", record.policy).unwrap();
     if !record.checkpoint.is_empty() {
-        write!(
-            text,
-            ", checkpoint {:?}",
-            String::from_utf8_lossy(&record.checkpoint)
-        )
-        .unwrap();
+        write!(text, ", checkpoint {:?}", String::from_utf8_lossy(&record.checkpoint)).unwrap();
     }
     let name = |duration| match duration {
         Duration::ZERO => "0",
@@ -189,46 +152,20 @@ fn table() -> String {
     let mine = claim(1, Some(fingerprint(1)));
     let other = claim(3, Some(fingerprint(2)));
     let none = claim(3, None);
-    let incomparable = claim(
-        3,
-        Some(Fingerprint::from_digest(Algorithm::BLAKE3, &[1; 32]).unwrap()),
-    );
+    let incomparable = claim(3, Some(Fingerprint::from_digest(Algorithm::BLAKE3, &[1; 32]).unwrap()));
     let (ok, further) = (Outcome::success("ok"), Payload::from("further"));
     let happened = Resolution::Completed(Outcome::success("found"));
     let commands = [
-        (
-            "claim, same fingerprint, limit of 3 attempts",
-            Command::Claim(&same),
-        ),
-        (
-            "claim by the very call that owns the record (owner 1)",
-            Command::Claim(&mine),
-        ),
+        ("claim, same fingerprint, limit of 3 attempts", Command::Claim(&same)),
+        ("claim by the very call that owns the record (owner 1)", Command::Claim(&mine)),
         ("claim, another fingerprint", Command::Claim(&other)),
         ("claim, no fingerprint", Command::Claim(&none)),
-        (
-            "claim, fingerprint of another algorithm",
-            Command::Claim(&incomparable),
-        ),
+        ("claim, fingerprint of another algorithm", Command::Claim(&incomparable)),
         ("renew", Command::Renew(ME)),
         ("checkpoint", Command::Checkpoint(ME, &further)),
         ("complete", Command::Complete(ME, &ok, NOW)),
-        (
-            "release",
-            Command::Release {
-                holder: ME,
-                fresh_operation_id: false,
-                now: NOW,
-            },
-        ),
-        (
-            "release, fresh id",
-            Command::Release {
-                holder: ME,
-                fresh_operation_id: true,
-                now: NOW,
-            },
-        ),
+        ("release", Command::Release { holder: ME, fresh_operation_id: false, now: NOW }),
+        ("release, fresh id", Command::Release { holder: ME, fresh_operation_id: true, now: NOW }),
         ("abandon", Command::Abandon(ME)),
         ("resolve: completed", Command::Resolve(&happened, NOW)),
         ("resolve: no effect", Command::Resolve(&Resolution::NoEffect, NOW)),
@@ -241,12 +178,7 @@ fn table() -> String {
     for (name, command) in commands {
         writeln!(text, "\n== {name}").unwrap();
         for (state, entry) in states() {
-            writeln!(
-                text,
-                "{state:<34} {}",
-                show(&decide(entry.as_ref(), &command, &LIFETIMES))
-            )
-            .unwrap();
+            writeln!(text, "{state:<34} {}", show(&decide(entry.as_ref(), &command, &LIFETIMES))).unwrap();
         }
     }
     text
@@ -256,17 +188,10 @@ fn table() -> String {
 fn every_state_has_the_answer_we_meant_to_every_command() {
     let now = table();
     if std::env::var_os("ONCEKEY_BLESS").is_some() {
-        std::fs::write(
-            concat!(env!("CARGO_MANIFEST_DIR"), "/src/protocol/matrix.txt"),
-            &now,
-        )
-        .unwrap();
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/protocol/matrix.txt"), &now).unwrap();
     }
     let reviewed = include_str!("matrix.txt");
-    let differs = now
-        .lines()
-        .zip(reviewed.lines())
-        .find(|(now, reviewed)| now != reviewed);
+    let differs = now.lines().zip(reviewed.lines()).find(|(now, reviewed)| now != reviewed);
     assert!(
         now == reviewed,
         "the table differs from matrix.txt, first at {differs:?}; if you meant it, run with ONCEKEY_BLESS=1"
@@ -282,22 +207,14 @@ fn no_write_breaks_the_rules_that_hold_for_all() {
         }
     };
     let (claims, ok) = (
-        [
-            claim(3, Some(fingerprint(1))),
-            claim(3, None),
-            claim(1, Some(fingerprint(1))),
-        ],
+        [claim(3, Some(fingerprint(1))), claim(3, None), claim(1, Some(fingerprint(1)))],
         Outcome::success("ok"),
     );
     let mut decisions = Vec::new();
     for command in claims.iter().map(Command::Claim).chain([
         Command::Renew(ME),
         Command::Complete(ME, &ok, NOW),
-        Command::Release {
-            holder: ME,
-            fresh_operation_id: false,
-            now: NOW,
-        },
+        Command::Release { holder: ME, fresh_operation_id: false, now: NOW },
         Command::Abandon(ME),
         Command::Resolve(&Resolution::NoEffect, NOW),
         Command::Forget(NOW),
@@ -313,21 +230,18 @@ fn no_write_breaks_the_rules_that_hold_for_all() {
             assert_eq!(write.expected, Expected::Vacant);
             continue;
         };
-        assert_eq!(
-            write.expected,
-            Expected::At(before.version),
-            "a write expects what it was decided on"
-        );
+        assert_eq!(write.expected, Expected::At(before.version), "a write expects what it was decided on");
         assert!(
-            !matches!(before.record.state, State::Completed(_)) || write.record.state == State::Forgotten,
+            !matches!(before.record.fields().state, State::Completed(_))
+                || write.record.fields().state == State::Forgotten,
             "only a forget may end a completed record"
         );
-        let live_of_another =
-            before.judge() == Judged::InProgress && before.record.owner != write.record.owner;
+        let live_of_another = before.judge() == Judged::InProgress
+            && before.record.fields().owner != write.record.fields().owner;
         assert!(!live_of_another, "nobody writes over a live claim of another");
-        let begins_anew = write.record.attempt == 1 && write.record.token.is_none();
+        let begins_anew = write.record.fields().attempt == 1 && write.record.fields().token.is_none();
         assert!(
-            begins_anew || write.record.attempt >= before.record.attempt,
+            begins_anew || write.record.fields().attempt >= before.record.fields().attempt,
             "attempts do not go down within a generation"
         );
     }

@@ -23,11 +23,7 @@ impl Payload {
 
     /// No bytes.
     pub const fn empty() -> Self {
-        Self {
-            bytes: None,
-            start: 0,
-            end: 0,
-        }
+        Self { bytes: None, start: 0, end: 0 }
     }
 
     /// Wraps a whole buffer.
@@ -35,17 +31,9 @@ impl Payload {
     /// # Panics
     /// If the buffer is longer than [`Payload::LEN_MAX`]. The engine checks its limits before it gets here.
     pub fn from_shared(bytes: Arc<[u8]>) -> Self {
-        assert!(
-            bytes.len() <= Self::LEN_MAX,
-            "a payload of {} bytes is over 1 GiB",
-            bytes.len()
-        );
+        assert!(bytes.len() <= Self::LEN_MAX, "a payload of {} bytes is over 1 GiB", bytes.len());
         let end = u32::try_from(bytes.len()).expect("checked against LEN_MAX above");
-        Self {
-            bytes: Some(bytes),
-            start: 0,
-            end,
-        }
+        Self { bytes: Some(bytes), start: 0, end }
     }
 
     /// A window into this payload that shares its buffer.
@@ -60,11 +48,7 @@ impl Payload {
             self.len()
         );
         let from = |offset: usize| self.start + u32::try_from(offset).expect("within a u32 window");
-        Self {
-            bytes: self.bytes.clone(),
-            start: from(range.start),
-            end: from(range.end),
-        }
+        Self { bytes: self.bytes.clone(), start: from(range.start), end: from(range.end) }
     }
 }
 
@@ -87,21 +71,13 @@ impl AsRef<[u8]> for Payload {
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
-        if bytes.is_empty() {
-            Self::empty()
-        } else {
-            Self::from_shared(bytes.into())
-        }
+        if bytes.is_empty() { Self::empty() } else { Self::from_shared(bytes.into()) }
     }
 }
 
 impl From<&[u8]> for Payload {
     fn from(bytes: &[u8]) -> Self {
-        if bytes.is_empty() {
-            Self::empty()
-        } else {
-            Self::from_shared(bytes.into())
-        }
+        if bytes.is_empty() { Self::empty() } else { Self::from_shared(bytes.into()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a store keeps under a key.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::{FencingToken, Fingerprint, OperationId, Owner, Payload};
 
@@ -54,18 +55,12 @@ pub struct Outcome {
 impl Outcome {
     /// A success with these encoded bytes.
     pub fn success(bytes: impl Into<Payload>) -> Self {
-        Self {
-            conclusion: Conclusion::Succeeded,
-            body: OutcomeBody::Kept(bytes.into()),
-        }
+        Self { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(bytes.into()) }
     }
 
     /// A final failure with these encoded bytes.
     pub fn failure(bytes: impl Into<Payload>) -> Self {
-        Self {
-            conclusion: Conclusion::Failed,
-            body: OutcomeBody::Kept(bytes.into()),
-        }
+        Self { conclusion: Conclusion::Failed, body: OutcomeBody::Kept(bytes.into()) }
     }
 }
 
@@ -89,9 +84,13 @@ pub enum State {
 /// One record: what the state machine keeps of a key. Made by [`decide`](super::decide) and by decoding; a store
 /// keeps [`Record::encode`] and may lift the accessors it likes into columns for people.
 ///
-/// `Debug` hides the bytes of fingerprint, checkpoint and outcome.
+/// A clone costs one reference count. `Debug` hides the bytes of fingerprint, checkpoint and outcome.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Record(Arc<Fields>);
+
+/// The fields of a record. Records are handed from the store through many hands, so they are moved as one pointer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Record {
+pub(super) struct Fields {
     pub(super) state: State,
     pub(super) owner: Owner,
     /// `None` in the write that grants an attempt, whose token is the version it gets.
@@ -108,70 +107,86 @@ pub struct Record {
     pub(super) finished_at: Option<UnixMillis>,
 }
 
+impl From<Fields> for Record {
+    fn from(fields: Fields) -> Self {
+        Self(Arc::new(fields))
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Record {
+    pub(super) fn fields(&self) -> &Fields {
+        &self.0
+    }
+
     /// The stored state.
     pub fn state(&self) -> &State {
-        &self.state
+        &self.0.state
     }
 
     /// The claim call that was granted the latest attempt.
     pub fn owner(&self) -> Owner {
-        self.owner
+        self.0.owner
     }
 
     /// The latest attempt's fencing token; `None` in the granting write itself, whose version is the token.
     pub fn token(&self) -> Option<FencingToken> {
-        self.token
+        self.0.token
     }
 
     /// The number of the latest attempt, from 1.
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.0.attempt
     }
 
     /// How many attempts count against a limit: those since the last reset.
     pub fn attempts_counted(&self) -> u32 {
-        self.attempt.saturating_sub(self.forgiven)
+        self.0.attempt.saturating_sub(self.0.forgiven)
     }
 
     /// The id of this generation.
     pub fn operation_id(&self) -> OperationId {
-        self.operation_id
+        self.0.operation_id
     }
 
     /// An earlier attempt was taken over, so its effect is unknown, and nobody resolved it.
     pub fn doubt(&self) -> bool {
-        self.doubt
+        self.0.doubt
     }
 
     /// What a challenger may do after a crash.
     pub fn policy(&self) -> Policy {
-        self.policy
+        self.0.policy
     }
 
     /// The fingerprint that this generation is bound to.
     pub fn fingerprint(&self) -> Option<&Fingerprint> {
-        self.fingerprint.as_ref()
+        self.0.fingerprint.as_ref()
     }
 
     /// How far the latest attempt said it got; empty if it never said.
     pub fn checkpoint(&self) -> &Payload {
-        &self.checkpoint
+        &self.0.checkpoint
     }
 
     /// When the generation began, by the first owner's wall clock.
     pub fn created_at(&self) -> UnixMillis {
-        self.created_at
+        self.0.created_at
     }
 
     /// When it was completed, released or forgotten, by the wall clock of who did.
     pub fn finished_at(&self) -> Option<UnixMillis> {
-        self.finished_at
+        self.0.finished_at
     }
 
     /// The outcome of a completed record.
     pub fn outcome(&self) -> Option<&Outcome> {
-        match &self.state {
+        match &self.0.state {
             State::Completed(outcome) => Some(outcome),
             _ => None,
         }
@@ -184,11 +199,7 @@ impl fmt::Display for UnixMillis {
         let (days, of_day) = (self.0 / 86_400_000, self.0 % 86_400_000);
         let (year, month, day) = civil_from_days(days);
         let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-            of_day % 1000
-        )
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", of_day % 1000)
     }
 }
 
@@ -202,11 +213,7 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (cycle * 400 + year_of_cycle + u64::from(month <= 2), month, day)
 }
 

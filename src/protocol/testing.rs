@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::record::Fields;
 use super::{
     Algorithm, Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload,
     Policy, Record, State, UnixMillis,
@@ -30,23 +31,11 @@ pub(crate) fn arbitrary_record() -> impl Strategy<Value = Record> {
     let digest = prop::collection::vec(any::<u8>(), 1..=32);
     let fingerprint = (0_u8..128, digest)
         .prop_map(|(number, digest)| Fingerprint::from_digest(Algorithm::private(number), &digest).unwrap());
-    let ids = (
-        any::<[u8; 16]>(),
-        any::<[u8; 16]>(),
-        proptest::option::of(any::<u64>()),
-    );
+    let ids = (any::<[u8; 16]>(), any::<[u8; 16]>(), proptest::option::of(any::<u64>()));
     let attempts = (1..=u32::MAX).prop_flat_map(|attempt| (Just(attempt), 0..=attempt));
     let times = (any::<u64>(), proptest::option::of(any::<u64>()));
     let flags = (any::<bool>(), any::<bool>());
-    (
-        arbitrary_state(),
-        ids,
-        attempts,
-        times,
-        flags,
-        proptest::option::of(fingerprint),
-        arbitrary_payload(),
-    )
+    (arbitrary_state(), ids, attempts, times, flags, proptest::option::of(fingerprint), arbitrary_payload())
         .prop_map(
             |(
                 state,
@@ -57,7 +46,7 @@ pub(crate) fn arbitrary_record() -> impl Strategy<Value = Record> {
                 fingerprint,
                 checkpoint,
             )| {
-                Record {
+                Record::from(Fields {
                     state,
                     owner: Owner::from_bytes(owner),
                     token: token.map(FencingToken::new),
@@ -70,7 +59,7 @@ pub(crate) fn arbitrary_record() -> impl Strategy<Value = Record> {
                     checkpoint,
                     created_at: UnixMillis(created),
                     finished_at: finished.map(UnixMillis),
-                }
+                })
             },
         )
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::fingerprint::{self, Comparison};
+use super::record::Fields;
 use super::{
     Cause, Entry, Expected, Fingerprint, Holder, Judged, OperationId, Outcome, Owner, Payload, Policy,
     Record, State, UnixMillis,
@@ -162,13 +163,9 @@ pub fn decide(entry: Option<&Entry>, command: &Command<'_>, lifetimes: &Lifetime
         Command::Complete(holder, outcome, now) => {
             held(entry, &holder, |entry| complete(entry, outcome, now, lifetimes))
         }
-        Command::Release {
-            holder,
-            fresh_operation_id,
-            now,
-        } => held(entry, &holder, |entry| {
-            release(entry, fresh_operation_id, now, lifetimes)
-        }),
+        Command::Release { holder, fresh_operation_id, now } => {
+            held(entry, &holder, |entry| release(entry, fresh_operation_id, now, lifetimes))
+        }
         Command::Abandon(holder) => held(entry, &holder, |entry| abandon(entry, lifetimes)),
         Command::Resolve(resolution, now) => resolve(entry, resolution, now, lifetimes),
         Command::Forget(now) => forget(entry, now, lifetimes),
@@ -193,36 +190,32 @@ fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetim
         (_, Comparison::Incomparable) => Decision::Answer(Verdict::Incomparable),
         (Judged::Completed, _) => Decision::Answer(Verdict::Replay),
         (Judged::Expired(Cause::Completed), _) => Decision::Answer(Verdict::Done),
-        (Judged::InProgress, _) if entry.record.owner == claim.owner => {
+        (Judged::InProgress, _) if entry.record.fields().owner == claim.owner => {
             Decision::Answer(Verdict::AlreadyGranted)
         }
         (Judged::InProgress, _) => Decision::Answer(Verdict::InProgress),
         // Our own, granted before and nothing started: the same attempt, for another lease.
-        (Judged::Expired(Cause::Abandoned), _) if entry.record.owner == claim.owner => {
+        (Judged::Expired(Cause::Abandoned), _) if entry.record.fields().owner == claim.owner => {
             renew(entry, None, lifetimes)
         }
-        (Judged::Expired(Cause::Abandoned), _) if entry.record.policy == Policy::Hold => {
+        (Judged::Expired(Cause::Abandoned), _) if entry.record.fields().policy == Policy::Hold => {
             Decision::Answer(Verdict::InDoubt)
         }
         (Judged::Expired(Cause::Abandoned | Cause::Released), _) if used_up(entry, claim) => {
             Decision::Answer(Verdict::Exhausted)
         }
-        (Judged::Expired(cause @ (Cause::Abandoned | Cause::Released)), _) => grant(
-            Expected::At(entry.version),
-            next_attempt(entry, claim, cause),
-            lifetimes,
-        ),
+        (Judged::Expired(cause @ (Cause::Abandoned | Cause::Released)), _) => {
+            grant(Expected::At(entry.version), next_attempt(entry, claim, cause), lifetimes)
+        }
     }
 }
 
 fn used_up(entry: &Entry, claim: &ClaimCommand) -> bool {
-    claim
-        .attempts_max
-        .is_some_and(|max| entry.record.attempts_counted() >= max.get())
+    claim.attempts_max.is_some_and(|max| entry.record.attempts_counted() >= max.get())
 }
 
-fn first_attempt(claim: &ClaimCommand) -> Record {
-    Record {
+fn first_attempt(claim: &ClaimCommand) -> Fields {
+    Fields {
         state: State::InProgress,
         owner: claim.owner,
         token: None,
@@ -238,43 +231,29 @@ fn first_attempt(claim: &ClaimCommand) -> Record {
     }
 }
 
-fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: Cause) -> Record {
-    let fresh_id = matches!(
-        entry.record.state,
-        State::Released {
-            fresh_operation_id: true
-        }
-    );
-    Record {
+fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: Cause) -> Fields {
+    let fresh_id = matches!(entry.record.fields().state, State::Released { fresh_operation_id: true });
+    Fields {
         state: State::InProgress,
         owner: claim.owner,
         token: None,
-        attempt: entry.record.attempt.saturating_add(1),
-        operation_id: if fresh_id {
-            claim.operation_id
-        } else {
-            entry.record.operation_id
-        },
+        attempt: entry.record.fields().attempt.saturating_add(1),
+        operation_id: if fresh_id { claim.operation_id } else { entry.record.fields().operation_id },
         // Who was taken over left its effect unknown, and no later attempt can vouch for it.
-        doubt: entry.record.doubt || cause == Cause::Abandoned,
+        doubt: entry.record.fields().doubt || cause == Cause::Abandoned,
         policy: claim.policy,
         finished_at: None,
-        ..entry.record.clone()
+        ..entry.record.fields().clone()
     }
 }
 
-fn grant(expected: Expected, record: Record, lifetimes: &Lifetimes) -> Decision {
+fn grant(expected: Expected, record: Fields, lifetimes: &Lifetimes) -> Decision {
     let linger = lifetimes.linger_in_progress(record.policy);
     write(expected, record, lifetimes.lease, linger)
 }
 
-fn write(expected: Expected, record: Record, live: Duration, linger: Duration) -> Decision {
-    Decision::Write(Write {
-        expected,
-        record,
-        live,
-        linger,
-    })
+fn write(expected: Expected, record: Fields, live: Duration, linger: Duration) -> Decision {
+    Decision::Write(Write { expected, record: record.into(), live, linger })
 }
 
 /// Commands of a holder reach only a record that is its own.
@@ -282,21 +261,20 @@ fn held(entry: Option<&Entry>, holder: &Holder, then: impl FnOnce(&Entry) -> Dec
     match entry {
         None => Decision::Answer(Verdict::Absent),
         Some(entry) if !entry.is_held_by(holder) => Decision::Answer(Verdict::Superseded),
-        Some(entry) if entry.record.state == State::Forgotten => Decision::Answer(Verdict::Superseded),
+        Some(entry) if entry.record.fields().state == State::Forgotten => {
+            Decision::Answer(Verdict::Superseded)
+        }
         Some(entry) => then(entry),
     }
 }
 
 /// The record of `entry` with its attempt's token written out, as every write after the grant has it.
-fn follow_up(entry: &Entry) -> Record {
-    Record {
-        token: Some(entry.fencing_token()),
-        ..entry.record.clone()
-    }
+fn follow_up(entry: &Entry) -> Fields {
+    Fields { token: Some(entry.fencing_token()), ..entry.record.fields().clone() }
 }
 
 fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> Decision {
-    match entry.record.state {
+    match entry.record.fields().state {
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
@@ -311,13 +289,13 @@ fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> 
 }
 
 fn complete(entry: &Entry, outcome: &Outcome, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    match &entry.record.state {
+    match &entry.record.fields().state {
         State::Completed(recorded) if recorded == outcome => Decision::Answer(Verdict::AlreadyDone),
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
         // Late, but nobody took over: accepted.
-        State::InProgress => completed(entry, outcome, entry.record.doubt, now, lifetimes),
+        State::InProgress => completed(entry, outcome, entry.record.fields().doubt, now, lifetimes),
     }
 }
 
@@ -328,7 +306,7 @@ fn completed(
     now: UnixMillis,
     lifetimes: &Lifetimes,
 ) -> Decision {
-    let record = Record {
+    let record = Fields {
         state: State::Completed(outcome.clone()),
         doubt,
         finished_at: Some(now),
@@ -336,42 +314,32 @@ fn completed(
         checkpoint: Payload::empty(),
         ..follow_up(entry)
     };
-    write(
-        Expected::At(entry.version),
-        record,
-        lifetimes.retention,
-        lifetimes.tail,
-    )
+    write(Expected::At(entry.version), record, lifetimes.retention, lifetimes.tail)
 }
 
 fn release(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    match entry.record.state {
+    match entry.record.fields().state {
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyDone),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
         // This attempt did nothing, but it cannot vouch for the one before it.
-        State::InProgress if entry.record.doubt => abandon(entry, lifetimes),
+        State::InProgress if entry.record.fields().doubt => abandon(entry, lifetimes),
         State::InProgress => released(entry, fresh_operation_id, now, lifetimes),
     }
 }
 
 fn released(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    let record = Record {
+    let record = Fields {
         state: State::Released { fresh_operation_id },
         doubt: false,
         finished_at: Some(now),
         ..follow_up(entry)
     };
-    write(
-        Expected::At(entry.version),
-        record,
-        Duration::ZERO,
-        lifetimes.retention,
-    )
+    write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
 }
 
 fn abandon(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
-    match entry.record.state {
+    match entry.record.fields().state {
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
@@ -381,7 +349,7 @@ fn abandon(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
 }
 
 /// In progress with nothing left to live.
-fn expire(entry: &Entry, record: Record, lifetimes: &Lifetimes) -> Decision {
+fn expire(entry: &Entry, record: Fields, lifetimes: &Lifetimes) -> Decision {
     let linger = lifetimes.linger_in_progress(record.policy);
     write(Expected::At(entry.version), record, Duration::ZERO, linger)
 }
@@ -416,19 +384,14 @@ fn forget(entry: Option<&Entry>, now: UnixMillis, lifetimes: &Lifetimes) -> Deci
         Judged::InProgress => Decision::Answer(Verdict::Live),
         Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::AlreadyDone),
         Judged::Completed | Judged::Expired(Cause::Abandoned | Cause::Released | Cause::Completed) => {
-            let record = Record {
+            let record = Fields {
                 state: State::Forgotten,
                 fingerprint: None,
                 checkpoint: Payload::empty(),
                 finished_at: Some(now),
                 ..follow_up(entry)
             };
-            write(
-                Expected::At(entry.version),
-                record,
-                Duration::ZERO,
-                lifetimes.retention,
-            )
+            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
         }
     }
 }
@@ -437,21 +400,15 @@ fn reset_attempts(entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision {
     let Some(entry) = entry else {
         return Decision::Answer(Verdict::Absent);
     };
-    let record = Record {
-        forgiven: entry.record.attempt,
-        ..follow_up(entry)
-    };
+    let record = Fields { forgiven: entry.record.fields().attempt, ..follow_up(entry) };
     match entry.judge() {
         Judged::InProgress => Decision::Answer(Verdict::Live),
         Judged::Completed | Judged::Expired(Cause::Completed) => Decision::Answer(Verdict::AlreadyCompleted),
         Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::Absent),
         Judged::Expired(_) if entry.record.attempts_counted() == 0 => Decision::Answer(Verdict::AlreadyDone),
         Judged::Expired(Cause::Abandoned) => expire(entry, record, lifetimes),
-        Judged::Expired(Cause::Released) => write(
-            Expected::At(entry.version),
-            record,
-            Duration::ZERO,
-            lifetimes.retention,
-        ),
+        Judged::Expired(Cause::Released) => {
+            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+        }
     }
 }

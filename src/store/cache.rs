@@ -113,14 +113,7 @@ impl<S> CachedStore<S> {
         match entry {
             Some(entry) if entry.judge() == Judged::Completed => {
                 cached.old.remove(key);
-                self.put(
-                    &mut cached,
-                    key,
-                    Cached {
-                        entry: entry.clone(),
-                        at,
-                    },
-                );
+                self.put(&mut cached, key, Cached { entry: entry.clone(), at });
             }
             _ => {
                 cached.young.remove(key);
@@ -132,11 +125,7 @@ impl<S> CachedStore<S> {
     fn saw_exchange<E>(&self, key: &Key, put: Put<'_>, answer: &Result<Exchange, E>, at: Moment) {
         match answer {
             Ok(Exchange::Done(version)) => {
-                let entry = Entry {
-                    record: put.record.clone(),
-                    version: *version,
-                    left: put.live,
-                };
+                let entry = Entry { record: put.record.clone(), version: *version, left: put.live };
                 self.saw(key, Some(&entry), at);
             }
             Ok(Exchange::Conflict(entry)) => self.saw(key, entry.as_ref(), at),
@@ -183,12 +172,8 @@ impl<S: Store> Store for CachedStore<S> {
             Expected::At(_) => None,
         };
         let hits: Vec<_> = batch.iter().map(hit).collect();
-        let asked: Vec<_> = batch
-            .iter()
-            .zip(&hits)
-            .filter(|(_, hit)| hit.is_none())
-            .map(|(item, _)| *item)
-            .collect();
+        let asked: Vec<_> =
+            batch.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(item, _)| *item).collect();
         let at = self.clock.now();
         let mut answers = self.store.compare_exchange_many(&asked).await.into_iter();
         let mut merged = Vec::with_capacity(batch.len());
@@ -242,17 +227,11 @@ mod tests {
 
     fn bench(
         entries_max: usize,
-    ) -> (
-        ManualClock,
-        Arc<MemoryStore>,
-        Deduplicator<CachedStore<Arc<MemoryStore>>>,
-    ) {
+    ) -> (ManualClock, Arc<MemoryStore>, Deduplicator<CachedStore<Arc<MemoryStore>>>) {
         let clock = ManualClock::new();
         let store = Arc::new(MemoryStore::builder().clock(clock.clone()).build());
         let cached = CachedStore::new(Arc::clone(&store), entries_max, 10 * SECOND).with_clock(clock.clone());
-        let builder = Deduplicator::builder(cached)
-            .clock(clock.clone())
-            .retention(60 * SECOND);
+        let builder = Deduplicator::builder(cached).clock(clock.clone()).retention(60 * SECOND);
         (clock, store, builder.build().unwrap())
     }
 
@@ -262,9 +241,7 @@ mod tests {
 
     fn run<S: Store + 'static>(dedup: &Deduplicator<S>, key: Key, value: &str) -> Answer<String> {
         let value = value.to_owned();
-        let request = dedup
-            .request(key)
-            .run(|_| async move { Ok::<_, std::convert::Infallible>(value) });
+        let request = dedup.request(key).run(|_| async move { Ok::<_, std::convert::Infallible>(value) });
         block_on(request).unwrap()
     }
 
@@ -285,10 +262,7 @@ mod tests {
         let (clock, _, cached) = bench(100);
         run(&cached, key(1), "first");
         clock.advance(55 * SECOND);
-        assert!(
-            !run(&cached, key(1), "second").ran_now(),
-            "read from the store, and cached again"
-        );
+        assert!(!run(&cached, key(1), "second").ran_now(), "read from the store, and cached again");
         clock.advance(5 * SECOND - Duration::from_nanos(1));
         assert!(!run(&cached, key(1), "second").ran_now());
         clock.advance(Duration::from_nanos(1));
@@ -318,10 +292,6 @@ mod tests {
         run(&cached, key(2), "x");
         assert_eq!(cached.store().cached(), 1);
         assert_eq!(block_on(cached.forget(&key(2))).unwrap(), AdminAnswer::Done);
-        assert_eq!(
-            cached.store().cached(),
-            0,
-            "a forget of this process is seen at once"
-        );
+        assert_eq!(cached.store().cached(), 0, "a forget of this process is seen at once");
     }
 }

@@ -68,19 +68,11 @@ pub struct StoreFailure {
 
 impl StoreFailure {
     pub(crate) fn new(error: impl StoreError) -> Self {
-        Self {
-            kind: error.kind(),
-            maybe_applied: error.maybe_applied(),
-            source: Arc::new(error),
-        }
+        Self { kind: error.kind(), maybe_applied: error.maybe_applied(), source: Arc::new(error) }
     }
 
     pub(crate) fn timed_out(after: std::time::Duration) -> Self {
-        Self {
-            kind: StoreErrorKind::TimedOut,
-            maybe_applied: true,
-            source: Arc::new(TimedOut(after)),
-        }
+        Self { kind: StoreErrorKind::TimedOut, maybe_applied: true, source: Arc::new(TimedOut(after)) }
     }
 
     /// What kind of trouble it is.
@@ -101,11 +93,8 @@ impl StoreFailure {
 
 impl fmt::Display for StoreFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let applied = if self.maybe_applied {
-            "the write may have been applied"
-        } else {
-            "nothing was applied"
-        };
+        let applied =
+            if self.maybe_applied { "the write may have been applied" } else { "nothing was applied" };
         write!(f, "the store failed ({:?}; {applied})", self.kind)
     }
 }

@@ -214,10 +214,7 @@ pub trait Store: Send + Sync {
     /// S2, S8.
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         let _ = limit;
-        Ok(Purged {
-            removed: 0,
-            more: false,
-        })
+        Ok(Purged { removed: 0, more: false })
     }
 }
 

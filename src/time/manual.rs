@@ -38,13 +38,7 @@ struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        Self {
-            state: Mutex::new(ManualState {
-                now: Moment::ORIGIN,
-                next_id: 0,
-                sleepers: BTreeMap::new(),
-            }),
-        }
+        Self { state: Mutex::new(ManualState { now: Moment::ORIGIN, next_id: 0, sleepers: BTreeMap::new() }) }
     }
 }
 
@@ -74,12 +68,7 @@ impl ManualClock {
 
     /// The moment at which the next sleep ends, if any sleeps: where a simulation would move to.
     pub fn next_wake(&self) -> Option<Moment> {
-        self.shared
-            .state
-            .lock()
-            .sleepers
-            .first_key_value()
-            .map(|(key, _)| key.0)
+        self.shared.state.lock().sleepers.first_key_value().map(|(key, _)| key.0)
     }
 
     /// How many sleeps are being waited for.
@@ -91,12 +80,7 @@ impl ManualClock {
 impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.shared.state.lock();
-        write!(
-            f,
-            "ManualClock({:?}, {} sleepers)",
-            state.now,
-            state.sleepers.len()
-        )
+        write!(f, "ManualClock({:?}, {} sleepers)", state.now, state.sleepers.len())
     }
 }
 
@@ -106,12 +90,7 @@ impl Clock for ManualClock {
     }
 
     fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {
-        ManualSleep {
-            clock: self.clone(),
-            until,
-            id: None,
-        }
-        .boxed()
+        ManualSleep { clock: self.clone(), until, id: None }.boxed()
     }
 
     /// The manual time, counted from the Unix epoch.
@@ -164,10 +143,7 @@ mod tests {
         let mut long = clock.sleep_until(clock.now() + Duration::from_secs(2));
         assert!((&mut short).now_or_never().is_none());
         assert!((&mut long).now_or_never().is_none());
-        assert_eq!(
-            (clock.sleepers(), clock.next_wake()),
-            (2, Some(Moment::from_nanos(1_000_000_000)))
-        );
+        assert_eq!((clock.sleepers(), clock.next_wake()), (2, Some(Moment::from_nanos(1_000_000_000))));
         clock.advance(Duration::from_secs(1));
         assert!(short.now_or_never().is_some());
         assert!((&mut long).now_or_never().is_none());

@@ -53,10 +53,7 @@ impl Add<Duration> for Moment {
     type Output = Self;
     /// Saturates: a moment that cannot be counted never comes.
     fn add(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -66,10 +63,7 @@ impl Sub<Duration> for Moment {
     fn sub(self, duration: Duration) -> Self {
         match self {
             Self::NEVER => self,
-            _ => Self(
-                self.0
-                    .saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
-            ),
+            _ => Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))),
         }
     }
 }

@@ -22,11 +22,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose origin is now.
     pub fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-            wall_offset: AtomicU64::new(0),
-            wall_second: AtomicU64::new(0),
-        }
+        Self { origin: Instant::now(), wall_offset: AtomicU64::new(0), wall_second: AtomicU64::new(0) }
     }
 }
 
@@ -42,10 +38,7 @@ impl Clock for SystemClock {
         let elapsed = self.origin.elapsed();
         // 584 years fit into 64 bits of nanoseconds.
         Moment::from_nanos(
-            elapsed
-                .as_secs()
-                .saturating_mul(1_000_000_000)
-                .saturating_add(u64::from(elapsed.subsec_nanos())),
+            elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(elapsed.subsec_nanos())),
         )
     }
 
@@ -71,12 +64,9 @@ impl Clock for SystemClock {
     fn unix(&self, now: Moment) -> UnixMillis {
         let (millis, second) = (now.as_nanos() / 1_000_000, now.as_nanos() / 1_000_000_000 + 1);
         if self.wall_second.load(Ordering::Acquire) != second {
-            let wall = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
+            let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-            self.wall_offset
-                .store(wall.saturating_sub(millis), Ordering::Relaxed);
+            self.wall_offset.store(wall.saturating_sub(millis), Ordering::Relaxed);
             self.wall_second.store(second, Ordering::Release);
         }
         UnixMillis(self.wall_offset.load(Ordering::Relaxed).saturating_add(millis))
@@ -95,10 +85,7 @@ mod tests {
         assert!(clock.now() >= until);
         assert!(clock.sleep_until(Moment::ORIGIN).now_or_never().is_some());
         assert!(clock.sleep_until(Moment::NEVER).now_or_never().is_none());
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_millis();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
         assert!(wall.abs_diff(u128::from(clock.unix(clock.now()).0)) < 2_000);
     }
 }

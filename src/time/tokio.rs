@@ -20,9 +20,7 @@ pub struct TokioClock {
 impl TokioClock {
     /// A clock whose origin is now.
     pub fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 }
 
@@ -49,9 +47,7 @@ impl Clock for TokioClock {
     }
 
     fn unix(&self, _now: Moment) -> UnixMillis {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         UnixMillis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
     }
 }
