@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::Inner;
 use super::error::ClaimError;
-use super::options::OnDrop;
+use super::options::{OnDrop, Options};
 use crate::observe::Event;
 use crate::protocol::{
     Command, Decision, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
@@ -129,6 +129,13 @@ impl Step {
     }
 }
 
+/// When to renew a lease of which `left` was left at `sent`: as long after it began as any other. What arrived late in
+/// its lease is renewed early, or its deadline would come first.
+fn renew_at(options: &Options, sent: Moment, left: Duration) -> Moment {
+    let age = options.lifetimes.lease.saturating_sub(left);
+    sent + options.renew_every.saturating_sub(age)
+}
+
 /// The right to write for a claim, until dropped.
 pub(super) struct Turn<S: Store + 'static>(Arc<Held<S>>);
 
@@ -160,7 +167,7 @@ impl<S: Store + 'static> Held<S> {
         let options = &engine.options;
         let state = HeldState {
             deadline: sent + entry.left - options.margin,
-            renew_at: sent + options.renew_every.min(entry.left),
+            renew_at: renew_at(options, sent, entry.left),
             entry,
             phase: Phase::Fresh,
             lost: None,
@@ -443,7 +450,7 @@ impl<S: Store + 'static> Held<S> {
         let options = &self.engine.options;
         let mut state = self.state.lock();
         state.deadline = sent + entry.left - options.margin;
-        state.renew_at = sent + options.renew_every.min(entry.left);
+        state.renew_at = renew_at(options, sent, entry.left);
         state.entry = entry;
         state.unsure = None;
         drop(state);

@@ -40,6 +40,8 @@ where
                     if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
                         return Poll::Ready(Err(lost));
                     }
+                    // A renewal under way holds the claim's turn, and the operation may want to write.
+                    upkeep.poll_renewal(cx);
                     return operation.as_mut().poll(cx).map(Ok);
                 }
                 upkeep.poll_renewal(cx);
