@@ -3,30 +3,32 @@
 //! `cargo run --example double_click`
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use futures::executor::block_on;
 use oncekey::time::{Clock, SystemClock};
-use oncekey::{Answer, Attempt, Deduplicator, Key, MemoryStore};
+use oncekey::{Answer, Deduplicator, Key, MemoryStore};
 
 static CHARGES: AtomicU32 = AtomicU32::new(0);
 
 /// The card network: slow, and it charges whenever it is asked.
-async fn charge(attempt: Attempt) -> Result<String, io::Error> {
+async fn charge() -> Result<String, io::Error> {
     let clock = SystemClock::new();
     clock.sleep_until(clock.now() + Duration::from_millis(50)).await;
-    CHARGES.fetch_add(1, Ordering::SeqCst);
-    Ok(format!("receipt {}", attempt.operation_id()))
+    let number = CHARGES.fetch_add(1, Ordering::SeqCst) + 1;
+    Ok(format!("receipt {number} for $50"))
 }
 
-fn click(dedup: &Deduplicator<MemoryStore>) -> Result<String, Box<dyn Error + Send + Sync>> {
+/// What a handler does with a click: how it was answered, and the receipt.
+fn click(dedup: &Deduplicator<MemoryStore>) -> Result<(&'static str, String), Box<dyn Error + Send + Sync>> {
     let request = dedup.request(Key::new("payments.charge", "7f3a-91")?);
-    let answer = block_on(request.fingerprint_of("pay $50").wait(Duration::from_secs(5)).run(charge))?;
-    let how = if matches!(answer, Answer::Executed { .. }) { "charged now" } else { "replayed" };
-    Ok(format!("{how}, {}", answer.into_value()?))
+    let answer = block_on(request.fingerprint_of("pay $50").wait(Duration::from_secs(5)).run(|_| charge()))?;
+    let how =
+        if matches!(answer, Answer::Executed { .. }) { "charged the card" } else { "waited, and was given" };
+    Ok((how, answer.into_value()?))
 }
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -36,9 +38,13 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let second = scope.spawn(|| click(&dedup));
         (first.join().expect("a click does not panic"), second.join().expect("a click does not panic"))
     });
-    println!("click 1: {}", first?);
-    println!("click 2: {}", second?);
+    let ((first, first_receipt), (second, second_receipt)) = (first?, second?);
     let charges = CHARGES.load(Ordering::SeqCst);
-    println!("the card was charged {charges} time(s)");
-    if charges == 1 { Ok(()) } else { Err("the promise is broken".into()) }
+
+    let mut out = io::stdout().lock();
+    writeln!(out, "two racing clicks on \"Pay $50\", both with the key 7f3a-91")?;
+    writeln!(out, "  click 1 {first:<22} {first_receipt}")?;
+    writeln!(out, "  click 2 {second:<22} {second_receipt}")?;
+    writeln!(out, "charges on the card: {charges}; clicks answered: 2")?;
+    if charges == 1 && first_receipt == second_receipt { Ok(()) } else { Err("the promise is broken".into()) }
 }
