@@ -9,7 +9,7 @@ use super::held::{Held, Step, Turn};
 use super::{Deduplicator, Inner};
 use crate::protocol::{Decision, Write};
 use crate::store::{BatchPut, Put, Store};
-use crate::sync::Mutex;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::Moment;
 
 /// Under how many locks claims are registered.
@@ -20,6 +20,8 @@ const BATCH: usize = 256;
 /// The claims that an engine holds.
 pub(crate) struct HeldSet<S: Store + 'static> {
     shards: [Mutex<Slots<S>>; SHARDS],
+    /// How many keepers work.
+    keepers: AtomicUsize,
 }
 
 struct Slots<S: Store + 'static> {
@@ -29,7 +31,15 @@ struct Slots<S: Store + 'static> {
 
 impl<S: Store + 'static> HeldSet<S> {
     pub(crate) fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::new(Slots { claims: Vec::new(), free: Vec::new() })) }
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(Slots { claims: Vec::new(), free: Vec::new() })),
+            keepers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a keeper works for this engine.
+    pub(super) fn has_keeper(&self) -> bool {
+        self.keepers.load(Ordering::Relaxed) > 0
     }
 
     fn shard(&self, held: &Held<S>) -> &Mutex<Slots<S>> {
@@ -97,7 +107,28 @@ impl<S: Store + 'static> Deduplicator<S> {
     }
 }
 
+/// Counts a keeper for as long as it works.
+struct AtWork<S: Store + 'static>(Weak<Inner<S>>);
+
+impl<S: Store + 'static> AtWork<S> {
+    fn begin(engine: &Weak<Inner<S>>) -> Self {
+        if let Some(engine) = engine.upgrade() {
+            engine.held.keepers.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(Weak::clone(engine))
+    }
+}
+
+impl<S: Store + 'static> Drop for AtWork<S> {
+    fn drop(&mut self) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.held.keepers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
+    let _at_work = AtWork::begin(&engine);
     loop {
         let Some(strong) = engine.upgrade() else { return };
         strong.renew_due().await;

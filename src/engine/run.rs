@@ -84,12 +84,13 @@ impl<S: Store + 'static> Upkeep<'_, S> {
     fn check(&mut self) -> Result<(), Lost> {
         let now = self.held.engine.clock().now();
         self.now = now;
-        let (deadline, _) = self.held.times()?;
+        let (deadline, renew_at) = self.held.times()?;
         if now >= deadline {
             self.held.mark_lost(Lost::Deadline);
             return Err(Lost::Deadline);
         }
-        if self.renewal.is_none() && now >= self.retry_at && self.held.wants_renewal(now) {
+        let due = now >= self.renewal_at(deadline, renew_at);
+        if self.renewal.is_none() && due && self.held.wants_renewal(now) {
             let held = Arc::clone(self.held);
             self.renewal = Some(Box::pin(async move {
                 let turn = held.turn().await;
@@ -101,6 +102,18 @@ impl<S: Store + 'static> Upkeep<'_, S> {
             }));
         }
         Ok(())
+    }
+
+    /// When to renew from here. A keeper comes first: should the operation block its thread while a renewal of ours is
+    /// under way, nobody could poll that renewal or take the claim's turn from it, and the lease would end.
+    fn renewal_at(&self, deadline: Moment, renew_at: Moment) -> Moment {
+        let engine = &self.held.engine;
+        let grace = if engine.held.has_keeper() {
+            deadline.saturating_since(renew_at).min(engine.options.renew_every) / 2
+        } else {
+            Duration::ZERO
+        };
+        (renew_at + grace).max(self.retry_at)
     }
 
     fn poll_renewal(&mut self, cx: &mut std::task::Context<'_>) {
@@ -119,7 +132,7 @@ impl<S: Store + 'static> Upkeep<'_, S> {
         let Ok((deadline, renew_at)) = self.held.times() else {
             return Poll::Ready(());
         };
-        let renewal_at = renew_at.max(self.retry_at);
+        let renewal_at = self.renewal_at(deadline, renew_at);
         let capped = renewal_at.max(self.now) >= self.held.renew_until();
         let wake_at = if self.renewal.is_some() || capped { deadline } else { deadline.min(renewal_at) };
         if self.sleep.as_ref().is_none_or(|(at, _)| *at != wake_at) {

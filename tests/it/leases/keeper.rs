@@ -1,0 +1,276 @@
+//! The keeper: renewal from outside, for operations that block their thread.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use oncekey::store::{BatchPut, Exchange, Put};
+use oncekey::time::{Clock as _, ManualClock};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Entry, Event, Expected, Key, MemoryStore, Store};
+
+use crate::support::*;
+
+/// How often the keeper works: a quarter of a renewal interval.
+const TICK: Duration = Duration::from_millis(2500);
+
+/// Moves the clock by the keeper's tick and lets it work.
+fn tick(bench: &Bench, keeper: &mut Pin<Box<impl Future<Output = ()>>>) -> bool {
+    bench.clock.advance(TICK);
+    poll_once(keeper.as_mut()).is_some()
+}
+
+#[test]
+fn an_operation_that_blocks_its_thread_is_kept_alive_over_many_leases() {
+    let bench = bench();
+    let other = bench.other_process();
+    let runs = Arc::new(AtomicU32::new(0));
+    let (started, has_started) = mpsc::channel();
+    let (let_go, may_go_on) = mpsc::channel::<()>();
+    let thread = {
+        let (dedup, runs) = (bench.dedup.clone(), Arc::clone(&runs));
+        std::thread::spawn(move || {
+            futures::executor::block_on(dedup.request(key()).run(async |attempt: oncekey::Attempt| {
+                runs.fetch_add(1, Ordering::SeqCst);
+                started.send(()).unwrap();
+                may_go_on.recv().unwrap(); // blocks the thread inside of a poll
+                assert!(!attempt.is_lost());
+                Ok::<_, String>("done".to_owned())
+            }))
+        })
+    };
+    has_started.recv().unwrap();
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    for _ in 0..100 {
+        assert!(!tick(&bench, &mut keeper));
+        let duplicate = ready(other.request(key()).run(async |_| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, String>("a second run".to_owned())
+        }));
+        assert!(matches!(duplicate, Ok(Answer::InProgress { attempt: 1, .. })), "{duplicate:?}");
+    }
+    let_go.send(()).unwrap();
+    let answer = thread.join().unwrap().unwrap();
+    assert!(matches!(&answer, Answer::Executed { basis, .. } if basis.attempt == 1), "{answer:?}");
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert!(matches!(run_text(&other, "again"), Answer::Replayed { value, .. } if value == "done"));
+}
+
+/// Counts what comes in batches.
+struct BatchStore {
+    inner: MemoryStore,
+    batches: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl Store for BatchStore {
+    type Error = <MemoryStore as Store>::Error;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
+        self.inner.load(key).await
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Self::Error> {
+        self.inner.compare_exchange(key, expected, put).await
+    }
+
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
+        self.batches.lock().unwrap().push(batch.len());
+        self.inner.compare_exchange_many(batch).await
+    }
+}
+
+#[test]
+fn it_renews_all_claims_of_its_engine_in_batches() {
+    let clock = ManualClock::new();
+    let inner = MemoryStore::builder().clock(clock.clone()).build();
+    let store = Arc::new(BatchStore { inner, batches: Mutex::default() });
+    let dedup = Deduplicator::builder(Arc::clone(&store)).clock(clock.clone()).build().unwrap();
+    let keys: Vec<_> = (0..300).map(|i| Key::new("batch", i.to_string()).unwrap()).collect();
+    let claims: Vec<Claim<_>> = keys
+        .iter()
+        .map(|key| match ready(dedup.request(key.clone()).claim()) {
+            Ok(ClaimAnswer::Granted(claim)) => claim,
+            _ => panic!("not granted"),
+        })
+        .collect();
+    let mut keeper = Box::pin(dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    for _ in 0..38 {
+        clock.advance(TICK);
+        assert!(poll_once(keeper.as_mut()).is_none());
+        assert!(claims.iter().all(|claim| claim.time_left() > secs(0)));
+    }
+    // Nine rounds in 95 s, each in two batches.
+    assert_eq!(store.batches.lock().unwrap()[..], [256, 44].repeat(9));
+    for key in &keys {
+        let entry = ready(store.load(key)).unwrap().unwrap();
+        assert!(!entry.left.is_zero());
+    }
+}
+
+#[test]
+fn it_renews_a_claim_no_longer_than_the_engine_allows() {
+    let bench = bench_with(|builder| builder.renew_for_max(secs(60)));
+    let owner = claim(&bench.dedup);
+    let begun = bench.clock.now();
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    while !on_record(&bench).left.is_zero() {
+        assert!(!tick(&bench, &mut keeper));
+        assert!(bench.clock.now() <= begun + secs(60) + LEASE, "a hung claim holds its key");
+    }
+    assert!(bench.clock.now() >= begun + secs(50) + LEASE);
+    assert!(owner.attempt().is_lost());
+    assert_eq!(claim(&bench.other_process()).number(), 2);
+}
+
+#[test]
+fn it_ends_with_the_last_handle_and_claim_of_its_engine() {
+    let Bench { clock, store, dedup } = bench();
+    let owner = claim(&dedup);
+    let mut keeper = Box::pin(dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    drop(dedup);
+    clock.advance(secs(5));
+    assert!(poll_once(keeper.as_mut()).is_none(), "a claim is still held");
+    drop(owner);
+    clock.advance(TICK);
+    assert!(poll_once(keeper.as_mut()).is_some(), "it keeps a dead engine alive");
+    assert_eq!(clock.sleepers(), 0);
+    drop(store);
+}
+
+#[test]
+fn two_keepers_and_the_run_itself_renew_once_each_interval() {
+    let bench = bench();
+    let begun = bench.clock.now();
+    let mut tasks = Tasks::default();
+    let keepers = [tasks.spawn(bench.dedup.keeper()), tasks.spawn(bench.dedup.keeper())];
+    let run = tasks.spawn(bench.dedup.request(key()).run(async |_| {
+        bench.clock.sleep_until(begun + secs(105)).await;
+        Ok::<_, String>("done".to_owned())
+    }));
+    tasks.pass(&bench.clock, secs(200));
+    assert!(matches!(run.take(), Ok(Answer::Executed { .. })));
+    assert_eq!(bench.store.trips(), (1 + 10 + 1, 0));
+    assert!(keepers.iter().all(|keeper| !keeper.is_done()));
+}
+
+#[test]
+fn a_renewal_that_fails_is_tried_again_at_its_next_tick() {
+    use Fault::{HangAfter, HangBefore, Refused, ReplyLost, RequestLost};
+    for fault in [Refused, RequestLost, ReplyLost, HangBefore, HangAfter] {
+        let bench = bench();
+        let owner = claim(&bench.dedup);
+        let mut tasks = Tasks::default();
+        let keeper = tasks.spawn(bench.dedup.keeper());
+        for _ in 0..5 {
+            bench.store.plan([fault]);
+            tasks.pass(&bench.clock, secs(20));
+            assert!(owner.time_left() > secs(0), "{fault:?}");
+            assert!(!owner.attempt().is_lost(), "{fault:?}");
+        }
+        assert!(!keeper.is_done());
+    }
+}
+
+#[test]
+fn a_renewal_whose_reply_was_lost_extends_the_deadline_only_when_an_answer_confirms_it() {
+    let bench = bench();
+    let owner = claim(&bench.dedup);
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    bench.store.plan([Fault::ReplyLost]);
+    (0..4).for_each(|_| assert!(!tick(&bench, &mut keeper)));
+    assert_eq!((on_record(&bench).left, owner.time_left()), (LEASE, secs(17)));
+    // The next round finds it: its lease began 2.5 s ago.
+    assert!(!tick(&bench, &mut keeper));
+    assert_eq!((on_record(&bench).left, owner.time_left()), (LEASE - TICK, LEASE - TICK - MARGIN));
+}
+
+#[test]
+fn it_learns_of_a_takeover_and_tells_the_owner() {
+    let told = Arc::new(AtomicU32::new(0));
+    let hears = Arc::clone(&told);
+    let bench = bench_with(|builder| {
+        builder.observer(move |_: &Key, event: &Event<'_>| {
+            if let Event::LeaseLost { superseded: true, .. } = event {
+                hears.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+    });
+    let owner = claim(&bench.dedup);
+    bench.clock.advance(LEASE);
+    let successor = claim(&bench.other_process());
+    let before = on_record(&bench);
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    ready(owner.lost());
+    assert!(owner.attempt().is_lost());
+    for _ in 0..4 {
+        assert!(!tick(&bench, &mut keeper));
+    }
+    assert_eq!(
+        bench.store.trips().0,
+        4,
+        "two claims take three, and one renewal is refused; then it is left alone"
+    );
+    assert_eq!(on_record(&bench).version, before.version);
+    drop(successor);
+}
+
+#[test]
+fn a_completion_prepared_for_a_transaction_is_left_alone() {
+    let bench = bench();
+    let mut owner = claim(&bench.dedup);
+    let prepared = ready(owner.prepare("outcome")).unwrap();
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    (0..20).for_each(|_| assert!(!tick(&bench, &mut keeper)));
+    assert_eq!(on_record(&bench).version, prepared.expected);
+    owner.rolled_back();
+}
+
+#[test]
+fn an_operation_that_blocks_just_when_its_renewal_is_due_is_kept_alive_too() {
+    let bench = bench();
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    let (started, has_started) = mpsc::channel();
+    let (let_go, may_go_on) = mpsc::channel::<()>();
+    let due = bench.clock.now() + secs(10);
+    let thread = {
+        let (dedup, clock, store) = (bench.dedup.clone(), bench.clock.clone(), bench.store.clone());
+        std::thread::spawn(move || {
+            futures::executor::block_on(dedup.request(key()).run(async |_| {
+                // A renewal from the run's own task would be under way, and hold the claim's turn, when this blocks.
+                store.plan([Fault::HangBefore]);
+                clock.sleep_until(due).await;
+                started.send(()).unwrap();
+                may_go_on.recv().unwrap();
+                Ok::<_, String>("done".to_owned())
+            }))
+        })
+    };
+    while bench.clock.sleepers() < 3 {
+        std::thread::yield_now(); // until the keeper, the operation and its run all sleep
+    }
+    bench.clock.advance(secs(10));
+    has_started.recv().unwrap();
+    let mut lived = true;
+    for _ in 0..40 {
+        assert!(!tick(&bench, &mut keeper));
+        lived &= !on_record(&bench).left.is_zero();
+    }
+    let_go.send(()).unwrap();
+    let answer = thread.join().unwrap();
+    assert!(lived, "the keeper was kept out: {answer:?}");
+}
