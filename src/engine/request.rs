@@ -243,7 +243,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     }
 
     async fn execute<T, E, G, F, Fut, Enc, Dec>(
-        self,
+        &self,
         operation: F,
         failures: &Failures<Enc, Dec>,
     ) -> Result<Answer<T, G>, RunError<E>>
@@ -292,7 +292,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     }
 
     async fn unprotected<T, E, G, F, Fut>(
-        self,
+        &self,
         operation: F,
         failure: StoreFailure,
     ) -> Result<Answer<T, G>, RunError<E>>

@@ -133,18 +133,22 @@ impl Record {
     /// [`DecodeError::Newer`] for a record of a later format, [`DecodeError::Damaged`] for anything else that
     /// [`Record::encode`] cannot have written.
     pub fn decode(encoded: &Payload) -> Result<Self, DecodeError> {
-        let mut reader = Reader { payload: encoded, bytes: encoded, at: 0 };
-        let format = reader.byte()?;
+        // What every record begins with, read in one piece.
+        let Some((&[format, flags], rest)) = encoded.split_first_chunk::<2>() else {
+            return Err(damaged("cut short"));
+        };
         if format > FORMAT {
             return Err(DecodeError::Newer { found: format });
         }
         if format != FORMAT {
             return Err(damaged("no such format"));
         }
-        let flags = reader.byte()?;
         let has = |bit: u8| flags & bit != 0;
-        let owner = Owner::from_bytes(reader.array()?);
-        let operation_id = OperationId::from_bytes(reader.array()?);
+        let Some(ids) = rest.first_chunk::<32>() else { return Err(damaged("cut short")) };
+        let (owner, operation_id) = ids.split_at(16);
+        let owner = Owner::from_bytes(owner.try_into().expect("half of 32 bytes"));
+        let operation_id = OperationId::from_bytes(operation_id.try_into().expect("half of 32 bytes"));
+        let mut reader = Reader { payload: encoded, bytes: encoded, at: 2 + ids.len() };
         let attempt = reader.varint_u32()?;
         let forgiven = reader.varint_u32()?;
         if attempt == 0 || forgiven > attempt {
@@ -222,11 +226,6 @@ impl Reader<'_> {
         Ok(range)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let range = self.take(N)?;
-        Ok(self.bytes[range].try_into().expect("the range has N bytes"))
-    }
-
     fn bool(&mut self) -> Result<bool, DecodeError> {
         match self.byte()? {
             0 => Ok(false),
@@ -237,6 +236,10 @@ impl Reader<'_> {
 
     fn varint(&mut self) -> Result<u64, DecodeError> {
         let rest = &self.bytes[self.at..];
+        if let Some(&byte) = rest.first().filter(|&&byte| byte < 0x80) {
+            self.at += 1;
+            return Ok(u64::from(byte));
+        }
         let mut number = 0_u64;
         for (index, &byte) in rest.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7f);

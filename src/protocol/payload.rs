@@ -41,6 +41,7 @@ impl Payload {
     /// # Panics
     /// If the range does not lie within the payload, as slicing does.
     #[must_use]
+    #[inline]
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(
             range.start <= range.end && range.end <= self.len(),
