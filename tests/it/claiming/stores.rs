@@ -1,0 +1,187 @@
+//! Which stores an engine takes, and what it does about one that fails or contradicts itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use oncekey::store::{Exchange, Put, StoreError, StoreErrorKind};
+use oncekey::time::ManualClock;
+use oncekey::{
+    Answer, ClaimError, Deduplicator, Entry, Error, Expected, Key, MemoryStore, RunError, Store, Unrecorded,
+};
+
+use crate::support::*;
+
+async fn must_not_run(_: oncekey::Attempt) -> Result<String, String> {
+    panic!("it must not run")
+}
+
+#[test]
+fn a_store_serves_as_a_value_shared_and_behind_dyn() {
+    fn works<S: Store + 'static>(dedup: &Deduplicator<S>) {
+        assert!(matches!(run_text(dedup, "first"), Answer::Executed { .. }));
+        assert!(matches!(run_text(dedup, "second"), Answer::Replayed { value, .. } if value == "first"));
+    }
+    works(&Deduplicator::new(MemoryStore::new()));
+    let shared = Arc::new(MemoryStore::new());
+    works(&Deduplicator::new(Arc::clone(&shared)));
+    type Error = <MemoryStore as Store>::Error;
+    works(&Deduplicator::new(Arc::new(MemoryStore::new()) as Arc<dyn Store<Error = Error>>));
+    // All of them see the one store.
+    let erased = Deduplicator::new(Arc::clone(&shared) as Arc<dyn Store<Error = Error>>);
+    assert!(matches!(run_text(&erased, "third"), Answer::Replayed { value, .. } if value == "first"));
+    assert_eq!(shared.usage().records, 1);
+}
+
+#[test]
+fn a_store_that_is_down_runs_nothing_and_is_tried_as_often_as_the_engine_says() {
+    for tries in [1, 3, 5] {
+        for fault in [Fault::Refused, Fault::RequestLost, Fault::HangBefore] {
+            let bench = bench_with(|builder| builder.claim_tries(tries));
+            bench.store.always(fault);
+            let error = bench.run(bench.dedup.request(key()).wait(secs(60)).run(must_not_run)).unwrap_err();
+            let RunError::Claim { source: Error::Store { source, .. }, .. } = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(source.maybe_applied(), fault != Fault::Refused, "{fault:?}");
+            assert_eq!(bench.store.trips().0, tries, "{fault:?}");
+            bench.store.always(Fault::None);
+            bench.run(bench.dedup.flush());
+            assert!(bench.store.peek(&key()).is_none());
+        }
+    }
+}
+
+#[test]
+fn a_call_that_fails_open_runs_without_a_promise_and_says_so() {
+    let bench = bench();
+    bench.store.always(Fault::Refused);
+    let run = bench.dedup.request(key()).fail_open().run(async |attempt: oncekey::Attempt| {
+        assert_eq!(attempt.fence().get(), 0);
+        let refused = attempt.checkpoint("x").await;
+        assert!(matches!(refused, Err(ClaimError::Unprotected)));
+        Ok::<_, String>("unprotected".to_owned())
+    });
+    let answer = bench.run(run).unwrap();
+    assert!(
+        matches!(&answer, Answer::Unrecorded { value, why: Unrecorded::FailedOpen(_), .. } if value == "unprotected"),
+        "{answer:?}"
+    );
+    assert!(bench.store.peek(&key()).is_none());
+}
+
+/// Answers each write with a conflict: with what is on record, which may be just what was expected, or with nothing.
+#[derive(Clone)]
+struct Liar {
+    inner: Arc<MemoryStore>,
+    lies: Arc<AtomicBool>,
+    calls: Arc<AtomicU32>,
+    kind: Option<StoreErrorKind>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no use in trying again")]
+struct Hopeless(StoreErrorKind);
+
+impl StoreError for Hopeless {
+    fn maybe_applied(&self) -> bool {
+        false
+    }
+
+    fn kind(&self) -> StoreErrorKind {
+        self.0
+    }
+}
+
+#[async_trait]
+impl Store for Liar {
+    type Error = Hopeless;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Hopeless> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        Ok(self.inner.load(key).await.unwrap())
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Hopeless> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.kind {
+            Some(kind) => Err(Hopeless(kind)),
+            None if self.lies.load(Ordering::SeqCst) => {
+                Ok(Exchange::Conflict(self.inner.load(key).await.unwrap()))
+            }
+            None => Ok(self.inner.compare_exchange(key, expected, put).await.unwrap()),
+        }
+    }
+}
+
+fn liar(kind: Option<StoreErrorKind>) -> (ManualClock, Liar, Deduplicator<Liar>) {
+    let clock = ManualClock::new();
+    let inner = Arc::new(MemoryStore::builder().clock(clock.clone()).build());
+    let store = Liar { inner, lies: Arc::default(), calls: Arc::default(), kind };
+    let dedup = Deduplicator::builder(store.clone()).clock(clock.clone()).build().unwrap();
+    (clock, store, dedup)
+}
+
+/// How many calls are few enough.
+const CALLS_MAX: u32 = 64;
+
+#[test]
+fn a_store_that_contradicts_itself_ends_in_a_typed_error_after_a_bounded_number_of_calls() {
+    for before in ["nothing", "released", "abandoned"] {
+        let (_clock, store, dedup) = liar(None);
+        if before != "nothing" {
+            let mut claim = claim(&dedup);
+            match before {
+                "released" => ready(claim.release()).unwrap(),
+                _ => ready(claim.abandon()).unwrap(),
+            }
+        }
+        store.lies.store(true, Ordering::SeqCst);
+        store.calls.store(0, Ordering::SeqCst);
+        let error = ready(dedup.request(key()).wait(secs(60)).fail_open().run(must_not_run)).unwrap_err();
+        assert!(
+            matches!(error, RunError::Claim { source: Error::Inconsistent { .. }, .. }),
+            "{before}: {error:?}"
+        );
+        let calls = store.calls.load(Ordering::SeqCst);
+        assert!((2..=CALLS_MAX).contains(&calls), "{before}: {calls} calls");
+    }
+}
+
+#[test]
+fn a_holder_of_a_claim_is_told_so_too() {
+    for step in ["renew", "checkpoint", "complete", "release", "abandon"] {
+        let (_clock, store, dedup) = liar(None);
+        let mut claim = claim(&dedup);
+        store.lies.store(true, Ordering::SeqCst);
+        let told = match step {
+            "renew" => ready(claim.renew()),
+            "checkpoint" => ready(claim.checkpoint("x")),
+            "complete" => ready(claim.complete("x")),
+            "release" => ready(claim.release()),
+            _ => ready(claim.abandon()),
+        };
+        assert!(matches!(told, Err(ClaimError::Inconsistent { .. })), "{step}: {told:?}");
+        assert!(store.calls.load(Ordering::SeqCst) <= CALLS_MAX, "{step}");
+        // It came back to its senses: the claim is still ours.
+        store.lies.store(false, Ordering::SeqCst);
+        ready(claim.complete("done")).unwrap();
+    }
+}
+
+#[test]
+fn an_error_that_will_not_go_away_is_not_tried_again() {
+    for kind in [StoreErrorKind::Rejected, StoreErrorKind::Corrupt, StoreErrorKind::Newer] {
+        let (_clock, store, dedup) = liar(Some(kind));
+        let error = ready(dedup.request(key()).run(must_not_run)).unwrap_err();
+        let RunError::Claim { source: Error::Store { source, .. }, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.kind(), kind);
+        assert_eq!(source.downcast_ref::<Hopeless>().unwrap().0, kind);
+        assert_eq!(store.calls.load(Ordering::SeqCst), 1);
+    }
+}
