@@ -218,7 +218,7 @@ impl<S: ListInDoubt + 'static> Deduplicator<S> {
 
 impl<S: Store + 'static> Inner<S> {
     /// A load, tried as often as a claim is.
-    async fn load_patiently(&self, key: &Key) -> Result<Option<Entry>, Error> {
+    pub(super) async fn load_patiently(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let mut backoff = self.first_backoff();
         let mut tries = 0;
         loop {
@@ -277,10 +277,8 @@ impl<S: Store + 'static> Inner<S> {
                     return Ok((AdminAnswer::Done, Some(entry)));
                 }
                 Ok(Exchange::Conflict(found)) => {
-                    // What an earlier copy of this very write put there: it is done.
-                    if let Some(entry) =
-                        found.as_ref().filter(|entry| unknown && entry.record == write.record)
-                    {
+                    // What a copy of this very write put there, sent again by us or by the network: it is done.
+                    if let Some(entry) = found.as_ref().filter(|entry| entry.record == write.record) {
                         self.administered(key, command, entry);
                         return Ok((AdminAnswer::Done, found));
                     }

@@ -16,7 +16,7 @@ use super::{Doubt, Inner};
 use crate::observe::Event;
 use crate::protocol::{
     Cause, ClaimCommand, Command, Decision, Entry, Fingerprint, Judged, Key, OperationId, Owner, Policy,
-    Verdict, decide,
+    State, Verdict, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store};
@@ -78,9 +78,11 @@ impl<S: Store + 'static> Inner<S> {
         mut found: Option<Entry>,
         mut sent: Moment,
     ) -> Result<Claimed<S>, Error> {
+        // A generation is known by the id of the call that begins it: 128 random bits are drawn once.
+        let id = random::id(sent.as_nanos());
         let command = ClaimCommand {
-            owner: Owner::from_bytes(random::id(sent.as_nanos())),
-            operation_id: OperationId::from_bytes(random::id(sent.as_nanos())),
+            owner: Owner::from_bytes(id),
+            operation_id: OperationId::from_bytes(id),
             fingerprint: ask.fingerprint,
             policy: ask.policy,
             attempts_max: ask.attempts_max,
@@ -320,8 +322,9 @@ impl<S: Store + 'static> Drop for Claiming<'_, S> {
         self.engine.in_background(Box::pin(async move {
             // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
             let sent = engine.clock().now();
-            if let Ok(Some(entry)) = engine.load(&key).await {
-                if entry.judge() == Judged::InProgress && entry.record.owner() == owner {
+            if let Ok(Some(entry)) = engine.load_patiently(&key).await {
+                // Its lease may be over by now; nothing was started under it all the same.
+                if entry.record.state() == &State::InProgress && entry.record.owner() == owner {
                     let held = Held::new(Arc::clone(&engine), key, entry, sent);
                     let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(sent) };
                     let until = held.release_until(sent);
