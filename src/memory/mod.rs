@@ -185,11 +185,11 @@ impl MemoryStore {
         }
     }
 
-    /// Bits 48 and up choose the shard; the table within uses the lowest and the seven highest ones.
-    fn place(&self, key: &Key) -> (u64, &Mutex<Shard>) {
+    /// Of the key's hash, the lower half goes into the shard's table; the upper half chooses the shard.
+    fn place(&self, key: &Key) -> (u32, &Mutex<Shard>) {
         let hash = self.hasher.hash_one(key.as_bytes());
-        let index = (hash >> 48) as usize & (self.shards.len() - 1);
-        (hash, &self.shards[index].0)
+        let (upper, lower) = ((hash >> 32) as u32, (hash & u64::from(u32::MAX)) as u32);
+        (lower, &self.shards[upper as usize & (self.shards.len() - 1)].0)
     }
 
     fn read(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
@@ -319,17 +319,13 @@ impl shard::Account for MemoryStore {
         }
         self.usage.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
-
-    fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
-    }
 }
 
 impl Found {
     fn into_entry(self, now: Moment) -> Result<Entry, MemoryError> {
         let left = self.live_until.saturating_since(now);
         let body = Payload::from_shared(self.body);
-        let record = Record::decode(&body.slice(usize::from(self.key_len)..body.len()))?;
+        let record = Record::decode(&body.slice(shard::record_at(&body)..body.len()))?;
         Ok(Entry { record, version: self.version, left })
     }
 }

@@ -17,11 +17,10 @@ const SCRATCH_MAX: usize = 64 << 10;
 /// No slot, or no time: the end of the list of free slots, and a slot that nothing is scheduled for.
 const NONE: u32 = u32::MAX;
 
-/// Where a shard reports what it holds, and how it hashes keys when it moves them.
+/// Where a shard reports what it holds.
 pub(super) trait Account {
     fn added(&self, records: usize, bytes: usize);
     fn removed(&self, records: usize, bytes: usize);
-    fn hash(&self, key: &[u8]) -> u64;
 }
 
 pub(super) struct Shard {
@@ -39,11 +38,12 @@ struct Slot {
     version: Version,
     live_until: Moment,
     gone_at: Moment,
-    /// The key, and the encoded record after it; `None` in a free slot.
+    /// The key's length in two bytes, the key, and the encoded record; `None` in a free slot.
     body: Option<Arc<[u8]>>,
     /// The tick of the one entry in the queue that counts for this slot; in a free slot, the next free one.
     scheduled: u32,
-    key_len: u16,
+    /// Half of the key's hash, so that a table that grows need not hash every key anew.
+    hash: u32,
 }
 
 /// A readable entry, taken out of the lock to be decoded.
@@ -52,7 +52,6 @@ pub(super) struct Found {
     pub(super) version: Version,
     pub(super) live_until: Moment,
     pub(super) body: Arc<[u8]>,
-    pub(super) key_len: u16,
 }
 
 /// Until when a write is live, and readable.
@@ -88,8 +87,8 @@ impl Shard {
     }
 
     /// The entry under `key`, unless it is gone by `now`.
-    pub(super) fn find(&self, hash: u64, key: &[u8], now: Moment) -> Option<Found> {
-        let index = *self.table.find(hash, |&index| self.slots[index as usize].key() == key)?;
+    pub(super) fn find(&self, hash: u32, key: &[u8], now: Moment) -> Option<Found> {
+        let index = *self.table.find(spread(hash), |&index| self.slots[index as usize].is(hash, key))?;
         let slot = &self.slots[index as usize];
         (slot.gone_at > now).then(|| slot.found(index))
     }
@@ -97,25 +96,25 @@ impl Shard {
     /// Puts a record under a key that has no readable entry; a slot that is gone and not reclaimed is used again.
     pub(super) fn put_vacant(
         &mut self,
-        hash: u64,
+        hash: u32,
         key: &[u8],
         record: &Record,
         lives: Lives,
         account: &impl Account,
     ) -> Version {
-        if let Some(&index) = self.table.find(hash, |&index| self.slots[index as usize].key() == key) {
+        if let Some(&index) = self.table.find(spread(hash), |&index| self.slots[index as usize].is(hash, key))
+        {
             return self.put_at(index, key, record, lives, account);
         }
         let (body, version) = (self.encode(key, record), self.next_version());
         account.added(1, body.len() + OVERHEAD);
-        let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
         let slot = Slot {
             version,
             live_until: lives.live_until,
             gone_at: lives.gone_at,
             body: Some(body),
             scheduled: NONE,
-            key_len,
+            hash,
         };
         let index = if self.first_free == NONE {
             self.slots.push(slot);
@@ -128,7 +127,7 @@ impl Shard {
             index
         };
         let Self { table, slots, .. } = self;
-        table.insert_unique(hash, index, |&index| account.hash(slots[index as usize].key()));
+        table.insert_unique(spread(hash), index, |&index| spread(slots[index as usize].hash));
         // A record in progress is looked at when its lease is over; by then it is completed as a rule, lives on, and
         // is put back in the queue once.
         self.schedule(index, tick(lives.live_until));
@@ -219,12 +218,14 @@ impl Shard {
     }
 
     fn free(&mut self, index: u32, account: &impl Account) {
-        let hash = account.hash(self.slots[index as usize].key());
-        self.table.find_entry(hash, |&other| other == index).expect("a slot in use is in the table").remove();
+        let hash = self.slots[index as usize].hash;
+        self.table
+            .find_entry(spread(hash), |&other| other == index)
+            .expect("a slot in use is in the table")
+            .remove();
         let slot = &mut self.slots[index as usize];
         let body = slot.body.take().expect("a slot in use has a body");
         account.removed(1, body.len() + OVERHEAD);
-        slot.key_len = 0;
         slot.scheduled = self.first_free;
         self.first_free = index;
     }
@@ -242,7 +243,9 @@ impl Shard {
     }
 
     fn encode(&mut self, key: &[u8], record: &Record) -> Arc<[u8]> {
+        let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
         self.scratch.clear();
+        self.scratch.extend_from_slice(&key_len.to_le_bytes());
         self.scratch.extend_from_slice(key);
         record.encode_into(&mut self.scratch);
         let body = Arc::from(&self.scratch[..]);
@@ -255,7 +258,11 @@ impl Shard {
 
 impl Slot {
     fn key(&self) -> &[u8] {
-        self.body.as_ref().map_or(&[], |body| &body[..usize::from(self.key_len)])
+        self.body.as_ref().map_or(&[], |body| &body[2..record_at(body)])
+    }
+
+    fn is(&self, hash: u32, key: &[u8]) -> bool {
+        self.hash == hash && self.key() == key
     }
 
     fn found(&self, slot: u32) -> Found {
@@ -264,9 +271,18 @@ impl Slot {
             version: self.version,
             live_until: self.live_until,
             body: self.body.clone().expect("a slot that was found is in use"),
-            key_len: self.key_len,
         }
     }
+}
+
+/// Where the record begins in the body of a slot.
+pub(super) fn record_at(body: &[u8]) -> usize {
+    2 + usize::from(u16::from_le_bytes([body[0], body[1]]))
+}
+
+/// Half a hash as the table wants it: it looks at the lowest bits and the seven highest.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 /// Due times are kept in steps of 2^26 ns (67 ms), which 32 bits count for nine years; what is due later is looked at

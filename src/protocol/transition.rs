@@ -90,10 +90,6 @@ pub enum Command<'a> {
 
 /// What to do about a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one a call, moved once; a box would cost an allocation a claim"
-)]
 pub enum Decision {
     /// Send this write. If it is done, so is the command; on a conflict, decide again on the entry it carries.
     Write(Write),
