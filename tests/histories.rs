@@ -16,9 +16,9 @@ fn steps<S: std::fmt::Debug>(from_bytes: fn([u8; 4]) -> S, most: usize) -> impl 
 
 /// So many, unless the environment says otherwise.
 fn cases(count: u32) -> ProptestConfig {
-    let mut config = ProptestConfig::default();
-    config.failure_persistence =
-        Some(Box::new(FileFailurePersistence::Direct("tests/histories.proptest-regressions")));
+    let regressions = FileFailurePersistence::Direct("tests/histories.proptest-regressions");
+    let mut config =
+        ProptestConfig { failure_persistence: Some(Box::new(regressions)), ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = count;
     }

@@ -36,6 +36,7 @@ pub(super) struct Seen {
 /// How often each kind of answer was given: a history that meets nothing shows nothing.
 pub type Met = BTreeMap<String, u32>;
 
+#[allow(clippy::needless_pass_by_value, reason = "values are made for the comparison, mostly")]
 pub(super) fn same<T: PartialEq + Debug>(what: &str, engine: T, reference: T) -> Checked {
     if engine == reference {
         return Ok(());

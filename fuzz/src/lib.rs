@@ -1,0 +1,50 @@
+//! The bodies of the fuzz targets, as plain functions: `tests/corpus.rs` feeds them the committed corpus on a stable
+//! toolchain.
+//!
+//! - `cargo test --manifest-path fuzz/Cargo.toml` runs the corpus.
+//! - `cargo +nightly fuzz run -s none history -- -max_len=400` goes on from it. All is safe code, so the address
+//!   sanitizer finds little here and costs most of the speed.
+//! - `cargo +nightly fuzz cmin -s none history` keeps the corpus small.
+
+#[path = "../../tests/reference/mod.rs"]
+mod reference;
+
+use oncekey::{Key, Payload, Record};
+use reference::{register, steps, world};
+
+/// Most steps of one history: long ones find nothing that short ones do not, and are slow.
+const STEPS_MAX: usize = 100;
+
+/// Arbitrary bytes as a stored record, and as a stored key. What decodes has one stored form, these very bytes.
+pub fn record(data: &[u8]) {
+    if let Ok(record) = Record::decode(&Payload::from(data)) {
+        assert_eq!(record.encode(), data, "a record has one stored form");
+    }
+    if let Ok(key) = Key::from_bytes(data) {
+        assert_eq!(key.as_bytes(), data, "a key has one stored form");
+        let again = Key::scoped(key.scope(), key.id()).expect("the parts of a key make a key");
+        assert_eq!(again, key, "a key is its parts");
+        assert!(data.len() <= Key::LEN_MAX, "a key has a longest stored form");
+    }
+}
+
+/// A history of the engine, against the reference.
+pub fn history(data: &[u8]) {
+    let steps: Vec<_> = in_fours(data).map(steps::Step::from_bytes).collect();
+    if let Err(difference) = world::play(&steps) {
+        panic!("{difference}\nhistory: {steps:#?}");
+    }
+}
+
+/// A history of the memory store, against a plain register.
+pub fn register(data: &[u8]) {
+    let steps: Vec<_> = in_fours(data).map(register::Step::from_bytes).collect();
+    if let Err(difference) = register::play(&steps) {
+        panic!("{difference}\nhistory: {steps:#?}");
+    }
+}
+
+fn in_fours(data: &[u8]) -> impl Iterator<Item = [u8; 4]> {
+    let fours = data.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]);
+    fours.take(STEPS_MAX)
+}
