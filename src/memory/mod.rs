@@ -188,7 +188,8 @@ impl MemoryStore {
     /// Of the key's hash, the lower half goes into the shard's table; the upper half chooses the shard.
     fn place(&self, key: &Key) -> (u32, &Mutex<Shard>) {
         let hash = self.hasher.hash_one(key.as_bytes());
-        let (upper, lower) = ((hash >> 32) as u32, (hash & u64::from(u32::MAX)) as u32);
+        let [a, b, c, d, upper @ ..] = hash.to_le_bytes();
+        let (lower, upper) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes(upper));
         (lower, &self.shards[upper as usize & (self.shards.len() - 1)].0)
     }
 

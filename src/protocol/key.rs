@@ -218,7 +218,7 @@ mod tests {
             let make = |parts: &[String]| Key::scoped(&parts[1..], &parts[0]).unwrap();
             let (one, two) = (make(&a), make(&b));
             prop_assert_eq!(a == b, one.as_bytes() == two.as_bytes());
-            prop_assert_eq!(Key::from_bytes(one.as_bytes()).unwrap(), one.clone());
+            prop_assert_eq!(&Key::from_bytes(one.as_bytes()).unwrap(), &one);
             prop_assert_eq!(one.scope().collect::<Vec<_>>(), a[1..].iter().collect::<Vec<_>>());
         }
 
