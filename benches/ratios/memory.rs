@@ -36,8 +36,6 @@ pub(crate) fn bytes_per_record(side: Side, records: u64) -> Option<f64> {
     let binary = std::env::current_exe().expect("this binary has a path");
     let output = Command::new(binary)
         .args([CHILD, side.name(), &records.to_string()])
-        // Growth shows in whole pages only if they are not huge ones.
-        .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
         .output()
         .expect("this binary runs");
     assert!(output.status.success(), "filling failed: {}", String::from_utf8_lossy(&output.stderr));
