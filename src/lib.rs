@@ -88,6 +88,7 @@ pub mod codec;
 mod engine;
 pub mod memory;
 pub mod observe;
+mod planted;
 pub mod protocol;
 mod random;
 pub mod store;

@@ -16,6 +16,7 @@ use super::Inner;
 use super::error::ClaimError;
 use super::options::{OnDrop, Options};
 use crate::observe::Event;
+use crate::planted::planted;
 use crate::protocol::{
     Command, Decision, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
     Verdict, Version, Write, decide,
@@ -146,6 +147,7 @@ impl<S: Store + 'static> Drop for Turn<S> {
             state.taken = false;
             std::mem::take(&mut state.turn_wakers)
         };
+        let next = if planted("held: the turn ends in silence") { VecDeque::new() } else { next };
         next.into_iter().for_each(Waker::wake);
     }
 }
@@ -356,6 +358,9 @@ impl<S: Store + 'static> Held<S> {
                 Decision::Write(write) => write,
                 Decision::Answer(verdict) => return self.answered(&step, verdict, found, unknown),
             };
+            if planted("held: wakes before it stores") {
+                engine.waiting.poke(&self.key);
+            }
             let mut in_flight = InFlight { held: self, step: &step, answered: false };
             let answer = engine.exchange(&self.key, &write).await;
             in_flight.answered = !answer.as_ref().is_err_and(StoreFailure::maybe_applied);
@@ -381,6 +386,9 @@ impl<S: Store + 'static> Held<S> {
                     }
                     if unknown && self.shows(&step, &entry) {
                         self.confirmed(entry, sent);
+                        return Ok(());
+                    }
+                    if planted("held: a conflict counts as stored") {
                         return Ok(());
                     }
                     found = Some(entry);
@@ -479,10 +487,10 @@ impl<S: Store + 'static> Held<S> {
         // Another attempt may start from here on, so whoever still acts is told.
         self.retire();
         // Recorded first, wakened second.
-        if completed {
-            engine.waiting.publish(&self.key, || self.entry());
-        } else {
+        if !completed {
             engine.waiting.poke(&self.key);
+        } else if !planted("held: wakes before it stores") {
+            engine.waiting.publish(&self.key, || self.entry());
         }
         engine.tell(&self.key, || match step {
             Step::Complete(..) => Event::Completed,

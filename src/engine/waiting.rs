@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use crate::planted::planted;
 use crate::protocol::{Entry, Key, Version};
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use crate::time::Moment;
@@ -71,12 +72,14 @@ impl Waiting {
         fence(Ordering::SeqCst);
         let mut rooms = self.rooms.lock();
         let room = rooms.entry(key.clone()).or_insert_with(|| {
+            let unseen = planted("waiting: no look once seated");
+            let next_look = if unseen { Moment::NEVER } else { Moment::ORIGIN };
             let state = RoomState {
                 members: 0,
                 next_seat: 0,
                 news: None,
                 driver: None,
-                next_look: Moment::ORIGIN,
+                next_look,
                 poked: false,
                 interval,
                 wakers: BTreeMap::new(),
@@ -202,8 +205,8 @@ impl Drop for Seat<'_> {
                 state.driver = None;
             }
             // With nobody driving, somebody must be woken to do so: this seat may be the one that was woken last.
-            let heir =
-                if state.driver.is_none() { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
+            let unled = state.driver.is_none() && !planted("waiting: leaves without an heir");
+            let heir = if unled { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
             drop(state);
             drop(rooms);
             drop(own);

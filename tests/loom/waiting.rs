@@ -1,0 +1,189 @@
+//! Waiters against what ends their waiting.
+
+use std::future::{Future, pending};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use loom::future::block_on;
+use oncekey::{Answer, Attempt};
+
+use crate::support::{
+    Engine, LEASE, PREEMPTIONS, PREEMPTIONS_FEW, Sometimes, World, assert_idle, explore, granted, key,
+};
+
+fn polled_once<F: Future>(future: Pin<&mut F>) {
+    assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it has to wait");
+}
+
+/// A caller that waits and must be told an outcome that is on record by then.
+fn spawn_waiter(world: &World, engine: &Engine, outcome: &'static str) -> loom::thread::JoinHandle<()> {
+    let (world, engine) = (world.clone(), engine.clone());
+    loom::thread::spawn(move || {
+        let answer = world.call(&engine, Duration::MAX, "by a waiter");
+        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == outcome), "{answer:?}");
+        assert_eq!(world.recorded().as_deref(), Some(outcome), "told before it was stored");
+    })
+}
+
+/// Moves the clock on until `done`: for what is ended by time.
+fn pass_time_until(world: &World, done: &AtomicBool) {
+    while !done.load(Ordering::SeqCst) {
+        world.clock.advance(LEASE);
+        loom::thread::yield_now();
+    }
+}
+
+/// The clock stands, so a waiter that misses the completion waits for ever, which loom reports as a deadlock.
+#[test]
+fn a_waiter_ends_by_the_completion_alone() {
+    let waited = Sometimes::new("the waiter takes a seat before the completion");
+    let replayed = Sometimes::new("the waiter comes after the completion");
+    let (saw_waited, saw_replayed) = (waited.clone(), replayed.clone());
+    explore("a waiter and a completion", PREEMPTIONS, move || {
+        let world = World::new();
+        let engine = world.engine();
+        let mut claim = granted(&engine);
+        let waiter = spawn_waiter(&world, &engine, "done");
+        block_on(claim.complete("done")).unwrap();
+        waiter.join().unwrap();
+        drop(claim);
+        saw_waited.saw(world.waited() == 1);
+        saw_replayed.saw(world.waited() == 0);
+        assert!(world.runs().is_empty());
+        assert_idle(&engine);
+    });
+    waited.check();
+    replayed.check();
+}
+
+/// One of them looks at the store for both; the other hears of the completion all the same.
+#[test]
+fn two_waiters_end_by_the_completion_alone() {
+    let both = Sometimes::new("both waiters take a seat");
+    let saw_both = both.clone();
+    explore("two waiters and a completion", PREEMPTIONS_FEW, move || {
+        let world = World::new();
+        let engine = world.engine();
+        let mut claim = granted(&engine);
+        let waiters = [spawn_waiter(&world, &engine, "done"), spawn_waiter(&world, &engine, "done")];
+        block_on(claim.complete("done")).unwrap();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+        drop(claim);
+        saw_both.saw(world.waited() == 2);
+        assert!(world.runs().is_empty());
+        assert_idle(&engine);
+    });
+    both.check();
+}
+
+/// A release leaves no outcome: of those who wait, one runs the operation and the other gets its value.
+#[test]
+fn after_a_release_one_waiter_executes() {
+    explore("two waiters and a release", PREEMPTIONS_FEW, move || {
+        let world = World::new();
+        let engine = world.engine();
+        let mut claim = granted(&engine);
+        let other = world.spawn_call(&engine, Duration::MAX, "by a waiter");
+        let one = world.spawn_call(&engine, Duration::MAX, "by a waiter");
+        block_on(claim.release()).unwrap();
+        drop(claim);
+        let answers = [one.join().unwrap(), other.join().unwrap()];
+        assert_eq!(answers.iter().filter(|answer| answer.ran_now()).count(), 1, "{answers:?}");
+        assert!(answers.iter().all(|answer| answer.value().is_some()), "{answers:?}");
+        assert_eq!(world.runs().len(), 1);
+        assert_idle(&engine);
+    });
+}
+
+/// A leader that was dropped while it executed leaves its lease. A waiter takes over when that is past.
+#[test]
+fn a_waiter_outlives_a_dropped_leader() {
+    explore("a waiter and a dropped leader", PREEMPTIONS, move || {
+        let world = World::new();
+        let engine = world.engine();
+        let hangs = |_: Attempt| pending::<Result<String, std::convert::Infallible>>();
+        let mut leader = Box::pin(engine.request(key()).run(hangs));
+        polled_once(leader.as_mut());
+        let done = Arc::new(AtomicBool::new(false));
+        let waiter = loom::thread::spawn({
+            let (world, engine, done) = (world.clone(), engine.clone(), Arc::clone(&done));
+            move || {
+                let answer = world.call(&engine, Duration::MAX, "by the waiter");
+                done.store(true, Ordering::SeqCst);
+                answer
+            }
+        });
+        drop(leader);
+        pass_time_until(&world, &done);
+        let answer = waiter.join().unwrap();
+        let Answer::Executed { basis, .. } = answer else { panic!("the waiter takes over: {answer:?}") };
+        assert!(basis.attempt == 2 && basis.after_doubt, "{basis:?}");
+        assert_eq!(world.runs().len(), 1);
+        assert_idle(&engine);
+    });
+}
+
+/// The waiter that looks at the store for both leaves; the other looks from then on, and finds what another process
+/// completed.
+#[test]
+fn a_waiter_goes_on_when_the_one_that_looked_leaves() {
+    let inherited = Sometimes::new("the second waiter is there before the first one leaves");
+    let saw_inherited = inherited.clone();
+    explore("a waiter and one that leaves", PREEMPTIONS, move || {
+        let world = World::new();
+        let (engine, elsewhere) = (world.engine(), world.engine());
+        let mut claim = granted(&elsewhere);
+        let mut leaver = Some(Box::pin(engine.request(key()).wait(Duration::MAX).claim()));
+        polled_once(leaver.as_mut().unwrap().as_mut());
+        let done = Arc::new(AtomicBool::new(false));
+        let waiter = loom::thread::spawn({
+            let (world, engine, done) = (world.clone(), engine.clone(), Arc::clone(&done));
+            move || {
+                let answer = world.call(&engine, Duration::MAX, "by the waiter");
+                done.store(true, Ordering::SeqCst);
+                answer
+            }
+        });
+        loom::thread::yield_now();
+        saw_inherited.saw(world.waited() == 2);
+        drop(leaver.take());
+        block_on(claim.complete("elsewhere")).unwrap();
+        pass_time_until(&world, &done);
+        let answer = waiter.join().unwrap();
+        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "elsewhere"), "{answer:?}");
+        assert_idle(&engine);
+    });
+    inherited.check();
+}
+
+/// Renewal from outside and the owner's completion take turns: the completion is stored, whoever comes first.
+#[test]
+fn a_completion_gets_its_turn_beside_the_keeper() {
+    let renewed = Sometimes::new("the keeper renews first");
+    let completed = Sometimes::new("the completion comes first");
+    let (saw_renewed, saw_completed) = (renewed.clone(), completed.clone());
+    explore("the keeper and a completion", PREEMPTIONS, move || {
+        let world = World::new();
+        let engine = world.engine();
+        let mut claim = granted(&engine);
+        world.clock.advance(LEASE / 3);
+        let keeper = loom::thread::spawn({
+            let engine = engine.clone();
+            move || polled_once(pin!(engine.keeper()))
+        });
+        block_on(claim.complete("done")).unwrap();
+        keeper.join().unwrap();
+        drop(claim);
+        saw_renewed.saw(world.renewed() == 1);
+        saw_completed.saw(world.renewed() == 0);
+        assert_eq!(world.recorded().as_deref(), Some("done"));
+        assert_idle(&engine);
+    });
+    renewed.check();
+    completed.check();
+}
