@@ -54,7 +54,7 @@ fn a_claim_knows_its_facts_and_how_long_it_may_act() {
 fn every_answer_to_a_claim_is_reached() {
     let bench = bench_with(|builder| builder.tail(RETENTION));
     let of = |print: &str| bench.dedup.request(key()).fingerprint(Fingerprint::sha256(print.as_bytes()));
-    let mut claim = granted(bench.run(of("a").claim()).unwrap());
+    let mut claim = granted(bench.run(of("a").claim()));
     match bench.run(of("a").claim()).unwrap() {
         ClaimAnswer::InProgress(running) => assert_eq!((running.left, running.attempt), (LEASE, 1)),
         other => panic!("{other:?}"),
@@ -65,7 +65,7 @@ fn every_answer_to_a_claim_is_reached() {
         bench.run(of("a").attempts_max(1).claim()).unwrap(),
         ClaimAnswer::Exhausted { attempts: 1, .. }
     ));
-    let mut second = granted(bench.run(of("a").policy(Policy::Hold).claim()).unwrap());
+    let mut second = granted(bench.run(of("a").policy(Policy::Hold).claim()));
     assert!(second.after_doubt() && second.number() == 2);
     bench.run(second.abandon()).unwrap();
     match bench.run(of("a").claim()).unwrap() {
@@ -192,7 +192,7 @@ fn who_waits_for_the_loss_of_a_lease_is_told() {
     let bench = self::bench();
     let claim = bench.grant();
     bench.clock.advance(LEASE);
-    let _second = granted(bench.run(bench.other_process().request(key()).claim()).unwrap());
+    let _second = granted(bench.run(bench.other_process().request(key()).claim()));
     assert!(matches!(bench.run(claim.renew()), Err(ClaimError::Superseded { .. })));
     ready(claim.lost());
     assert!(claim.attempt().is_lost());
@@ -251,7 +251,7 @@ fn a_known_commit_is_on_record_and_replayed() {
     drop(claim);
     bench.nothing_is_left();
     assert_eq!(bench.on_record(), committed, "dropping the claim changes nothing");
-    let runs = Arc::new(AtomicU32::new(0));
+    let runs = AtomicU32::new(0);
     assert_eq!(bench.second_call(&runs).value(), Some(&"charged".to_owned()));
     assert_eq!(runs.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
@@ -313,7 +313,7 @@ fn a_prepared_claim_that_was_taken_over_says_so_and_its_transaction_fails() {
     let prepared = bench.run(claim.prepare("charged")).unwrap();
     bench.clock.advance(LEASE);
     let other = bench.other_process();
-    let _second = granted(bench.run(other.request(key()).claim()).unwrap());
+    let _second = granted(bench.run(other.request(key()).claim()));
     let before = bench.on_record();
     assert!(
         matches!(commit(&bench, &prepared), Exchange::Conflict(Some(_))),
@@ -452,12 +452,12 @@ fn a_dropped_claim_goes_by_the_option() {
     bench.nothing_is_left();
     assert!(matches!(claim_again(&bench), ClaimAnswer::InProgress(_)), "left to its lease");
     bench.clock.advance(LEASE);
-    assert!(granted(claim_again(&bench)).after_doubt());
+    assert!(granted(Ok(claim_again(&bench))).after_doubt());
 
     let bench = bench_with(|builder| builder.on_drop(OnDrop::ExpireNow));
     drop(bench.grant());
     bench.nothing_is_left();
-    assert!(granted(claim_again(&bench)).after_doubt(), "at once, and in doubt");
+    assert!(granted(Ok(claim_again(&bench))).after_doubt(), "at once, and in doubt");
 
     // A prepared claim is in the hands of the transaction.
     let bench = bench_with(|builder| builder.on_drop(OnDrop::ExpireNow));
@@ -475,7 +475,7 @@ fn an_outcome_over_the_limit_is_prepared_as_done_and_unavailable() {
     let prepared = bench.run(claim.prepare("four")).unwrap();
     assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
     claim.committed(&prepared);
-    let runs = Arc::new(AtomicU32::new(0));
+    let runs = AtomicU32::new(0);
     match bench.second_call(&runs) {
         oncekey::Answer::Done { why: Unavailable::TooLarge { len: 4, .. }, .. } => {}
         other => panic!("{other:?}"),
@@ -492,7 +492,7 @@ fn assert_hidden(shown: &str) {
 #[test]
 fn debug_hides_ids_outcomes_and_errors() {
     let bench = bench();
-    let mut claim = granted(bench.run(bench.dedup.request(key()).fingerprint_of("s3cr3t").claim()).unwrap());
+    let mut claim = granted(bench.run(bench.dedup.request(key()).fingerprint_of("s3cr3t").claim()));
     bench.run(claim.checkpoint("half way")).unwrap();
     assert_hidden(&format!("{:?} {:?} {:?}", claim, claim.attempt(), bench.dedup));
     assert_hidden(&format!("{:?}", bench.dedup.request(key()).fingerprint_of("s3cr3t")));

@@ -1,7 +1,6 @@
 //! Every write of the engine, applied or not, with its reply lost (P6).
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -66,7 +65,7 @@ fn arrange(bench: &Bench, before: Before) -> Option<Entry> {
         return None;
     }
     let other = bench.other_process();
-    let mut claim = granted(bench.run(other.request(key()).claim()).unwrap());
+    let mut claim = granted(bench.run(other.request(key()).claim()));
     match before {
         Before::Vacant => {}
         Before::Abandoned => bench.run(claim.abandon()).unwrap(),
@@ -90,7 +89,7 @@ fn a_claim_whose_replies_are_lost_is_granted_once_and_does_not_wait_for_itself()
                 bench.store.plan([Fault::None]); // the look that finds what is there
             }
             bench.store.plan(plan.iter().copied());
-            let claim = granted(bench.run(bench.dedup.request(key()).claim()).unwrap());
+            let claim = granted(bench.run(bench.dedup.request(key()).claim()));
             let context = format!("{before:?}, {plan:?}");
             let entry = bench.on_record();
             assert_eq!(written_since(&bench, writes_before), [State::InProgress], "one effect: {context}");
@@ -141,7 +140,7 @@ fn a_grant_found_again_counts_what_is_left_of_it() {
         let claim = interrupted(&bench, ReplyLost, bench.dedup.request(key()).claim(), || {
             bench.clock.advance(Duration::from_secs(pause));
         });
-        let claim = granted(claim.unwrap());
+        let claim = granted(claim);
         // With less than the margin left it was renewed before it was handed out.
         assert_eq!(claim.time_left(), Duration::from_secs(left), "after {pause} s");
         assert_eq!(bench.on_record().left, Duration::from_secs(left) + MARGIN, "after {pause} s");
@@ -156,7 +155,7 @@ fn a_grant_found_again_after_its_lease_is_the_same_attempt() {
         let claim = interrupted(&bench, ReplyLost, bench.dedup.request(key()).policy(policy).claim(), || {
             bench.clock.advance(LEASE * 2);
         });
-        let claim = granted(claim.unwrap());
+        let claim = granted(claim);
         assert_eq!(
             (claim.number(), claim.after_doubt()),
             (1, false),
@@ -180,7 +179,7 @@ fn a_claim_that_another_overtook_is_answered_and_never_run() {
         let mut theirs = None;
         let answer = interrupted(&bench, fault, run, || {
             bench.clock.advance(LEASE);
-            theirs = Some(granted(bench.run(other.request(key()).claim()).unwrap()));
+            theirs = Some(granted(bench.run(other.request(key()).claim())));
         });
         let theirs = theirs.unwrap();
         assert!(matches!(answer.unwrap(), Answer::InProgress { .. }), "{fault:?}");
@@ -195,7 +194,7 @@ fn a_claim_that_fails_on_every_try_is_an_error_and_its_record_is_given_up() {
     for fault in [Refused, RequestLost, ReplyLost, HangBefore, HangAfter] {
         for policy in [Policy::Reclaim, Policy::Hold] {
             let bench = bench();
-            let runs = Arc::new(AtomicU32::new(0));
+            let runs = AtomicU32::new(0);
             bench.store.plan([fault; 3]);
             let error = bench
                 .run(bench.dedup.request(key()).policy(policy).run(|_| async {
@@ -327,7 +326,7 @@ fn a_holders_write_that_another_overtook_says_whether_it_was_possibly_applied() 
             let overtake = || {
                 // Past the lease, and past the retention of an outcome that may be there.
                 bench.clock.advance(RETENTION);
-                theirs = Some(granted(bench.run(other.request(key()).claim()).unwrap()));
+                theirs = Some(granted(bench.run(other.request(key()).claim())));
             };
             let answer = match name {
                 "renew" => interrupted(&bench, fault, claim.renew(), overtake),
@@ -398,7 +397,7 @@ fn a_completion_called_again_remembers_that_it_may_have_been_applied() {
             assert_eq!(bench.on_record().judge(), Judged::Completed);
             bench.clock.advance(RETENTION);
             let other = bench.other_process();
-            let theirs = (!gone).then(|| granted(bench.run(other.request(key()).claim()).unwrap()));
+            let theirs = (!gone).then(|| granted(bench.run(other.request(key()).claim())));
             match bench.run(claim.complete("charged")) {
                 Err(ClaimError::Unknown { .. }) => assert!(gone),
                 Err(ClaimError::Superseded { possibly_applied: true, .. }) => assert!(!gone),
@@ -519,7 +518,7 @@ fn an_operators_command_never_crosses_a_later_write() {
                 let mut theirs = None;
                 let answer = interrupted(&bench, fault, command(&bench, name), || {
                     bench.clock.advance(LEASE + RETENTION);
-                    theirs = (!gone).then(|| granted(bench.run(other.request(key()).claim()).unwrap()));
+                    theirs = (!gone).then(|| granted(bench.run(other.request(key()).claim())));
                 });
                 let context = format!("{name}, {fault:?}, gone: {gone}");
                 let found = bench.store.peek(&key());
@@ -560,5 +559,5 @@ fn a_claim_that_lost_its_reply_is_not_found_by_another_call_of_the_same_process(
         let second = bench.run(bench.dedup.request(key()).claim()).unwrap();
         assert!(matches!(second, ClaimAnswer::InProgress(_)), "an owner is one call, not one process");
     });
-    assert_eq!(granted(first.unwrap()).number(), 1);
+    assert_eq!(granted(first).number(), 1);
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use oncekey::{Answer, Claim, ClaimAnswer, Entry};
+use oncekey::{Answer, Claim, ClaimAnswer, Entry, Error};
 
 use crate::support::{Bench, FaultyStore, Flag, key};
 
-/// The claim, where one was granted.
-pub fn granted(answer: ClaimAnswer<FaultyStore>) -> Claim<FaultyStore> {
+/// The claim, if that is the answer.
+pub fn granted(answer: Result<ClaimAnswer<FaultyStore>, Error>) -> Claim<FaultyStore> {
     match answer {
-        ClaimAnswer::Granted(claim) => claim,
+        Ok(ClaimAnswer::Granted(claim)) => claim,
         other => panic!("not granted: {other:?}"),
     }
 }
@@ -21,11 +21,11 @@ pub fn granted(answer: ClaimAnswer<FaultyStore>) -> Claim<FaultyStore> {
 impl Bench {
     /// An explicit claim of the one key, which must be granted.
     pub fn grant(&self) -> Claim<FaultyStore> {
-        granted(self.run(self.dedup.request(key()).claim()).unwrap())
+        granted(self.run(self.dedup.request(key()).claim()))
     }
 
     /// What a call of another process gets now: its operation counts a run and answers "second".
-    pub fn second_call(&self, runs: &Arc<AtomicU32>) -> Answer<String> {
+    pub fn second_call(&self, runs: &AtomicU32) -> Answer<String> {
         let other = self.other_process();
         self.run(other.request(key()).run(|_| async {
             runs.fetch_add(1, Ordering::SeqCst);
@@ -37,6 +37,11 @@ impl Bench {
     /// What is on record under the one key.
     pub fn on_record(&self) -> Entry {
         self.store.peek(&key()).expect("something is on record")
+    }
+
+    /// What is on record under the one key, if anything is.
+    pub fn on_record_if_any(&self) -> Option<Entry> {
+        self.store.peek(&key())
     }
 
     /// Polls up to `polls` times, moving the clock on to the next sleep whenever nothing else can go on.
