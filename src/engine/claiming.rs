@@ -214,7 +214,7 @@ impl<S: Store + 'static> Inner<S> {
                 None => return Ok(out_of_time(seen, left_from)),
                 Some(Call::News(entry)) => match self.judge_news(ask, &entry)? {
                     Some(verdict) => return Ok(Claimed::Answered(verdict, (*entry).clone())),
-                    None => seen = (*entry).clone(),
+                    None => (seen, left_from) = ((*entry).clone(), clock.now()),
                 },
                 Some(Call::Drive(_)) => {
                     seat.look_begins();
@@ -229,11 +229,21 @@ impl<S: Store + 'static> Inner<S> {
                     match looked {
                         Ok(Some(entry)) if entry.judge() == Judged::InProgress => {
                             seat.look_ends(clock.now(), entry.left, self.options.poll_max);
+                            // Another generation may be bound to another request: whoever waits judges it.
+                            if entry.record.operation_id() != seen.record.operation_id() {
+                                seat.publish(entry.clone());
+                                if let Some(verdict) = self.judge_news(ask, &entry)? {
+                                    return Ok(Claimed::Answered(verdict, entry));
+                                }
+                            }
                             (seen, left_from) = (entry, sent);
                         }
                         Ok(found) => match self.claim_once(ask, found, sent).await? {
                             Claimed::Answered(Verdict::InProgress, entry) => {
                                 seat.look_ends(clock.now(), entry.left, self.options.poll_max);
+                                if entry.record.operation_id() != seen.record.operation_id() {
+                                    seat.publish(entry.clone());
+                                }
                                 (seen, left_from) = (entry, sent);
                             }
                             Claimed::Answered(verdict, entry) => {
@@ -258,7 +268,7 @@ impl<S: Store + 'static> Inner<S> {
     /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
     fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Verdict>, Error> {
         let command = ClaimCommand {
-            owner: Owner::from_bytes([0; 16]), // not used: news is never in progress
+            owner: Owner::from_bytes([0; 16]), // of nobody: news is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
             fingerprint: ask.fingerprint,
             policy: ask.policy,

@@ -27,7 +27,7 @@ struct Room {
 struct RoomState {
     members: usize,
     next_seat: u64,
-    /// The latest concluded entry that was seen.
+    /// The latest entry for all to judge: a concluded one, or one of another generation.
     news: Option<Arc<Entry>>,
     driver: Option<u64>,
     /// When the driver looks next.
