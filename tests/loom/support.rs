@@ -1,9 +1,11 @@
 //! What the models share: how they are explored, the engine they explore, and operations that notice an overlap.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -203,6 +205,7 @@ impl World {
             token: attempt.fence().get(),
             after_doubt: attempt.after_doubt(),
         });
+        pend_once().await;
         self.running.fetch_sub(1, Ordering::SeqCst);
         Ok(value.to_owned())
     }
@@ -243,6 +246,19 @@ impl World {
             other => panic!("not kept: {other:?}"),
         }
     }
+}
+
+/// Pending once, as an operation that awaits its effect is: its run looks after the lease meanwhile.
+async fn pend_once() {
+    let mut pended = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut pended, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A claim of a key that nobody has.

@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::{Answer, Attempt};
+use oncekey::{Answer, Attempt, ClaimAnswer};
 
 use crate::support::{
     Engine, LEASE, PREEMPTIONS, PREEMPTIONS_FEW, Sometimes, World, assert_idle, explore, granted, key,
@@ -111,9 +111,9 @@ fn a_waiter_outlives_a_dropped_leader() {
         polled_once(leader.as_mut());
         let done = Arc::new(AtomicBool::new(false));
         let waiter = loom::thread::spawn({
-            let (world, engine, done) = (world.clone(), engine.clone(), Arc::clone(&done));
+            let (engine, done) = (engine.clone(), Arc::clone(&done));
             move || {
-                let answer = world.call(&engine, Duration::MAX, "by the waiter");
+                let answer = block_on(engine.request(key()).wait(Duration::MAX).claim()).unwrap();
                 done.store(true, Ordering::SeqCst);
                 answer
             }
@@ -121,9 +121,11 @@ fn a_waiter_outlives_a_dropped_leader() {
         drop(leader);
         pass_time_until(&world, &done);
         let answer = waiter.join().unwrap();
-        let Answer::Executed { basis, .. } = answer else { panic!("the waiter takes over: {answer:?}") };
-        assert!(basis.attempt == 2 && basis.after_doubt, "{basis:?}");
-        assert_eq!(world.runs().len(), 1);
+        let ClaimAnswer::Granted(mut claim) = answer else { panic!("the waiter takes over: {answer:?}") };
+        assert_eq!((claim.number(), claim.after_doubt()), (2, true));
+        block_on(claim.complete("by the waiter")).unwrap();
+        drop(claim);
+        assert_eq!(world.recorded().as_deref(), Some("by the waiter"));
         assert_idle(&engine);
     });
 }
