@@ -1,15 +1,17 @@
 //! Clean-up that nobody waits for: it runs where it can.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures::future::BoxFuture;
 
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
-/// Jobs that were started and have not ended, and who wants to hear of new ones.
+/// Jobs that were started and have not ended, and who wants to hear of them.
 pub(crate) struct Background {
     queue: Mutex<Queue>,
+    listeners: Arc<Listeners>,
     /// How many jobs are queued, to be asked without the lock.
     waiting: AtomicUsize,
 }
@@ -18,13 +20,39 @@ struct Queue {
     jobs: Vec<BoxFuture<'static, ()>>,
     /// Jobs that somebody took out to poll.
     in_hand: usize,
-    wakers: Vec<Waker>,
+}
+
+/// Who is woken when a job is queued, can go on, or has ended. All jobs are polled with one waker that wakes them all:
+/// a job keeps the waker of its last poll only, and whoever polled it last may be a call that just came by.
+struct Listeners {
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Listeners {
+    fn add(&self, waker: &Waker) {
+        let mut wakers = self.wakers.lock();
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+
+    fn wake_all(&self) {
+        let wakers = std::mem::take(&mut *self.wakers.lock());
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Wake for Listeners {
+    fn wake(self: Arc<Self>) {
+        self.wake_all();
+    }
 }
 
 impl Background {
     pub(crate) fn new() -> Self {
         Self {
-            queue: Mutex::new(Queue { jobs: Vec::new(), in_hand: 0, wakers: Vec::new() }),
+            queue: Mutex::new(Queue { jobs: Vec::new(), in_hand: 0 }),
+            listeners: Arc::new(Listeners { wakers: Mutex::new(Vec::new()) }),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -32,55 +60,88 @@ impl Background {
     /// Polls the job once, here and now, and queues what is left of it. This runs in drops, also while a panic
     /// unwinds, so a panic in the job ends the job and nothing else.
     pub(crate) fn start(&self, mut job: BoxFuture<'static, ()>) {
-        if poll_job(&mut job, &mut Context::from_waker(Waker::noop())) {
+        if poll_job(&mut job, &mut Context::from_waker(&self.waker())) {
             return;
         }
-        let wakers = {
+        {
             let mut queue = self.queue.lock();
             queue.jobs.push(job);
             self.waiting.store(queue.jobs.len(), Ordering::Relaxed);
-            std::mem::take(&mut queue.wakers)
-        };
-        wakers.into_iter().for_each(Waker::wake);
+        }
+        self.listeners.wake_all();
     }
 
     /// Polls what is queued, once. A call that happens by does this, so that jobs get on without a keeper.
     pub(crate) fn nudge(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
-            let _: Poll<()> = self.poll_all(&mut Context::from_waker(Waker::noop()));
+            self.poll_queued();
         }
     }
 
     /// Polls what is queued; ready when nothing is left.
     pub(crate) fn poll_all(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let (mut jobs, taken) = {
-            let mut queue = self.queue.lock();
-            let jobs = std::mem::take(&mut queue.jobs);
-            queue.in_hand += jobs.len();
-            let taken = jobs.len();
-            (jobs, taken)
-        };
-        jobs.retain_mut(|job| !poll_job(job, cx));
-        let mut queue = self.queue.lock();
-        queue.in_hand -= taken;
-        queue.jobs.append(&mut jobs);
-        self.waiting.store(queue.jobs.len(), Ordering::Relaxed);
-        if queue.jobs.is_empty() && queue.in_hand == 0 {
-            return Poll::Ready(());
+        {
+            let queue = self.queue.lock();
+            if queue.jobs.is_empty() && queue.in_hand == 0 {
+                return Poll::Ready(());
+            }
         }
-        if queue.jobs.is_empty() {
-            cx.waker().wake_by_ref(); // another thread polls them just now: look again
+        // Before the jobs are polled: what wakes them from then on is heard.
+        self.listen(cx.waker());
+        match self.poll_queued() {
+            Left::Nothing => return Poll::Ready(()),
+            Left::Waiting => {}
+            // Another thread polls some just now, and may have them back after they were woken: look again.
+            Left::InHand => cx.waker().wake_by_ref(),
         }
         Poll::Pending
     }
 
-    /// Wakes `waker` when a job is queued.
-    pub(crate) fn listen(&self, waker: &Waker) {
-        let mut queue = self.queue.lock();
-        if !queue.wakers.iter().any(|known| known.will_wake(waker)) {
-            queue.wakers.push(waker.clone());
+    fn poll_queued(&self) -> Left {
+        let mut jobs = {
+            let mut queue = self.queue.lock();
+            let jobs = std::mem::take(&mut queue.jobs);
+            queue.in_hand += jobs.len();
+            jobs
+        };
+        let taken = jobs.len();
+        let waker = self.waker();
+        let mut cx = Context::from_waker(&waker);
+        jobs.retain_mut(|job| !poll_job(job, &mut cx));
+        let ended = jobs.len() < taken;
+        let left = {
+            let mut queue = self.queue.lock();
+            queue.in_hand -= taken;
+            queue.jobs.append(&mut jobs);
+            self.waiting.store(queue.jobs.len(), Ordering::Relaxed);
+            match (queue.in_hand, queue.jobs.is_empty()) {
+                (0, true) => Left::Nothing,
+                (0, false) => Left::Waiting,
+                _ => Left::InHand,
+            }
+        };
+        if ended {
+            self.listeners.wake_all(); // one of them may have waited for just this
         }
+        left
     }
+
+    /// Wakes `waker`, once, when a job is queued, can go on, or has ended.
+    pub(crate) fn listen(&self, waker: &Waker) {
+        self.listeners.add(waker);
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.listeners))
+    }
+}
+
+/// What a look at the queue left.
+enum Left {
+    Nothing,
+    Waiting,
+    /// Some are in another thread's hands.
+    InHand,
 }
 
 /// Whether the job is over.

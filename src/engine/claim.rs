@@ -8,6 +8,7 @@ use super::attempt::Attempt;
 use super::claiming::Claimed;
 use super::error::ClaimError;
 use super::held::{CONFLICTS_MAX, Guard, Held, Lost, Phase, Step};
+use super::run::Renewal;
 use crate::protocol::{
     Decision, Entry, FencingToken, Key, OperationId, Outcome, OutcomeBody, Payload, Record, State,
     UnixMillis, Verdict, Version, Write,
@@ -405,6 +406,23 @@ impl<S: Store + 'static> Held<S> {
     }
 
     pub(super) async fn complete(self: &std::sync::Arc<Self>, outcome: Outcome) -> Result<(), ClaimError> {
+        self.complete_after(None, outcome).await
+    }
+
+    /// Lets a renewal in flight end. What came of it shows in the entry that the next write is decided on.
+    pub(super) async fn let_end(&self, renewal: Option<Renewal>) {
+        if let Some(renewal) = renewal {
+            let _renewed: Result<(), ClaimError> = renewal.await;
+        }
+    }
+
+    /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: dropped after that,
+    /// the claim's guard brings the completion to its end.
+    pub(super) async fn complete_after(
+        self: &std::sync::Arc<Self>,
+        renewal: Option<Renewal>,
+        outcome: Outcome,
+    ) -> Result<(), ClaimError> {
         let outcome = self.engine.fit(outcome);
         let now = self.engine.clock().now();
         let at = self.engine.clock().unix(now);
@@ -413,6 +431,7 @@ impl<S: Store + 'static> Held<S> {
         if !was_over {
             self.set_phase(Phase::Completing(outcome.clone(), at));
         }
+        self.let_end(renewal).await;
         let turn = self.turn().await;
         let answer =
             self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;

@@ -18,6 +18,7 @@ mod waiting;
 
 use std::fmt;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -144,7 +145,9 @@ impl<S: Store + 'static> Inner<S> {
 
     pub(crate) fn in_background(&self, job: BoxFuture<'static, ()>) {
         let job = match &self.options.spawner {
-            Some(spawn) => spawn(job),
+            // This runs in drops, also while a panic unwinds: a spawner that panics, as tokio's does outside of a
+            // runtime, costs its job and nothing else.
+            Some(spawn) => catch_unwind(AssertUnwindSafe(|| spawn(job))).unwrap_or_default(),
             None => Some(job),
         };
         if let Some(job) = job {

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures::TryFutureExt as _;
 
+use super::Inner;
 use super::answer::{Answer, Basis, Unavailable, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
 use super::error::{AfterFailure, ClaimError, Error, RunError};
 use super::held::{Facts, Guard};
-use super::{Inner, run};
+use super::run::{self, Ended, Renewal};
 use crate::codec::{Codec, CodecError, Raw};
 use crate::observe::Event;
 use crate::protocol::{
@@ -264,18 +265,18 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             }
             Err(error) => return Err(error.into()),
         };
-        let output =
+        let Ended { output, renewal } =
             run::drive(&guard.held, operation).await.map_err(|source| RunError::LeaseLost { source })?;
         match output {
             Ok(value) => {
                 let outcome = outcome(Conclusion::Succeeded, self.codec.encode(&value));
-                let recorded = guard.held.complete(outcome).await;
+                let recorded = guard.held.complete_after(renewal, outcome).await;
                 Ok(self.executed(&guard, value, recorded))
             }
             Err(failure) => {
                 let (kind, error) = failure.split();
                 let encoded = (failures.encode)(&error);
-                let claim = conclude_failure(&guard, kind, encoded).await;
+                let claim = conclude_failure(&guard, renewal, kind, encoded).await;
                 Err(RunError::Operation { error, claim })
             }
         }
@@ -337,20 +338,24 @@ fn outcome(conclusion: Conclusion, encoded: Result<Payload, CodecError>) -> Outc
 
 async fn conclude_failure<S: Store + 'static>(
     guard: &Guard<S>,
+    renewal: Option<Renewal>,
     kind: FailureKind,
     encoded: Option<Result<Payload, CodecError>>,
 ) -> AfterFailure {
     let held = &guard.held;
     let (stored, then) = match (kind, encoded) {
+        (FailureKind::Final, Some(encoded)) => {
+            let outcome = outcome(Conclusion::Failed, encoded);
+            (held.complete_after(renewal, outcome).await, AfterFailure::Recorded)
+        }
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
             let then = if held.facts.after_doubt { AfterFailure::InDoubt } else { AfterFailure::Released };
+            held.let_end(renewal).await;
             (held.release(false).await, then)
         }
-        (FailureKind::Final, Some(encoded)) => {
-            (held.complete(outcome(Conclusion::Failed, encoded)).await, AfterFailure::Recorded)
-        }
         (FailureKind::Unknown, _) | (FailureKind::Final, None) => {
+            held.let_end(renewal).await;
             (held.abandon().await, AfterFailure::InDoubt)
         }
     };

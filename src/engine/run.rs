@@ -15,6 +15,17 @@ use super::options::OnLeaseLost;
 use crate::store::Store;
 use crate::time::Moment;
 
+/// An operation that ended, and the renewal that was in flight then. Whoever concludes the claim notes what came of the
+/// operation first, so that it is not lost if the call is dropped, and then lets the renewal end, so that no two writes
+/// of one claim are under way together.
+pub(super) struct Ended<T> {
+    pub(super) output: T,
+    pub(super) renewal: Option<Renewal>,
+}
+
+/// A renewal under way.
+pub(super) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
+
 /// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
 ///
 /// To be called and polled right after the claim was granted, with nothing awaited in between: the claim looked at its
@@ -22,7 +33,7 @@ use crate::time::Moment;
 pub(super) async fn drive<S, Fut>(
     held: &Arc<Held<S>>,
     operation: impl FnOnce(Attempt) -> Fut,
-) -> Result<Fut::Output, ClaimError>
+) -> Result<Ended<Fut::Output>, ClaimError>
 where
     S: Store + 'static,
     Fut: Future,
@@ -60,8 +71,8 @@ where
     .await;
     match output {
         Ok(output) => {
-            upkeep.wind_up().await;
-            Ok(output)
+            held.wind_up();
+            Ok(Ended { output, renewal: upkeep.renewal })
         }
         Err(lost) => Err(held.lost_error(lost)),
     }
@@ -70,7 +81,7 @@ where
 /// What keeps the lease alive while the operation runs.
 struct Upkeep<'a, S: Store + 'static> {
     held: &'a Arc<Held<S>>,
-    renewal: Option<BoxFuture<'static, Result<(), ClaimError>>>,
+    renewal: Option<Renewal>,
     /// When to wake next, and the sleep until then.
     sleep: Option<(Moment, BoxFuture<'static, ()>)>,
     /// After a renewal that failed for good: not before this.
@@ -144,15 +155,5 @@ impl<S: Store + 'static> Upkeep<'_, S> {
             self.sleep = None;
         }
         slept
-    }
-
-    /// The operation is over: a renewal in flight is waited for, so that no two writes of one claim are under way
-    /// together.
-    async fn wind_up(self) {
-        self.held.wind_up();
-        if let Some(renewal) = self.renewal {
-            // Its outcome shows in the entry that the completion is decided on.
-            let _renewed: Result<(), ClaimError> = renewal.await;
-        }
     }
 }
