@@ -145,7 +145,7 @@ fn a_final_failure_that_cannot_be_encoded_is_a_failure_all_the_same() {
         };
     match run() {
         Err(RunError::Operation { error, claim: AfterFailure::Recorded, .. }) => {
-            assert_eq!(error, "no such account")
+            assert_eq!(error, "no such account");
         }
         other => panic!("{other:?}"),
     }

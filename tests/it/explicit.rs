@@ -88,7 +88,7 @@ fn every_answer_to_a_claim_is_reached() {
     bench.clock.advance(RETENTION);
     match bench.run(of("a").claim()).unwrap() {
         ClaimAnswer::Replay(saved) => {
-            assert_eq!(saved.outcome, None, "within the tail only the fact is kept")
+            assert_eq!(saved.outcome, None, "within the tail only the fact is kept");
         }
         other => panic!("{other:?}"),
     }

@@ -525,7 +525,7 @@ fn an_operators_command_never_crosses_a_later_write() {
                 assert_eq!(found.is_none(), gone, "{context}");
                 match answer.unwrap() {
                     AdminAnswer::Changed { possibly_applied, .. } => {
-                        assert_eq!(possibly_applied, possibly, "{context}")
+                        assert_eq!(possibly_applied, possibly, "{context}");
                     }
                     other => panic!("{context}: {other:?}"),
                 }

@@ -11,7 +11,7 @@ use oncekey::{Answer, Claim, ClaimAnswer, Entry, Error};
 use crate::support::{Bench, FaultyStore, Flag, key};
 
 /// The claim, if that is the answer.
-pub fn granted(answer: Result<ClaimAnswer<FaultyStore>, Error>) -> Claim<FaultyStore> {
+pub(crate) fn granted(answer: Result<ClaimAnswer<FaultyStore>, Error>) -> Claim<FaultyStore> {
     match answer {
         Ok(ClaimAnswer::Granted(claim)) => claim,
         other => panic!("not granted: {other:?}"),
@@ -20,12 +20,12 @@ pub fn granted(answer: Result<ClaimAnswer<FaultyStore>, Error>) -> Claim<FaultyS
 
 impl Bench {
     /// An explicit claim of the one key, which must be granted.
-    pub fn grant(&self) -> Claim<FaultyStore> {
+    pub(crate) fn grant(&self) -> Claim<FaultyStore> {
         granted(self.run(self.dedup.request(key()).claim()))
     }
 
     /// What a call of another process gets now: its operation counts a run and answers "second".
-    pub fn second_call(&self, runs: &AtomicU32) -> Answer<String> {
+    pub(crate) fn second_call(&self, runs: &AtomicU32) -> Answer<String> {
         let other = self.other_process();
         self.run(other.request(key()).run(|_| async {
             runs.fetch_add(1, Ordering::SeqCst);
@@ -35,17 +35,21 @@ impl Bench {
     }
 
     /// What is on record under the one key.
-    pub fn on_record(&self) -> Entry {
+    pub(crate) fn on_record(&self) -> Entry {
         self.store.peek(&key()).expect("something is on record")
     }
 
     /// What is on record under the one key, if anything is.
-    pub fn on_record_if_any(&self) -> Option<Entry> {
+    pub(crate) fn on_record_if_any(&self) -> Option<Entry> {
         self.store.peek(&key())
     }
 
     /// Polls up to `polls` times, moving the clock on to the next sleep whenever nothing else can go on.
-    pub fn poll_times<F: Future>(&self, mut future: Pin<&mut F>, polls: usize) -> Option<F::Output> {
+    pub(crate) fn poll_times<F: Future + ?Sized>(
+        &self,
+        mut future: Pin<&mut F>,
+        polls: usize,
+    ) -> Option<F::Output> {
         for _ in 0..polls {
             let woken = Arc::new(Flag::default());
             let waker = Waker::from(Arc::clone(&woken));
@@ -62,12 +66,12 @@ impl Bench {
     }
 
     /// Runs the clean-up to its end, and sees that nothing is left behind.
-    pub fn nothing_is_left(&self) {
+    pub(crate) fn nothing_is_left(&self) {
         self.nothing_is_left_but(0);
     }
 
     /// As `nothing_is_left`, with this many claims still held.
-    pub fn nothing_is_left_but(&self, held: usize) {
+    pub(crate) fn nothing_is_left_but(&self, held: usize) {
         self.run(self.dedup.flush());
         assert_eq!(self.dedup.held(), held, "claims held");
         assert_eq!(self.dedup.waiting(), 0, "callers waiting");
