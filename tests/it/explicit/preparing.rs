@@ -1,0 +1,209 @@
+//! A completion that the caller's own transaction writes.
+
+use super::*;
+
+#[test]
+fn a_known_commit_is_on_record_and_replayed() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+    claim.committed(&prepared);
+    assert_eq!(claim.time_left(), Duration::ZERO);
+    let committed = bench.on_record();
+    drop(claim);
+    bench.nothing_is_left();
+    assert_eq!(bench.on_record(), committed, "dropping the claim changes nothing");
+    let runs = AtomicU32::new(0);
+    assert_eq!(bench.second_call(&runs).value(), Some(&"charged".to_owned()));
+    assert_eq!(runs.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_commit_wakes_who_waits_in_this_process() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let mut waiter = Box::pin(
+        bench
+            .dedup
+            .request(key())
+            .wait(Duration::from_secs(20))
+            .run(|_| async { Ok::<_, &str>("no".to_owned()) }),
+    );
+    assert!(poll_once(waiter.as_mut()).is_none());
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+    claim.committed(&prepared);
+    let answer = poll_once(waiter.as_mut()).expect("no poll of the store is needed").unwrap();
+    assert_eq!(answer.into_value().unwrap(), "charged");
+}
+
+#[test]
+fn an_unknown_commit_that_landed_is_learnt() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+    assert_eq!(bench.run(claim.settle(&prepared)).unwrap(), Settled::Committed);
+    assert_eq!(bench.run(claim.settle(&prepared)).unwrap(), Settled::Committed, "and again");
+    bench.run(claim.complete("charged")).unwrap();
+    assert!(matches!(bench.run(claim.complete("else")), Err(ClaimError::AlreadyCompleted { .. })));
+}
+
+#[test]
+fn an_unknown_commit_that_did_not_land_can_no_longer_land() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    bench.clock.advance(Duration::from_secs(20));
+    assert_eq!(bench.run(claim.settle(&prepared)).unwrap(), Settled::NotCommitted);
+    assert_eq!(claim.time_left(), LEASE - MARGIN, "held on, and renewed");
+    match commit(&bench, &prepared) {
+        Exchange::Conflict(Some(entry)) => assert_eq!(entry.record.state(), &State::InProgress),
+        other => panic!("a transaction still under way committed: {other:?}"),
+    }
+    // It may be tried again.
+    let again = bench.run(claim.prepare("charged, second try")).unwrap();
+    assert!(again.expected > prepared.expected);
+    assert!(matches!(commit(&bench, &again), Exchange::Done(_)));
+    assert_eq!(bench.run(claim.settle(&again)).unwrap(), Settled::Committed);
+}
+
+#[test]
+fn a_prepared_claim_that_was_taken_over_says_so_and_its_transaction_fails() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    bench.clock.advance(LEASE);
+    let other = bench.other_process();
+    let _second = granted(bench.run(other.request(key()).claim()));
+    let before = bench.on_record();
+    assert!(
+        matches!(commit(&bench, &prepared), Exchange::Conflict(Some(_))),
+        "the loser's transaction fails"
+    );
+    assert!(matches!(bench.run(claim.settle(&prepared)), Err(ClaimError::Superseded { .. })));
+    drop(claim);
+    bench.run(bench.dedup.flush());
+    assert_eq!(bench.on_record(), before);
+}
+
+#[test]
+fn settling_survives_lost_replies_and_says_unknown_when_nothing_is_left() {
+    for faults in [
+        [Fault::Refused, Fault::None, Fault::ReplyLost],
+        [Fault::HangBefore, Fault::None, Fault::RequestLost],
+        [Fault::None, Fault::ReplyLost, Fault::None],
+        [Fault::None, Fault::HangAfter, Fault::Refused],
+        [Fault::None, Fault::Twice, Fault::ReplyLost],
+    ] {
+        let bench = bench();
+        let mut claim = bench.grant();
+        let prepared = bench.run(claim.prepare("charged")).unwrap();
+        bench.store.plan(faults);
+        assert_eq!(bench.run(claim.settle(&prepared)).unwrap(), Settled::NotCommitted, "{faults:?}");
+        assert!(
+            claim.time_left() > Duration::from_secs(20) && claim.time_left() <= LEASE - MARGIN,
+            "{faults:?}"
+        );
+        assert!(matches!(commit(&bench, &prepared), Exchange::Conflict(_)), "{faults:?}");
+        bench.run(claim.complete("charged")).unwrap();
+    }
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+    bench.clock.advance(RETENTION + LEASE);
+    assert!(matches!(bench.run(claim.settle(&prepared)), Err(ClaimError::Unknown { .. })), "never refused");
+}
+
+#[test]
+fn settling_against_a_store_that_fails_goes_on_for_the_completion_timeout() {
+    let bench = bench_with(|builder| builder.completion_timeout(Duration::from_secs(600)));
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    // Loads are answered, writes are not: a database that is read-only for ten minutes.
+    bench.store.plan([Fault::None, Fault::Refused].into_iter().cycle().take(2000));
+    let begun = oncekey::time::Clock::now(&bench.clock);
+    match bench.run(claim.settle(&prepared)) {
+        Err(ClaimError::Store { .. }) => {}
+        other => panic!("a store that fails does not contradict itself: {other:?}"),
+    }
+    let lasted = oncekey::time::Clock::now(&bench.clock).saturating_since(begun);
+    assert!(lasted >= Duration::from_secs(600), "given up after {lasted:?}");
+}
+
+#[test]
+fn a_prepared_claim_refuses_other_writes_and_the_keeper_skips_it() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    let before = bench.on_record().version;
+    assert!(matches!(bench.run(claim.renew()), Err(ClaimError::Prepared { .. })));
+    assert!(matches!(bench.run(claim.checkpoint("x")), Err(ClaimError::Prepared { .. })));
+    assert!(matches!(bench.run(claim.complete("x")), Err(ClaimError::Prepared { .. })));
+    assert!(matches!(bench.run(claim.fail("x")), Err(ClaimError::Prepared { .. })));
+    assert!(matches!(bench.run(claim.release()), Err(ClaimError::Prepared { .. })));
+    assert!(matches!(bench.run(claim.abandon()), Err(ClaimError::Prepared { .. })));
+    assert!(matches!(bench.run(claim.prepare("x")), Err(ClaimError::Prepared { .. })));
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    for _ in 0..15 {
+        assert!(poll_once(keeper.as_mut()).is_none());
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(bench.on_record().version, before, "nothing moved the version under the transaction");
+    // Rolled back, and known to be: the claim is as before, and the keeper renews it again.
+    claim.rolled_back();
+    for _ in 0..4 {
+        assert!(poll_once(keeper.as_mut()).is_none());
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    assert!(bench.on_record().version > before);
+    assert!(matches!(commit(&bench, &prepared), Exchange::Conflict(_)));
+    bench.run(claim.renew()).unwrap();
+    bench.run(claim.complete("charged")).unwrap();
+}
+
+#[test]
+fn preparing_waits_for_a_renewal_in_flight() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    bench.clock.advance(Duration::from_secs(10));
+    bench.store.yields.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none(), "its renewal is under way");
+    let mut prepare = Box::pin(claim.prepare("charged"));
+    assert!(poll_once(prepare.as_mut()).is_none());
+    while poll_once(prepare.as_mut()).is_none_or(|prepared| {
+        assert!(
+            matches!(commit(&bench, &prepared.unwrap()), Exchange::Done(_)),
+            "prepared at the version that is there"
+        );
+        false
+    }) {
+        assert!(poll_once(keeper.as_mut()).is_none());
+    }
+}
+
+#[test]
+fn preparing_after_a_renewal_of_unknown_fate_expects_the_version_that_is_there() {
+    // The owner's own renewal, dropped when it was applied already.
+    let bench = bench();
+    let mut claim = bench.grant();
+    bench.store.yields.store(true, std::sync::atomic::Ordering::SeqCst);
+    {
+        let mut renew = Box::pin(claim.renew());
+        assert!(poll_once(renew.as_mut()).is_none() && poll_once(renew.as_mut()).is_none());
+    }
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+
+    // The keeper's renewal, whose reply was lost.
+    let bench = self::bench();
+    let mut claim = bench.grant();
+    bench.clock.advance(Duration::from_secs(10));
+    bench.store.plan([Fault::ReplyLost]);
+    assert!(poll_once(Box::pin(bench.dedup.keeper()).as_mut()).is_none());
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+}
