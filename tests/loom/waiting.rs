@@ -64,7 +64,7 @@ fn a_waiter_ends_by_the_completion_alone() {
 fn two_waiters_end_by_the_completion_alone() {
     let both = Sometimes::new("both waiters take a seat");
     let saw_both = both.clone();
-    explore("two waiters and a completion", PREEMPTIONS_FEW, move || {
+    explore("two waiters and a completion", PREEMPTIONS, move || {
         let world = World::new();
         let engine = world.engine();
         let mut claim = granted(&engine);
