@@ -226,7 +226,12 @@ impl<S: Store + 'static> Inner<S> {
                 Ok(entry) => return Ok(entry),
                 Err(source) => {
                     tries += 1;
-                    if tries >= self.options.claim_tries || !source.kind().is_transient() {
+                    let give_up = tries >= self.options.claim_tries || !source.kind().is_transient();
+                    self.tell(key, || Event::StoreFailed {
+                        failure: &source,
+                        retry_in: (!give_up).then_some(backoff),
+                    });
+                    if give_up {
                         return Err(Error::Store { scope: key.scope_label(), source });
                     }
                     self.clock().sleep_until(self.clock().now() + backoff).await;

@@ -478,6 +478,8 @@ impl<S: Store + 'static> Held<S> {
     fn over(&self, step: &Step, entry: Entry) {
         let engine = &*self.engine;
         let completed = matches!(step, Step::Complete(..));
+        // A release after doubt leaves it in doubt.
+        let released = matches!(entry.record.state(), State::Released { .. });
         {
             let mut state = self.state.lock();
             state.phase = Phase::Over;
@@ -494,7 +496,7 @@ impl<S: Store + 'static> Held<S> {
         }
         engine.tell(&self.key, || match step {
             Step::Complete(..) => Event::Completed,
-            Step::Release { .. } => Event::Released,
+            Step::Release { .. } if released => Event::Released,
             _ => Event::Abandoned,
         });
     }

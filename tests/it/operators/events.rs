@@ -1,0 +1,140 @@
+//! What an observer hears: each thing once, where it happens, and no key's id.
+
+use std::sync::{Arc, Mutex};
+
+use oncekey::{Event, Failure, OnLeaseLost};
+
+use super::*;
+
+type Heard = Arc<Mutex<Vec<String>>>;
+
+/// An engine that is listened to, and what is heard: the first word of each event, and its facts where they matter.
+fn listening() -> (Bench, Heard) {
+    let heard = Heard::default();
+    let hears = Arc::clone(&heard);
+    let bench = bench_with(|builder| {
+        builder.on_lease_lost(OnLeaseLost::Signal).observer(move |key: &Key, event: &Event<'_>| {
+            let shown = format!("{key:?} {event:?}");
+            assert!(!shown.contains(key.id()), "{shown}");
+            hears.lock().unwrap().push(match event {
+                Event::Granted { attempt, after_doubt, reply_lost, .. } => {
+                    format!("granted {attempt} doubt:{after_doubt} lost:{reply_lost}")
+                }
+                Event::Answered { answer, .. } => format!("answered {answer}"),
+                Event::LeaseLost { superseded, .. } => format!("lease lost superseded:{superseded}"),
+                Event::StoreFailed { retry_in, .. } => format!("store failed retry:{}", retry_in.is_some()),
+                other => format!("{other:?}").to_lowercase(),
+            });
+        })
+    });
+    (bench, heard)
+}
+
+fn take(heard: &Heard) -> Vec<String> {
+    std::mem::take(&mut heard.lock().unwrap())
+}
+
+#[test]
+fn a_run_its_replay_and_its_refused_duplicates_are_heard_once_each() {
+    let (bench, heard) = listening();
+    run_text(&bench.dedup, "first");
+    assert_eq!(take(&heard), ["granted 1 doubt:false lost:false", "completed"]);
+    run_text(&bench.dedup, "x");
+    assert_eq!(take(&heard), ["answered replay"]);
+    let other = bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"other"));
+    assert!(matches!(ready(other.claim()), Ok(ClaimAnswer::Mismatch)));
+    assert_eq!(take(&heard), ["answered mismatch"]);
+    assert_eq!(forget(&bench.dedup), AdminAnswer::Done);
+    assert_eq!(take(&heard), ["forgotten"]);
+}
+
+#[test]
+fn what_a_holder_does_is_heard_once_each() {
+    let (bench, heard) = listening();
+    let mut owner = claim(&bench.dedup);
+    take(&heard);
+    ready(owner.renew()).unwrap();
+    assert_eq!(take(&heard), ["renewed"]);
+    ready(owner.release()).unwrap();
+    assert_eq!(take(&heard), ["released"]);
+    let mut owner = claim(&bench.dedup);
+    ready(owner.abandon()).unwrap();
+    assert_eq!(take(&heard), ["granted 2 doubt:false lost:false", "abandoned"]);
+    let waits = bench.dedup.request(key()).wait(secs(1));
+    let owner = claim(&bench.dedup);
+    assert_eq!(take(&heard), ["granted 3 doubt:true lost:false"]);
+    assert!(matches!(bench.run(waits.claim()), Ok(ClaimAnswer::InProgress(_))));
+    assert_eq!(take(&heard), ["waiting", "answered in progress"]);
+    drop(owner);
+}
+
+#[test]
+fn giving_up_after_doubt_is_heard_as_in_doubt_and_not_as_released() {
+    let (bench, heard) = listening();
+    ready(claim(&bench.dedup).abandon()).unwrap();
+    take(&heard);
+    let told = ready(
+        bench.dedup.request(key()).run_or_fail(async |_| Err::<String, _>(Failure::NoEffect(String::new()))),
+    );
+    assert!(told.is_err());
+    assert_eq!(take(&heard), ["granted 2 doubt:true lost:false", "abandoned"]);
+    let mut third = claim(&bench.dedup);
+    take(&heard);
+    ready(third.release()).unwrap();
+    assert_eq!(take(&heard), ["abandoned"]);
+}
+
+#[test]
+fn doubt_exhaustion_and_their_end_are_heard() {
+    let (bench, heard) = listening();
+    let held = bench.dedup.request(key()).policy(Policy::Hold);
+    let Ok(ClaimAnswer::Granted(mut owner)) = ready(held.claim()) else { panic!("not granted") };
+    ready(owner.abandon()).unwrap();
+    take(&heard);
+    assert!(matches!(run_text(&bench.dedup, "x"), Answer::InDoubt { .. }));
+    assert_eq!(take(&heard), ["answered in doubt"]);
+    assert_eq!(resolve(&bench.dedup, &Resolution::NoEffect), AdminAnswer::Done);
+    assert_eq!(take(&heard), ["resolved"]);
+    assert_eq!(resolve(&bench.dedup, &Resolution::NoEffect), AdminAnswer::NotInDoubt);
+    assert_eq!(take(&heard), [""; 0], "a refused command is no event");
+    let limited = bench.dedup.request(key()).attempts_max(1);
+    assert!(matches!(ready(limited.claim()), Ok(ClaimAnswer::Exhausted { .. })));
+    assert_eq!(take(&heard), ["answered exhausted"]);
+}
+
+#[test]
+fn a_lease_lost_and_an_outcome_not_recorded_are_heard_once_each() {
+    for superseded in [false, true] {
+        let (bench, heard) = listening();
+        let answer = bench.run(bench.dedup.request(key()).run(async |attempt: oncekey::Attempt| {
+            bench.clock.advance(LEASE);
+            if superseded {
+                drop(claim(&engine_with(&bench.clock, &bench.store, |builder| builder)));
+            }
+            attempt.lost().await;
+            attempt.lost().await;
+            Ok::<_, String>("late".to_owned())
+        }));
+        let answer = answer.unwrap();
+        assert_eq!(matches!(answer, Answer::Unrecorded { .. }), superseded, "{answer:?}");
+        let end = if superseded { "unrecorded" } else { "completed" };
+        assert_eq!(take(&heard), ["granted 1 doubt:false lost:false", "lease lost superseded:false", end]);
+    }
+}
+
+#[test]
+fn a_failing_store_is_heard_at_each_try_with_whether_there_is_another() {
+    let (bench, heard) = listening();
+    bench.store.plan([Fault::ReplyLost]);
+    drop(bench.run(bench.dedup.request(key()).claim()).unwrap());
+    assert_eq!(take(&heard), ["store failed retry:true", "granted 1 doubt:false lost:true"]);
+    bench.store.always(Fault::Refused);
+    assert!(bench.run(bench.dedup.request(key()).claim()).is_err());
+    let thrice = ["store failed retry:true", "store failed retry:true", "store failed retry:false"];
+    assert_eq!(take(&heard), thrice);
+    assert!(bench.run(bench.dedup.forget(&key())).is_err());
+    assert_eq!(take(&heard), thrice, "an operator's look too");
+    let run = bench.dedup.request(key()).fail_open().run(async |_| Ok::<_, String>(String::new()));
+    assert!(bench.run(run).is_ok());
+    assert_eq!(take(&heard).last().unwrap(), "failedopen");
+}
