@@ -1,5 +1,5 @@
 //! The engine over the embedded store, scenario by scenario. All time is moved by hand.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod one_key;
 mod support;
