@@ -160,7 +160,7 @@ fn each_step_costs_as_many_round_trips_as_the_design_says() {
     trips("renewal", 1, &mut || ready(owner.renew()).unwrap());
     trips("checkpoint", 1, &mut || ready(owner.checkpoint("c")).unwrap());
     trips("in progress", 1, &mut || {
-        assert!(matches!(run_text(&bench.dedup, "x"), Answer::InProgress { .. }))
+        assert!(matches!(run_text(&bench.dedup, "x"), Answer::InProgress { .. }));
     });
     trips("release", 1, &mut || ready(owner.release()).unwrap());
     trips("claim after a release", 2, &mut || held = Some(claim(&bench.dedup)));

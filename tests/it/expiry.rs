@@ -99,7 +99,7 @@ fn in_its_tail_an_operation_is_known_to_be_done_and_its_outcome_no_longer_given(
         match answer {
             Answer::Replayed { .. } if kept => {}
             Answer::Done { why: Unavailable::NoLongerKept, basis, .. } if !kept => {
-                assert_eq!(basis.attempt, 1)
+                assert_eq!(basis.attempt, 1);
             }
             other => panic!("kept: {kept}: {other:?}"),
         }

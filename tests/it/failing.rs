@@ -175,12 +175,12 @@ fn after_an_unknown_failure_hold_runs_nothing_until_somebody_resolved_it() {
 
 #[test]
 fn the_question_mark_works_in_an_operation_and_its_error_is_of_unknown_effect() {
-    async fn parse(text: &str) -> Result<String, std::num::ParseIntError> {
+    fn parse(text: &str) -> Result<String, std::num::ParseIntError> {
         Ok(text.parse::<u32>()?.to_string())
     }
     let bench = bench();
     let run = bench.dedup.request(key()).run(async |_| -> Result<String, Box<dyn std::error::Error>> {
-        let number = parse("no number").await?;
+        let number = parse("no number")?;
         Ok(number)
     });
     let error = ready(run).unwrap_err();

@@ -94,15 +94,15 @@ fn the_same_fingerprint_gets_the_same_outcome() {
 #[test]
 fn fingerprints_of_two_algorithms_cannot_be_compared() {
     let digest = *Fingerprint::sha256(b"a").digest().first_chunk::<32>().unwrap();
-    let blake = Some(Fingerprint::from_digest(Algorithm::BLAKE3, &digest).unwrap());
+    let blake = Fingerprint::from_digest(Algorithm::BLAKE3, &digest).unwrap();
     for state in ["in progress", "completed", "abandoned"] {
         let bench = bench();
         bound_states(&bench, print("a"), state);
         let before = on_record(&bench);
-        let error = claim_with(&bench.dedup, blake).unwrap_err();
+        let error = claim_with(&bench.dedup, Some(blake)).unwrap_err();
         assert!(matches!(error, Error::Incomparable { .. }), "{state}: {error:?}");
         assert!(!error.to_string().contains(key().id()), "{error}");
-        let request = bench.dedup.request(key()).fingerprint(blake.unwrap()).wait(secs(5)).fail_open();
+        let request = bench.dedup.request(key()).fingerprint(blake).wait(secs(5)).fail_open();
         let run = request.run(async |_| -> Result<String, String> { panic!("it must not run") });
         let error = ready(run).unwrap_err();
         assert!(matches!(error, RunError::Claim { source: Error::Incomparable { .. }, .. }), "{error:?}");
@@ -130,7 +130,7 @@ fn after_a_clean_release_another_fingerprint_begins_a_new_generation() {
         let bound = claim_with(&bench.dedup, print("a"));
         match other {
             Some(other) if other == other_algorithm => {
-                assert!(matches!(bound, Err(Error::Incomparable { .. })))
+                assert!(matches!(bound, Err(Error::Incomparable { .. })));
             }
             _ => assert!(matches!(bound, Ok(ClaimAnswer::Mismatch))),
         }

@@ -36,9 +36,12 @@ fn refused(store: &MemoryStore, i: usize) -> Option<&'static str> {
     }
 }
 
+/// Opens a store with a bound.
+type Open = fn() -> MemoryStore;
+
 #[test]
 fn at_its_bound_new_keys_are_refused_and_holders_of_claims_never() {
-    let bounds: [(&str, fn() -> MemoryStore); 2] = [
+    let bounds: [(&str, Open); 2] = [
         ("records", || MemoryStore::builder().records_max(100).clock(ManualClock::new()).build()),
         ("bytes", || MemoryStore::builder().bytes_max(20_000).clock(ManualClock::new()).build()),
     ];
@@ -82,7 +85,7 @@ fn room_is_made_of_what_is_gone_without_a_purge() {
 fn an_engine_over_a_full_store_runs_nothing_new_and_finishes_what_runs() {
     let clock = ManualClock::new();
     let store = MemoryStore::builder().records_max(1).clock(clock.clone()).build();
-    let dedup = Deduplicator::builder(store).clock(clock.clone()).claim_tries(1).build().unwrap();
+    let dedup = Deduplicator::builder(store).clock(clock).claim_tries(1).build().unwrap();
     let mut owner = claim(&dedup);
     let error = ready(dedup.request(numbered(1)).claim()).unwrap_err();
     let Error::Store { source, .. } = error else { panic!("{error:?}") };

@@ -17,10 +17,10 @@ fn superseded() -> (Bench, Claim<FaultyStore>, Claim<FaultyStore>, Entry) {
     (bench, owner, successor, record)
 }
 
-fn assert_refused(bench: &Bench, told: Result<(), ClaimError>, before: &Entry, what: &str) {
+fn assert_refused(bench: &Bench, told: &Result<(), ClaimError>, before: &Entry, what: &str) {
     let superseded = matches!(told, Err(ClaimError::Superseded { possibly_applied: false, .. }));
     assert!(superseded, "{what}: {told:?}");
-    let after = on_record(&bench);
+    let after = on_record(bench);
     assert_eq!(&after, before, "{what}: the successor's record or lease changed");
     assert_eq!(after.record.encode(), before.record.encode(), "{what}");
 }
@@ -28,25 +28,25 @@ fn assert_refused(bench: &Bench, told: Result<(), ClaimError>, before: &Entry, w
 #[test]
 fn each_write_of_an_owner_that_was_superseded_is_refused_and_says_so() {
     let (bench, mut owner, _successor, before) = superseded();
-    assert_refused(&bench, ready(owner.complete("late")), &before, "complete");
+    assert_refused(&bench, &ready(owner.complete("late")), &before, "complete");
     let (bench, mut owner, _successor, before) = superseded();
-    assert_refused(&bench, ready(owner.fail("late")), &before, "fail");
+    assert_refused(&bench, &ready(owner.fail("late")), &before, "fail");
     let (bench, mut owner, _successor, before) = superseded();
-    assert_refused(&bench, ready(owner.release()), &before, "release");
+    assert_refused(&bench, &ready(owner.release()), &before, "release");
     let (bench, mut owner, _successor, before) = superseded();
-    assert_refused(&bench, ready(owner.abandon()), &before, "abandon");
+    assert_refused(&bench, &ready(owner.abandon()), &before, "abandon");
     let (bench, owner, _successor, before) = superseded();
-    assert_refused(&bench, ready(owner.renew()), &before, "renew");
+    assert_refused(&bench, &ready(owner.renew()), &before, "renew");
     assert_eq!(owner.time_left(), secs(0));
     assert!(owner.attempt().is_lost());
-    assert_refused(&bench, ready(owner.renew()), &before, "renew again");
+    assert_refused(&bench, &ready(owner.renew()), &before, "renew again");
     let (bench, owner, _successor, before) = superseded();
-    assert_refused(&bench, ready(owner.checkpoint("late")), &before, "checkpoint");
+    assert_refused(&bench, &ready(owner.checkpoint("late")), &before, "checkpoint");
     // All of them, one after the other, and the drop.
     let (bench, mut owner, mut successor, before) = superseded();
-    assert_refused(&bench, ready(owner.complete("late")), &before, "complete");
-    assert_refused(&bench, ready(owner.release()), &before, "release");
-    assert_refused(&bench, ready(owner.renew()), &before, "renew");
+    assert_refused(&bench, &ready(owner.complete("late")), &before, "complete");
+    assert_refused(&bench, &ready(owner.release()), &before, "release");
+    assert_refused(&bench, &ready(owner.renew()), &before, "renew");
     drop(owner);
     bench.run(bench.dedup.flush());
     assert_eq!(on_record(&bench), before);
@@ -62,12 +62,12 @@ fn an_owner_that_was_superseded_learns_of_an_outcome_and_does_not_change_it() {
     let (bench, mut owner, mut successor, _) = superseded();
     ready(successor.complete("second")).unwrap();
     let before = on_record(&bench);
-    assert_refused(&bench, ready(owner.complete("first")), &before, "complete");
+    assert_refused(&bench, &ready(owner.complete("first")), &before, "complete");
     // Not even with the same bytes: it is another attempt's.
     let (bench, mut owner, mut successor, _) = superseded();
     ready(successor.complete("same")).unwrap();
     let before = on_record(&bench);
-    assert_refused(&bench, ready(owner.complete("same")), &before, "complete");
+    assert_refused(&bench, &ready(owner.complete("same")), &before, "complete");
 }
 
 #[test]

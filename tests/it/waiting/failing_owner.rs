@@ -14,9 +14,9 @@ const WAITERS: usize = 100;
 enum End {
     NoEffect,
     Unknown,
-    /// It hangs, and its lease ends.
-    Lease,
-    /// It is dropped, and its lease ends.
+    /// It hangs for longer than it is renewed.
+    Hung,
+    /// It is dropped, as when its process dies: nobody renews it.
     Dropped,
 }
 
@@ -47,19 +47,17 @@ async fn wait_and_run(
 }
 
 fn owner_fails_while_many_wait(end: End, here: usize, there: usize) {
-    let bench = bench();
+    let bench = bench_with(|builder| builder.renew_for_max(secs(5)));
     let other = bench.other_process();
     let runs = Runs::default();
-    let go = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let mut tasks = Tasks::default();
     let owner = tasks.spawn(bench.dedup.request(key()).run_or_fail(async |_| {
         use oncekey::time::Clock as _;
         bench.clock.sleep_until(bench.clock.now() + secs(2)).await;
-        go.store(true, std::sync::atomic::Ordering::SeqCst);
         match end {
             End::NoEffect => Err::<String, _>(Failure::NoEffect("failed".to_owned())),
             End::Unknown => Err(Failure::Unknown("failed".to_owned())),
-            End::Lease | End::Dropped => pending().await,
+            End::Hung | End::Dropped => pending().await,
         }
     }));
     tasks.settle();
@@ -72,11 +70,11 @@ fn owner_fails_while_many_wait(end: End, here: usize, there: usize) {
     tasks.pass(&bench.clock, secs(2));
     match end {
         End::Dropped => tasks.cancel(&owner),
-        End::Lease => tasks.cancel(&owner), // its process is gone: nothing is cleaned up, nothing renewed
+        End::Hung => assert!(!owner.is_done()),
         End::NoEffect | End::Unknown => assert!(owner.is_done()),
     }
     // The look of another process may be a second away; a lease, its whole length.
-    let until = if matches!(end, End::Lease | End::Dropped) { LEASE } else { secs(0) };
+    let until = if matches!(end, End::Hung | End::Dropped) { LEASE } else { secs(0) };
     tasks.pass(&bench.clock, until + secs(1));
     let doubt = end != End::NoEffect;
     assert_eq!(*runs.attempts.borrow(), [(2, doubt)], "{end:?}, {here} here and {there} there");
@@ -97,7 +95,7 @@ fn owner_fails_while_many_wait(end: End, here: usize, there: usize) {
 
 #[test]
 fn one_of_the_waiters_becomes_the_owner_and_the_rest_get_its_outcome() {
-    for end in [End::NoEffect, End::Unknown, End::Lease, End::Dropped] {
+    for end in [End::NoEffect, End::Unknown, End::Hung, End::Dropped] {
         for (here, there) in [(WAITERS, 0), (0, WAITERS), (WAITERS, WAITERS), (1, 1)] {
             owner_fails_while_many_wait(end, here, there);
         }
