@@ -7,13 +7,14 @@ use super::Basis;
 use super::attempt::Attempt;
 use super::claiming::Claimed;
 use super::error::ClaimError;
-use super::held::{CONFLICTS_MAX, Guard, Held, Lost, Phase, Step};
+use super::held::{Guard, Held, Phase, Step};
+use super::prepared::{Prepared, Settled};
 use super::run::Renewal;
 use crate::protocol::{
-    Decision, Entry, FencingToken, Key, OperationId, Outcome, OutcomeBody, Payload, Record, State,
-    UnixMillis, Verdict, Version, Write,
+    Decision, Entry, FencingToken, OperationId, Outcome, OutcomeBody, Payload, UnixMillis, Verdict, Version,
+    Write,
 };
-use crate::store::{Exchange, Store};
+use crate::store::Store;
 
 /// What a claim got: every expected answer.
 pub enum ClaimAnswer<S: Store + 'static> {
@@ -145,35 +146,6 @@ impl<S: Store + 'static> fmt::Debug for Claim<S> {
             .field("phase", &self.held().phase())
             .finish_non_exhaustive()
     }
-}
-
-/// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`].
-///
-/// Write `record` under `key` if and only if its version is `expected`, in the store's own way, and give it a version,
-/// `live` and `linger` as the store's `compare_exchange` would. Then settle the claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Prepared {
-    /// The key.
-    pub key: Key,
-    /// The version that must be there, or the transaction must not commit.
-    pub expected: Version,
-    /// What to put there.
-    pub record: Record,
-    /// How long it stays live.
-    pub live: Duration,
-    /// How much longer it stays readable.
-    pub linger: Duration,
-}
-
-/// How a prepared completion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// The transaction committed: effect and outcome are there.
-    Committed,
-    /// The transaction did not commit, and no longer can: neither effect nor outcome is there. The claim is held on,
-    /// renewed, and may be tried again.
-    NotCommitted,
 }
 
 impl<S: Store + 'static> Claim<S> {
@@ -453,72 +425,5 @@ impl<S: Store + 'static> Held<S> {
     pub(super) async fn abandon(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
         let now = self.engine.clock().now();
         self.write(Step::Abandon, self.release_until(now)).await
-    }
-
-    async fn settle(self: &std::sync::Arc<Self>, prepared: &Prepared) -> Result<Settled, ClaimError> {
-        let turn = self.turn().await;
-        let until = self.completion_until(self.engine.clock().now());
-        let mut backoff = self.engine.first_backoff();
-        let mut conflicts = 0;
-        while conflicts <= CONFLICTS_MAX {
-            let (entry, sent) = loop {
-                let sent = self.engine.clock().now();
-                match self.engine.load(&self.key).await {
-                    Ok(entry) => break (entry, sent),
-                    Err(source) if sent >= until || !source.kind().is_transient() => {
-                        return Err(ClaimError::Store { scope: self.scope(), source });
-                    }
-                    Err(_) => {
-                        self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
-                        backoff = self.engine.next_backoff(backoff);
-                    }
-                }
-            };
-            let Some(entry) = entry else {
-                self.mark_lost(Lost::Superseded);
-                return Err(ClaimError::Unknown { scope: self.scope() });
-            };
-            if !entry.is_held_by(&self.holder) {
-                self.mark_lost(Lost::Superseded);
-                return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: true });
-            }
-            match entry.record.state() {
-                State::Completed(outcome) if Some(outcome) == prepared.record.outcome() => {
-                    self.landed_elsewhere(entry);
-                    return Ok(Settled::Committed);
-                }
-                State::Completed(_) => return Err(ClaimError::AlreadyCompleted { scope: self.scope() }),
-                State::Released { .. } => return Err(ClaimError::AlreadyReleased { scope: self.scope() }),
-                State::Forgotten => {
-                    return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: false });
-                }
-                State::InProgress => {
-                    let Decision::Write(write) = self.decide(Some(&entry), &Step::Renew) else {
-                        unreachable!("a record of ours in progress can be renewed")
-                    };
-                    match self.engine.exchange(&self.key, &write).await {
-                        Ok(Exchange::Done(version)) => {
-                            self.landed(&Step::Renew, write, version, sent);
-                            self.start();
-                            drop(turn);
-                            return Ok(Settled::NotCommitted);
-                        }
-                        // It committed in between: look again.
-                        Ok(Exchange::Conflict(_)) => conflicts += 1,
-                        Err(source)
-                            if self.engine.clock().now() >= until || !source.kind().is_transient() =>
-                        {
-                            return Err(ClaimError::Store { scope: self.scope(), source });
-                        }
-                        // The reply may be lost: look again.
-                        Err(_) => {
-                            self.engine.clock().sleep_until(self.engine.clock().now() + backoff).await;
-                            backoff = self.engine.next_backoff(backoff);
-                        }
-                    }
-                }
-            }
-        }
-        Err(ClaimError::Inconsistent { scope: self.scope() })
     }
 }

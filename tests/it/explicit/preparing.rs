@@ -83,6 +83,8 @@ fn a_prepared_claim_that_was_taken_over_says_so_and_its_transaction_fails() {
         "the loser's transaction fails"
     );
     assert!(matches!(bench.run(claim.settle(&prepared)), Err(ClaimError::Superseded { .. })));
+    let again = bench.run(claim.complete("charged"));
+    assert!(matches!(again, Err(ClaimError::Superseded { .. })), "it is settled, and says why: {again:?}");
     drop(claim);
     bench.run(bench.dedup.flush());
     assert_eq!(bench.on_record(), before);
