@@ -9,7 +9,6 @@ use super::claiming::Claimed;
 use super::error::ClaimError;
 use super::held::{Guard, Held, Phase, Step};
 use super::prepared::{Prepared, Settled};
-use super::run::Renewal;
 use crate::protocol::{
     Decision, Entry, FencingToken, OperationId, Outcome, OutcomeBody, Payload, UnixMillis, Verdict, Version,
     Write,
@@ -375,55 +374,5 @@ impl<S: Store + 'static> Held<S> {
             let until = now + self.engine.options.store_timeout;
             self.write(Step::Renew, until).await?;
         }
-    }
-
-    pub(super) async fn complete(self: &std::sync::Arc<Self>, outcome: Outcome) -> Result<(), ClaimError> {
-        self.complete_after(None, outcome).await
-    }
-
-    /// Lets a renewal in flight end. What came of it shows in the entry that the next write is decided on.
-    pub(super) async fn let_end(&self, renewal: Option<Renewal>) {
-        if let Some(renewal) = renewal {
-            let _renewed: Result<(), ClaimError> = renewal.await;
-        }
-    }
-
-    /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: dropped after that,
-    /// the claim's guard brings the completion to its end.
-    pub(super) async fn complete_after(
-        self: &std::sync::Arc<Self>,
-        renewal: Option<Renewal>,
-        outcome: Outcome,
-    ) -> Result<(), ClaimError> {
-        let outcome = self.engine.fit(outcome);
-        let now = self.engine.clock().now();
-        let at = self.engine.clock().unix(now);
-        // A claim that is over stays over: the protocol says whether this is the same completion again.
-        let was_over = self.phase() == Phase::Over;
-        if !was_over {
-            self.set_phase(Phase::Completing(outcome.clone(), at));
-        }
-        self.let_end(renewal).await;
-        let turn = self.turn().await;
-        let answer =
-            self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
-        if answer.is_err() && !was_over {
-            self.set_phase(Phase::Started);
-        }
-        answer
-    }
-
-    pub(super) async fn release(
-        self: &std::sync::Arc<Self>,
-        fresh_operation_id: bool,
-    ) -> Result<(), ClaimError> {
-        let now = self.engine.clock().now();
-        let step = Step::Release { fresh_operation_id, now: self.engine.clock().unix(now) };
-        self.write(step, self.release_until(now)).await
-    }
-
-    pub(super) async fn abandon(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
-        let now = self.engine.clock().now();
-        self.write(Step::Abandon, self.release_until(now)).await
     }
 }

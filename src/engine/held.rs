@@ -5,25 +5,29 @@
 //! decided by the protocol on the last entry known; a lost reply leads to sending it again, and a conflict to looking
 //! whether the entry there is still this attempt's.
 
+mod guard;
+mod writing;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::mem::{Discriminant, discriminant};
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::Inner;
 use super::error::ClaimError;
-use super::options::{OnDrop, Options};
+use super::options::Options;
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Command, Decision, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
-    Verdict, Version, Write, decide,
+    Command, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
 };
-use crate::store::{Exchange, Store, StoreFailure};
+use crate::store::Store;
 use crate::sync::Mutex;
 use crate::time::Moment;
+
+pub(super) use guard::Guard;
 
 /// How often a write meets a conflict that should not be before the store is said to contradict itself.
 pub(super) const CONFLICTS_MAX: u32 = 32;
@@ -330,247 +334,6 @@ impl<S: Store + 'static> Held<S> {
         self.times().map_or(Duration::ZERO, |(deadline, _)| deadline.saturating_since(now))
     }
 
-    /// Takes the turn and writes.
-    pub(super) async fn write(self: &Arc<Self>, step: Step, until: Moment) -> Result<(), ClaimError> {
-        let turn = self.turn().await;
-        self.write_in(&turn, step, None, until).await
-    }
-
-    /// Writes until the write is stored or refused, or `until` has passed and the store still fails.
-    ///
-    /// `now` is a reading of the clock just taken, if the caller has one.
-    pub(super) async fn write_in(
-        &self,
-        _turn: &Turn<S>,
-        step: Step,
-        now: Option<Moment>,
-        until: Moment,
-    ) -> Result<(), ClaimError> {
-        let engine = &*self.engine;
-        // Whether an earlier copy of this write, of this call or one before, may have been applied.
-        let mut unknown = self.state.lock().unsure == Some(discriminant(&step));
-        let mut conflicts = 0;
-        let mut backoff = engine.first_backoff();
-        let mut found: Option<Entry> = None;
-        let mut sent = now.unwrap_or_else(|| engine.clock().now());
-        loop {
-            let write = match self.decide(found.as_ref(), &step) {
-                Decision::Write(write) => write,
-                Decision::Answer(verdict) => return self.answered(&step, verdict, found, unknown),
-            };
-            if planted("held: wakes before it stores") {
-                engine.waiting.poke(&self.key);
-            }
-            let mut in_flight = InFlight { held: self, step: &step, answered: false };
-            let answer = engine.exchange(&self.key, &write).await;
-            in_flight.answered = !answer.as_ref().is_err_and(StoreFailure::maybe_applied);
-            drop(in_flight);
-            match answer {
-                Ok(Exchange::Done(version)) => {
-                    self.landed(&step, write, version, sent);
-                    return Ok(());
-                }
-                Ok(Exchange::Conflict(None)) => {
-                    self.mark_lost(Lost::Superseded);
-                    let scope = self.scope();
-                    return Err(if unknown {
-                        ClaimError::Unknown { scope }
-                    } else {
-                        ClaimError::Gone { scope }
-                    });
-                }
-                Ok(Exchange::Conflict(Some(entry))) => {
-                    conflicts += 1;
-                    if conflicts > CONFLICTS_MAX {
-                        return Err(ClaimError::Inconsistent { scope: self.scope() });
-                    }
-                    if unknown && self.shows(&step, &entry) {
-                        self.confirmed(entry, sent);
-                        return Ok(());
-                    }
-                    if planted("held: a conflict counts as stored") {
-                        return Ok(());
-                    }
-                    found = Some(entry);
-                }
-                Err(failure) => {
-                    unknown |= failure.maybe_applied();
-                    let now = engine.clock().now();
-                    let give_up = now >= until
-                        || !failure.kind().is_transient()
-                        || (step.keeps_the_claim() && self.state.lock().winding_up);
-                    let pause = backoff.min(until.saturating_since(now));
-                    engine.tell(&self.key, || Event::StoreFailed {
-                        failure: &failure,
-                        retry_in: (!give_up).then_some(pause),
-                    });
-                    if give_up {
-                        return Err(ClaimError::Store { scope: self.scope(), source: failure });
-                    }
-                    engine.clock().sleep_until(now + pause).await;
-                    backoff = engine.next_backoff(backoff);
-                }
-            }
-            sent = engine.clock().now();
-        }
-    }
-
-    /// A write was sent, and what became of it is not known.
-    pub(super) fn sent_unanswered(&self, step: &Step) {
-        let mut state = self.state.lock();
-        // That a conclusion may be there matters more than that a renewal may.
-        if !step.keeps_the_claim() || state.unsure.is_none() {
-            state.unsure = Some(discriminant(step));
-        }
-    }
-
-    /// Whether the store may be further than the last entry known.
-    pub(super) fn is_unsure(&self) -> bool {
-        self.state.lock().unsure.is_some()
-    }
-
-    /// Decides on `found`, or on the last entry known.
-    pub(super) fn decide(&self, found: Option<&Entry>, step: &Step) -> Decision {
-        let command = step.command(self.holder);
-        let lifetimes = &self.engine.options.lifetimes;
-        match found {
-            Some(entry) => decide(Some(entry), &command, lifetimes),
-            None => decide(Some(&self.state.lock().entry), &command, lifetimes),
-        }
-    }
-
-    /// Whether `entry` shows that this write, whose reply was lost, was applied and stands.
-    fn shows(&self, step: &Step, entry: &Entry) -> bool {
-        let live = entry.record.state() == &State::InProgress && !entry.left.is_zero();
-        let newer = entry.version > self.state.lock().entry.version;
-        match step {
-            Step::Renew => live && newer && entry.is_held_by(&self.holder),
-            Step::Checkpoint(bytes) => {
-                live && newer && entry.is_held_by(&self.holder) && entry.record.checkpoint() == bytes
-            }
-            // For the others, the protocol answers that it is done already.
-            Step::Complete(..) | Step::Release { .. } | Step::Abandon => false,
-        }
-    }
-
-    /// A renewal of ours was found in an answer to a request sent at `sent`.
-    pub(super) fn confirmed(&self, entry: Entry, sent: Moment) {
-        let options = &self.engine.options;
-        let mut state = self.state.lock();
-        state.deadline = sent + entry.left - options.margin;
-        state.renew_at = renew_at(options, sent, entry.left);
-        state.entry = entry;
-        state.unsure = None;
-        drop(state);
-        self.engine.tell(&self.key, || Event::Renewed);
-    }
-
-    /// A write was done.
-    pub(super) fn landed(&self, step: &Step, write: Write, version: Version, sent: Moment) {
-        let entry = Entry { record: write.record, version, left: write.live };
-        if step.keeps_the_claim() {
-            return self.confirmed(entry, sent);
-        }
-        self.over(step, entry);
-    }
-
-    /// A concluding write is on record as `entry`.
-    fn over(&self, step: &Step, entry: Entry) {
-        let engine = &*self.engine;
-        let completed = matches!(step, Step::Complete(..));
-        // A release after doubt leaves it in doubt.
-        let released = matches!(entry.record.state(), State::Released { .. });
-        {
-            let mut state = self.state.lock();
-            state.phase = Phase::Over;
-            state.entry = entry;
-            state.unsure = None;
-        }
-        // Another attempt may start from here on, so whoever still acts is told.
-        self.retire();
-        // Recorded first, wakened second.
-        if !completed {
-            engine.waiting.poke(&self.key);
-        } else if !planted("held: wakes before it stores") {
-            engine.waiting.publish(&self.key, || self.entry());
-        }
-        engine.tell(&self.key, || match step {
-            Step::Complete(..) => Event::Completed,
-            Step::Release { .. } if released => Event::Released,
-            _ => Event::Abandoned,
-        });
-    }
-
-    /// A completion of this attempt that somebody's transaction wrote.
-    pub(super) fn landed_elsewhere(&self, entry: Entry) {
-        if let Some(outcome) = entry.record.outcome().cloned() {
-            let at = entry.record.finished_at().unwrap_or_default();
-            self.over(&Step::Complete(outcome, at), entry);
-        }
-    }
-
-    /// The protocol's answer where there is nothing to write.
-    fn answered(
-        &self,
-        step: &Step,
-        verdict: Verdict,
-        found: Option<Entry>,
-        possibly_applied: bool,
-    ) -> Result<(), ClaimError> {
-        let scope = self.scope();
-        match verdict {
-            Verdict::AlreadyDone => {
-                let entry = found.unwrap_or_else(|| self.entry());
-                self.over(step, entry);
-                Ok(())
-            }
-            Verdict::AlreadyCompleted => {
-                self.mark_lost(Lost::Superseded);
-                Err(ClaimError::AlreadyCompleted { scope })
-            }
-            Verdict::AlreadyReleased => {
-                self.mark_lost(Lost::Superseded);
-                Err(ClaimError::AlreadyReleased { scope })
-            }
-            Verdict::Superseded => {
-                self.mark_lost(Lost::Superseded);
-                Err(ClaimError::Superseded { scope, possibly_applied })
-            }
-            Verdict::AlreadyGranted
-            | Verdict::InProgress
-            | Verdict::Replay
-            | Verdict::Done
-            | Verdict::Mismatch
-            | Verdict::Incomparable
-            | Verdict::InDoubt
-            | Verdict::Exhausted
-            | Verdict::Absent
-            | Verdict::Live
-            | Verdict::NotInDoubt => unreachable!("not an answer to a holder with an entry: {verdict:?}"),
-        }
-    }
-
-    /// A batched renewal's answer.
-    pub(super) fn renewed(&self, answer: Result<Exchange, StoreFailure>, write: Write, sent: Moment) {
-        match answer {
-            Ok(Exchange::Done(version)) => self.landed(&Step::Renew, write, version, sent),
-            Ok(Exchange::Conflict(None)) => self.mark_lost(Lost::Superseded),
-            Ok(Exchange::Conflict(Some(entry))) => {
-                if self.shows(&Step::Renew, &entry) {
-                    self.confirmed(entry, sent);
-                } else if entry.is_held_by(&self.holder) && entry.record.state() == &State::InProgress {
-                    // Ours, and expired: the next round renews it from here.
-                    self.state.lock().entry = entry;
-                } else {
-                    self.mark_lost(Lost::Superseded);
-                }
-            }
-            Err(failure) => {
-                self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in: None });
-            }
-        }
-    }
-
     /// When completing is given up, counted from `now`.
     pub(super) fn completion_until(&self, now: Moment) -> Moment {
         now + self.engine.options.completion_timeout
@@ -580,65 +343,5 @@ impl<S: Store + 'static> Held<S> {
     pub(super) fn release_until(&self, now: Moment) -> Moment {
         let deadline = self.state.lock().deadline;
         deadline.min(now + self.engine.options.store_timeout)
-    }
-}
-
-/// A write under way: dropped before its answer, it leaves the claim unsure of what is on record.
-struct InFlight<'a, S: Store + 'static> {
-    held: &'a Held<S>,
-    step: &'a Step,
-    answered: bool,
-}
-
-impl<S: Store + 'static> Drop for InFlight<'_, S> {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.held.sent_unanswered(self.step);
-        }
-    }
-}
-
-/// Owns a claim: what is left undone when it is dropped goes to the background.
-pub(super) struct Guard<S: Store + 'static> {
-    pub(super) held: Arc<Held<S>>,
-    slot: usize,
-}
-
-impl<S: Store + 'static> Guard<S> {
-    pub(super) fn new(held: Arc<Held<S>>) -> Self {
-        let slot = held.engine.held.add(&held);
-        Self { held, slot }
-    }
-}
-
-impl<S: Store + 'static> Drop for Guard<S> {
-    fn drop(&mut self) {
-        let held = &self.held;
-        held.engine.held.remove(held, self.slot);
-        let (phase, lost) = {
-            let state = held.state.lock();
-            (state.phase.clone(), state.lost)
-        };
-        held.retire();
-        let clock = held.engine.clock();
-        let (step, until) = match phase {
-            Phase::Over | Phase::Prepared => return,
-            _ if lost == Some(Lost::Superseded) => return,
-            Phase::Started if held.engine.options.on_drop == OnDrop::KeepLease => return,
-            Phase::Started => (Step::Abandon, held.release_until(clock.now())),
-            Phase::Fresh => {
-                let now = clock.now();
-                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, held.release_until(now))
-            }
-            // The operation is over and its outcome known: a completion that began is brought to its end.
-            Phase::Completing(outcome, at) => {
-                (Step::Complete(outcome, at), held.completion_until(clock.now()))
-            }
-        };
-        let job = Arc::clone(held);
-        held.engine.in_background(Box::pin(async move {
-            // Nobody is there to be told; an observer hears of failures.
-            let _told: Result<(), ClaimError> = job.write(step, until).await;
-        }));
     }
 }

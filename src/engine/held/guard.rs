@@ -1,0 +1,53 @@
+//! Who owns a claim, and what becomes of it when they go.
+
+use std::sync::Arc;
+
+use super::super::error::ClaimError;
+use super::super::options::OnDrop;
+use super::{Held, Lost, Phase, Step};
+use crate::store::Store;
+
+/// Owns a claim: what is left undone when it is dropped goes to the background.
+pub(in crate::engine) struct Guard<S: Store + 'static> {
+    pub(in crate::engine) held: Arc<Held<S>>,
+    slot: usize,
+}
+
+impl<S: Store + 'static> Guard<S> {
+    pub(in crate::engine) fn new(held: Arc<Held<S>>) -> Self {
+        let slot = held.engine.held.add(&held);
+        Self { held, slot }
+    }
+}
+
+impl<S: Store + 'static> Drop for Guard<S> {
+    fn drop(&mut self) {
+        let held = &self.held;
+        held.engine.held.remove(held, self.slot);
+        let (phase, lost) = {
+            let state = held.state.lock();
+            (state.phase.clone(), state.lost)
+        };
+        held.retire();
+        let clock = held.engine.clock();
+        let (step, until) = match phase {
+            Phase::Over | Phase::Prepared => return,
+            _ if lost == Some(Lost::Superseded) => return,
+            Phase::Started if held.engine.options.on_drop == OnDrop::KeepLease => return,
+            Phase::Started => (Step::Abandon, held.release_until(clock.now())),
+            Phase::Fresh => {
+                let now = clock.now();
+                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, held.release_until(now))
+            }
+            // The operation is over and its outcome known: a completion that began is brought to its end.
+            Phase::Completing(outcome, at) => {
+                (Step::Complete(outcome, at), held.completion_until(clock.now()))
+            }
+        };
+        let job = Arc::clone(held);
+        held.engine.in_background(Box::pin(async move {
+            // Nobody is there to be told; an observer hears of failures.
+            let _told: Result<(), ClaimError> = job.write(step, until).await;
+        }));
+    }
+}

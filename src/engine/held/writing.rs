@@ -1,0 +1,330 @@
+//! Writing for a claim: sent until it is stored or refused, and what each answer means for the claim.
+
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use super::super::error::ClaimError;
+use super::super::run::Renewal;
+use super::{CONFLICTS_MAX, Held, Lost, Phase, Step, Turn, renew_at};
+use crate::observe::Event;
+use crate::planted::planted;
+use crate::protocol::{Decision, Entry, Outcome, State, Verdict, Version, Write, decide};
+use crate::store::{Exchange, Store, StoreFailure};
+use crate::time::Moment;
+
+impl<S: Store + 'static> Held<S> {
+    /// Takes the turn and writes.
+    pub(in crate::engine) async fn write(
+        self: &Arc<Self>,
+        step: Step,
+        until: Moment,
+    ) -> Result<(), ClaimError> {
+        let turn = self.turn().await;
+        self.write_in(&turn, step, None, until).await
+    }
+
+    /// Writes until the write is stored or refused, or `until` has passed and the store still fails.
+    ///
+    /// `now` is a reading of the clock just taken, if the caller has one.
+    pub(in crate::engine) async fn write_in(
+        &self,
+        _turn: &Turn<S>,
+        step: Step,
+        now: Option<Moment>,
+        until: Moment,
+    ) -> Result<(), ClaimError> {
+        let engine = &*self.engine;
+        // Whether an earlier copy of this write, of this call or one before, may have been applied.
+        let mut unknown = self.state.lock().unsure == Some(discriminant(&step));
+        let mut conflicts = 0;
+        let mut backoff = engine.first_backoff();
+        let mut found: Option<Entry> = None;
+        let mut sent = now.unwrap_or_else(|| engine.clock().now());
+        loop {
+            let write = match self.decide(found.as_ref(), &step) {
+                Decision::Write(write) => write,
+                Decision::Answer(verdict) => return self.answered(&step, verdict, found, unknown),
+            };
+            if planted("held: wakes before it stores") {
+                engine.waiting.poke(&self.key);
+            }
+            let mut in_flight = InFlight { held: self, step: &step, answered: false };
+            let answer = engine.exchange(&self.key, &write).await;
+            in_flight.answered = !answer.as_ref().is_err_and(StoreFailure::maybe_applied);
+            drop(in_flight);
+            match answer {
+                Ok(Exchange::Done(version)) => {
+                    self.landed(&step, write, version, sent);
+                    return Ok(());
+                }
+                Ok(Exchange::Conflict(None)) => {
+                    self.mark_lost(Lost::Superseded);
+                    let scope = self.scope();
+                    return Err(if unknown {
+                        ClaimError::Unknown { scope }
+                    } else {
+                        ClaimError::Gone { scope }
+                    });
+                }
+                Ok(Exchange::Conflict(Some(entry))) => {
+                    conflicts += 1;
+                    if conflicts > CONFLICTS_MAX {
+                        return Err(ClaimError::Inconsistent { scope: self.scope() });
+                    }
+                    if unknown && self.shows(&step, &entry) {
+                        self.confirmed(entry, sent);
+                        return Ok(());
+                    }
+                    if planted("held: a conflict counts as stored") {
+                        return Ok(());
+                    }
+                    found = Some(entry);
+                }
+                Err(failure) => {
+                    unknown |= failure.maybe_applied();
+                    let now = engine.clock().now();
+                    let give_up = now >= until
+                        || !failure.kind().is_transient()
+                        || (step.keeps_the_claim() && self.state.lock().winding_up);
+                    let pause = backoff.min(until.saturating_since(now));
+                    engine.tell(&self.key, || Event::StoreFailed {
+                        failure: &failure,
+                        retry_in: (!give_up).then_some(pause),
+                    });
+                    if give_up {
+                        return Err(ClaimError::Store { scope: self.scope(), source: failure });
+                    }
+                    engine.clock().sleep_until(now + pause).await;
+                    backoff = engine.next_backoff(backoff);
+                }
+            }
+            sent = engine.clock().now();
+        }
+    }
+
+    /// A write was sent, and what became of it is not known.
+    pub(in crate::engine) fn sent_unanswered(&self, step: &Step) {
+        let mut state = self.state.lock();
+        // That a conclusion may be there matters more than that a renewal may.
+        if !step.keeps_the_claim() || state.unsure.is_none() {
+            state.unsure = Some(discriminant(step));
+        }
+    }
+
+    /// Whether the store may be further than the last entry known.
+    pub(in crate::engine) fn is_unsure(&self) -> bool {
+        self.state.lock().unsure.is_some()
+    }
+
+    /// Decides on `found`, or on the last entry known.
+    pub(in crate::engine) fn decide(&self, found: Option<&Entry>, step: &Step) -> Decision {
+        let command = step.command(self.holder);
+        let lifetimes = &self.engine.options.lifetimes;
+        match found {
+            Some(entry) => decide(Some(entry), &command, lifetimes),
+            None => decide(Some(&self.state.lock().entry), &command, lifetimes),
+        }
+    }
+
+    /// Whether `entry` shows that this write, whose reply was lost, was applied and stands.
+    fn shows(&self, step: &Step, entry: &Entry) -> bool {
+        let live = entry.record.state() == &State::InProgress && !entry.left.is_zero();
+        let newer = entry.version > self.state.lock().entry.version;
+        match step {
+            Step::Renew => live && newer && entry.is_held_by(&self.holder),
+            Step::Checkpoint(bytes) => {
+                live && newer && entry.is_held_by(&self.holder) && entry.record.checkpoint() == bytes
+            }
+            // For the others, the protocol answers that it is done already.
+            Step::Complete(..) | Step::Release { .. } | Step::Abandon => false,
+        }
+    }
+
+    /// A renewal of ours was found in an answer to a request sent at `sent`.
+    pub(in crate::engine) fn confirmed(&self, entry: Entry, sent: Moment) {
+        let options = &self.engine.options;
+        let mut state = self.state.lock();
+        state.deadline = sent + entry.left - options.margin;
+        state.renew_at = renew_at(options, sent, entry.left);
+        state.entry = entry;
+        state.unsure = None;
+        drop(state);
+        self.engine.tell(&self.key, || Event::Renewed);
+    }
+
+    /// A write was done.
+    pub(in crate::engine) fn landed(&self, step: &Step, write: Write, version: Version, sent: Moment) {
+        let entry = Entry { record: write.record, version, left: write.live };
+        if step.keeps_the_claim() {
+            return self.confirmed(entry, sent);
+        }
+        self.over(step, entry);
+    }
+
+    /// A concluding write is on record as `entry`.
+    fn over(&self, step: &Step, entry: Entry) {
+        let engine = &*self.engine;
+        let completed = matches!(step, Step::Complete(..));
+        // A release after doubt leaves it in doubt.
+        let released = matches!(entry.record.state(), State::Released { .. });
+        {
+            let mut state = self.state.lock();
+            state.phase = Phase::Over;
+            state.entry = entry;
+            state.unsure = None;
+        }
+        // Another attempt may start from here on, so whoever still acts is told.
+        self.retire();
+        // Recorded first, wakened second.
+        if !completed {
+            engine.waiting.poke(&self.key);
+        } else if !planted("held: wakes before it stores") {
+            engine.waiting.publish(&self.key, || self.entry());
+        }
+        engine.tell(&self.key, || match step {
+            Step::Complete(..) => Event::Completed,
+            Step::Release { .. } if released => Event::Released,
+            _ => Event::Abandoned,
+        });
+    }
+
+    /// A completion of this attempt that somebody's transaction wrote.
+    pub(in crate::engine) fn landed_elsewhere(&self, entry: Entry) {
+        if let Some(outcome) = entry.record.outcome().cloned() {
+            let at = entry.record.finished_at().unwrap_or_default();
+            self.over(&Step::Complete(outcome, at), entry);
+        }
+    }
+
+    /// The protocol's answer where there is nothing to write.
+    fn answered(
+        &self,
+        step: &Step,
+        verdict: Verdict,
+        found: Option<Entry>,
+        possibly_applied: bool,
+    ) -> Result<(), ClaimError> {
+        let scope = self.scope();
+        match verdict {
+            Verdict::AlreadyDone => {
+                let entry = found.unwrap_or_else(|| self.entry());
+                self.over(step, entry);
+                Ok(())
+            }
+            Verdict::AlreadyCompleted => {
+                self.mark_lost(Lost::Superseded);
+                Err(ClaimError::AlreadyCompleted { scope })
+            }
+            Verdict::AlreadyReleased => {
+                self.mark_lost(Lost::Superseded);
+                Err(ClaimError::AlreadyReleased { scope })
+            }
+            Verdict::Superseded => {
+                self.mark_lost(Lost::Superseded);
+                Err(ClaimError::Superseded { scope, possibly_applied })
+            }
+            Verdict::AlreadyGranted
+            | Verdict::InProgress
+            | Verdict::Replay
+            | Verdict::Done
+            | Verdict::Mismatch
+            | Verdict::Incomparable
+            | Verdict::InDoubt
+            | Verdict::Exhausted
+            | Verdict::Absent
+            | Verdict::Live
+            | Verdict::NotInDoubt => unreachable!("not an answer to a holder with an entry: {verdict:?}"),
+        }
+    }
+
+    /// A batched renewal's answer.
+    pub(in crate::engine) fn renewed(
+        &self,
+        answer: Result<Exchange, StoreFailure>,
+        write: Write,
+        sent: Moment,
+    ) {
+        match answer {
+            Ok(Exchange::Done(version)) => self.landed(&Step::Renew, write, version, sent),
+            Ok(Exchange::Conflict(None)) => self.mark_lost(Lost::Superseded),
+            Ok(Exchange::Conflict(Some(entry))) => {
+                if self.shows(&Step::Renew, &entry) {
+                    self.confirmed(entry, sent);
+                } else if entry.is_held_by(&self.holder) && entry.record.state() == &State::InProgress {
+                    // Ours, and expired: the next round renews it from here.
+                    self.state.lock().entry = entry;
+                } else {
+                    self.mark_lost(Lost::Superseded);
+                }
+            }
+            Err(failure) => {
+                self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in: None });
+            }
+        }
+    }
+
+    pub(in crate::engine) async fn complete(self: &Arc<Self>, outcome: Outcome) -> Result<(), ClaimError> {
+        self.complete_after(None, outcome).await
+    }
+
+    /// Lets a renewal in flight end. What came of it shows in the entry that the next write is decided on.
+    pub(in crate::engine) async fn let_end(&self, renewal: Option<Renewal>) {
+        if let Some(renewal) = renewal {
+            let _renewed: Result<(), ClaimError> = renewal.await;
+        }
+    }
+
+    /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: dropped after that,
+    /// the claim's guard brings the completion to its end.
+    pub(in crate::engine) async fn complete_after(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+        outcome: Outcome,
+    ) -> Result<(), ClaimError> {
+        let outcome = self.engine.fit(outcome);
+        let now = self.engine.clock().now();
+        let at = self.engine.clock().unix(now);
+        // A claim that is over stays over: the protocol says whether this is the same completion again.
+        let was_over = self.phase() == Phase::Over;
+        if !was_over {
+            self.set_phase(Phase::Completing(outcome.clone(), at));
+        }
+        self.let_end(renewal).await;
+        let turn = self.turn().await;
+        let answer =
+            self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
+        if answer.is_err() && !was_over {
+            self.set_phase(Phase::Started);
+        }
+        answer
+    }
+
+    pub(in crate::engine) async fn release(
+        self: &Arc<Self>,
+        fresh_operation_id: bool,
+    ) -> Result<(), ClaimError> {
+        let now = self.engine.clock().now();
+        let step = Step::Release { fresh_operation_id, now: self.engine.clock().unix(now) };
+        self.write(step, self.release_until(now)).await
+    }
+
+    pub(in crate::engine) async fn abandon(self: &Arc<Self>) -> Result<(), ClaimError> {
+        let now = self.engine.clock().now();
+        self.write(Step::Abandon, self.release_until(now)).await
+    }
+}
+
+/// A write under way: dropped before its answer, it leaves the claim unsure of what is on record.
+struct InFlight<'a, S: Store + 'static> {
+    held: &'a Held<S>,
+    step: &'a Step,
+    answered: bool,
+}
+
+impl<S: Store + 'static> Drop for InFlight<'_, S> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.held.sent_unanswered(self.step);
+        }
+    }
+}
