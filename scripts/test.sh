@@ -22,7 +22,7 @@ say 'example: double_click'
 cargo run --quiet --example double_click
 
 say 'fuzz bodies over the committed corpus'
-CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml
+CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml --no-default-features
 
 say 'loom models at the CI bound, and the planted bugs that they must find'
 RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_loom" CARGO_TARGET_DIR=$base/loom \

@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets, as plain functions: `tests/corpus.rs` feeds them the committed corpus on a stable
 //! toolchain.
 //!
-//! - `cargo test --manifest-path fuzz/Cargo.toml` runs the corpus.
+//! - `cargo test --manifest-path fuzz/Cargo.toml --no-default-features` runs the corpus, on stable and without a C++ compiler.
 //! - `cargo +nightly fuzz run -s none history -- -max_len=400` goes on from it. All is safe code, so the address
 //!   sanitizer finds little here and costs most of the speed.
 //! - `cargo +nightly fuzz cmin -s none history` keeps the corpus small.
