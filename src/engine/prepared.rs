@@ -9,7 +9,7 @@ use crate::protocol::{Decision, Entry, Key, Record, State, Version};
 use crate::store::{Exchange, Store};
 use crate::time::Moment;
 
-/// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`].
+/// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`](super::Claim::prepare).
 ///
 /// Write `record` under `key` if and only if its version is `expected`, in the store's own way, and give it a version,
 /// `live` and `linger` as the store's `compare_exchange` would. Then settle the claim.
