@@ -91,7 +91,8 @@ impl Attempt {
     /// [`ClaimError`] if it is too large, the claim was superseded, or the store failed until the deadline.
     ///
     /// # Cancel safety
-    /// If dropped, the checkpoint may or may not be recorded.
+    /// If dropped, the checkpoint may or may not be recorded. One that was begun and is neither polled nor dropped holds
+    /// up every other write of the claim, completion included.
     pub async fn checkpoint(&self, bytes: impl Into<Payload>) -> Result<(), ClaimError> {
         Arc::clone(&self.claim).checkpoint(bytes.into()).await
     }

@@ -91,7 +91,6 @@ impl<S: Store + 'static> Inner<S> {
         let mut attempt = Claiming { engine: self, ask, owner: command.owner, maybe_written: false };
         let mut tries = 0;
         let mut conflicts = 0;
-        let mut reply_lost = false;
         let mut backoff = self.first_backoff();
         let mut asked_resolver_at = None;
         // When the request was sent whose answer `found` is: a deadline counts from there.
@@ -137,7 +136,7 @@ impl<S: Store + 'static> Inner<S> {
             match self.exchange(&ask.key, &write).await {
                 Ok(Exchange::Done(version)) => {
                     let entry = Entry { record: write.record, version, left: write.live };
-                    return Ok(attempt.granted(entry, sent, reply_lost));
+                    return Ok(attempt.granted(entry, sent, false));
                 }
                 Ok(Exchange::Conflict(entry)) => {
                     attempt.maybe_written = unsure;
@@ -151,7 +150,6 @@ impl<S: Store + 'static> Inner<S> {
                 }
                 Err(failure) => {
                     attempt.maybe_written = unsure || failure.maybe_applied();
-                    reply_lost |= failure.maybe_applied();
                     tries += 1;
                     let give_up = tries >= self.options.claim_tries || !failure.kind().is_transient();
                     self.tell(&ask.key, || Event::StoreFailed {

@@ -253,11 +253,11 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// At a bound: takes a bounded number of due entries out of every shard.
+    /// At a bound: looks at a bounded number of due entries of every shard, and takes out those that are gone.
     fn make_room(&self) {
         for shard in &self.shards {
             let now = self.clock.now();
-            shard.0.lock().reclaim(now, 64, self);
+            shard.0.lock().reclaim(now, 256, self);
         }
     }
 
