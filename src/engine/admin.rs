@@ -64,6 +64,7 @@ pub trait Resolver: Send + Sync + 'static {
 }
 
 /// What an operator's command came to.
+#[must_use = "the command may have been refused"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminAnswer {
     /// It is done, now or before.
@@ -175,7 +176,8 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// If dropped, it may or may not have been applied.
     pub async fn resolve(&self, key: &Key, resolution: &Resolution) -> Result<AdminAnswer, Error> {
         let now = self.inner.clock().unix(self.inner.clock().now());
-        self.inner.administer(key, &Command::Resolve(resolution, now)).await
+        let resolution = self.inner.fit_resolution(resolution);
+        self.inner.administer(key, &Command::Resolve(&resolution, now)).await
     }
 
     /// Ends the generation: the next claim begins a new one, with a new operation id, whatever was on record. A running
@@ -241,6 +243,14 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
+    /// An outcome over the limit is kept as done and not available, whoever brings it.
+    fn fit_resolution(&self, resolution: &Resolution) -> Resolution {
+        match resolution {
+            Resolution::Completed(outcome) => Resolution::Completed(self.fit(outcome.clone())),
+            Resolution::NoEffect => Resolution::NoEffect,
+        }
+    }
+
     /// Loads, decides once, and writes at the one version it saw; never at a newer one.
     async fn administer(&self, key: &Key, command: &Command<'_>) -> Result<AdminAnswer, Error> {
         let entry = self.load_patiently(key).await?;
@@ -255,7 +265,8 @@ impl<S: Store + 'static> Inner<S> {
         resolution: &Resolution,
     ) -> Result<Option<Entry>, Error> {
         let now = self.clock().unix(self.clock().now());
-        let (_, after) = self.administer_found(key, Some(entry), &Command::Resolve(resolution, now)).await?;
+        let resolution = self.fit_resolution(resolution);
+        let (_, after) = self.administer_found(key, Some(entry), &Command::Resolve(&resolution, now)).await?;
         Ok(after)
     }
 

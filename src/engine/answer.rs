@@ -11,6 +11,7 @@ use crate::store::StoreFailure;
 /// `T` is the operation's value. `F` is its final failure where one is on record: the failure itself for
 /// [`Request::run_or_fail`](super::Request::run_or_fail) and its classifying form, the encoded bytes otherwise.
 #[derive(Debug, Clone, PartialEq)]
+#[must_use = "the operation may not have run: look at the answer, or take its value"]
 pub enum Answer<T, F = Payload> {
     /// The operation ran in this call, and its outcome is on record.
     #[non_exhaustive]

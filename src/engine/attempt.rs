@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
@@ -72,7 +72,8 @@ impl Attempt {
         self.claim.time_left()
     }
 
-    /// Whether the lease is lost.
+    /// Whether the attempt may no longer act: its deadline has passed, or another attempt has the key. A deadline that
+    /// passed is final once [`Attempt::lost`] said so; until then a renewal that succeeds takes it back.
     pub fn is_lost(&self) -> bool {
         self.claim.is_lost()
     }
@@ -92,7 +93,7 @@ impl Attempt {
     ///
     /// # Cancel safety
     /// If dropped, the checkpoint may or may not be recorded. One that was begun and is neither polled nor dropped holds
-    /// up every other write of the claim, completion included.
+    /// up renewals of the claim, and its completion for twice the engine's `store_timeout`.
     pub async fn checkpoint(&self, bytes: impl Into<Payload>) -> Result<(), ClaimError> {
         Arc::clone(&self.claim).checkpoint(bytes.into()).await
     }
@@ -120,6 +121,7 @@ impl<S: Store + 'static> Hold for Held<S> {
 
     fn lost(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            let mut seat = Told { claim: &*self, number: None };
             loop {
                 let Ok((deadline, _)) = self.times() else { return };
                 if self.engine.clock().now() >= deadline {
@@ -128,7 +130,7 @@ impl<S: Store + 'static> Hold for Held<S> {
                     return;
                 }
                 let sleep = self.engine.clock().sleep_until(deadline);
-                let told = poll_fn(|cx: &mut Context<'_>| -> Poll<()> { self.poll_lost(cx) });
+                let told = poll_fn(|cx: &mut Context<'_>| self.poll_lost(&mut seat.number, cx));
                 if let Either::Right(((), _)) = select(sleep, told).await {
                     return;
                 }
@@ -138,6 +140,20 @@ impl<S: Store + 'static> Hold for Held<S> {
 
     fn checkpoint(self: Arc<Self>, bytes: Payload) -> BoxFuture<'static, Result<(), ClaimError>> {
         Box::pin(async move { self.write_checkpoint(bytes).await })
+    }
+}
+
+/// One who waits to be told that the lease is lost; dropped, it leaves nothing behind.
+struct Told<'a, S: Store + 'static> {
+    claim: &'a Held<S>,
+    number: Option<u64>,
+}
+
+impl<S: Store + 'static> Drop for Told<'_, S> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.claim.forget_lost(number);
+        }
     }
 }
 
@@ -152,9 +168,12 @@ impl<S: Store + 'static> Held<S> {
 
     /// A write that makes sense only while the claim is held.
     pub(super) async fn write_while_held(self: &Arc<Self>, step: Step) -> Result<(), ClaimError> {
-        let turn = self.turn().await;
+        let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost, Some(&step)))?;
+        let Some(turn) = self.turn_to_keep(deadline).await else {
+            return Err(self.lost_error(Lost::Deadline, Some(&step)));
+        };
         self.check_writable()?;
-        let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost))?;
+        let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost, Some(&step)))?;
         self.write_in(&turn, step, None, deadline).await
     }
 }
@@ -168,7 +187,7 @@ impl Hold for Unprotected {
     }
 
     fn time_left(&self) -> Duration {
-        Duration::ZERO
+        Duration::MAX
     }
 
     fn is_lost(&self) -> bool {

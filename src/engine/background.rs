@@ -10,7 +10,7 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Jobs that were started and have not ended, and who wants to hear of them.
 pub(crate) struct Background {
-    queue: Mutex<Queue>,
+    jobs: Mutex<Queue>,
     listeners: Arc<Listeners>,
     /// How many jobs are queued, to be asked without the lock.
     waiting: AtomicUsize,
@@ -51,7 +51,7 @@ impl Wake for Listeners {
 impl Background {
     pub(crate) fn new() -> Self {
         Self {
-            queue: Mutex::new(Queue { jobs: Vec::new(), in_hand: 0 }),
+            jobs: Mutex::new(Queue { jobs: Vec::new(), in_hand: 0 }),
             listeners: Arc::new(Listeners { wakers: Mutex::new(Vec::new()) }),
             waiting: AtomicUsize::new(0),
         }
@@ -63,8 +63,13 @@ impl Background {
         if poll_job(&mut job, &mut Context::from_waker(&self.waker())) {
             return;
         }
+        self.queue(job);
+    }
+
+    /// Queues a job that cannot be polled here.
+    pub(crate) fn queue(&self, job: BoxFuture<'static, ()>) {
         {
-            let mut queue = self.queue.lock();
+            let mut queue = self.jobs.lock();
             queue.jobs.push(job);
             self.waiting.store(queue.jobs.len(), Ordering::Relaxed);
         }
@@ -81,7 +86,7 @@ impl Background {
     /// Polls what is queued; ready when nothing is left.
     pub(crate) fn poll_all(&self, cx: &mut Context<'_>) -> Poll<()> {
         {
-            let queue = self.queue.lock();
+            let queue = self.jobs.lock();
             if queue.jobs.is_empty() && queue.in_hand == 0 {
                 return Poll::Ready(());
             }
@@ -99,7 +104,7 @@ impl Background {
 
     fn poll_queued(&self) -> Left {
         let mut jobs = {
-            let mut queue = self.queue.lock();
+            let mut queue = self.jobs.lock();
             let jobs = std::mem::take(&mut queue.jobs);
             queue.in_hand += jobs.len();
             jobs
@@ -110,7 +115,7 @@ impl Background {
         jobs.retain_mut(|job| !poll_job(job, &mut cx));
         let ended = jobs.len() < taken;
         let left = {
-            let mut queue = self.queue.lock();
+            let mut queue = self.jobs.lock();
             queue.in_hand -= taken;
             queue.jobs.append(&mut jobs);
             self.waiting.store(queue.jobs.len(), Ordering::Relaxed);

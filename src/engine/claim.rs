@@ -13,9 +13,10 @@ use crate::protocol::{
     Decision, Entry, FencingToken, OperationId, Outcome, OutcomeBody, Payload, UnixMillis, Verdict, Version,
     Write,
 };
-use crate::store::Store;
+use crate::store::{Store, StoreFailure};
 
 /// What a claim got: every expected answer.
+#[must_use = "a granted claim that is dropped holds its key for a lease"]
 pub enum ClaimAnswer<S: Store + 'static> {
     /// The right to execute. Act, then conclude it.
     Granted(Claim<S>),
@@ -133,6 +134,7 @@ impl<S: Store + 'static> ClaimAnswer<S> {
 ///
 /// Nothing renews it by itself: call [`renew`](Claim::renew) or [`checkpoint`](Claim::checkpoint), or spawn the
 /// engine's [`keeper`](super::Deduplicator::keeper).
+#[must_use = "a claim that is dropped holds its key for a lease"]
 pub struct Claim<S: Store + 'static> {
     guard: Guard<S>,
 }
@@ -305,7 +307,7 @@ impl<S: Store + 'static> Claim<S> {
     /// If dropped, nothing is prepared.
     pub async fn prepare(&mut self, value: impl Into<Payload>) -> Result<Prepared, ClaimError> {
         let held = self.held();
-        let turn = held.turn().await;
+        let turn = held.turn_to_conclude().await;
         held.check_writable()?;
         let clock = held.engine.clock();
         if held.is_unsure() {
@@ -326,30 +328,44 @@ impl<S: Store + 'static> Claim<S> {
     }
 
     /// The transaction committed, and the caller knows it.
-    pub fn committed(&mut self, prepared: &Prepared) {
+    ///
+    /// # Errors
+    /// [`ClaimError::NotPrepared`] if this was not prepared by this claim, or was rolled back.
+    pub fn committed(&mut self, prepared: &Prepared) -> Result<(), ClaimError> {
+        self.held().check_prepared(prepared)?;
+        match self.held().phase() {
+            Phase::Prepared => {}
+            Phase::Over => return Ok(()),
+            _ => return Err(ClaimError::NotPrepared { scope: self.held().scope() }),
+        }
         self.held().landed_elsewhere(Entry {
             record: prepared.record.clone(),
             // Whatever the store gave it, it is greater.
             version: Version::new(prepared.expected.get().saturating_add(1)),
             left: prepared.live,
         });
+        Ok(())
     }
 
-    /// The transaction was rolled back, and the caller knows it: the claim is as before.
+    /// The transaction was rolled back, and the caller knows it: the claim is as before. Does nothing if no completion is
+    /// prepared.
     pub fn rolled_back(&mut self) {
-        self.held().start();
+        if self.held().phase() == Phase::Prepared {
+            self.held().start();
+        }
     }
 
     /// Learns how a prepared completion ended, after a COMMIT whose outcome is unknown. If it is not there, the claim is
     /// renewed, which moves the version on, so that a transaction still under way can no longer commit.
     ///
     /// # Errors
-    /// [`ClaimError`] if the claim was superseded, or the store failed until the engine's `completion_timeout`; then
+    /// [`ClaimError`] if the claim was superseded, this was not prepared by this claim, or the store failed until the engine's `completion_timeout`; then
     /// call it again.
     ///
     /// # Cancel safety
     /// May be dropped and called again.
     pub async fn settle(&mut self, prepared: &Prepared) -> Result<Settled, ClaimError> {
+        self.held().check_prepared(prepared)?;
         self.held().settle(prepared).await
     }
 }
@@ -359,20 +375,31 @@ impl<S: Store + 'static> Held<S> {
     pub(super) fn check_writable(&self) -> Result<(), ClaimError> {
         match self.phase() {
             Phase::Prepared => Err(ClaimError::Prepared { scope: self.scope() }),
-            Phase::Fresh | Phase::Started | Phase::Completing(..) | Phase::Over => Ok(()),
+            Phase::Fresh | Phase::Started | Phase::Completing(..) | Phase::Ended | Phase::Over => Ok(()),
         }
     }
 
-    /// A grant that arrived past its deadline is renewed before anything starts.
+    /// Refuses what another claim prepared.
+    fn check_prepared(&self, prepared: &Prepared) -> Result<(), ClaimError> {
+        let record = &prepared.record;
+        let ours = prepared.key == self.key
+            && record.owner() == self.holder.owner
+            && record.token() == Some(self.holder.token);
+        if ours { Ok(()) } else { Err(ClaimError::NotPrepared { scope: self.scope() }) }
+    }
+
+    /// A grant that arrived past its deadline is renewed before anything starts; not for ever, should the store be slower
+    /// than the lease.
     pub(super) async fn renew_if_late(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
-        loop {
+        let timeout = self.engine.options.store_timeout;
+        for _ in 0..=self.engine.options.claim_tries {
             let now = self.engine.clock().now();
-            let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost))?;
+            let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost, Some(&Step::Renew)))?;
             if now < deadline {
                 return Ok(());
             }
-            let until = now + self.engine.options.store_timeout;
-            self.write(Step::Renew, until).await?;
+            self.write(Step::Renew, now + timeout * 2).await?;
         }
+        Err(ClaimError::Store { scope: self.scope(), source: StoreFailure::too_slow() })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 
 use super::error::{ClaimError, Error};
 use super::held::{CONFLICTS_MAX, Guard, Held, Step};
@@ -175,7 +175,7 @@ impl<S: Store + 'static> Inner<S> {
         let clock = Arc::clone(&self.options.clock);
         let seat = self.waiting.take_seat(&ask.key, self.options.poll_min);
         let mut bound = (until != Moment::NEVER).then(|| clock.sleep_until(until));
-        let mut pause: Option<(Moment, futures::future::BoxFuture<'static, ()>)> = None;
+        let mut pause: Option<(Moment, BoxFuture<'static, ()>)> = None;
         let mut left_from = clock.now();
         let out_of_time = |mut seen: Entry, left_from| {
             seen.left = seen.left.saturating_sub(clock.now().saturating_since(left_from));
@@ -217,12 +217,8 @@ impl<S: Store + 'static> Inner<S> {
                 Some(Call::Drive(_)) => {
                     seat.look_begins();
                     let sent = clock.now();
-                    let looked = match &mut bound {
-                        Some(bound) => match select(pin!(self.load(&ask.key)), bound.as_mut()).await {
-                            Either::Left((looked, _)) => looked,
-                            Either::Right(((), _)) => return Ok(out_of_time(seen, left_from)),
-                        },
-                        None => self.load(&ask.key).await,
+                    let Some(looked) = within_bound(&mut bound, self.load(&ask.key)).await else {
+                        return Ok(out_of_time(seen, left_from));
                     };
                     match looked {
                         Ok(Some(entry)) if entry.judge() == Judged::InProgress => {
@@ -236,20 +232,29 @@ impl<S: Store + 'static> Inner<S> {
                             }
                             (seen, left_from) = (entry, sent);
                         }
-                        Ok(found) => match self.claim_once(ask, found, sent).await? {
-                            Claimed::Answered(Verdict::InProgress, entry) => {
-                                seat.look_ends(clock.now(), entry.left, self.options.poll_max);
-                                if entry.record.operation_id() != seen.record.operation_id() {
-                                    seat.publish(entry.clone());
-                                }
-                                (seen, left_from) = (entry, sent);
+                        Ok(found) => {
+                            match within_bound(&mut bound, self.claim_once(ask, found, sent)).await {
+                                // What it may have written is given up in the background.
+                                None => return Ok(out_of_time(seen, left_from)),
+                                Some(claimed) => match claimed? {
+                                    Claimed::Answered(Verdict::InProgress, entry) => {
+                                        seat.look_ends(clock.now(), entry.left, self.options.poll_max);
+                                        if entry.record.operation_id() != seen.record.operation_id() {
+                                            seat.publish(entry.clone());
+                                        }
+                                        (seen, left_from) = (entry, sent);
+                                    }
+                                    Claimed::Answered(verdict, entry) => {
+                                        seat.publish(entry.clone());
+                                        return Ok(Claimed::Answered(verdict, entry));
+                                    }
+                                    granted @ Claimed::Granted(_) => return Ok(granted),
+                                },
                             }
-                            Claimed::Answered(verdict, entry) => {
-                                seat.publish(entry.clone());
-                                return Ok(Claimed::Answered(verdict, entry));
-                            }
-                            granted @ Claimed::Granted(_) => return Ok(granted),
-                        },
+                        }
+                        Err(source) if !source.kind().is_transient() => {
+                            return Err(Error::Store { scope: ask.key.scope_label(), source });
+                        }
                         Err(failure) => {
                             self.tell(&ask.key, || Event::StoreFailed {
                                 failure: &failure,
@@ -283,6 +288,20 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
+/// What a call answers, unless the bound comes first.
+async fn within_bound<T>(
+    bound: &mut Option<BoxFuture<'static, ()>>,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    match bound {
+        None => Some(call.await),
+        Some(bound) => match select(pin!(call), bound.as_mut()).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(((), _)) => None,
+        },
+    }
+}
+
 pub(super) fn answer_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Replay => "replay",
@@ -307,9 +326,11 @@ struct Claiming<'a, S: Store + 'static> {
 impl<S: Store + 'static> Claiming<'_, S> {
     /// The guard takes over from here.
     fn granted(&mut self, entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
-        self.maybe_written = false;
         let held = Held::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
-        let facts = &held.facts;
+        // From here on the guard answers for the claim, also if an observer panics.
+        let guard = Guard::new(held);
+        self.maybe_written = false;
+        let facts = &guard.held.facts;
         self.engine.tell(&self.ask.key, || Event::Granted {
             attempt: facts.attempt,
             token: facts.token,
@@ -317,7 +338,7 @@ impl<S: Store + 'static> Claiming<'_, S> {
             after_doubt: facts.after_doubt,
             reply_lost,
         });
-        Claimed::Granted(Guard::new(held))
+        Claimed::Granted(guard)
     }
 }
 

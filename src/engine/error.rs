@@ -12,7 +12,8 @@ use crate::store::StoreFailure;
 pub enum Error {
     /// The store failed, as often as it was tried. If the claim may have been written all the same, it is released
     /// in the background, and ends with its lease at the latest.
-    #[error("the store could not answer for a key in scope `{scope}`; nothing was run, try again")]
+    #[error("the store could not answer for a key in scope `{scope}`; {}try again",
+        if source.maybe_applied() { "a write of this call may have been applied; " } else { "" })]
     #[non_exhaustive]
     Store {
         /// The scope of the key.
@@ -130,6 +131,15 @@ pub enum ClaimError {
         /// The scope of the key.
         scope: String,
     },
+    /// What is to be settled was not prepared by this claim, or is settled already. Nothing was changed.
+    #[error(
+        "nothing of this is prepared for the claim in scope `{scope}`; settle what its own `prepare` gave, once"
+    )]
+    #[non_exhaustive]
+    NotPrepared {
+        /// The scope of the key.
+        scope: String,
+    },
     /// The call runs unprotected (it chose to fail open), so there is no claim to write to.
     #[error("this call runs without a claim, since the store could not answer and it chose to fail open")]
     Unprotected,
@@ -195,6 +205,26 @@ impl<E> RunError<E> {
     }
 }
 
+impl<E: Into<Box<dyn StdError + Send + Sync>>> RunError<E> {
+    /// This error in a box, with the operation's own error as its source: for an operation whose error is no
+    /// [`std::error::Error`] itself, such as a boxed one.
+    pub fn into_boxed(self) -> Box<dyn StdError + Send + Sync> {
+        match self {
+            Self::Operation { error, claim } => {
+                Box::new(RunError::Operation { error: Boxed(error.into()), claim })
+            }
+            Self::LeaseLost { source } => Box::new(RunError::<Boxed>::LeaseLost { source }),
+            Self::Claim { source } => Box::new(RunError::<Boxed>::Claim { source }),
+            Self::Decode { scope, source } => Box::new(RunError::<Boxed>::Decode { scope, source }),
+        }
+    }
+}
+
+/// A boxed error as an error, which a box is not.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Boxed(Box<dyn StdError + Send + Sync>);
+
 impl<E> From<Error> for RunError<E> {
     fn from(source: Error) -> Self {
         Self::Claim { source }
@@ -206,13 +236,13 @@ impl<E> fmt::Display for RunError<E> {
         match self {
             Self::Operation { claim, .. } => match claim {
                 AfterFailure::Released => {
-                    f.write_str("the operation failed without effect, and was released")
+                    f.write_str("the operation failed without effect, and was released; its own error is the source of this one")
                 }
                 AfterFailure::Recorded => {
-                    f.write_str("the operation failed for good, and its failure is on record")
+                    f.write_str("the operation failed for good, and its failure is on record; its own error is the source of this one")
                 }
-                AfterFailure::InDoubt => f.write_str("the operation failed, and its effect is in doubt"),
-                AfterFailure::Unprotected => f.write_str("the operation failed, unprotected"),
+                AfterFailure::InDoubt => f.write_str("the operation failed, and its effect is in doubt; its own error is the source of this one"),
+                AfterFailure::Unprotected => f.write_str("the operation failed, unprotected; its own error is the source of this one"),
                 AfterFailure::NotStored(_) => f.write_str(
                     "the operation failed, and what that means could not be stored; its lease will end",
                 ),
@@ -232,9 +262,11 @@ impl<E> fmt::Debug for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The error is the operation's: it may hold customer data, or have no Debug. Ask for it by name.
-            Self::Operation { claim, .. } => {
-                f.debug_struct("Operation").field("claim", claim).finish_non_exhaustive()
-            }
+            Self::Operation { claim, .. } => f
+                .debug_struct("Operation")
+                .field("error", &format_args!("{}, not shown: see source()", std::any::type_name::<E>()))
+                .field("claim", claim)
+                .finish(),
             Self::LeaseLost { source } => f.debug_struct("LeaseLost").field("source", source).finish(),
             Self::Claim { source } => f.debug_struct("Claim").field("source", source).finish(),
             // What a codec says may quote the outcome, as serde_json does. Ask for the source by name.

@@ -6,11 +6,10 @@
 //! whether the entry there is still this attempt's.
 
 mod guard;
+mod turn;
 mod writing;
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::mem::Discriminant;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -19,7 +18,6 @@ use super::Inner;
 use super::error::ClaimError;
 use super::options::Options;
 use crate::observe::Event;
-use crate::planted::planted;
 use crate::protocol::{
     Command, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
 };
@@ -28,6 +26,7 @@ use crate::sync::Mutex;
 use crate::time::Moment;
 
 pub(super) use guard::Guard;
+pub(super) use turn::Turn;
 
 /// How often a write meets a conflict that should not be before the store is said to contradict itself.
 pub(super) const CONFLICTS_MAX: u32 = 32;
@@ -62,13 +61,16 @@ struct HeldState {
     renew_at: Moment,
     phase: Phase,
     lost: Option<Lost>,
-    lost_wakers: Vec<Waker>,
+    /// Of futures that wait to be told, each under a number of its own.
+    lost_wakers: BTreeMap<u64, Waker>,
+    next_number: u64,
     /// Of the run that drives the operation.
     runner: Option<Waker>,
-    taken: bool,
-    turn_wakers: VecDeque<Waker>,
-    /// A write of this kind was sent and not answered: the store may be further than `entry`.
-    unsure: Option<Discriminant<Step>>,
+    /// Who has the turn to write, by number.
+    taken: Option<u64>,
+    turn_wakers: Vec<Waker>,
+    /// Kinds of writes that were sent and not answered: the store may be further than `entry`.
+    unsure: u8,
     /// The operation is over; a renewal need not be tried again.
     winding_up: bool,
 }
@@ -83,15 +85,15 @@ pub(super) enum Phase {
     Completing(Outcome, UnixMillis),
     /// A completion is prepared for somebody else's transaction.
     Prepared,
+    /// The operation is over, and its outcome could not be stored: a holder may try again.
+    Ended,
     /// Concluded.
     Over,
 }
 
 impl HeldState {
     fn all_lost_wakers(&mut self) -> Vec<Waker> {
-        let mut wakers = std::mem::take(&mut self.lost_wakers);
-        wakers.extend(self.runner.take());
-        wakers
+        std::mem::take(&mut self.lost_wakers).into_values().chain(self.runner.take()).collect()
     }
 }
 
@@ -132,6 +134,17 @@ impl Step {
     fn keeps_the_claim(&self) -> bool {
         matches!(self, Self::Renew | Self::Checkpoint(_))
     }
+
+    /// The bit that stands for this kind of write.
+    fn bit(&self) -> u8 {
+        match self {
+            Self::Renew => 1,
+            Self::Checkpoint(_) => 2,
+            Self::Complete(..) => 4,
+            Self::Release { .. } => 8,
+            Self::Abandon => 16,
+        }
+    }
 }
 
 /// When to renew a lease of which `left` was left at `sent`: as long after it began as any other. What arrived late in
@@ -139,21 +152,6 @@ impl Step {
 fn renew_at(options: &Options, sent: Moment, left: Duration) -> Moment {
     let age = options.lifetimes.lease.saturating_sub(left);
     sent + options.renew_every.saturating_sub(age)
-}
-
-/// The right to write for a claim, until dropped.
-pub(super) struct Turn<S: Store + 'static>(Arc<Held<S>>);
-
-impl<S: Store + 'static> Drop for Turn<S> {
-    fn drop(&mut self) {
-        let next = {
-            let mut state = self.0.state.lock();
-            state.taken = false;
-            std::mem::take(&mut state.turn_wakers)
-        };
-        let next = if planted("held: the turn ends in silence") { VecDeque::new() } else { next };
-        next.into_iter().for_each(Waker::wake);
-    }
 }
 
 impl<S: Store + 'static> Held<S> {
@@ -177,11 +175,12 @@ impl<S: Store + 'static> Held<S> {
             entry,
             phase: Phase::Fresh,
             lost: None,
-            lost_wakers: Vec::new(),
+            lost_wakers: BTreeMap::new(),
+            next_number: 0,
             runner: None,
-            taken: false,
-            turn_wakers: VecDeque::new(),
-            unsure: None,
+            taken: None,
+            turn_wakers: Vec::new(),
+            unsure: 0,
             winding_up: false,
         };
         let renew_until = sent + options.renew_for_max;
@@ -190,38 +189,6 @@ impl<S: Store + 'static> Held<S> {
 
     pub(super) fn scope(&self) -> String {
         self.key.scope_label()
-    }
-
-    /// Waits for this claim's turn to write.
-    ///
-    /// # Cancel safety
-    /// Dropping it gives the place up.
-    pub(super) async fn turn(self: &Arc<Self>) -> Turn<S> {
-        poll_fn(|cx: &mut Context<'_>| {
-            if let Some(turn) = self.try_turn() {
-                return Poll::Ready(turn);
-            }
-            let mut state = self.state.lock();
-            if !state.taken {
-                state.taken = true;
-                return Poll::Ready(Turn(Arc::clone(self)));
-            }
-            if !state.turn_wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.turn_wakers.push_back(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    pub(super) fn try_turn(self: &Arc<Self>) -> Option<Turn<S>> {
-        let mut state = self.state.lock();
-        if state.taken {
-            return None;
-        }
-        state.taken = true;
-        drop(state);
-        Some(Turn(Arc::clone(self)))
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -252,14 +219,19 @@ impl<S: Store + 'static> Held<S> {
 
     /// Tells a renewal under way that it need not be tried again.
     pub(super) fn wind_up(&self) {
-        self.state.lock().winding_up = true;
+        let wakers = {
+            let mut state = self.state.lock();
+            state.winding_up = true;
+            std::mem::take(&mut state.turn_wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Whether the claim is to be renewed without being asked.
     pub(super) fn wants_renewal(&self, now: Moment) -> bool {
         let state = self.state.lock();
         state.lost.is_none()
-            && state.phase == Phase::Started
+            && matches!(state.phase, Phase::Started | Phase::Ended)
             && now >= state.renew_at
             && now < self.renew_until
     }
@@ -291,10 +263,14 @@ impl<S: Store + 'static> Held<S> {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn lost_error(&self, lost: Lost) -> ClaimError {
+    /// Why the claim is lost, for a caller that wanted to write `step`, if it did.
+    pub(super) fn lost_error(&self, lost: Lost, step: Option<&Step>) -> ClaimError {
         match lost {
             Lost::Deadline => ClaimError::DeadlinePassed { scope: self.scope() },
-            Lost::Superseded => ClaimError::Superseded { scope: self.scope(), possibly_applied: false },
+            Lost::Superseded => ClaimError::Superseded {
+                scope: self.scope(),
+                possibly_applied: step.is_some_and(|step| self.state.lock().unsure & step.bit() != 0),
+            },
             Lost::Over => match self.state.lock().entry.record.state() {
                 State::Completed(_) => ClaimError::AlreadyCompleted { scope: self.scope() },
                 State::Released { .. } => ClaimError::AlreadyReleased { scope: self.scope() },
@@ -305,15 +281,22 @@ impl<S: Store + 'static> Held<S> {
 
     /// Ready when the lease is lost; else `cx` is woken if somebody learns so. The deadline itself is for the caller
     /// to watch.
-    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_lost(&self, number: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.lost.is_some() {
             return Poll::Ready(());
         }
-        if !state.lost_wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.lost_wakers.push(cx.waker().clone());
-        }
+        let number = *number.get_or_insert_with(|| {
+            state.next_number += 1;
+            state.next_number
+        });
+        state.lost_wakers.insert(number, cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Whoever waited under this number no longer does.
+    pub(super) fn forget_lost(&self, number: u64) {
+        let _waker = self.state.lock().lost_wakers.remove(&number);
     }
 
     /// As [`Held::poll_lost`], for the run: it is polled again and again, and keeps one waker.

@@ -15,7 +15,7 @@ use crate::time::Moment;
 /// Under how many locks claims are registered.
 const SHARDS: usize = 16;
 /// How many renewals go to the store at once.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 
 /// The claims that an engine holds.
 pub(crate) struct HeldSet<S: Store + 'static> {
@@ -132,7 +132,7 @@ async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
     loop {
         let Some(strong) = engine.upgrade() else { return };
         strong.renew_due().await;
-        let tick = (strong.options.renew_every / 4).max(Duration::from_millis(1));
+        let tick = strong.keeper_tick();
         let mut sleep = strong.clock().sleep_until(strong.clock().now() + tick);
         drop(strong);
         poll_fn(|cx| {
@@ -147,6 +147,13 @@ async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
 }
 
 impl<S: Store + 'static> Inner<S> {
+    /// How long a keeper sleeps: often enough that what falls due just after a round is renewed well before its deadline.
+    fn keeper_tick(&self) -> Duration {
+        let options = &self.options;
+        let grace = options.lifetimes.lease - options.margin - options.renew_every;
+        (options.renew_every / 4).min(grace / 2).max(Duration::from_millis(1))
+    }
+
     /// One round: renews what is due and is not being written by its owner just now.
     async fn renew_due(&self) {
         let due = self.held.due(self.clock().now());

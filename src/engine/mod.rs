@@ -111,7 +111,8 @@ impl<S: Store + 'static> Deduplicator<S> {
     }
 
     /// Runs the clean-up that is queued, to its end: releases of claims that were dropped before they started, and
-    /// completions that were dropped half way. For a graceful shutdown without a [`Deduplicator::keeper`].
+    /// completions that were dropped half way. For a graceful shutdown without a [`Deduplicator::keeper`]. What a spawner
+    /// took is the spawner's.
     ///
     /// # Cancel safety
     /// What is not done stays queued.
@@ -146,40 +147,53 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     pub(crate) fn in_background(&self, job: BoxFuture<'static, ()>) {
-        let job = match &self.options.spawner {
+        match &self.options.spawner {
             // This runs in drops, also while a panic unwinds: a spawner that panics, as tokio's does outside of a
             // runtime, costs its job and nothing else.
-            Some(spawn) => catch_unwind(AssertUnwindSafe(|| spawn(job))).unwrap_or_default(),
-            None => Some(job),
-        };
-        if let Some(job) = job {
-            self.background.start(job);
+            // What it hands back has no place to run here: it waits for a keeper, a flush or a call that comes by.
+            Some(spawn) => {
+                if let Ok(Some(job)) = catch_unwind(AssertUnwindSafe(|| spawn(job))) {
+                    self.background.queue(job);
+                }
+            }
+            None => self.background.start(job),
         }
     }
 
     pub(crate) async fn load(&self, key: &Key) -> Result<Option<Entry>, StoreFailure> {
-        self.within(self.store.load(key)).await?.map_err(StoreFailure::new)
+        let answer = self.within(self.options.store_timeout, self.store.load(key)).await;
+        answer.and_then(|answer| answer.map_err(StoreFailure::new)).map_err(StoreFailure::of_read)
     }
 
     pub(crate) async fn exchange(&self, key: &Key, write: &Write) -> Result<Exchange, StoreFailure> {
+        self.exchange_within(self.options.store_timeout, key, write).await
+    }
+
+    pub(crate) async fn exchange_within(
+        &self,
+        timeout: Duration,
+        key: &Key,
+        write: &Write,
+    ) -> Result<Exchange, StoreFailure> {
         let put = Put::new(&write.record, write.live, write.linger);
-        self.within(self.store.compare_exchange(key, write.expected, put)).await?.map_err(StoreFailure::new)
+        self.within(timeout, self.store.compare_exchange(key, write.expected, put))
+            .await?
+            .map_err(StoreFailure::new)
     }
 
     /// One answer per item, in order, whatever happens.
     pub(crate) async fn exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, StoreFailure>> {
         let lost = |failure: &StoreFailure| batch.iter().map(|_| Err(failure.clone())).collect();
-        match self.within(self.store.compare_exchange_many(batch)).await {
+        match self.within(self.options.store_timeout, self.store.compare_exchange_many(batch)).await {
             Err(failure) => lost(&failure),
             Ok(answers) if answers.len() != batch.len() => lost(&StoreFailure::new(WrongCount)),
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(StoreFailure::new)).collect(),
         }
     }
 
-    /// Bounds a call by `store_timeout`. The timer is started only when the call does not answer at once.
-    async fn within<T>(&self, mut call: BoxFuture<'_, T>) -> Result<T, StoreFailure> {
+    /// Bounds a call. The timer is started only when the call does not answer at once.
+    async fn within<T>(&self, timeout: Duration, mut call: BoxFuture<'_, T>) -> Result<T, StoreFailure> {
         let mut timer: Option<BoxFuture<'static, ()>> = None;
-        let timeout = self.options.store_timeout;
         poll_fn(|cx| {
             if let Poll::Ready(answer) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));

@@ -264,12 +264,15 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// tokio's clock, and clean-up on the tokio runtime where one is at hand.
     #[cfg(feature = "tokio")]
     pub fn tokio(mut self) -> Self {
-        self.options.spawner = Some(Arc::new(|job| match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
+        let here = || tokio::runtime::Handle::try_current().ok();
+        // Where none is at hand when a job arises, the one that the engine was built in will do.
+        let built_in = here();
+        self.options.spawner = Some(Arc::new(move |job| match here().or_else(|| built_in.clone()) {
+            Some(runtime) => {
                 runtime.spawn(job);
                 None
             }
-            Err(_) => Some(job),
+            None => Some(job),
         }));
         self.clock(crate::time::TokioClock::new())
     }

@@ -14,6 +14,7 @@ use crate::time::Moment;
 /// Write `record` under `key` if and only if its version is `expected`, in the store's own way, and give it a version,
 /// `live` and `linger` as the store's `compare_exchange` would. Then settle the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "nothing is written until a transaction writes it"]
 #[non_exhaustive]
 pub struct Prepared {
     /// The key.
@@ -30,6 +31,7 @@ pub struct Prepared {
 
 /// How a prepared completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the transaction may not have committed"]
 pub enum Settled {
     /// The transaction committed: effect and outcome are there.
     Committed,
@@ -41,7 +43,7 @@ pub enum Settled {
 impl<S: Store + 'static> Held<S> {
     /// See [`Claim::settle`](super::Claim::settle).
     pub(super) async fn settle(self: &Arc<Self>, prepared: &Prepared) -> Result<Settled, ClaimError> {
-        let _turn = self.turn().await;
+        let _turn = self.turn_to_conclude().await;
         let until = self.completion_until(self.engine.clock().now());
         let settled = self.settle_until(prepared, until).await;
         // Only a store that does not answer leaves it unsettled.
@@ -87,6 +89,8 @@ impl<S: Store + 'static> Held<S> {
             let Decision::Write(write) = self.decide(Some(&entry), &Step::Renew) else {
                 unreachable!("a record of ours in progress can be renewed")
             };
+            // Should this be dropped before the answer, the claim is unsure of its version.
+            self.sent_unanswered(&Step::Renew);
             match self.engine.exchange(&self.key, &write).await {
                 Ok(Exchange::Done(version)) => {
                     self.landed(&Step::Renew, write, version, sent);
@@ -98,7 +102,7 @@ impl<S: Store + 'static> Held<S> {
                     return Err(ClaimError::Store { scope: self.scope(), source });
                 }
                 // The reply may be lost: look again.
-                Err(_) => self.pause(&mut backoff).await,
+                Err(_) => self.back_off(&mut backoff).await,
             }
         }
         Err(ClaimError::Inconsistent { scope: self.scope() })
@@ -117,12 +121,12 @@ impl<S: Store + 'static> Held<S> {
                 Err(source) if sent >= until || !source.kind().is_transient() => {
                     return Err(ClaimError::Store { scope: self.scope(), source });
                 }
-                Err(_) => self.pause(backoff).await,
+                Err(_) => self.back_off(backoff).await,
             }
         }
     }
 
-    async fn pause(&self, backoff: &mut Duration) {
+    async fn back_off(&self, backoff: &mut Duration) {
         let clock = self.engine.clock();
         clock.sleep_until(clock.now() + *backoff).await;
         *backoff = self.engine.next_backoff(*backoff);

@@ -78,7 +78,8 @@ impl<E> Failure<E> {
     }
 }
 
-/// An error that says nothing about itself is of unknown effect, so `?` works.
+/// An error that says nothing about itself is of unknown effect, so `?` works on a result whose error is just `E`. For
+/// others, convert first, or let [`Request::run_classified`] tell errors apart.
 impl<E> From<E> for Failure<E> {
     fn from(error: E) -> Self {
         Self::Unknown(error)
@@ -130,7 +131,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         self
     }
 
-    /// If the store cannot answer the claim, run all the same, **without any promise**: the answer is then
+    /// If the store cannot answer the claim for now (it is down, slow or full; not if the record there cannot be read), run
+    /// all the same, **without any promise**: the answer is then
     /// [`Answer::Unrecorded`] for [`Unrecorded::FailedOpen`]. For `run` only.
     pub fn fail_open(mut self) -> Self {
         self.fail_open = true;
@@ -243,6 +245,36 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         self.run_or_fail(classified).await
     }
 
+    /// As [`run`](Request::run), for an operation that knows of some of its errors that nothing happened: those for which
+    /// `no_effect` says so release the claim, and the next call runs. Asks nothing of `E`.
+    ///
+    /// # Errors
+    /// As for [`run`](Request::run).
+    ///
+    /// # Panics
+    /// As for [`run`](Request::run), and if `no_effect` does.
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Request::run).
+    pub async fn run_releasing<T, E, F, Fut>(
+        self,
+        operation: F,
+        no_effect: impl FnOnce(&E) -> bool,
+    ) -> Result<Answer<T>, RunError<E>>
+    where
+        C: Codec<T>,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
+        let told = |attempt| {
+            operation(attempt).map_err(|error| {
+                if no_effect(&error) { Failure::NoEffect(error) } else { Failure::Unknown(error) }
+            })
+        };
+        self.execute(told, &failures).await
+    }
+
     async fn execute<T, E, G, F, Fut, Enc, Dec>(
         &self,
         operation: F,
@@ -260,7 +292,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             Ok(Claimed::Answered(verdict, entry)) => {
                 return read(&self.codec, failures, &self.ask.key, verdict, &entry);
             }
-            Err(Error::Store { source, .. }) if self.fail_open => {
+            Err(Error::Store { source, .. }) if self.fail_open && source.kind().is_transient() => {
                 return self.unprotected(operation, source).await;
             }
             Err(error) => return Err(error.into()),

@@ -28,8 +28,6 @@ pub(super) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
 
 /// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
 ///
-/// To be called and polled right after the claim was granted, with nothing awaited in between: the claim looked at its
-/// deadline a moment ago, and that look counts for the first poll.
 pub(super) async fn drive<S, Fut>(
     held: &Arc<Held<S>>,
     operation: impl FnOnce(Attempt) -> Fut,
@@ -38,7 +36,6 @@ where
     S: Store + 'static,
     Fut: Future,
 {
-    let mut checked = true;
     held.start();
     let mut operation = pin!(operation(Attempt::new(Arc::<Held<S>>::clone(held))));
     let mut upkeep =
@@ -46,17 +43,15 @@ where
     let output = poll_fn(|cx| {
         loop {
             // Every poll of the operation comes after a look at the clock.
-            if !std::mem::take(&mut checked) {
-                if let Err(lost) = upkeep.check() {
-                    if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
-                        return Poll::Ready(Err(lost));
-                    }
-                    // A renewal under way holds the claim's turn, and the operation may want to write.
-                    upkeep.poll_renewal(cx);
-                    return operation.as_mut().poll(cx).map(Ok);
+            if let Err(lost) = upkeep.check() {
+                if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
+                    return Poll::Ready(Err(lost));
                 }
+                // A renewal under way holds the claim's turn, and the operation may want to write.
                 upkeep.poll_renewal(cx);
+                return operation.as_mut().poll(cx).map(Ok);
             }
+            upkeep.poll_renewal(cx);
             if let Poll::Ready(output) = operation.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
@@ -74,7 +69,7 @@ where
             held.wind_up();
             Ok(Ended { output, renewal: upkeep.renewal })
         }
-        Err(lost) => Err(held.lost_error(lost)),
+        Err(lost) => Err(held.lost_error(lost, None)),
     }
 }
 
@@ -104,7 +99,9 @@ impl<S: Store + 'static> Upkeep<'_, S> {
         if self.renewal.is_none() && due && self.held.wants_renewal(now) {
             let held = Arc::clone(self.held);
             self.renewal = Some(Box::pin(async move {
-                let turn = held.turn().await;
+                let Some(turn) = held.turn_to_keep(deadline).await else {
+                    return Err(held.lost_error(Lost::Deadline, None));
+                };
                 // The keeper may have renewed it while we waited for the turn.
                 if !held.wants_renewal(held.engine.clock().now()) {
                     return Ok(());

@@ -195,8 +195,12 @@ impl MemoryStore {
 
     fn read(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
         let (hash, shard) = self.place(key);
-        let now = self.clock.now();
-        let found = shard.lock().find(hash, key.as_bytes(), now);
+        let (found, now) = {
+            let shard = shard.lock();
+            // Read under the lock, or two calls could see the key's times in another order than its writes.
+            let now = self.clock.now();
+            (shard.find(hash, key.as_bytes(), now), now)
+        };
         found.map(|found| found.into_entry(now)).transpose()
     }
 
@@ -207,9 +211,9 @@ impl MemoryStore {
             return Err(MemoryError::TooLarge { len });
         }
         for refused_before in [false, true] {
+            let mut shard = mutex.lock();
             let now = self.clock.now();
             let lives = Lives::new(now, put.live, put.linger);
-            let mut shard = mutex.lock();
             let found = shard.find(hash, key.as_bytes(), now);
             match (found, expected) {
                 (None, Expected::Vacant) => match self.check_bounds() {
@@ -281,6 +285,7 @@ impl MemoryStore {
         let (mut index, mut slot) =
             cursor.map_or((0, 0), |c| ((c >> 32) as usize, (c & 0xffff_ffff) as usize));
         let mut page = InDoubtPage::new(Vec::new(), None);
+        let limit = limit.max(1);
         let mut looks = limit.saturating_mul(16).saturating_add(1024);
         while let Some(shard) = self.shards.get(index) {
             let now = self.clock.now();

@@ -13,12 +13,12 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub struct Payload {
     bytes: Option<Arc<[u8]>>,
-    start: u32,
-    end: u32,
+    start: usize,
+    end: usize,
 }
 
 impl Payload {
-    /// Most bytes that a payload can hold: 1 GiB.
+    /// Most bytes that the engine and the memory store take for one record: 1 GiB.
     pub const LEN_MAX: usize = 1 << 30;
 
     /// No bytes.
@@ -27,12 +27,8 @@ impl Payload {
     }
 
     /// Wraps a whole buffer.
-    ///
-    /// # Panics
-    /// If the buffer is longer than [`Payload::LEN_MAX`]. The engine checks its limits before it gets here.
     pub fn from_shared(bytes: Arc<[u8]>) -> Self {
-        assert!(bytes.len() <= Self::LEN_MAX, "a payload of {} bytes is over 1 GiB", bytes.len());
-        let end = u32::try_from(bytes.len()).expect("checked against LEN_MAX above");
+        let end = bytes.len();
         Self { bytes: Some(bytes), start: 0, end }
     }
 
@@ -48,8 +44,7 @@ impl Payload {
             "slice {range:?} of {} bytes",
             self.len()
         );
-        let from = |offset: usize| self.start + u32::try_from(offset).expect("within a u32 window");
-        Self { bytes: self.bytes.clone(), start: from(range.start), end: from(range.end) }
+        Self { bytes: self.bytes.clone(), start: self.start + range.start, end: self.start + range.end }
     }
 }
 
@@ -58,7 +53,7 @@ impl Deref for Payload {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.bytes {
-            Some(bytes) => &bytes[self.start as usize..self.end as usize],
+            Some(bytes) => &bytes[self.start..self.end],
             None => &[],
         }
     }

@@ -75,6 +75,16 @@ impl StoreFailure {
         Self { kind: StoreErrorKind::TimedOut, maybe_applied: true, source: Arc::new(TimedOut(after)) }
     }
 
+    /// The store answers, and too late each time.
+    pub(crate) fn too_slow() -> Self {
+        Self { kind: StoreErrorKind::TimedOut, maybe_applied: true, source: Arc::new(TooSlow) }
+    }
+
+    /// A read changes nothing, whatever its error says.
+    pub(crate) fn of_read(self) -> Self {
+        Self { maybe_applied: false, ..self }
+    }
+
     /// What kind of trouble it is.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
@@ -114,6 +124,10 @@ impl Error for StoreFailure {
         Some(&*self.source)
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("each answer came when the lease that it granted was over; the lease is too short for this store")]
+struct TooSlow;
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {0:?}, the engine's store_timeout")]

@@ -10,6 +10,7 @@ mod forward;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 
 pub use cache::CachedStore;
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
@@ -194,16 +195,15 @@ pub trait Store: Send + Sync {
     /// Several writes, of distinct keys, in as few round trips as the store can; one answer per item, in order. Items
     /// do not depend on each other: each is done or not on its own.
     ///
-    /// The default writes one after the other, which is within the contract.
+    /// The default has up to 16 calls of [`Store::compare_exchange`] under way together.
     ///
     /// # Guarantees
     /// Those of [`Store::compare_exchange`], for each item.
     async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
-        let mut answers = Vec::with_capacity(batch.len());
-        for item in batch {
-            answers.push(self.compare_exchange(item.key, item.expected, item.put).await);
-        }
-        answers
+        let calls = batch.iter().map(|item| self.compare_exchange(item.key, item.expected, item.put));
+        // Collected first: a stream over a closure that borrows would not be `Send` for every lifetime.
+        let calls: Vec<_> = calls.collect();
+        futures::stream::iter(calls).buffered(16).collect().await
     }
 
     /// Removes up to `limit` entries that are past live + linger, in bounded work. Never changes what can be read.

@@ -147,7 +147,7 @@ fn a_grant_that_arrives_late_in_its_lease_is_renewed_in_time() {
     let bench = bench_with(|builder| builder.store_timeout(secs(22)));
     bench.store.plan([Fault::HangAfter]);
     let answer = bench.run(bench.dedup.request(key()).run(async |attempt: oncekey::Attempt| {
-        assert!(attempt.time_left() <= secs(5), "{:?}", attempt.time_left());
+        assert!(attempt.time_left() > secs(5), "it is renewed at once: {:?}", attempt.time_left());
         bench.clock.sleep_until(bench.clock.now() + secs(100)).await;
         Ok::<_, String>("done".to_owned())
     }));

@@ -1,7 +1,7 @@
 //! Writing for a claim: sent until it is stored or refused, and what each answer means for the claim.
 
-use std::mem::discriminant;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::error::ClaimError;
 use super::super::run::Renewal;
@@ -13,13 +13,13 @@ use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
 
 impl<S: Store + 'static> Held<S> {
-    /// Takes the turn and writes.
+    /// Takes the turn, to conclude, and writes.
     pub(in crate::engine) async fn write(
         self: &Arc<Self>,
         step: Step,
         until: Moment,
     ) -> Result<(), ClaimError> {
-        let turn = self.turn().await;
+        let turn = self.turn_to_conclude().await;
         self.write_in(&turn, step, None, until).await
     }
 
@@ -35,7 +35,7 @@ impl<S: Store + 'static> Held<S> {
     ) -> Result<(), ClaimError> {
         let engine = &*self.engine;
         // Whether an earlier copy of this write, of this call or one before, may have been applied.
-        let mut unknown = self.state.lock().unsure == Some(discriminant(&step));
+        let mut unknown = self.state.lock().unsure & step.bit() != 0;
         let mut conflicts = 0;
         let mut backoff = engine.first_backoff();
         let mut found: Option<Entry> = None;
@@ -49,7 +49,7 @@ impl<S: Store + 'static> Held<S> {
                 engine.waiting.poke(&self.key);
             }
             let mut in_flight = InFlight { held: self, step: &step, answered: false };
-            let answer = engine.exchange(&self.key, &write).await;
+            let answer = engine.exchange_within(self.patience(&step, sent, until), &self.key, &write).await;
             in_flight.answered = !answer.as_ref().is_err_and(StoreFailure::maybe_applied);
             drop(in_flight);
             match answer {
@@ -94,7 +94,7 @@ impl<S: Store + 'static> Held<S> {
                     if give_up {
                         return Err(ClaimError::Store { scope: self.scope(), source: failure });
                     }
-                    engine.clock().sleep_until(now + pause).await;
+                    self.pause(&step, now + pause).await;
                     backoff = engine.next_backoff(backoff);
                 }
             }
@@ -104,16 +104,21 @@ impl<S: Store + 'static> Held<S> {
 
     /// A write was sent, and what became of it is not known.
     pub(in crate::engine) fn sent_unanswered(&self, step: &Step) {
-        let mut state = self.state.lock();
-        // That a conclusion may be there matters more than that a renewal may.
-        if !step.keeps_the_claim() || state.unsure.is_none() {
-            state.unsure = Some(discriminant(step));
+        self.state.lock().unsure |= step.bit();
+    }
+
+    /// How long one call to the store may take. One that hangs must leave a renewal time for another.
+    fn patience(&self, step: &Step, sent: Moment, until: Moment) -> Duration {
+        let timeout = self.engine.options.store_timeout;
+        if !step.keeps_the_claim() {
+            return timeout;
         }
+        timeout.min((until.saturating_since(sent) / 2).max(Duration::from_millis(1)))
     }
 
     /// Whether the store may be further than the last entry known.
     pub(in crate::engine) fn is_unsure(&self) -> bool {
-        self.state.lock().unsure.is_some()
+        self.state.lock().unsure != 0
     }
 
     /// Decides on `found`, or on the last entry known.
@@ -144,10 +149,14 @@ impl<S: Store + 'static> Held<S> {
     pub(in crate::engine) fn confirmed(&self, entry: Entry, sent: Moment) {
         let options = &self.engine.options;
         let mut state = self.state.lock();
+        // An answer that came after the turn was taken away may be older than what is known.
+        if state.phase == Phase::Over || entry.version < state.entry.version {
+            return;
+        }
         state.deadline = sent + entry.left - options.margin;
         state.renew_at = renew_at(options, sent, entry.left);
         state.entry = entry;
-        state.unsure = None;
+        state.unsure = 0;
         drop(state);
         self.engine.tell(&self.key, || Event::Renewed);
     }
@@ -171,7 +180,7 @@ impl<S: Store + 'static> Held<S> {
             let mut state = self.state.lock();
             state.phase = Phase::Over;
             state.entry = entry;
-            state.unsure = None;
+            state.unsure = 0;
         }
         // Another attempt may start from here on, so whoever still acts is told.
         self.retire();
@@ -253,6 +262,8 @@ impl<S: Store + 'static> Held<S> {
                 } else if entry.is_held_by(&self.holder) && entry.record.state() == &State::InProgress {
                     // Ours, and expired: the next round renews it from here.
                     self.state.lock().entry = entry;
+                } else if entry.is_held_by(&self.holder) && entry.record.outcome().is_some() {
+                    // Completed by this very attempt, which has yet to hear of it.
                 } else {
                     self.mark_lost(Lost::Superseded);
                 }
@@ -290,11 +301,11 @@ impl<S: Store + 'static> Held<S> {
             self.set_phase(Phase::Completing(outcome.clone(), at));
         }
         self.let_end(renewal).await;
-        let turn = self.turn().await;
+        let turn = self.turn_to_conclude().await;
         let answer =
             self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
         if answer.is_err() && !was_over {
-            self.set_phase(Phase::Started);
+            self.set_phase(Phase::Ended);
         }
         answer
     }

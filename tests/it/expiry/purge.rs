@@ -118,7 +118,14 @@ fn two_purgers_and_racing_claims_lose_nothing_and_leave_nothing() {
     });
     assert_eq!(written.load(Ordering::SeqCst), 40_000);
     clock.advance(secs(31));
-    while ready(store.purge(8)).unwrap().more {}
+    loop {
+        let purged = ready(store.purge(8)).unwrap();
+        removed.fetch_add(purged.removed, Ordering::SeqCst);
+        if !purged.more {
+            break;
+        }
+    }
     assert!(nothing(store.usage()), "{:?}", store.usage());
-    assert!(removed.load(Ordering::SeqCst) > 0, "the purgers had something to do");
+    // How much of it the two purgers found before the claimers reused it depends on how they were scheduled.
+    assert!(removed.load(Ordering::SeqCst) > 0, "there was something to purge");
 }

@@ -108,8 +108,8 @@ fn it_renews_all_claims_of_its_engine_in_batches() {
         assert!(poll_once(keeper.as_mut()).is_none());
         assert!(claims.iter().all(|claim| claim.time_left() > secs(0)));
     }
-    // Nine rounds in 95 s, each in two batches.
-    assert_eq!(store.batches.lock().unwrap()[..], [256, 44].repeat(9));
+    // Nine rounds in 95 s, each in five batches.
+    assert_eq!(store.batches.lock().unwrap()[..], [64, 64, 64, 64, 44].repeat(9));
     for key in &keys {
         let entry = ready(store.load(key)).unwrap().unwrap();
         assert!(!entry.left.is_zero());

@@ -1,0 +1,122 @@
+//! One writer at a time for each claim.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures::future::{Either, select};
+
+use super::{Held, HeldState, Step};
+use crate::planted::planted;
+use crate::store::Store;
+use crate::time::Moment;
+
+/// The right to write for a claim, until dropped.
+pub(in crate::engine) struct Turn<S: Store + 'static> {
+    held: Arc<Held<S>>,
+    number: u64,
+}
+
+impl<S: Store + 'static> Drop for Turn<S> {
+    fn drop(&mut self) {
+        let next = {
+            let mut state = self.held.state.lock();
+            if state.taken != Some(self.number) {
+                return; // it was taken away
+            }
+            state.taken = None;
+            std::mem::take(&mut state.turn_wakers)
+        };
+        let next = if planted("held: the turn ends in silence") { Vec::new() } else { next };
+        next.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl HeldState {
+    fn take_turn(&mut self) -> u64 {
+        self.next_number += 1;
+        self.taken = Some(self.next_number);
+        self.next_number
+    }
+
+    fn wake_with_turn(&mut self, waker: &Waker) {
+        if !self.turn_wakers.iter().any(|known| known.will_wake(waker)) {
+            self.turn_wakers.push(waker.clone());
+        }
+    }
+}
+
+impl<S: Store + 'static> Held<S> {
+    pub(in crate::engine) fn try_turn(self: &Arc<Self>) -> Option<Turn<S>> {
+        let mut state = self.state.lock();
+        if state.taken.is_some() {
+            return None;
+        }
+        let number = state.take_turn();
+        Some(Turn { held: Arc::clone(self), number })
+    }
+
+    /// Waits for this claim's turn to keep it (a renewal, a checkpoint): `None` if it did not come by `until`, or is no
+    /// longer of use, since the operation ended.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives the place up.
+    pub(in crate::engine) async fn turn_to_keep(self: &Arc<Self>, until: Moment) -> Option<Turn<S>> {
+        self.turn_until(|| until, true).await
+    }
+
+    /// Waits for this claim's turn to conclude it. Whoever has the turn is done within the bounds of its own calls to the
+    /// store, as long as it is polled; if it is not (a keeper that starves, a checkpoint that was begun and put aside),
+    /// the turn is taken away. The compare-and-exchange then says which write came first.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives the place up.
+    pub(in crate::engine) async fn turn_to_conclude(self: &Arc<Self>) -> Turn<S> {
+        let patience = || self.engine.clock().now() + self.engine.options.store_timeout * 2;
+        if let Some(turn) = self.turn_until(patience, false).await {
+            return turn;
+        }
+        let mut state = self.state.lock();
+        // What the other had under way may or may not be applied.
+        state.unsure |= Step::Renew.bit();
+        let number = state.take_turn();
+        Turn { held: Arc::clone(self), number }
+    }
+
+    async fn turn_until(self: &Arc<Self>, until: impl Fn() -> Moment, to_keep: bool) -> Option<Turn<S>> {
+        let mut sleep = None;
+        poll_fn(|cx: &mut Context<'_>| {
+            {
+                let mut state = self.state.lock();
+                if to_keep && state.winding_up {
+                    return Poll::Ready(None);
+                }
+                if state.taken.is_none() {
+                    let number = state.take_turn();
+                    return Poll::Ready(Some(Turn { held: Arc::clone(self), number }));
+                }
+                state.wake_with_turn(cx.waker());
+            }
+            let sleep = sleep.get_or_insert_with(|| self.engine.clock().sleep_until(until()));
+            sleep.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// Sleeps until then; a write that keeps the claim sleeps no longer than its operation runs.
+    pub(super) async fn pause(&self, step: &Step, until: Moment) {
+        let sleep = self.engine.clock().sleep_until(until);
+        if !step.keeps_the_claim() {
+            return sleep.await;
+        }
+        let wound_up = poll_fn(|cx: &mut Context<'_>| {
+            let mut state = self.state.lock();
+            if state.winding_up {
+                return Poll::Ready(());
+            }
+            state.wake_with_turn(cx.waker());
+            Poll::Pending
+        });
+        let (Either::Left(_) | Either::Right(_)) = select(sleep, wound_up).await;
+    }
+}
