@@ -1,6 +1,7 @@
 //! Every write of the engine, applied or not, with its reply lost (P6).
 
 mod commands;
+mod late_answers;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
