@@ -1,17 +1,12 @@
 //! Claiming a key: the loop around the protocol's decision, and waiting for whoever holds it.
 
-use std::future::poll_fn;
 use std::num::NonZeroU32;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
-
-use futures::future::{BoxFuture, Either, select};
 
 use super::error::{ClaimError, Error};
 use super::held::{CONFLICTS_MAX, Guard, Held, Step};
-use super::waiting::Call;
+use super::wait::Wait;
 use super::{Doubt, Inner};
 use crate::observe::Event;
 use crate::protocol::{
@@ -48,7 +43,7 @@ impl<S: Store + 'static> Inner<S> {
         for _ in 0..=CONFLICTS_MAX {
             let claimed = match self.claim_once(ask, None, now).await? {
                 Claimed::Answered(Verdict::InProgress, entry) if until > now => {
-                    self.wait(ask, entry, until).await?
+                    Wait::begin(self, ask, entry, until).run().await?
                 }
                 claimed => claimed,
             };
@@ -72,7 +67,7 @@ impl<S: Store + 'static> Inner<S> {
 
     /// One claim call, with an owner id of its own. `found` is what is there as far as the caller knows, and `sent` a
     /// reading of the clock just taken.
-    async fn claim_once(
+    pub(super) async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask,
         mut found: Option<Entry>,
@@ -97,23 +92,19 @@ impl<S: Store + 'static> Inner<S> {
         let mut found_sent = sent;
         loop {
             let decision = decide(found.as_ref(), &Command::Claim(&command), &self.options.lifetimes);
-            if let (Some(resolver), Some(entry)) = (&self.options.resolver, &found) {
-                let stopped = entry.judge() == Judged::Expired(Cause::Abandoned)
-                    && entry.record.owner() != command.owner
-                    && !matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable));
-                if stopped && asked_resolver_at != Some(entry.version) {
+            if let Some(entry) = found.as_ref().filter(|entry| meets_doubt(entry, &command, &decision)) {
+                if asked_resolver_at != Some(entry.version) {
                     asked_resolver_at = Some(entry.version);
-                    if let Some(resolution) = resolver.resolve(&Doubt::of(&ask.key, entry)).await {
-                        found = self.resolve_found(&ask.key, entry.clone(), &resolution).await?;
-                        sent = self.clock().now();
-                        found_sent = sent; // not ours, so no deadline will count from it
+                    let settled = self.ask_resolver(&ask.key, entry).await?;
+                    sent = self.clock().now();
+                    if let Some(after) = settled {
+                        (found, found_sent) = (after, sent); // not ours, so no deadline will count from it
                         conflicts += 1; // so that a resolver which never settles anything cannot go on for ever
                         if conflicts > CONFLICTS_MAX {
                             return Err(Error::Inconsistent { scope: ask.key.scope_label() });
                         }
                         continue;
                     }
-                    sent = self.clock().now();
                 }
             }
             let write = match decision {
@@ -168,108 +159,17 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
-    /// Takes a seat among those who wait for the key, and stays until something else than "in progress" can be said
-    /// or the bound is reached.
-    async fn wait(self: &Arc<Self>, ask: &Ask, mut seen: Entry, until: Moment) -> Result<Claimed<S>, Error> {
-        self.tell(&ask.key, || Event::Waiting);
-        let clock = Arc::clone(&self.options.clock);
-        let seat = self.waiting.take_seat(&ask.key, self.options.poll_min);
-        let mut bound = (until != Moment::NEVER).then(|| clock.sleep_until(until));
-        let mut pause: Option<(Moment, BoxFuture<'static, ()>)> = None;
-        let mut left_from = clock.now();
-        let out_of_time = |mut seen: Entry, left_from| {
-            seen.left = seen.left.saturating_sub(clock.now().saturating_since(left_from));
-            Claimed::Answered(Verdict::InProgress, seen)
-        };
-        loop {
-            // What to do next: hear the news, look, or give up.
-            let call = poll_fn(|cx| {
-                if let Some(bound) = &mut bound {
-                    if bound.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(None);
-                    }
-                }
-                match seat.poll(cx.waker(), seen.version) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(Call::News(entry)) => Poll::Ready(Some(Call::News(entry))),
-                    Poll::Ready(Call::Drive(at)) => loop {
-                        if clock.now() >= at {
-                            return Poll::Ready(Some(Call::Drive(at)));
-                        }
-                        if pause.as_ref().is_none_or(|(pause_at, _)| *pause_at != at) {
-                            pause = Some((at, clock.sleep_until(at)));
-                        }
-                        let (_, sleep) = pause.as_mut().expect("set above");
-                        if sleep.as_mut().poll(cx).is_pending() {
-                            return Poll::Pending;
-                        }
-                        pause = None;
-                    },
-                }
-            })
-            .await;
-            match call {
-                None => return Ok(out_of_time(seen, left_from)),
-                Some(Call::News(entry)) => match self.judge_news(ask, &entry)? {
-                    Some(verdict) => return Ok(Claimed::Answered(verdict, (*entry).clone())),
-                    None => (seen, left_from) = ((*entry).clone(), clock.now()),
-                },
-                Some(Call::Drive(_)) => {
-                    seat.look_begins();
-                    let sent = clock.now();
-                    let Some(looked) = within_bound(&mut bound, self.load(&ask.key)).await else {
-                        return Ok(out_of_time(seen, left_from));
-                    };
-                    match looked {
-                        Ok(Some(entry)) if entry.judge() == Judged::InProgress => {
-                            seat.look_ends(clock.now(), entry.left, self.options.poll_max);
-                            // Another generation may be bound to another request: whoever waits judges it.
-                            if entry.record.operation_id() != seen.record.operation_id() {
-                                seat.publish(entry.clone());
-                                if let Some(verdict) = self.judge_news(ask, &entry)? {
-                                    return Ok(Claimed::Answered(verdict, entry));
-                                }
-                            }
-                            (seen, left_from) = (entry, sent);
-                        }
-                        Ok(found) => {
-                            match within_bound(&mut bound, self.claim_once(ask, found, sent)).await {
-                                // What it may have written is given up in the background.
-                                None => return Ok(out_of_time(seen, left_from)),
-                                Some(claimed) => match claimed? {
-                                    Claimed::Answered(Verdict::InProgress, entry) => {
-                                        seat.look_ends(clock.now(), entry.left, self.options.poll_max);
-                                        if entry.record.operation_id() != seen.record.operation_id() {
-                                            seat.publish(entry.clone());
-                                        }
-                                        (seen, left_from) = (entry, sent);
-                                    }
-                                    Claimed::Answered(verdict, entry) => {
-                                        seat.publish(entry.clone());
-                                        return Ok(Claimed::Answered(verdict, entry));
-                                    }
-                                    granted @ Claimed::Granted(_) => return Ok(granted),
-                                },
-                            }
-                        }
-                        Err(source) if !source.kind().is_transient() => {
-                            return Err(Error::Store { scope: ask.key.scope_label(), source });
-                        }
-                        Err(failure) => {
-                            self.tell(&ask.key, || Event::StoreFailed {
-                                failure: &failure,
-                                retry_in: Some(self.options.poll_min),
-                            });
-                            seat.look_ends(clock.now(), Duration::MAX, self.options.poll_max);
-                        }
-                    }
-                }
-            }
+    /// Asks the resolver, if there is one, and writes what it says. What is there then; `None` if nobody could tell.
+    async fn ask_resolver(&self, key: &Key, entry: &Entry) -> Result<Option<Option<Entry>>, Error> {
+        let Some(resolver) = &self.options.resolver else { return Ok(None) };
+        match resolver.resolve(&Doubt::of(key, entry)).await {
+            Some(resolution) => Ok(Some(self.resolve_found(key, entry.clone(), &resolution).await?)),
+            None => Ok(None),
         }
     }
 
     /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
-    fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Verdict>, Error> {
+    pub(super) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Verdict>, Error> {
         let command = ClaimCommand {
             owner: Owner::from_bytes([0; 16]), // of nobody: news is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
@@ -288,18 +188,11 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-/// What a call answers, unless the bound comes first.
-async fn within_bound<T>(
-    bound: &mut Option<BoxFuture<'static, ()>>,
-    call: impl Future<Output = T>,
-) -> Option<T> {
-    match bound {
-        None => Some(call.await),
-        Some(bound) => match select(pin!(call), bound.as_mut()).await {
-            Either::Left((answer, _)) => Some(answer),
-            Either::Right(((), _)) => None,
-        },
-    }
+/// Whether this claim meets an attempt of another that stopped in the middle, for the same request.
+fn meets_doubt(entry: &Entry, command: &ClaimCommand, decision: &Decision) -> bool {
+    entry.judge() == Judged::Expired(Cause::Abandoned)
+        && entry.record.owner() != command.owner
+        && !matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable))
 }
 
 pub(super) fn answer_name(verdict: Verdict) -> &'static str {

@@ -15,6 +15,7 @@ mod options;
 mod prepared;
 mod request;
 mod run;
+mod wait;
 mod waiting;
 
 use std::fmt;

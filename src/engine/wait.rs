@@ -1,0 +1,165 @@
+//! A call that waits for whoever holds its key.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Either, select};
+
+use super::Inner;
+use super::claiming::{Ask, Claimed};
+use super::error::Error;
+use super::waiting::{Call, Seat};
+use crate::observe::Event;
+use crate::protocol::{Entry, Judged, Verdict};
+use crate::store::{Store, StoreFailure};
+use crate::time::{Clock, Moment};
+
+/// A call among those who wait for its key, until something else than "in progress" can be said or its bound is reached.
+pub(super) struct Wait<'a, S: Store + 'static> {
+    engine: &'a Arc<Inner<S>>,
+    ask: &'a Ask,
+    seat: Seat<'a>,
+    bound: Option<BoxFuture<'static, ()>>,
+    /// The sleep until the next look, while this call is the one that looks.
+    pause: Option<(Moment, BoxFuture<'static, ()>)>,
+    /// The latest entry in progress that this call knows of, and when its `left` was true.
+    seen: Entry,
+    seen_at: Moment,
+}
+
+impl<'a, S: Store + 'static> Wait<'a, S> {
+    pub(super) fn begin(engine: &'a Arc<Inner<S>>, ask: &'a Ask, seen: Entry, until: Moment) -> Self {
+        engine.tell(&ask.key, || Event::Waiting);
+        let clock = engine.clock();
+        let seat = engine.waiting.take_seat(&ask.key, engine.options.poll_min);
+        let bound = (until != Moment::NEVER).then(|| clock.sleep_until(until));
+        Self { engine, ask, seat, bound, pause: None, seen, seen_at: clock.now() }
+    }
+
+    pub(super) async fn run(mut self) -> Result<Claimed<S>, Error> {
+        loop {
+            match poll_fn(|cx| self.poll_call(cx)).await {
+                None => return Ok(self.out_of_time()),
+                Some(Call::News(entry)) => match self.engine.judge_news(self.ask, &entry)? {
+                    Some(verdict) => return Ok(Claimed::Answered(verdict, (*entry).clone())),
+                    None => (self.seen, self.seen_at) = ((*entry).clone(), self.clock().now()),
+                },
+                Some(Call::Drive(_)) => {
+                    if let Some(claimed) = self.look().await? {
+                        return Ok(claimed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn clock(&self) -> &'a dyn Clock {
+        self.engine.clock()
+    }
+
+    /// What to do next: hear the news, look, or give up.
+    fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Option<Call>> {
+        if let Some(bound) = &mut self.bound {
+            if bound.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        let at = match self.seat.poll(cx.waker(), self.seen.version) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Call::News(entry)) => return Poll::Ready(Some(Call::News(entry))),
+            Poll::Ready(Call::Drive(at)) => at,
+        };
+        loop {
+            if self.clock().now() >= at {
+                return Poll::Ready(Some(Call::Drive(at)));
+            }
+            if self.pause.as_ref().is_none_or(|(pause_at, _)| *pause_at != at) {
+                self.pause = Some((at, self.clock().sleep_until(at)));
+            }
+            let (_, sleep) = self.pause.as_mut().expect("set above");
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.pause = None;
+        }
+    }
+
+    /// Looks at the store for all who wait; `None` while the owner is at it.
+    async fn look(&mut self) -> Result<Option<Claimed<S>>, Error> {
+        self.seat.look_begins();
+        let sent = self.clock().now();
+        match within_bound(&mut self.bound, self.engine.load(&self.ask.key)).await {
+            None => Ok(Some(self.out_of_time())),
+            Some(Ok(Some(entry))) if entry.judge() == Judged::InProgress => {
+                // Another generation may be bound to another request.
+                let verdict = self.engine.judge_news(self.ask, &entry);
+                let answer = verdict?.map(|verdict| Claimed::Answered(verdict, entry.clone()));
+                self.still_in_progress(entry, sent);
+                Ok(answer)
+            }
+            Some(Ok(found)) => self.claim(found, sent).await,
+            Some(Err(failure)) => self.look_failed(failure),
+        }
+    }
+
+    /// Nobody holds the key as far as `found` tells: this call tries, the others go on waiting.
+    async fn claim(&mut self, found: Option<Entry>, sent: Moment) -> Result<Option<Claimed<S>>, Error> {
+        match within_bound(&mut self.bound, self.engine.claim_once(self.ask, found, sent)).await {
+            // What it may have written is given up in the background.
+            None => Ok(Some(self.out_of_time())),
+            Some(claimed) => match claimed? {
+                Claimed::Answered(Verdict::InProgress, entry) => {
+                    self.still_in_progress(entry, sent);
+                    Ok(None)
+                }
+                Claimed::Answered(verdict, entry) => {
+                    self.seat.publish(entry.clone());
+                    Ok(Some(Claimed::Answered(verdict, entry)))
+                }
+                granted @ Claimed::Granted(_) => Ok(Some(granted)),
+            },
+        }
+    }
+
+    fn still_in_progress(&mut self, entry: Entry, sent: Moment) {
+        self.seat.look_ends(self.clock().now(), entry.left, self.engine.options.poll_max);
+        if entry.record.operation_id() != self.seen.record.operation_id() {
+            // Whoever waits judges a new generation.
+            self.seat.publish(entry.clone());
+        }
+        (self.seen, self.seen_at) = (entry, sent);
+    }
+
+    fn look_failed(&mut self, source: StoreFailure) -> Result<Option<Claimed<S>>, Error> {
+        if !source.kind().is_transient() {
+            return Err(Error::Store { scope: self.ask.key.scope_label(), source });
+        }
+        let retry_in = Some(self.engine.options.poll_min);
+        self.engine.tell(&self.ask.key, || Event::StoreFailed { failure: &source, retry_in });
+        self.seat.look_ends(self.clock().now(), Duration::MAX, self.engine.options.poll_max);
+        Ok(None)
+    }
+
+    fn out_of_time(&self) -> Claimed<S> {
+        let mut seen = self.seen.clone();
+        seen.left = seen.left.saturating_sub(self.clock().now().saturating_since(self.seen_at));
+        Claimed::Answered(Verdict::InProgress, seen)
+    }
+}
+
+/// What a call answers, unless the bound comes first.
+async fn within_bound<T>(
+    bound: &mut Option<BoxFuture<'static, ()>>,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    match bound {
+        None => Some(call.await),
+        Some(bound) => match select(pin!(call), bound.as_mut()).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(((), _)) => None,
+        },
+    }
+}
