@@ -312,7 +312,8 @@ impl<S: Store + 'static> Claim<S> {
         let clock = held.engine.clock();
         if held.is_unsure() {
             // A renewal whose reply was lost may have moved the version that the transaction is to expect.
-            held.write_in(&turn, Step::Renew, None, held.release_until(clock.now())).await?;
+            let until = clock.now() + held.engine.options.store_timeout * 2;
+            held.write_in(&turn, Step::Renew, None, until).await?;
         }
         let step = Step::Complete(held.engine.fit(Outcome::success(value)), clock.unix(clock.now()));
         match held.decide(None, &step) {
@@ -335,7 +336,7 @@ impl<S: Store + 'static> Claim<S> {
         self.held().check_prepared(prepared)?;
         match self.held().phase() {
             Phase::Prepared => {}
-            Phase::Over => return Ok(()),
+            Phase::Over if self.held().entry().record.outcome() == prepared.record.outcome() => return Ok(()),
             _ => return Err(ClaimError::NotPrepared { scope: self.held().scope() }),
         }
         self.held().landed_elsewhere(Entry {
@@ -350,9 +351,7 @@ impl<S: Store + 'static> Claim<S> {
     /// The transaction was rolled back, and the caller knows it: the claim is as before. Does nothing if no completion is
     /// prepared.
     pub fn rolled_back(&mut self) {
-        if self.held().phase() == Phase::Prepared {
-            self.held().start();
-        }
+        self.held().unprepare();
     }
 
     /// Learns how a prepared completion ended, after a COMMIT whose outcome is unknown. If it is not there, the claim is
@@ -399,6 +398,9 @@ impl<S: Store + 'static> Held<S> {
                 return Ok(());
             }
             self.write(Step::Renew, now + timeout * 2).await?;
+        }
+        if !self.time_left().is_zero() {
+            return Ok(());
         }
         Err(ClaimError::Store { scope: self.scope(), source: StoreFailure::too_slow() })
     }

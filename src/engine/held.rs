@@ -204,6 +204,14 @@ impl<S: Store + 'static> Held<S> {
         self.state.lock().phase = Phase::Started;
     }
 
+    /// What was prepared is settled, one way or the other, and not committed.
+    pub(super) fn unprepare(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Prepared {
+            state.phase = Phase::Started;
+        }
+    }
+
     /// Until when the attempt may act, and when it wants a renewal; or why it may not act.
     pub(super) fn times(&self) -> Result<(Moment, Moment), Lost> {
         let state = self.state.lock();

@@ -187,7 +187,13 @@ impl<S: Store + 'static> Inner<S> {
             for (held, _, _) in &batch {
                 held.sent_unanswered(&Step::Renew);
             }
-            let answers = self.exchange_many(&puts).await;
+            // One call that hangs must leave time for another, whichever lease is the next to end.
+            let patience = batch.iter().map(|(held, _, _)| {
+                let deadline = held.times().map_or(sent, |(deadline, _)| deadline);
+                held.patience(&Step::Renew, sent, deadline)
+            });
+            let patience = patience.min().unwrap_or(self.options.store_timeout);
+            let answers = self.exchange_many(patience, &puts).await;
             drop(puts);
             for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
                 held.renewed(answer, write, sent);

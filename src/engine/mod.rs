@@ -183,9 +183,13 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// One answer per item, in order, whatever happens.
-    pub(crate) async fn exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, StoreFailure>> {
+    pub(crate) async fn exchange_many(
+        &self,
+        timeout: Duration,
+        batch: &[BatchPut<'_>],
+    ) -> Vec<Result<Exchange, StoreFailure>> {
         let lost = |failure: &StoreFailure| batch.iter().map(|_| Err(failure.clone())).collect();
-        match self.within(self.options.store_timeout, self.store.compare_exchange_many(batch)).await {
+        match self.within(timeout, self.store.compare_exchange_many(batch)).await {
             Err(failure) => lost(&failure),
             Ok(answers) if answers.len() != batch.len() => lost(&StoreFailure::new(WrongCount)),
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(StoreFailure::new)).collect(),

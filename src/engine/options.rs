@@ -264,15 +264,13 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// tokio's clock, and clean-up on the tokio runtime where one is at hand.
     #[cfg(feature = "tokio")]
     pub fn tokio(mut self) -> Self {
-        let here = || tokio::runtime::Handle::try_current().ok();
-        // Where none is at hand when a job arises, the one that the engine was built in will do.
-        let built_in = here();
-        self.options.spawner = Some(Arc::new(move |job| match here().or_else(|| built_in.clone()) {
-            Some(runtime) => {
+        self.options.spawner = Some(Arc::new(|job| match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
                 runtime.spawn(job);
                 None
             }
-            None => Some(job),
+            // Where none is at hand, it waits for a keeper, a flush or a call that comes by.
+            Err(_) => Some(job),
         }));
         self.clock(crate::time::TokioClock::new())
     }

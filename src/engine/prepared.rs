@@ -51,7 +51,7 @@ impl<S: Store + 'static> Held<S> {
             settled,
             Err(ClaimError::Store { .. } | ClaimError::Inconsistent { .. }) | Ok(Settled::Committed)
         ) {
-            self.start();
+            self.unprepare();
         }
         settled
     }

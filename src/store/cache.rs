@@ -110,8 +110,11 @@ impl<S> CachedStore<S> {
     }
 
     /// Keeps what was seen at a request sent at `at`, if it is completed and live; else drops what was kept.
-    fn saw(&self, key: &Key, entry: Option<&Entry>, at: Moment) {
+    ///
+    /// `forgotten` is the count when the request was sent: an answer that a forget overtook is not kept.
+    fn saw(&self, key: &Key, entry: Option<&Entry>, at: Moment, forgotten: u64) {
         let mut cached = self.cached.lock();
+        let entry = entry.filter(|_| cached.forgotten == forgotten);
         match entry {
             Some(entry) if entry.judge() == Judged::Completed => {
                 cached.old.remove(key);
@@ -124,17 +127,29 @@ impl<S> CachedStore<S> {
         }
     }
 
-    fn saw_exchange<E>(&self, key: &Key, put: Put<'_>, answer: &Result<Exchange, E>, at: Moment) {
+    /// What an answer is judged by: the moment before its request is sent, and how much was forgotten until then.
+    fn asks(&self) -> (Moment, u64) {
+        (self.clock.now(), self.cached.lock().forgotten)
+    }
+
+    fn saw_exchange<E>(
+        &self,
+        key: &Key,
+        put: Put<'_>,
+        answer: &Result<Exchange, E>,
+        (at, forgotten): (Moment, u64),
+    ) {
+        if put.record.state() == &State::Forgotten && !matches!(answer, Ok(Exchange::Conflict(_))) {
+            // Done, or maybe.
+            self.cached.lock().forgotten += 1;
+        }
         match answer {
             Ok(Exchange::Done(version)) => {
-                if put.record.state() == &State::Forgotten {
-                    self.cached.lock().forgotten += 1;
-                }
                 let entry = Entry { record: put.record.clone(), version: *version, left: put.live };
-                self.saw(key, Some(&entry), at);
+                self.saw(key, Some(&entry), at, forgotten);
             }
-            Ok(Exchange::Conflict(entry)) => self.saw(key, entry.as_ref(), at),
-            Err(_) => self.saw(key, None, at),
+            Ok(Exchange::Conflict(entry)) => self.saw(key, entry.as_ref(), at, forgotten),
+            Err(_) => self.saw(key, None, at, forgotten),
         }
     }
 }
@@ -148,11 +163,9 @@ impl<S: Store> Store for CachedStore<S> {
         if let Some(entry) = self.get(key) {
             return Ok(Some(entry));
         }
-        let (at, forgotten) = (self.clock.now(), self.cached.lock().forgotten);
+        let (at, forgotten) = self.asks();
         let answer = self.store.load(key).await?;
-        if self.cached.lock().forgotten == forgotten {
-            self.saw(key, answer.as_ref(), at);
-        }
+        self.saw(key, answer.as_ref(), at, forgotten);
         Ok(answer)
     }
 
@@ -167,9 +180,9 @@ impl<S: Store> Store for CachedStore<S> {
                 return Ok(Exchange::Conflict(Some(entry)));
             }
         }
-        let at = self.clock.now();
+        let asks = self.asks();
         let answer = self.store.compare_exchange(key, expected, put).await;
-        self.saw_exchange(key, put, &answer, at);
+        self.saw_exchange(key, put, &answer, asks);
         answer
     }
 
@@ -181,7 +194,7 @@ impl<S: Store> Store for CachedStore<S> {
         let hits: Vec<_> = batch.iter().map(hit).collect();
         let asked: Vec<_> =
             batch.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(item, _)| *item).collect();
-        let at = self.clock.now();
+        let asks = self.asks();
         let mut answers = self.store.compare_exchange_many(&asked).await.into_iter();
         let mut merged = Vec::with_capacity(batch.len());
         for (item, hit) in batch.iter().zip(hits) {
@@ -190,7 +203,7 @@ impl<S: Store> Store for CachedStore<S> {
                 None => {
                     // A store that answers too few breaks its contract; so does this then, and the engine notices.
                     let Some(answer) = answers.next() else { break };
-                    self.saw_exchange(item.key, item.put, &answer, at);
+                    self.saw_exchange(item.key, item.put, &answer, asks);
                     merged.push(answer);
                 }
             }

@@ -32,6 +32,13 @@ impl<S: Store + 'static> Drop for Turn<S> {
     }
 }
 
+impl<S: Store + 'static> Turn<S> {
+    /// Whether nobody took it away.
+    pub(super) fn stands(&self) -> bool {
+        self.held.state.lock().taken == Some(self.number)
+    }
+}
+
 impl HeldState {
     fn take_turn(&mut self) -> u64 {
         self.next_number += 1;
@@ -67,7 +74,8 @@ impl<S: Store + 'static> Held<S> {
 
     /// Waits for this claim's turn to conclude it. Whoever has the turn is done within the bounds of its own calls to the
     /// store, as long as it is polled; if it is not (a keeper that starves, a checkpoint that was begun and put aside),
-    /// the turn is taken away. The compare-and-exchange then says which write came first.
+    /// the turn is taken away: so also from a checkpoint that a failing store has long refused. It sends nothing more then, and the
+    /// compare-and-exchange says whether what it had sent came first.
     ///
     /// # Cancel safety
     /// Dropping it gives the place up.

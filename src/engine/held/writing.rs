@@ -28,7 +28,7 @@ impl<S: Store + 'static> Held<S> {
     /// `now` is a reading of the clock just taken, if the caller has one.
     pub(in crate::engine) async fn write_in(
         &self,
-        _turn: &Turn<S>,
+        turn: &Turn<S>,
         step: Step,
         now: Option<Moment>,
         until: Moment,
@@ -41,6 +41,11 @@ impl<S: Store + 'static> Held<S> {
         let mut found: Option<Entry> = None;
         let mut sent = now.unwrap_or_else(|| engine.clock().now());
         loop {
+            if step.keeps_the_claim() && !turn.stands() {
+                // A conclusion has it now: to keep the claim would undo that.
+                let lost = self.times().err().unwrap_or(Lost::Deadline);
+                return Err(self.lost_error(lost, Some(&step)));
+            }
             let write = match self.decide(found.as_ref(), &step) {
                 Decision::Write(write) => write,
                 Decision::Answer(verdict) => return self.answered(&step, verdict, found, unknown),
@@ -108,7 +113,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// How long one call to the store may take. One that hangs must leave a renewal time for another.
-    fn patience(&self, step: &Step, sent: Moment, until: Moment) -> Duration {
+    pub(in crate::engine) fn patience(&self, step: &Step, sent: Moment, until: Moment) -> Duration {
         let timeout = self.engine.options.store_timeout;
         if !step.keeps_the_claim() {
             return timeout;
@@ -261,7 +266,10 @@ impl<S: Store + 'static> Held<S> {
                     self.confirmed(entry, sent);
                 } else if entry.is_held_by(&self.holder) && entry.record.state() == &State::InProgress {
                     // Ours, and expired: the next round renews it from here.
-                    self.state.lock().entry = entry;
+                    let mut state = self.state.lock();
+                    if state.phase != Phase::Over && entry.version > state.entry.version {
+                        state.entry = entry;
+                    }
                 } else if entry.is_held_by(&self.holder) && entry.record.outcome().is_some() {
                     // Completed by this very attempt, which has yet to hear of it.
                 } else {

@@ -354,12 +354,8 @@ fn clean_up_that_arises_outside_of_a_runtime_is_not_lost() {
     });
     drop(c); // on a thread of no runtime; the runtime is alive
     store.yields.store(false, Ordering::SeqCst);
-    // The runtime that the engine was built in runs it.
-    rt.block_on(async {
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
-    });
+    // It waits for whoever comes by on a runtime.
+    rt.block_on(dedup.flush());
     let e = store.peek(&key()).unwrap();
     assert!(
         e.record.outcome().is_some(),
