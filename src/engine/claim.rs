@@ -315,10 +315,11 @@ impl<S: Store + 'static> Claim<S> {
             let until = clock.now() + held.engine.options.store_timeout * 2;
             held.write_in(&turn, Step::Renew, None, until).await?;
         }
-        let step = Step::Complete(held.engine.fit(Outcome::success(value)), clock.unix(clock.now()));
+        let outcome = held.engine.fit(Outcome::success(value));
+        let step = Step::Complete(outcome.clone(), clock.unix(clock.now()));
         match held.decide(None, &step) {
             Decision::Write(Write { record, live, linger, .. }) => {
-                held.set_phase(Phase::Prepared);
+                held.set_phase(Phase::Prepared(outcome));
                 Ok(Prepared { key: held.key.clone(), expected: held.entry().version, record, live, linger })
             }
             Decision::Answer(Verdict::AlreadyReleased) => {
@@ -335,7 +336,7 @@ impl<S: Store + 'static> Claim<S> {
     pub fn committed(&mut self, prepared: &Prepared) -> Result<(), ClaimError> {
         self.held().check_prepared(prepared)?;
         match self.held().phase() {
-            Phase::Prepared => {}
+            Phase::Prepared(outcome) if Some(&outcome) == prepared.record.outcome() => {}
             Phase::Over if self.held().entry().record.outcome() == prepared.record.outcome() => return Ok(()),
             _ => return Err(ClaimError::NotPrepared { scope: self.held().scope() }),
         }
@@ -373,7 +374,7 @@ impl<S: Store + 'static> Held<S> {
     /// Refuses a write while a completion is prepared.
     pub(super) fn check_writable(&self) -> Result<(), ClaimError> {
         match self.phase() {
-            Phase::Prepared => Err(ClaimError::Prepared { scope: self.scope() }),
+            Phase::Prepared(_) => Err(ClaimError::Prepared { scope: self.scope() }),
             Phase::Fresh | Phase::Started | Phase::Completing(..) | Phase::Ended | Phase::Over => Ok(()),
         }
     }

@@ -84,7 +84,7 @@ pub(super) enum Phase {
     /// The operation is over, and this outcome is being stored.
     Completing(Outcome, UnixMillis),
     /// A completion is prepared for somebody else's transaction.
-    Prepared,
+    Prepared(Outcome),
     /// The operation is over, and its outcome could not be stored: a holder may try again.
     Ended,
     /// Concluded.
@@ -207,7 +207,7 @@ impl<S: Store + 'static> Held<S> {
     /// What was prepared is settled, one way or the other, and not committed.
     pub(super) fn unprepare(&self) {
         let mut state = self.state.lock();
-        if state.phase == Phase::Prepared {
+        if matches!(state.phase, Phase::Prepared(_)) {
             state.phase = Phase::Started;
         }
     }

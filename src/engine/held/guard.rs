@@ -32,7 +32,7 @@ impl<S: Store + 'static> Drop for Guard<S> {
         let clock = held.engine.clock();
         let (step, until) = match phase {
             // An outcome that could not be stored is known all the same: nobody is to run it again before its time.
-            Phase::Over | Phase::Prepared | Phase::Ended => return,
+            Phase::Over | Phase::Prepared(_) | Phase::Ended => return,
             _ if lost == Some(Lost::Superseded) => return,
             Phase::Started if held.engine.options.on_drop == OnDrop::KeepLease => return,
             Phase::Started => (Step::Abandon, held.release_until(clock.now())),

@@ -72,9 +72,9 @@ impl<S: Store + 'static> Held<S> {
         self.turn_until(|| until, true).await
     }
 
-    /// Waits for this claim's turn to conclude it. Whoever has the turn is done within the bounds of its own calls to the
-    /// store, as long as it is polled; if it is not (a keeper that starves, a checkpoint that was begun and put aside),
-    /// the turn is taken away: so also from a checkpoint that a failing store has long refused. It sends nothing more then, and the
+    /// Waits for this claim's turn to conclude it, for twice the store's timeout. Then the turn is taken away: from a
+    /// writer that is polled no more (a keeper that starves, a checkpoint that was begun and put aside), or from a
+    /// checkpoint that a failing store refuses again and again. Who lost it sends nothing more, and the
     /// compare-and-exchange says whether what it had sent came first.
     ///
     /// # Cancel safety

@@ -192,3 +192,14 @@ fn what_was_rolled_back_and_released_is_not_taken_for_committed() {
     b.run(claim.release()).unwrap();
     assert!(claim.committed(&p1).is_err());
 }
+
+#[test]
+fn what_was_rolled_back_is_not_taken_for_what_is_prepared_now() {
+    let b = bench();
+    let ClaimAnswer::Granted(mut claim) = b.run(b.dedup.request(key()).claim()).unwrap() else { panic!() };
+    let rolled_back = b.run(claim.prepare("one")).unwrap();
+    claim.rolled_back();
+    let now = b.run(claim.prepare("two")).unwrap();
+    assert!(matches!(claim.committed(&rolled_back), Err(ClaimError::NotPrepared { .. })));
+    claim.committed(&now).unwrap();
+}
