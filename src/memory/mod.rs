@@ -10,7 +10,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::protocol::{DecodeError, Entry, Expected, Key, Payload, Record};
-use crate::store::{Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, StoreErrorKind};
+use crate::store::{
+    Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
+    StoreErrorKind,
+};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::{Clock, Moment, SystemClock};
 use shard::{Found, Lives, Shard};
@@ -359,6 +362,13 @@ impl Store for MemoryStore {
 
     async fn purge(&self, limit: usize) -> Result<Purged, MemoryError> {
         Ok(self.purge_now(limit))
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::new(
+            DurabilityClass::Process,
+            "records are in this process's memory; the clock is the process's own and does not step",
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BatchPut, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
+use super::{BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
 use crate::protocol::{Entry, Expected, Judged, Key, State};
 use crate::sync::Mutex;
 use crate::time::{Clock, Moment, SystemClock};
@@ -213,6 +213,10 @@ impl<S: Store> Store for CachedStore<S> {
 
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         self.store.purge(limit).await
+    }
+
+    fn durability(&self) -> Durability {
+        self.store.durability()
     }
 }
 

@@ -4,6 +4,7 @@
 //! state machine lives in the engine, once. See [`Store`] for the contract and a worked example.
 
 mod cache;
+mod durability;
 mod error;
 mod forward;
 
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 
 pub use cache::CachedStore;
+pub use durability::{Durability, DurabilityClass};
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
 
 use crate::protocol::{Entry, Expected, Key, Record, Version};
@@ -81,7 +83,7 @@ impl<'a> BatchPut<'a> {
 /// | **S6** | Bytes and every field come back as written. Keys are compared byte for byte: case, accents, trailing spaces and NUL count. |
 /// | **S7** | Expiry is judged by the store's own clock. Between steps of that clock, a live entry never reads as expired early, and an expired one never reads as live again at the same version. A step back only delays. |
 /// | **S8** | Nothing is dropped before live + linger. A store at a bound of its own refuses puts expecting `Vacant`, never puts expecting `At`, and evicts nothing. Physically full is an error. |
-/// | **S9** | A `Done`, and every entry answered, is as durable as the store's documentation says. |
+/// | **S9** | A `Done`, and every entry answered, is as durable as the store's documentation says, and [`Store::durability`] declares. |
 /// | **S10** | An error means "maybe applied", unless the store knows better and says so. |
 ///
 /// Only durations cross this trait: the store stamps what it writes with its own clock, and answers how much is
@@ -215,6 +217,16 @@ pub trait Store: Send + Sync {
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         let _ = limit;
         Ok(Purged { removed: 0, more: false })
+    }
+
+    /// What the store declares about its durability, and about its clock.
+    ///
+    /// The default declares nothing. A store for production should.
+    ///
+    /// # Guarantees
+    /// S9 is held to what is said here.
+    fn durability(&self) -> Durability {
+        Durability::undeclared()
     }
 }
 
