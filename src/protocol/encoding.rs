@@ -305,7 +305,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::arbitrary_record;
+    use super::super::samples::arbitrary_record;
     use super::*;
     use proptest::prelude::*;
 

@@ -15,8 +15,8 @@ mod transition;
 
 #[cfg(test)]
 mod matrix;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "conformance"))]
+pub(crate) mod samples;
 
 pub use encoding::DecodeError;
 pub use entry::{Cause, Entry, Expected, Holder, Judged};

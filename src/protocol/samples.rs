@@ -1,4 +1,4 @@
-//! Records to test with.
+//! Records to test with, for the tests here and for the conformance kit.
 
 use proptest::prelude::*;
 
@@ -7,6 +7,53 @@ use super::{
     Algorithm, Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload,
     Policy, Record, State, UnixMillis,
 };
+
+/// A record in progress of which every field depends on `tag`.
+#[cfg(feature = "conformance")]
+pub(crate) fn in_progress(tag: u64) -> Record {
+    fields(tag, State::InProgress).into()
+}
+
+/// A completed record with this outcome, of which every other field depends on `tag`.
+#[cfg(feature = "conformance")]
+pub(crate) fn completed(tag: u64, outcome: Outcome) -> Record {
+    fields(tag, State::Completed(outcome)).into()
+}
+
+/// A released record of which every field depends on `tag`.
+#[cfg(feature = "conformance")]
+pub(crate) fn released(tag: u64) -> Record {
+    fields(tag, State::Released { fresh_operation_id: tag % 2 == 1 }).into()
+}
+
+/// A forgotten record of which every field depends on `tag`.
+#[cfg(feature = "conformance")]
+pub(crate) fn forgotten(tag: u64) -> Record {
+    fields(tag, State::Forgotten).into()
+}
+
+#[cfg(feature = "conformance")]
+fn fields(tag: u64, state: State) -> Fields {
+    let id = |salt: u64| (u128::from(tag) << 64 | u128::from(tag.wrapping_mul(salt))).to_le_bytes();
+    let ends = state != State::InProgress;
+    let digest = id(0x9e37_79b9_7f4a_7c15);
+    let attempt = u32::try_from(tag % 1000).expect("less than 1000") + 1;
+    Fields {
+        state,
+        owner: Owner::from_bytes(id(3)),
+        token: (tag % 3 != 0).then(|| FencingToken::new(tag)),
+        attempt,
+        forgiven: attempt / 2,
+        operation_id: OperationId::from_bytes(id(5)),
+        doubt: tag % 5 == 0,
+        policy: if tag % 2 == 0 { Policy::Hold } else { Policy::Reclaim },
+        fingerprint: (tag % 7 != 0)
+            .then(|| Fingerprint::from_digest(Algorithm::private(1), &digest).expect("16 bytes")),
+        checkpoint: if ends { Payload::empty() } else { Payload::from(&tag.to_le_bytes()[..]) },
+        created_at: UnixMillis(tag.wrapping_mul(1009)),
+        finished_at: ends.then(|| UnixMillis(tag.wrapping_mul(1013))),
+    }
+}
 
 fn arbitrary_payload() -> impl Strategy<Value = Payload> {
     prop::collection::vec(any::<u8>(), 0..200).prop_map(Payload::from)
@@ -29,8 +76,9 @@ fn arbitrary_state() -> impl Strategy<Value = State> {
 
 pub(crate) fn arbitrary_record() -> impl Strategy<Value = Record> {
     let digest = prop::collection::vec(any::<u8>(), 1..=32);
-    let fingerprint = (0_u8..128, digest)
-        .prop_map(|(number, digest)| Fingerprint::from_digest(Algorithm::private(number), &digest).unwrap());
+    let fingerprint = (0_u8..128, digest).prop_map(|(number, digest)| {
+        Fingerprint::from_digest(Algorithm::private(number), &digest).expect("1 to 32 bytes")
+    });
     let ids =
         (any::<[u8; 16]>(), proptest::option::of(any::<[u8; 16]>()), proptest::option::of(any::<u64>()));
     let attempts = (1..=u32::MAX).prop_flat_map(|attempt| (Just(attempt), 0..=attempt));

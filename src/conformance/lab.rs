@@ -1,0 +1,239 @@
+//! What a case works with: fresh stores, calls whose failures are told, threads that race, and a tally of it all.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use super::clause::{Clause, Violation};
+use super::harness::{Abilities, Effort, Harness, Subject, Time};
+use crate::protocol::{Entry, Expected, Key, Record, Version};
+use crate::store::{BatchPut, Exchange, Purged, Put, Store};
+use crate::time::{Clock as _, Moment};
+
+/// Why a case ended early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Violated(Violation),
+    /// The harness offers nothing to show it on.
+    NotShown(&'static str),
+}
+
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        Self::Violated(violation)
+    }
+}
+
+pub(super) type Checked<T = ()> = Result<T, Stop>;
+
+/// Refuses with a violation of `clause` unless `holds`.
+pub(super) fn demand(holds: bool, clause: Clause, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Violation::new(clause, what()).into()) }
+}
+
+/// One case's view of the harness.
+pub(super) struct Lab<'h, H> {
+    pub(super) harness: &'h H,
+    pub(super) effort: Effort,
+    pub(super) abilities: Abilities,
+    /// What all that is random in this case comes from.
+    pub(super) seed: u64,
+    /// Blamed when the store answers an error where none was due.
+    clause: Clause,
+    pub(super) tally: Tally,
+}
+
+/// What was tried.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) calls: AtomicU64,
+    pub(super) histories: AtomicU64,
+    pub(super) races: AtomicU64,
+    pub(super) seeds: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn count(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// A number from the environment; `None` if the variable is not set.
+///
+/// # Panics
+/// If it is set to anything but a number: a run that was meant to be another must not pass for it.
+pub(super) fn env_number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let digits = text.strip_prefix("0x");
+    let number = digits.map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16));
+    Some(number.unwrap_or_else(|_| panic!("{name} is {text:?}, and must be a number")))
+}
+
+/// The seed of a kit that nobody gave another.
+const SEED: u64 = 0x006f_6e63_656b_6579;
+
+/// The seed of this process's kit.
+pub(super) fn seed() -> u64 {
+    env_number("ONCEKEY_KIT_SEED").unwrap_or(SEED)
+}
+
+impl<'h, H: Harness> Lab<'h, H> {
+    pub(super) fn new(harness: &'h H, clause: Clause) -> Self {
+        Self {
+            harness,
+            effort: harness.effort().times_env(),
+            abilities: harness.abilities(),
+            seed: seed(),
+            clause,
+            tally: Tally::default(),
+        }
+    }
+
+    /// A fresh, empty store.
+    pub(super) fn fresh(&self) -> Bench<'_, H> {
+        self.bench(self.harness.fresh())
+    }
+
+    pub(super) fn fresh_bounded(&self, records_max: usize) -> Checked<Bench<'_, H>> {
+        match self.harness.fresh_bounded(records_max) {
+            Some(subject) => Ok(self.bench(subject)),
+            None => Err(Stop::NotShown("the harness has no bounded store")),
+        }
+    }
+
+    pub(super) fn bench(&self, subject: Subject<H::Store, H::Guard>) -> Bench<'_, H> {
+        Bench { lab: self, store: Arc::new(subject.store), time: subject.time, guard: subject.guard }
+    }
+
+    /// The line that plays the same again.
+    pub(super) fn replay(&self) -> String {
+        format!("ONCEKEY_KIT_SEED={:#x}, with the same effort", self.seed)
+    }
+
+    fn failed(&self, call: &str, error: &impl std::fmt::Display) -> Stop {
+        Violation::new(self.clause, format!("{call} answered an error where none was due: {error}")).into()
+    }
+}
+
+/// A fresh store in a case. Fields are dropped in this order: the store before what cleans up after it.
+pub(super) struct Bench<'l, H: Harness> {
+    pub(super) lab: &'l Lab<'l, H>,
+    pub(super) store: Arc<H::Store>,
+    pub(super) time: Time,
+    pub(super) guard: H::Guard,
+}
+
+/// When a call was made: the store applied it between these two moments.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) sent: Moment,
+    pub(super) answered: Moment,
+}
+
+/// A key that no other call of this function names.
+pub(super) fn key(id: impl AsRef<str>) -> Key {
+    Key::new("conformance", id).expect("ids of the kit are short and not empty")
+}
+
+impl<H: Harness> Bench<'_, H> {
+    pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.lab.harness.block_on(future)
+    }
+
+    /// So many of the harness's steps.
+    pub(super) fn steps(&self, count: u32) -> Duration {
+        self.time.step() * count
+    }
+
+    /// Lets so many steps pass, and a little more if the store rounds times.
+    pub(super) fn pass(&self, steps: u32) {
+        self.time.pass(self.steps(steps) + self.time.resolution());
+    }
+
+    /// Does something, and notes when.
+    pub(super) fn timed<T>(&self, what: impl FnOnce() -> T) -> (T, Span) {
+        let sent = self.time.now();
+        let done = what();
+        (done, Span { sent, answered: self.time.now() })
+    }
+
+    pub(super) fn load(&self, key: &Key) -> Checked<Option<Entry>> {
+        Tally::count(&self.lab.tally.calls, 1);
+        self.block_on(self.store.load(key)).map_err(|error| self.lab.failed("load", &error))
+    }
+
+    /// Writes with lifetimes in steps.
+    pub(super) fn exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        record: &Record,
+        (live, linger): (Duration, Duration),
+    ) -> Checked<Exchange> {
+        Tally::count(&self.lab.tally.calls, 1);
+        let call = self.store.compare_exchange(key, expected, Put::new(record, live, linger));
+        self.block_on(call).map_err(|error| self.lab.failed("compare_exchange", &error))
+    }
+
+    /// A write that must be done.
+    pub(super) fn write(
+        &self,
+        key: &Key,
+        expected: Expected,
+        record: &Record,
+        lives: (Duration, Duration),
+    ) -> Checked<Version> {
+        match self.exchange(key, expected, record, lives)? {
+            Exchange::Done(version) => Ok(version),
+            Exchange::Conflict(found) => {
+                let clause = if expected == Expected::Vacant { Clause::S3 } else { Clause::S4 };
+                let what = format!("a put expecting {expected:?}, which held, conflicted with {found:?}");
+                Err(Violation::new(clause, what).into())
+            }
+        }
+    }
+
+    pub(super) fn batch(&self, batch: &[BatchPut<'_>]) -> Checked<Vec<Exchange>> {
+        Tally::count(&self.lab.tally.calls, 1);
+        let answers = self.block_on(self.store.compare_exchange_many(batch));
+        demand(answers.len() == batch.len(), Clause::S1, || {
+            format!("{} answers to a batch of {}: one per item is due", answers.len(), batch.len())
+        })?;
+        let each = answers.into_iter();
+        each.map(|answer| answer.map_err(|error| self.lab.failed("compare_exchange_many", &error))).collect()
+    }
+
+    pub(super) fn purge(&self, limit: usize) -> Checked<Purged> {
+        Tally::count(&self.lab.tally.calls, 1);
+        self.block_on(self.store.purge(limit)).map_err(|error| self.lab.failed("purge", &error))
+    }
+
+    /// Purges until there is no more.
+    pub(super) fn purge_all(&self) -> Checked<usize> {
+        let mut removed = 0;
+        for _ in 0..10_000 {
+            let purged = self.purge(64)?;
+            removed += purged.removed;
+            if !purged.more {
+                return Ok(removed);
+            }
+        }
+        Err(Violation::new(Clause::S8, "10,000 purges of 64 each still say that there is more").into())
+    }
+
+    /// So many threads do this at once, each with its number; what each of them got.
+    pub(super) fn race<T: Send>(&self, racers: usize, racer: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        Tally::count(&self.lab.tally.races, 1);
+        let barrier = Barrier::new(racers);
+        let run = |index| {
+            barrier.wait();
+            racer(index)
+        };
+        thread::scope(|scope| {
+            let started: Vec<_> = (0..racers).map(|index| scope.spawn(move || run(index))).collect();
+            let ended = started.into_iter().map(|racer| racer.join());
+            ended.map(|racer| racer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    }
+}

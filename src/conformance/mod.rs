@@ -1,0 +1,163 @@
+//! The conformance kit: proves, as far as tests can, that a [`Store`](crate::Store) keeps its contract.
+//!
+//! Write a [`Harness`], once, in the tests of the crate that has the store. Then one line expands to one `#[test]` per
+//! case, so that a case that a later version adds reaches the store with the upgrade:
+//!
+//! ```
+//! use oncekey::conformance::{Abilities, Harness, Subject, Time};
+//! use oncekey::{MemoryStore, time::ManualClock};
+//!
+//! struct MyHarness;
+//!
+//! impl Harness for MyHarness {
+//!     type Store = MemoryStore;
+//!     type Guard = (); // for a database: what drops the schema again
+//!
+//!     fn fresh(&self) -> Subject<MemoryStore> {
+//!         let clock = ManualClock::new();
+//!         let store = MemoryStore::builder().clock(clock.clone()).build();
+//!         Subject::new(store, Time::manual(clock)) // a store with a clock of its own: Time::real(..)
+//!     }
+//!
+//!     fn fresh_bounded(&self, records_max: usize) -> Option<Subject<MemoryStore>> {
+//!         let clock = ManualClock::new();
+//!         let store = MemoryStore::builder().clock(clock.clone()).records_max(records_max).build();
+//!         Some(Subject::new(store, Time::manual(clock)))
+//!     }
+//!
+//!     fn abilities(&self) -> Abilities {
+//!         Abilities::default().purging()
+//!     }
+//! }
+//!
+//! oncekey::conformance_tests!(MyHarness);
+//! # fn main() {}
+//! ```
+//!
+//! A case is named after the clause it shows, `s5_..` for S5. One that fails panics with a [`Violation`]: the clause,
+//! what was done, what came of it, and, where the case is random, how to see the same again. A case for which the
+//! harness offers nothing (a bound, a restart) says so and passes; the [`Certificate`] lists it.
+//!
+//! # What is tried
+//!
+//! - Each clause by hand, and the scenarios that other systems got wrong: hostile keys, empty and large outcomes, stale
+//!   and future versions, batches, purge, restarts.
+//! - Races of threads: claims, takeovers, purge against claim.
+//! - Random histories of one caller against a reference, shrunk to the fewest steps that fail.
+//! - Random histories of several threads, checked for linearizability key by key.
+//! - The engine over the store with faults between them (lost requests and replies, late and repeated ones, crashes,
+//!   stalls), with the promises P1 to P6 and T1 checked at each step.
+//!
+//! # How much, and again
+//!
+//! [`Harness::effort`] sets how much is tried; the environment's `ONCEKEY_KIT_EFFORT` multiplies it. All that is random
+//! comes from one seed, the same in every run unless `ONCEKEY_KIT_SEED` sets another. Races of threads do not repeat
+//! exactly; everything else does.
+//!
+//! # What it cannot show
+//!
+//! That a store survives a power loss; that its clock never steps; what happens at the isolation level that somebody
+//! else configures; and what no history of this length meets. A store's own tests should kill its process and its
+//! server, and cut its connections between request and reply.
+
+mod cases;
+mod certificate;
+mod clause;
+mod harness;
+mod lab;
+mod park;
+
+pub use certificate::{Certificate, certify};
+pub use clause::{Clause, Violation};
+pub use harness::{Abilities, Effort, Harness, Over, Subject, Time, over};
+
+use lab::{Checked, Lab, Stop};
+
+/// A case that saw no violation, and what it tried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Held {
+    /// Calls to the store by the case itself.
+    pub calls: u64,
+    /// Random histories.
+    pub histories: u64,
+    /// Rounds of racing threads.
+    pub races: u64,
+    /// Seeds of the engine over the store with faults.
+    pub seeds: u64,
+    /// Why the case had nothing to show it on, if so.
+    pub not_shown: Option<&'static str>,
+}
+
+struct Case<H: Harness> {
+    name: &'static str,
+    clause: Clause,
+    run: fn(&Lab<'_, H>) -> Checked,
+}
+
+/// The names of the cases, each with the clause it shows.
+pub fn cases() -> &'static [(&'static str, Clause)] {
+    cases::NAMES
+}
+
+/// Runs one case.
+///
+/// # Errors
+/// The violation that it saw.
+///
+/// # Panics
+/// If there is no such case, and as the harness does when it cannot build a store.
+pub fn check<H: Harness>(harness: &H, case: &str) -> Result<Held, Violation> {
+    let found = cases::registry::<H>().into_iter().find(|known| known.name == case);
+    let case = found.unwrap_or_else(|| panic!("the kit has no case {case:?}"));
+    let lab = Lab::new(harness, case.clause);
+    match (case.run)(&lab) {
+        Ok(()) => Ok(Held::new(&lab.tally, None)),
+        Err(Stop::NotShown(why)) => Ok(Held::new(&lab.tally, Some(why))),
+        Err(Stop::Violated(violation)) => Err(Violation { case: case.name, ..violation }),
+    }
+}
+
+/// Runs one case as a test does: what `conformance_tests!` expands to.
+///
+/// # Panics
+/// With the [`Violation`], if the case saw one, and as [`check`] does.
+#[track_caller]
+pub fn assert_held<H: Harness>(harness: &H, case: &str) {
+    match check(harness, case) {
+        Ok(held) => {
+            if let Some(why) = held.not_shown {
+                #[allow(clippy::print_stdout, reason = "a test says what it did not show")]
+                {
+                    println!("NOT SHOWN by {case}: {why}");
+                }
+            }
+        }
+        Err(violation) => panic!("\n{violation}\n"),
+    }
+}
+
+/// One `#[test]` per case of the kit, for the stores of a [`Harness`](crate::conformance::Harness).
+///
+/// The argument is an expression that makes the harness; each test makes its own. Put the line into a module of its
+/// own for a second harness. See [`conformance`](crate::conformance).
+#[macro_export]
+macro_rules! conformance_tests {
+    ($harness:expr) => {
+        $crate::__oncekey_conformance_cases! { $crate::__oncekey_conformance_test, $harness }
+    };
+}
+
+/// Expands to the tests.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __oncekey_conformance_test {
+    ($harness:expr; $($clause:ident $name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::conformance::assert_held(&$harness, stringify!($name));
+            }
+        )*
+    };
+}

@@ -1,0 +1,44 @@
+//! The kit over our own stores: the memory store, plain, behind `Arc<dyn Store>`, and behind each decorator; on a clock
+//! moved by hand and on real time.
+#![allow(clippy::unwrap_used)]
+
+#[path = "conformance/harnesses.rs"]
+mod harnesses;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harnesses::{Memory, MemoryOnRealTime};
+use oncekey::Store;
+use oncekey::conformance::over;
+use oncekey::memory::MemoryError;
+use oncekey::store::CachedStore;
+
+mod memory {
+    oncekey::conformance_tests!(super::Memory);
+}
+
+mod memory_on_real_time {
+    oncekey::conformance_tests!(super::MemoryOnRealTime);
+}
+
+mod behind_dyn {
+    use super::*;
+    oncekey::conformance_tests!(over(Memory, |store, _| {
+        Arc::new(store) as Arc<dyn Store<Error = MemoryError>>
+    }));
+}
+
+mod cached {
+    use super::*;
+    oncekey::conformance_tests!(over(Memory, |store, time| {
+        CachedStore::new(store, 100, Duration::from_secs(10)).with_clock(time.clone())
+    }));
+}
+
+mod small_cache {
+    use super::*;
+    oncekey::conformance_tests!(over(Memory, |store, time| {
+        CachedStore::new(store, 2, Duration::from_secs(2)).with_clock(time.clone())
+    }));
+}
