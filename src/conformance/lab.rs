@@ -25,6 +25,27 @@ impl From<Violation> for Stop {
     }
 }
 
+impl Stop {
+    /// The same, with a way to see it again.
+    pub(super) fn again(self, how: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Violated(violation) => Self::Violated(violation.replayed_by(how())),
+            Self::NotShown(why) => Self::NotShown(why),
+        }
+    }
+
+    /// The same, about this.
+    pub(super) fn about(self, what: &str) -> Self {
+        match self {
+            Self::Violated(mut violation) => {
+                violation.what = format!("{what}: {}", violation.what);
+                Self::Violated(violation)
+            }
+            Self::NotShown(why) => Self::NotShown(why),
+        }
+    }
+}
+
 pub(super) type Checked<T = ()> = Result<T, Stop>;
 
 /// Refuses with a violation of `clause` unless `holds`.
@@ -124,6 +145,18 @@ pub(super) struct Bench<'l, H: Harness> {
     pub(super) guard: H::Guard,
 }
 
+/// No time at all: a write that is live for it is expired at once.
+pub(super) const NOTHING: Duration = Duration::ZERO;
+/// A lifetime that never ends.
+pub(super) const FOR_EVER: Duration = Duration::MAX;
+
+/// An entry that was read, and when.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) entry: Entry,
+    pub(super) at: Span,
+}
+
 /// When a call was made: the store applied it between these two moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
@@ -151,6 +184,18 @@ impl<H: Harness> Bench<'_, H> {
         self.time.pass(self.steps(steps) + self.time.resolution());
     }
 
+    /// The store again over the same data, as after a restart; `None` if the harness has no such thing.
+    pub(super) fn reopened(self) -> Option<Self> {
+        let Self { lab, store, guard, .. } = self;
+        drop(store);
+        lab.harness.reopen(guard).map(|subject| lab.bench(subject))
+    }
+
+    /// This case has nothing to show here.
+    pub(super) fn not_shown<T>(&self, why: &'static str) -> Checked<T> {
+        Err(Stop::NotShown(why))
+    }
+
     /// Does something, and notes when.
     pub(super) fn timed<T>(&self, what: impl FnOnce() -> T) -> (T, Span) {
         let sent = self.time.now();
@@ -163,7 +208,55 @@ impl<H: Harness> Bench<'_, H> {
         self.block_on(self.store.load(key)).map_err(|error| self.lab.failed("load", &error))
     }
 
-    /// Writes with lifetimes in steps.
+    /// Reads an entry that must be there, with this record at this version.
+    pub(super) fn expect_entry(
+        &self,
+        key: &Key,
+        clause: Clause,
+        record: &Record,
+        version: Version,
+    ) -> Checked<Seen> {
+        let (found, at) = self.timed(|| self.load(key));
+        let Some(entry) = found? else {
+            let what =
+                format!("an entry at {version:?} was written and is readable, and a load finds nothing");
+            return Err(Violation::new(clause, what).into());
+        };
+        self.same_entry(clause, &entry, record, version)?;
+        Ok(Seen { entry, at })
+    }
+
+    /// An entry is what was written, field by field and byte by byte.
+    pub(super) fn same_entry(
+        &self,
+        clause: Clause,
+        entry: &Entry,
+        record: &Record,
+        version: Version,
+    ) -> Checked {
+        demand(entry.version == version, clause, || {
+            format!("the entry is at {:?}, and was written at {version:?}", entry.version)
+        })?;
+        demand(&entry.record == record, clause, || {
+            format!("written was\n{record:?}\nand read back was\n{:?}", entry.record)
+        })
+    }
+
+    /// The time left of an entry that was written then, to live so long, is what the time that passed leaves.
+    pub(super) fn on_time(&self, clause: Clause, seen: &Seen, live: Duration, written: Span) -> Checked {
+        let left = seen.entry.left;
+        let least = live.saturating_sub(seen.at.answered.saturating_since(written.sent));
+        let passed = seen.at.sent.saturating_since(written.answered);
+        let most = live.saturating_sub(passed).saturating_add(self.time.resolution());
+        demand(least <= left && left <= most, clause, || {
+            format!(
+                "of {live:?} to live, {left:?} are left when between {passed:?} and {:?} have passed",
+                seen.at.answered.saturating_since(written.sent)
+            )
+        })
+    }
+
+    /// Writes, live and lingering for so long.
     pub(super) fn exchange(
         &self,
         key: &Key,

@@ -20,6 +20,12 @@ pub(crate) fn completed(tag: u64, outcome: Outcome) -> Record {
     fields(tag, State::Completed(outcome)).into()
 }
 
+/// A completed record with these bytes for its outcome.
+#[cfg(feature = "conformance")]
+pub(crate) fn completed_with(tag: u64, bytes: &[u8]) -> Record {
+    completed(tag, Outcome::success(bytes))
+}
+
 /// A released record of which every field depends on `tag`.
 #[cfg(feature = "conformance")]
 pub(crate) fn released(tag: u64) -> Record {

@@ -1,8 +1,26 @@
 //! The list of cases. A case is a function of its name in the file of its clause.
 
 mod s1;
+mod s10;
+mod s2;
+mod s3;
+mod s4;
+mod s5;
+mod s6;
+mod s7;
+mod s8;
+mod s9;
 
 use s1::*;
+use s2::*;
+use s3::*;
+use s4::*;
+use s5::*;
+use s6::*;
+use s7::*;
+use s8::*;
+use s9::*;
+use s10::*;
 
 use super::{Case, Clause, Harness};
 
@@ -13,6 +31,45 @@ macro_rules! __oncekey_conformance_cases {
     ($callback:path, $argument:expr) => {
         $callback! { $argument;
             S1 s1_of_racing_claims_one_is_done
+            S1 s1_of_racing_claims_of_a_gone_key_one_is_done
+            S1 s1_of_racing_takeovers_one_is_done
+            S1 s1_a_late_completion_or_a_takeover
+            S1 s1_no_update_is_lost
+            S1 s1_an_acknowledged_write_is_seen_by_everybody
+            S1 s1_a_batch_answers_item_by_item
+            S1 s1_batches_that_cross_each_other
+            S2 s2_versions_rise_with_every_write
+            S2 s2_versions_rise_over_the_end_of_an_entry
+            S2 s2_a_version_of_an_earlier_life_never_fits_again
+            S2 s2_versions_rise_under_races
+            S3 s3_a_fresh_key_is_claimed
+            S3 s3_a_readable_entry_is_not_vacant
+            S3 s3_past_live_and_linger_is_vacant
+            S3 s3_a_second_life_reads_its_own_outcome
+            S4 s4_the_current_version_fits_live_or_expired
+            S4 s4_an_entry_that_ran_out_can_be_exchanged
+            S4 s4_no_other_version_fits
+            S4 s4_nothing_readable_conflicts_with_nothing
+            S5 s5_a_conflict_carries_what_is_current
+            S5 s5_a_conflict_changes_nothing
+            S5 s5_a_conflict_never_looks_like_a_match
+            S6 s6_every_field_comes_back
+            S6 s6_odd_outcomes_come_back
+            S6 s6_large_outcomes_come_back
+            S6 s6_keys_are_compared_byte_for_byte
+            S7 s7_time_left_counts_down_to_nothing
+            S7 s7_ends_are_exact_on_a_clock_moved_by_hand
+            S7 s7_every_write_stamps_anew
+            S7 s7_lifetimes_at_their_ends
+            S8 s8_nothing_readable_is_dropped
+            S8 s8_purge_removes_what_is_gone_in_bounded_steps
+            S8 s8_purgers_beside_each_other
+            S8 s8_a_purge_never_removes_a_new_claim
+            S8 s8_a_purge_never_removes_a_renewed_entry
+            S8 s8_a_full_store_refuses_new_keys_only
+            S9 s9_what_was_acknowledged_outlives_the_store
+            S10 s10_a_dropped_call_is_whole_or_nothing
+            S10 s10_a_dropped_batch_is_whole_item_by_item
         }
     };
 }

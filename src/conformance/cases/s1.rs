@@ -1,18 +1,201 @@
-//! S1: calls on one key are atomic and linearizable.
+//! S1: calls on one key are atomic and linearizable. Races here; random histories in `linear`.
 
-use std::time::Duration;
-
-use crate::conformance::lab::{Bench, Checked, Lab, demand, key};
+use crate::conformance::lab::{Bench, Checked, FOR_EVER, Lab, NOTHING, demand, key};
 use crate::conformance::{Clause, Harness};
 use crate::protocol::{Expected, Key, Version, samples};
-use crate::store::Exchange;
+use crate::store::{BatchPut, Exchange, Put};
 
 /// Threads that claim one fresh key together: one is done, and all others are answered its entry.
 pub(super) fn s1_of_racing_claims_one_is_done<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     let bench = lab.fresh();
     for round in 0..lab.effort.races {
+        one_wins(&bench, &key(format!("race-{round}")), Expected::Vacant)?;
+    }
+    Ok(())
+}
+
+/// Threads that claim a key whose entry is gone: the same.
+pub(super) fn s1_of_racing_claims_of_a_gone_key_one_is_done<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races {
         let key = key(format!("race-{round}"));
-        one_wins(&bench, &key, Expected::Vacant)?;
+        let gone = bench.write(&key, Expected::Vacant, &samples::in_progress(99), (NOTHING, NOTHING))?;
+        let version = one_wins(&bench, &key, Expected::Vacant)?;
+        demand(version > gone, Clause::S2, || format!("{version:?} follows {gone:?}"))?;
+    }
+    Ok(())
+}
+
+/// Thieves of one expired claim: one takes it over.
+pub(super) fn s1_of_racing_takeovers_one_is_done<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races {
+        let key = key(format!("race-{round}"));
+        let old = bench.write(&key, Expected::Vacant, &samples::in_progress(99), (NOTHING, FOR_EVER))?;
+        one_wins(&bench, &key, Expected::At(old))?;
+    }
+    Ok(())
+}
+
+/// A late completion races with takeovers: one of them is done, and what is read is whole and its own.
+pub(super) fn s1_a_late_completion_or_a_takeover<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races {
+        let key = key(format!("race-{round}"));
+        let old = bench.write(&key, Expected::Vacant, &samples::in_progress(99), (NOTHING, FOR_EVER))?;
+        let racers = lab.effort.racers;
+        let record = |racer: usize| match racer {
+            0 => samples::completed_with(1, b"late"),
+            _ => samples::in_progress(racer as u64),
+        };
+        let lives = (FOR_EVER, NOTHING);
+        let answers =
+            bench.race(racers, |racer| bench.exchange(&key, Expected::At(old), &record(racer), lives));
+        let answers: Vec<_> = answers.into_iter().collect::<Checked<_>>()?;
+        let done = answers.iter().zip(0..).filter_map(|(answer, racer)| match answer {
+            Exchange::Done(version) => Some((racer, *version)),
+            Exchange::Conflict(_) => None,
+        });
+        let done: Vec<_> = done.collect();
+        let [(winner, version)] = done[..] else {
+            let what =
+                format!("a completion raced with {} takeovers, and {} were done", racers - 1, done.len());
+            return demand(false, Clause::S1, || what);
+        };
+        bench.expect_entry(&key, Clause::S1, &record(winner), version)?;
+    }
+    Ok(())
+}
+
+/// Writers that each go on from what they saw: no update is lost, so that as many versions exist as writes were done.
+pub(super) fn s1_no_update_is_lost<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    const EACH: u64 = 5;
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races.div_ceil(10) {
+        let key = key(format!("counter-{round}"));
+        // The record's tag is the count.
+        bench.write(&key, Expected::Vacant, &counter(0), (NOTHING, FOR_EVER))?;
+        let racers = lab.effort.racers;
+        for added in bench.race(racers, |_| (0..EACH).try_for_each(|_| count_up(&bench, &key))) {
+            added?;
+        }
+        let total = racers as u64 * EACH;
+        let found = bench.load(&key)?;
+        let same = found.as_ref().is_some_and(|entry| entry.record == counter(total));
+        demand(same, Clause::S1, || {
+            format!("{racers} threads added {EACH} each to a counter, and it reads {found:?}, not {total}")
+        })?;
+    }
+    Ok(())
+}
+
+/// What one thread was told is done, the next call of any other sees.
+pub(super) fn s1_an_acknowledged_write_is_seen_by_everybody<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races {
+        let key = key(format!("seen-{round}"));
+        let record = samples::in_progress(1);
+        let old = bench.write(&key, Expected::Vacant, &record, (NOTHING, FOR_EVER))?;
+        bench.load(&key)?;
+        let next = samples::in_progress(2);
+        let version = bench.write(&key, Expected::At(old), &next, (FOR_EVER, NOTHING))?;
+        for seen in
+            bench.race(lab.effort.racers.min(4), |_| bench.expect_entry(&key, Clause::S1, &next, version))
+        {
+            seen?;
+        }
+    }
+    Ok(())
+}
+
+/// One answer per item, in order, each item on its own: fresh keys, keys that are there, stale versions, all mixed.
+pub(super) fn s1_a_batch_answers_item_by_item<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    for len in [0, 1, 2, 7, 40, 300] {
+        let keys: Vec<_> = (0..len).map(|item| key(format!("batch-{len}-{item}"))).collect();
+        let mut expected = Vec::new();
+        let mut fits = Vec::new();
+        for (item, key) in keys.iter().enumerate() {
+            let there = match item % 3 {
+                0 => None,
+                _ => Some(bench.write(key, Expected::Vacant, &samples::released(7), (NOTHING, FOR_EVER))?),
+            };
+            expected.push(match (there, item % 2) {
+                (Some(version), 0) => Expected::At(version),
+                (Some(_), _) => Expected::Vacant,
+                (None, 0) => Expected::Vacant,
+                (None, _) => Expected::At(Version::new(1)),
+            });
+            fits.push(item % 2 == 0);
+        }
+        let records: Vec<_> = (0..len).map(|item| samples::in_progress(item as u64)).collect();
+        let batch: Vec<_> = (0..len)
+            .map(|item| {
+                let put = Put::new(&records[item], FOR_EVER, NOTHING);
+                BatchPut::new(&keys[item], expected[item], put)
+            })
+            .collect();
+        let answers = bench.batch(&batch)?;
+        for (item, answer) in answers.into_iter().enumerate() {
+            let done = matches!(answer, Exchange::Done(_));
+            demand(done == fits[item], Clause::S1, || {
+                format!(
+                    "item {item} of a batch of {len}, expecting {:?}, answered {answer:?}",
+                    expected[item]
+                )
+            })?;
+            match answer {
+                Exchange::Done(version) => {
+                    bench.expect_entry(&keys[item], Clause::S1, &records[item], version)?;
+                }
+                Exchange::Conflict(Some(entry)) => {
+                    bench.same_entry(Clause::S5, &entry, &samples::released(7), entry.version)?;
+                    bench.expect_entry(&keys[item], Clause::S5, &samples::released(7), entry.version)?;
+                }
+                Exchange::Conflict(None) => {
+                    let read = bench.load(&keys[item])?;
+                    demand(read.is_none(), Clause::S5, || {
+                        format!("item {item} conflicted with nothing, and its key reads {read:?}")
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Batches over the same keys in opposite orders, at once: each key has one winner, and nobody waits for ever.
+pub(super) fn s1_batches_that_cross_each_other<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    const KEYS: usize = 12;
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races.div_ceil(4) {
+        let keys: Vec<_> = (0..KEYS).map(|item| key(format!("crossed-{round}-{item}"))).collect();
+        let racers = lab.effort.racers.min(4);
+        let records: Vec<_> = (0..racers as u64).map(samples::in_progress).collect();
+        let answers = bench.race(racers, |racer| {
+            let put = Put::new(&records[racer], FOR_EVER, NOTHING);
+            let mut batch: Vec<_> =
+                keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
+            if racer % 2 == 1 {
+                batch.reverse();
+            }
+            bench.batch(&batch).map(|mut answers| {
+                if racer % 2 == 1 {
+                    answers.reverse();
+                }
+                answers
+            })
+        });
+        let answers: Vec<_> = answers.into_iter().collect::<Checked<_>>()?;
+        for (item, key) in keys.iter().enumerate() {
+            let winners: Vec<_> =
+                (0..racers).filter(|racer| matches!(answers[*racer][item], Exchange::Done(_))).collect();
+            demand(winners.len() == 1, Clause::S1, || {
+                format!("{racers} batches claimed one key, and {} were done", winners.len())
+            })?;
+            let Exchange::Done(version) = answers[winners[0]][item] else { continue };
+            bench.expect_entry(key, Clause::S1, &records[winners[0]], version)?;
+        }
     }
     Ok(())
 }
@@ -21,7 +204,7 @@ pub(super) fn s1_of_racing_claims_one_is_done<H: Harness>(lab: &Lab<'_, H>) -> C
 fn one_wins<H: Harness>(bench: &Bench<'_, H>, key: &Key, expected: Expected) -> Checked<Version> {
     let racers = bench.lab.effort.racers;
     let records: Vec<_> = (1..).take(racers).map(samples::in_progress).collect();
-    let lives = (bench.steps(1000), Duration::MAX);
+    let lives = (FOR_EVER, NOTHING);
     let answers = bench.race(racers, |racer| bench.exchange(key, expected, &records[racer], lives));
     let answers: Vec<_> = answers.into_iter().collect::<Checked<_>>()?;
     let winners: Vec<_> = (0..racers).filter(|&racer| matches!(answers[racer], Exchange::Done(_))).collect();
@@ -41,4 +224,23 @@ fn one_wins<H: Harness>(bench: &Bench<'_, H>, key: &Key, expected: Expected) -> 
         })?;
     }
     Ok(version)
+}
+
+fn counter(count: u64) -> crate::protocol::Record {
+    samples::in_progress(count)
+}
+
+/// Adds one to the counter, going on from what a conflict carries.
+fn count_up<H: Harness>(bench: &Bench<'_, H>, key: &Key) -> Checked {
+    let mut seen = bench.load(key)?;
+    loop {
+        let Some(entry) = seen else {
+            return demand(false, Clause::S8, || "the counter is gone".to_owned());
+        };
+        let count = entry.record.created_at().0 / 1009;
+        match bench.exchange(key, Expected::At(entry.version), &counter(count + 1), (NOTHING, FOR_EVER))? {
+            Exchange::Done(_) => return Ok(()),
+            Exchange::Conflict(found) => seen = found,
+        }
+    }
 }
