@@ -314,6 +314,7 @@ mod tests {
         fn records_round_trip(record in arbitrary_record()) {
             let bytes = record.encode();
             prop_assert!(bytes.len() <= record.encoded_len_hint());
+            prop_assert!(record.encoded_len_hint() <= bytes.len() + 72, "the bound is close");
             prop_assert_eq!(Record::decode(&bytes.into()).unwrap(), record);
         }
 
@@ -371,11 +372,61 @@ mod tests {
         assert_eq!(record.encode(), first);
     }
 
+    /// The buffer that is set aside is large enough for the largest numbers, so that it never grows.
+    #[test]
+    fn the_longest_record_is_within_the_bound() {
+        let body = OutcomeBody::TooLarge { len: u64::MAX };
+        let record = Record::from(Fields {
+            state: State::Completed(Outcome { conclusion: Conclusion::Failed, body }),
+            owner: Owner::from_bytes([1; 16]),
+            token: Some(FencingToken::new(u64::MAX)),
+            attempt: u32::MAX,
+            forgiven: u32::MAX,
+            operation_id: OperationId::from_bytes([2; 16]),
+            doubt: true,
+            policy: Policy::Hold,
+            fingerprint: Some(Fingerprint::from_digest(Algorithm::BLAKE3, &[3; 32]).unwrap()),
+            checkpoint: Payload::empty(),
+            created_at: UnixMillis(u64::MAX),
+            finished_at: Some(UnixMillis(u64::MAX)),
+        });
+        let bytes = record.encode();
+        assert!(bytes.len() <= record.encoded_len_hint(), "{} bytes", bytes.len());
+        assert_eq!(Record::decode(&bytes.into()).unwrap(), record);
+    }
+
+    /// What `encode` cannot have written is refused, though every field of it could be read.
+    #[test]
+    fn a_record_that_does_not_add_up_is_damaged() {
+        let record = |flags: u8, ids: &[[u8; 16]], numbers: &[u8]| {
+            let bytes = [&[FORMAT, flags], ids.as_flattened(), numbers].concat();
+            Record::decode(&bytes.into())
+        };
+        let (own, other) = ([0xaa; 16], [0xbb; 16]);
+        let attempts = |attempt, forgiven| record(IN_PROGRESS | OWN_ID, &[own], &[attempt, forgiven, 7]);
+        assert_eq!(attempts(0, 0), Err(damaged("attempts do not add up")), "attempts count from 1");
+        assert_eq!(
+            attempts(2, 3),
+            Err(damaged("attempts do not add up")),
+            "no more is forgiven than there was"
+        );
+        assert_eq!(attempts(3, 3).unwrap().attempts_counted(), 0);
+        assert_eq!(attempts(3, 2).unwrap().attempts_counted(), 1);
+        assert_eq!(record(IN_PROGRESS, &[own, own], &[1, 0, 7]), Err(damaged("an id written twice")));
+        assert_eq!(record(IN_PROGRESS, &[own, other], &[1, 0, 7]).unwrap().operation_id().to_bytes(), other);
+    }
+
     #[test]
     fn numbers_have_one_form() {
         let varint = |bytes: &[u8]| Reader { payload: &Payload::empty(), bytes, at: 0 }.varint();
         assert_eq!(varint(&[0x80, 0x00]), Err(damaged("a number not in its shortest form")));
         assert_eq!(varint(&[0xff; 11]), Err(damaged("a number over 64 bits")));
+        let ten = |last: u8| varint(&[&[0xff; 9], &[last][..]].concat());
+        assert_eq!(ten(0x01), Ok(u64::MAX));
+        assert_eq!(ten(0x02), Err(damaged("a number over 64 bits")), "the tenth byte has room for one bit");
+        assert_eq!(ten(0x00), Err(damaged("a number not in its shortest form")));
+        assert_eq!(varint(&[0x80]), Err(damaged("cut short")));
+        assert_eq!(varint(&[]), Err(damaged("cut short")));
         for number in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, number);
