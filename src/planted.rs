@@ -1,14 +1,21 @@
-//! Bugs on demand: what the loom models are known to find, since a test plants them and watches the models fail.
+//! Bugs on demand: what the tests are known to find, since some of them plant a bug and watch the others fail.
+//!
+//! A build with `--cfg oncekey_loom`, `--cfg oncekey_shuttle` or `--cfg oncekey_planted` has them; the last one keeps the
+//! real locks. In any other build [`planted`] is a constant `false`, and nothing of them is left.
+//!
+//! `ONCEKEY_PLANT` names the one bug of a process. A name is written "place: what is wrong", as in
+//! `held: a conflict counts as stored`, and stands in full at the one or few places that it breaks: searching the sources
+//! for it finds the bug and the tests that must find it. A test that plants bugs lists them with what finds each.
 
 /// Whether this process was started with `bug` in it, by `ONCEKEY_PLANT`.
-#[cfg(oncekey_loom)]
+#[cfg(any(oncekey_loom, oncekey_shuttle, oncekey_planted))]
 pub(crate) fn planted(bug: &str) -> bool {
     static PLANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     PLANTED.get_or_init(|| std::env::var("ONCEKEY_PLANT").ok()).as_deref() == Some(bug)
 }
 
-/// Never, but in a model.
-#[cfg(not(oncekey_loom))]
+/// Never, in a build that is for use.
+#[cfg(not(any(oncekey_loom, oncekey_shuttle, oncekey_planted)))]
 #[inline(always)]
 pub(crate) const fn planted(_bug: &str) -> bool {
     false
