@@ -137,6 +137,23 @@ mod tests {
     }
 
     #[test]
+    fn debug_hides_the_digest() {
+        let fingerprint = Fingerprint::from_digest(Algorithm::SHA256, &[0xab; 8]).unwrap();
+        assert_eq!(format!("{fingerprint:?}"), "Fingerprint(algorithm 1, 8 bytes)");
+    }
+
+    /// A number in a record is for ever.
+    #[test]
+    fn algorithms_of_the_callers_own_are_apart_from_those_of_this_crate() {
+        for number in [0, 1, 2, 127] {
+            let algorithm = Algorithm::private(number);
+            assert_eq!(algorithm.number(), 128 + number);
+            assert_eq!(Algorithm::from_number(algorithm.number()), algorithm);
+        }
+        assert_eq!((Algorithm::SHA256.number(), Algorithm::BLAKE3.number()), (1, 2));
+    }
+
+    #[test]
     fn a_missing_fingerprint_is_another_one() {
         let make = |algorithm, byte| Fingerprint::from_digest(algorithm, &[byte; 8]).unwrap();
         let (a, b) = (make(Algorithm::SHA256, 1), make(Algorithm::SHA256, 2));

@@ -204,6 +204,31 @@ mod tests {
         assert!(Key::scoped(["s"; 8], &long[..255]).is_ok());
     }
 
+    /// Eight components and the id, each of 255 bytes: what a store's key column must have room for.
+    #[test]
+    fn the_longest_key_has_the_length_that_stores_reckon_with() {
+        let part = "x".repeat(Key::PART_LEN_MAX);
+        let longest = Key::scoped([&part; 8], &part).unwrap();
+        assert_eq!(longest.as_bytes().len(), Key::LEN_MAX);
+        assert_eq!(Key::from_bytes(longest.as_bytes()), Ok(longest));
+    }
+
+    #[test]
+    fn bytes_that_no_key_has_are_malformed() {
+        let part = |count: usize| b"\x01x".repeat(count);
+        for (bytes, why) in [
+            (&b""[..], "no part"),
+            (&part(1), "an id without a scope"),
+            (&part(10), "nine components"),
+            (b"\x01x\x00", "an empty part"),
+            (b"\x01x\x01\xff", "a part that is not text"),
+            (b"\x01x\x02x", "a part cut short"),
+        ] {
+            assert_eq!(Key::from_bytes(bytes), Err(KeyError::Malformed), "{why}");
+        }
+        assert!(Key::from_bytes(&part(2)).is_ok() && Key::from_bytes(&part(9)).is_ok());
+    }
+
     #[test]
     fn debug_hides_the_id() {
         let shown = format!("{:?}", Key::scoped(["a", "b"], "secret").unwrap());

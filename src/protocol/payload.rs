@@ -130,6 +130,23 @@ mod tests {
         assert_eq!(format!("{part:?}"), "Payload(3 bytes)");
     }
 
+    /// Equal bytes are equal in every way that a payload can be looked at, whatever buffer they are a window of.
+    #[test]
+    fn content_is_what_counts() {
+        use std::hash::BuildHasher as _;
+        let (part, same) = (Payload::from("0123456789").slice(2..5), Payload::from("234".to_owned()));
+        let other = Payload::from("235".to_owned());
+        let hash = |payload: &Payload| {
+            std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default().hash_one(payload)
+        };
+        assert_eq!(part, same);
+        assert_eq!(hash(&part), hash(&same));
+        assert_ne!(part, other);
+        assert_ne!(hash(&part), hash(&other), "a hash that all payloads share makes a map a list");
+        assert_eq!(part.as_ref(), b"234");
+        assert!(part == b"234"[..] && part != b"235"[..]);
+    }
+
     #[test]
     #[should_panic(expected = "slice 2..4 of 3 bytes")]
     fn a_window_cannot_leave_its_payload() {

@@ -219,7 +219,33 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Algorithm;
     use super::*;
+
+    #[test]
+    fn debug_shows_the_state_and_hides_what_may_be_customer_data() {
+        let record = Record::from(Fields {
+            state: State::Completed(Outcome::success("outcome")),
+            owner: Owner::from_bytes([1; 16]),
+            token: Some(FencingToken::new(5)),
+            attempt: 3,
+            forgiven: 2,
+            operation_id: OperationId::from_bytes([2; 16]),
+            doubt: false,
+            policy: Policy::Hold,
+            fingerprint: Some(Fingerprint::from_digest(Algorithm::BLAKE3, b"digest").unwrap()),
+            checkpoint: Payload::from("checkpoint"),
+            created_at: UnixMillis(1),
+            finished_at: Some(UnixMillis(2)),
+        });
+        let shown = format!("{record:?}");
+        for part in ["Succeeded", "attempt: 3", "7 bytes", "10 bytes", "6 bytes", "Hold"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        for secret in ["outcome", "checkpoint\"", "digest", "[111", "[99", "[100"] {
+            assert!(!shown.contains(secret), "{secret}: {shown}");
+        }
+    }
 
     #[test]
     fn wall_times_read_as_rfc_3339() {
