@@ -246,3 +246,58 @@ fn no_write_breaks_the_rules_that_hold_for_all() {
         );
     }
 }
+
+/// What the table does not show of each write: whose it is, what it is bound to, and when it began and ended.
+#[test]
+fn every_write_keeps_owner_fingerprint_and_times_right() {
+    let (claims, ok, further) = (
+        [claim(3, Some(fingerprint(1))), claim(3, Some(fingerprint(2))), claim(3, None)],
+        Outcome::success("ok"),
+        Payload::from("further"),
+    );
+    let found = Resolution::Completed(Outcome::success("found"));
+    let release = |fresh| Command::Release { holder: ME, fresh_operation_id: fresh, now: NOW };
+    let others = [
+        Command::Renew(ME),
+        Command::Checkpoint(ME, &further),
+        Command::Complete(ME, &ok, NOW),
+        release(false),
+        release(true),
+        Command::Abandon(ME),
+        Command::Resolve(&found, NOW),
+        Command::Resolve(&Resolution::NoEffect, NOW),
+        Command::Forget(NOW),
+        Command::ResetAttempts,
+    ];
+    for command in claims.iter().map(Command::Claim).chain(others) {
+        for (state, before) in states() {
+            let before = before.map(|mut entry| {
+                let fields = entry.record.fields();
+                let finished_at = (fields.state != State::InProgress).then_some(UnixMillis(1_500));
+                entry.record = Fields { finished_at, ..fields.clone() }.into();
+                entry
+            });
+            let Decision::Write(write) = decide(before.as_ref(), &command, &LIFETIMES) else { continue };
+            let (after, context) = (write.record.fields(), format!("{command:?} of {state}"));
+            let ended = after.state != State::InProgress;
+            let kept = before.as_ref().map(|entry| entry.record.fields());
+            // When it ended is of the write that ended it; a reset ends nothing.
+            let finished = match &command {
+                Command::ResetAttempts => kept.and_then(|kept| kept.finished_at),
+                _ => ended.then_some(NOW),
+            };
+            assert_eq!(after.finished_at, finished, "{context}");
+            let Command::Claim(claim) = command else {
+                let kept = kept.expect("only a claim writes to a vacant key");
+                assert_eq!((after.owner, after.created_at), (kept.owner, kept.created_at), "{context}");
+                let forgotten = after.state == State::Forgotten;
+                assert_eq!(after.fingerprint, kept.fingerprint.filter(|_| !forgotten), "{context}");
+                continue;
+            };
+            assert_eq!(after.owner, claim.owner, "{context}");
+            assert_eq!(after.fingerprint, claim.fingerprint, "{context}: granted only to the same request");
+            let began = kept.filter(|_| after.attempt > 1).map_or(NOW, |kept| kept.created_at);
+            assert_eq!(after.created_at, began, "{context}");
+        }
+    }
+}
