@@ -6,6 +6,7 @@
 mod cache;
 mod durability;
 mod error;
+mod fault;
 mod forward;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use futures::StreamExt as _;
 pub use cache::CachedStore;
 pub use durability::{Durability, DurabilityClass};
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
+pub use fault::{CallKind, Fault, FaultError, FaultLog, FaultStore, Injection, Odds};
 
 use crate::protocol::{Entry, Expected, Key, Record, Version};
 
