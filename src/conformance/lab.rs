@@ -132,7 +132,7 @@ impl<'h, H: Harness> Lab<'h, H> {
         format!("ONCEKEY_KIT_SEED={:#x}, with the same effort", self.seed)
     }
 
-    fn failed(&self, call: &str, error: &impl std::fmt::Display) -> Stop {
+    pub(super) fn failed(&self, call: &str, error: &impl std::fmt::Display) -> Stop {
         Violation::new(self.clause, format!("{call} answered an error where none was due: {error}")).into()
     }
 }

@@ -64,6 +64,7 @@ mod cases;
 mod certificate;
 mod clause;
 mod harness;
+mod history;
 mod lab;
 mod park;
 

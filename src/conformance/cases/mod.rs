@@ -22,6 +22,9 @@ use s8::*;
 use s9::*;
 use s10::*;
 
+use super::history::{
+    s1_random_histories_of_one_caller, s1_random_histories_that_look_rarely, s8_random_histories_at_the_bound,
+};
 use super::{Case, Clause, Harness};
 
 /// Hands the list of cases to a macro, after its other argument. A new case is one line here.
@@ -38,6 +41,8 @@ macro_rules! __oncekey_conformance_cases {
             S1 s1_an_acknowledged_write_is_seen_by_everybody
             S1 s1_a_batch_answers_item_by_item
             S1 s1_batches_that_cross_each_other
+            S1 s1_random_histories_of_one_caller
+            S1 s1_random_histories_that_look_rarely
             S2 s2_versions_rise_with_every_write
             S2 s2_versions_rise_over_the_end_of_an_entry
             S2 s2_a_version_of_an_earlier_life_never_fits_again
@@ -67,6 +72,7 @@ macro_rules! __oncekey_conformance_cases {
             S8 s8_a_purge_never_removes_a_new_claim
             S8 s8_a_purge_never_removes_a_renewed_entry
             S8 s8_a_full_store_refuses_new_keys_only
+            S8 s8_random_histories_at_the_bound
             S9 s9_what_was_acknowledged_outlives_the_store
             S10 s10_a_dropped_call_is_whole_or_nothing
             S10 s10_a_dropped_batch_is_whole_item_by_item
