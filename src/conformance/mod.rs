@@ -66,6 +66,7 @@ mod clause;
 mod harness;
 mod history;
 mod lab;
+mod linear;
 mod park;
 
 pub use certificate::{Certificate, certify};
