@@ -122,6 +122,18 @@ fn a_grant_that_arrives_past_its_deadline_is_renewed_before_anything_starts() {
 }
 
 #[test]
+fn the_renewal_of_a_late_grant_outlasts_a_store_that_fails_for_more_than_one_timeout() {
+    let bench = bench();
+    let mut run = Box::pin(bench.dedup.request(key()).run(async |_| Ok::<_, String>("done".to_owned())));
+    claim_under_way(&bench, run.as_mut());
+    bench.clock.advance(LEASE - MARGIN);
+    // Tried at 0, 25, 75, 175, 375 and 775 ms, and answered at 1.575 s; the store's timeout is 1 s.
+    bench.store.plan([Fault::Refused; 6]);
+    let answer = bench.run(run).unwrap();
+    assert!(matches!(answer, Answer::Executed { .. }), "{answer:?}");
+}
+
+#[test]
 fn a_grant_that_arrives_after_a_takeover_runs_nothing() {
     let bench = bench();
     let runs = AtomicU32::new(0);

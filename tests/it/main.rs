@@ -17,4 +17,5 @@ mod failing; // NoEffect, Final, Unknown, Reclaim, Hold, doubt, attempts
 mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
+mod showing; // what Debug and Display say
 mod waiting; // duplicates that wait

@@ -58,6 +58,23 @@ fn a_store_slower_than_the_lease_ends_in_an_error() {
     assert!(run.is_done(), "an hour later: still renewing, {} store calls", calls.load(Ordering::SeqCst));
 }
 
+/// P4: not even made, let alone polled.
+#[test]
+fn an_operation_whose_grants_all_come_too_late_is_not_begun() {
+    let store = slow(secs(2));
+    let clock = store.clock.clone();
+    let dedup = Deduplicator::builder(store).clock(clock.clone()).lease(secs(2)).build().unwrap();
+    let mut tasks = Tasks::default();
+    let run = tasks.spawn(
+        dedup
+            .request(key())
+            .run(|_| -> std::future::Ready<Result<String, String>> { panic!("begun past its deadline") }),
+    );
+    tasks.pass(&clock, secs(3600));
+    let answer = run.take();
+    assert!(matches!(&answer, Err(RunError::Claim { source: Error::Store { .. }, .. })), "{answer:?}");
+}
+
 #[test]
 fn a_keeper_gets_through_many_claims_over_a_slow_store_without_batches() {
     let store = slow(Duration::from_millis(25));

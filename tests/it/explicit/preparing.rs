@@ -209,3 +209,37 @@ fn preparing_after_a_renewal_of_unknown_fate_expects_the_version_that_is_there()
     let prepared = bench.run(claim.prepare("charged")).unwrap();
     assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
 }
+
+#[test]
+fn preparing_after_an_unanswered_renewal_outlasts_a_store_that_fails_for_more_than_one_timeout() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    bench.store.plan([Fault::HangAfter]);
+    assert!(poll_once(Box::pin(claim.renew()).as_mut()).is_none());
+    // Tried at 0, 25, 75, 175, 375 and 775 ms, and answered at 1.575 s; the store's timeout is 1 s.
+    bench.store.plan([Fault::Refused; 6]);
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+}
+
+#[test]
+fn a_commit_told_twice_is_taken_twice() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert!(matches!(commit(&bench, &prepared), Exchange::Done(_)));
+    assert!(claim.committed(&prepared).is_ok());
+    assert!(claim.committed(&prepared).is_ok(), "steps can be repeated");
+}
+
+/// The same key, version, token and outcome in another store: only the owner tells the two apart.
+#[test]
+fn what_a_claim_of_another_store_prepared_is_not_its_own() {
+    let (here, there) = (bench(), bench());
+    let (mut claim, mut other) = (here.grant(), there.grant());
+    assert_eq!(claim.fence(), other.fence());
+    let _own = here.run(claim.prepare("charged")).unwrap();
+    let prepared = there.run(other.prepare("charged")).unwrap();
+    assert!(matches!(claim.committed(&prepared), Err(ClaimError::NotPrepared { .. })));
+    assert!(matches!(here.run(claim.settle(&prepared)), Err(ClaimError::NotPrepared { .. })));
+}

@@ -274,3 +274,49 @@ fn an_operation_that_blocks_just_when_its_renewal_is_due_is_kept_alive_too() {
     let answer = thread.join().unwrap();
     assert!(lived, "the keeper was kept out: {answer:?}");
 }
+
+/// The room of held claims has parts, by token; every token has one.
+#[test]
+fn claims_of_any_token_are_held_and_renewed() {
+    let bench = bench();
+    for _ in 0..600 {
+        ready(claim(&bench.dedup).release()).unwrap();
+        assert_eq!(bench.dedup.held(), 0);
+    }
+    let owner = claim(&bench.dedup);
+    assert!(owner.fence().get() > 600);
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    (0..20).for_each(|_| assert!(!tick(&bench, &mut keeper)));
+    assert!(owner.time_left() > secs(0));
+}
+
+/// Should a keeper be at work, a run gives way to it for a while; one that is gone is not waited for.
+#[test]
+fn a_run_renews_on_time_once_the_keeper_is_gone() {
+    let bench = bench();
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    drop(keeper);
+    let mut tasks = Tasks::default();
+    let _run =
+        tasks.spawn(bench.dedup.request(key()).run(|_| std::future::pending::<Result<String, String>>()));
+    tasks.pass(&bench.clock, secs(10));
+    assert_eq!(on_record(&bench).left, LEASE, "renewed when it was due, not later");
+}
+
+/// A claim that falls due just after a round is renewed by the next one, however late the renewal interval is.
+#[test]
+fn it_is_in_time_for_what_falls_due_just_after_a_round() {
+    // An owner stops at 27 s, so a renewal that is due at 26 s has one second.
+    let bench = bench_with(|builder| builder.renew_every(secs(26)));
+    for after in 0..40 {
+        let mut tasks = Tasks::default();
+        let _keeper = tasks.spawn(bench.dedup.keeper());
+        tasks.pass(&bench.clock, Duration::from_millis(after * 50));
+        let mut owner = claim(&bench.dedup);
+        tasks.pass(&bench.clock, secs(27));
+        assert!(owner.time_left() > secs(0), "claimed {after} x 50 ms after a round");
+        ready(owner.release()).unwrap();
+    }
+}

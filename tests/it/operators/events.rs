@@ -49,6 +49,18 @@ fn a_run_its_replay_and_its_refused_duplicates_are_heard_once_each() {
 }
 
 #[test]
+fn only_who_waits_is_heard_to_wait() {
+    let (bench, heard) = listening();
+    let _owner = claim(&bench.dedup);
+    take(&heard);
+    assert!(matches!(run_text(&bench.dedup, "x"), Answer::InProgress { .. }));
+    assert_eq!(take(&heard), ["answered in progress"], "it was not asked to wait");
+    let waits = bench.dedup.request(key()).wait(secs(1)).run(async |_| Ok::<_, String>(String::new()));
+    assert!(matches!(bench.run(waits), Ok(Answer::InProgress { .. })));
+    assert_eq!(take(&heard), ["waiting", "answered in progress"]);
+}
+
+#[test]
 fn what_a_holder_does_is_heard_once_each() {
     let (bench, heard) = listening();
     let mut owner = claim(&bench.dedup);
@@ -100,6 +112,23 @@ fn doubt_exhaustion_and_their_end_are_heard() {
     let limited = bench.dedup.request(key()).attempts_max(1);
     assert!(matches!(ready(limited.claim()), Ok(ClaimAnswer::Exhausted { .. })));
     assert_eq!(take(&heard), ["answered exhausted"]);
+}
+
+#[test]
+fn an_outcome_that_is_no_longer_kept_is_heard_as_done() {
+    let (bench, heard) = listening();
+    let tailed = engine_with(&bench.clock, &bench.store, |builder| {
+        let heard = Arc::clone(&heard);
+        builder.tail(RETENTION).observer(move |_: &Key, event: &Event<'_>| {
+            if let Event::Answered { answer, .. } = event {
+                heard.lock().unwrap().push((*answer).to_owned());
+            }
+        })
+    });
+    run_text(&tailed, "first");
+    bench.clock.advance(RETENTION);
+    assert!(matches!(run_text(&tailed, "x"), Answer::Done { .. }));
+    assert_eq!(take(&heard), ["done"]);
 }
 
 #[test]

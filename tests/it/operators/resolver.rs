@@ -162,3 +162,36 @@ fn many_who_meet_the_doubt_at_once_agree() {
         );
     }
 }
+
+/// Each time it is asked, somebody takes the key over and stops again, so that what it says comes too late.
+#[derive(Clone, Default)]
+struct AlwaysTooLate {
+    others: Arc<Mutex<Option<Deduplicator<FaultyStore>>>>,
+    asked: Arc<Mutex<u32>>,
+}
+
+#[async_trait]
+impl Resolver for AlwaysTooLate {
+    async fn resolve(&self, _: &Doubt) -> Option<Resolution> {
+        *self.asked.lock().unwrap() += 1;
+        let others = self.others.lock().unwrap();
+        let fingerprint = Fingerprint::sha256(b"request");
+        let request = others.as_ref().unwrap().request(key()).fingerprint(fingerprint);
+        let Ok(ClaimAnswer::Granted(mut owner)) = ready(request.claim()) else { panic!("not granted") };
+        ready(owner.abandon()).unwrap();
+        Some(Resolution::NoEffect)
+    }
+}
+
+#[test]
+fn one_whose_answers_never_come_in_time_is_not_asked_for_ever() {
+    let late = AlwaysTooLate::default();
+    let bench = bench_with(|builder| builder.resolver(late.clone()));
+    *late.others.lock().unwrap() = Some(bench.other_process());
+    let _owner = stop(&bench);
+    let request = bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"request"));
+    let error = ready(request.claim()).unwrap_err();
+    assert!(matches!(error, Error::Inconsistent { .. }), "{error:?}");
+    let asked = *late.asked.lock().unwrap();
+    assert!((2..=64).contains(&asked), "asked {asked} times");
+}
