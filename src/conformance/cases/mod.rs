@@ -1,5 +1,6 @@
 //! The list of cases. A case is a function of its name in the file of its clause.
 
+mod engine;
 mod s1;
 mod s10;
 mod s2;
@@ -11,6 +12,7 @@ mod s7;
 mod s8;
 mod s9;
 
+use engine::p1_to_t1_hold_with_faults_between;
 use s1::*;
 use s2::*;
 use s3::*;
@@ -25,7 +27,7 @@ use s10::*;
 use super::history::{
     s1_random_histories_of_one_caller, s1_random_histories_that_look_rarely, s8_random_histories_at_the_bound,
 };
-use super::{Case, Clause, Harness};
+use super::{Case, Clause};
 
 /// Hands the list of cases to a macro, after its other argument. A new case is one line here.
 #[doc(hidden)]
@@ -76,6 +78,7 @@ macro_rules! __oncekey_conformance_cases {
             S9 s9_what_was_acknowledged_outlives_the_store
             S10 s10_a_dropped_call_is_whole_or_nothing
             S10 s10_a_dropped_batch_is_whole_item_by_item
+            P1 p1_to_t1_hold_with_faults_between
         }
     };
 }
@@ -84,7 +87,7 @@ macro_rules! registry {
     ($unused:expr; $($clause:ident $name:ident)*) => {
         pub(super) const NAMES: &[(&str, Clause)] = &[$((stringify!($name), Clause::$clause)),*];
 
-        pub(super) fn registry<H: Harness>() -> Vec<Case<H>> {
+        pub(super) fn registry<'h>() -> Vec<Case<'h>> {
             vec![$(Case { name: stringify!($name), clause: Clause::$clause, run: $name }),*]
         }
     };
