@@ -67,6 +67,7 @@ mod erased;
 mod harness;
 mod history;
 mod lab;
+mod linear;
 mod park;
 mod simulation;
 

@@ -27,6 +27,10 @@ use s10::*;
 use super::history::{
     s1_random_histories_of_one_caller, s1_random_histories_that_look_rarely, s8_random_histories_at_the_bound,
 };
+use super::linear::{
+    s1_calls_in_flight_on_one_thread_are_linearizable, s1_concurrent_histories_are_linearizable,
+    s1_concurrent_histories_with_lost_calls_are_linearizable,
+};
 use super::{Case, Clause};
 
 /// Hands the list of cases to a macro, after its other argument. A new case is one line here.
@@ -43,6 +47,9 @@ macro_rules! __oncekey_conformance_cases {
             S1 s1_an_acknowledged_write_is_seen_by_everybody
             S1 s1_a_batch_answers_item_by_item
             S1 s1_batches_that_cross_each_other
+            S1 s1_concurrent_histories_are_linearizable
+            S1 s1_concurrent_histories_with_lost_calls_are_linearizable
+            S1 s1_calls_in_flight_on_one_thread_are_linearizable
             S1 s1_random_histories_of_one_caller
             S1 s1_random_histories_that_look_rarely
             S2 s2_versions_rise_with_every_write

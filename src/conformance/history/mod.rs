@@ -15,6 +15,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use super::clause::Violation;
 use super::harness::{Harness, Time};
 use super::lab::{Bench, Checked, Lab, Stop, Tally};
+pub(super) use steps::Kind;
+
 use play::{Failed, Rules, play};
 use steps::{Menu, Step};
 

@@ -61,7 +61,7 @@ pub(super) enum What {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(in crate::conformance) enum Kind {
     InProgress,
     Completed,
     Released,
@@ -95,7 +95,7 @@ pub(super) enum Side {
 
 impl Kind {
     /// A record in this state of which the other fields depend on `tag`.
-    pub(super) fn record(self, tag: u64) -> Record {
+    pub(in crate::conformance) fn record(self, tag: u64) -> Record {
         match self {
             Self::InProgress => samples::in_progress(tag),
             Self::Completed => samples::completed(tag, Outcome::success(tag.to_le_bytes().to_vec())),

@@ -9,7 +9,7 @@ use oncekey::store::*;
 use oncekey::time::ManualClock;
 use oncekey::*;
 
-use crate::support::*;
+use crate::support::{Fault, *};
 
 #[derive(Clone)]
 struct Newer;

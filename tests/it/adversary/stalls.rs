@@ -9,7 +9,7 @@ use oncekey::store::*;
 use oncekey::time::{Clock as _, ManualClock, Moment};
 use oncekey::*;
 
-use crate::support::*;
+use crate::support::{Fault, *};
 
 /// A store with a latency.
 #[derive(Clone)]

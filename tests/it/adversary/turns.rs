@@ -1,6 +1,6 @@
 //! Writers that are put aside and come back, and answers that are overtaken.
 
-use crate::support::*;
+use crate::support::{Fault, *};
 use async_trait::async_trait;
 use oncekey::memory::MemoryError;
 use oncekey::store::{BatchPut, CachedStore, Exchange, Put};
