@@ -23,7 +23,7 @@ pub trait Harness: Sync {
     type Store: Store + 'static;
     /// Whatever must outlive the store and clean up after it: a temporary directory, a schema that is dropped; `()` if
     /// there is nothing. It is dropped after the store.
-    type Guard: Send + Sync;
+    type Guard: Send + Sync + 'static;
 
     /// A fresh, empty store.
     ///
@@ -212,7 +212,7 @@ impl Default for Effort {
 impl Effort {
     /// For a store behind a network or a disk.
     pub fn modest() -> Self {
-        Self { racers: 8, races: 20, histories: 24, seeds: 4 }
+        Self { racers: 8, races: 20, histories: 24, seeds: 2 }
     }
 
     /// So many times the races, histories and seeds, by the environment's `ONCEKEY_KIT_EFFORT` (a number, 1 if unset).

@@ -36,6 +36,20 @@ impl Harness for Memory {
     }
 }
 
+/// The same with one shard: where a key goes does not depend on the process.
+#[derive(Debug)]
+#[allow(dead_code, reason = "not every test binary uses it")]
+pub(crate) struct OneShard;
+
+impl Harness for OneShard {
+    type Store = MemoryStore;
+    type Guard = ();
+
+    fn fresh(&self) -> Subject<MemoryStore> {
+        Memory::subject(|builder| builder.shards(std::num::NonZeroUsize::MIN))
+    }
+}
+
 /// On the clock of this machine, as a database is.
 #[derive(Debug)]
 pub(crate) struct MemoryOnRealTime;

@@ -1,5 +1,6 @@
 //! The list of cases. A case is a function of its name in the file of its clause.
 
+mod engine;
 mod s1;
 mod s10;
 mod s2;
@@ -11,6 +12,7 @@ mod s7;
 mod s8;
 mod s9;
 
+use engine::p1_to_t1_hold_with_faults_between;
 use s1::*;
 use s2::*;
 use s3::*;
@@ -29,7 +31,7 @@ use super::linear::{
     s1_calls_in_flight_on_one_thread_are_linearizable, s1_concurrent_histories_are_linearizable,
     s1_concurrent_histories_with_lost_calls_are_linearizable,
 };
-use super::{Case, Clause, Harness};
+use super::{Case, Clause};
 
 /// Hands the list of cases to a macro, after its other argument. A new case is one line here.
 #[doc(hidden)]
@@ -83,6 +85,7 @@ macro_rules! __oncekey_conformance_cases {
             S9 s9_what_was_acknowledged_outlives_the_store
             S10 s10_a_dropped_call_is_whole_or_nothing
             S10 s10_a_dropped_batch_is_whole_item_by_item
+            P1 p1_to_t1_hold_with_faults_between
         }
     };
 }
@@ -91,7 +94,7 @@ macro_rules! registry {
     ($unused:expr; $($clause:ident $name:ident)*) => {
         pub(super) const NAMES: &[(&str, Clause)] = &[$((stringify!($name), Clause::$clause)),*];
 
-        pub(super) fn registry<H: Harness>() -> Vec<Case<H>> {
+        pub(super) fn registry<'h>() -> Vec<Case<'h>> {
             vec![$(Case { name: stringify!($name), clause: Clause::$clause, run: $name }),*]
         }
     };

@@ -1,0 +1,47 @@
+//! Many clients in one thread, over one store, with everything going wrong that may: the engine's promises are checked
+//! at every step.
+//!
+//! A client is a process: an engine of its own, a clock that runs at a rate of its own, a link to the store that loses,
+//! delays and repeats. Clients crash, stall, and drop calls half-way; operators forget and resolve; now and then the
+//! store's clock steps, which may break T1 and nothing else. One seed decides everything, so a seed plays again.
+
+mod link;
+mod oracle;
+mod program;
+mod rng;
+mod world;
+
+use std::collections::BTreeMap;
+
+use super::{Harness, Violation};
+
+/// How often each thing that matters was met in a simulation.
+pub type Met = BTreeMap<&'static str, u64>;
+
+/// One simulation that saw no violation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Simulated {
+    /// What was met, and how often: a simulation that meets nothing shows nothing.
+    pub met: Met,
+    /// A digest of all that happened: the same for the same seed, on a store with manual time that answers at once.
+    pub trace: u64,
+}
+
+/// Plays one seed: three clients, two keys, fourteen calls, over a fresh store of the harness.
+///
+/// On a store with a clock of its own the clients live on real time, and the same seed need not play the same.
+///
+/// # Errors
+/// The first promise (P1 to P6, T1) that was seen broken.
+///
+/// # Panics
+/// As the harness does, when it cannot build a store.
+pub fn simulate<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violation> {
+    let super::Subject { store, time, guard } = harness.fresh();
+    let played = world::World::new(super::erased::any_store(store), &time, seed).play();
+    drop(guard);
+    let (met, trace) =
+        played.map_err(|violation| violation.replayed_by(format!("simulation of seed {seed:#x}")))?;
+    Ok(Simulated { met, trace })
+}

@@ -1,0 +1,100 @@
+//! The engine over the memory store, simulated: many clients, faults, crashes, clocks, from seeds.
+//!
+//! ```text
+//! ONCEKEY_SIM_SEEDS=100000 cargo test --release --features conformance --test simulation
+//! ONCEKEY_SIM_SEED=0x1f cargo test --release --features conformance --test simulation   # one seed again
+//! ```
+#![allow(clippy::unwrap_used)]
+
+#[path = "conformance/harnesses.rs"]
+#[allow(dead_code)]
+mod harnesses;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use harnesses::OneShard;
+use oncekey::conformance::simulate;
+
+/// What must be met, or the simulation shows nothing of it.
+const MET: [&str; 25] = [
+    "a late copy of a write was applied",
+    "a new generation over an old record",
+    "call dropped",
+    "claimed after a release",
+    "completed by another hand",
+    "completion refused",
+    "crash in the middle",
+    "doubt kept by a further attempt",
+    "executed",
+    "exhausted",
+    "failure recorded",
+    "gone, unknown",
+    "granted, vacant",
+    "in doubt",
+    "in progress",
+    "late completion accepted",
+    "lease lost",
+    "mismatch",
+    "overlap after a step of the store's clock",
+    "released",
+    "replay",
+    "stall",
+    "superseded, possibly applied",
+    "takeover",
+    "unrecorded",
+];
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let digits = text.strip_prefix("0x");
+    Some(digits.map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16)).unwrap())
+}
+
+fn play(seed: u64) -> oncekey::conformance::Simulated {
+    simulate(&OneShard, seed).unwrap_or_else(|violation| {
+        panic!("\n{violation}\n  again: ONCEKEY_SIM_SEED={seed:#x} cargo test --release --features conformance --test simulation\n")
+    })
+}
+
+#[test]
+fn the_promises_hold_whatever_goes_wrong() {
+    if let Some(seed) = number("ONCEKEY_SIM_SEED") {
+        println!("{:#?}", play(seed));
+        return;
+    }
+    let seeds = number("ONCEKEY_SIM_SEEDS").unwrap_or(2000);
+    let (next, met) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
+    let played = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let simulated = play(seed);
+                    played.fetch_add(1, Ordering::Relaxed);
+                    let mut met = met.lock().unwrap();
+                    for (what, times) in simulated.met {
+                        *met.entry(what).or_insert(0) += times;
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(played.into_inner(), seeds, "every seed was played");
+    let met = met.into_inner().unwrap();
+    let never: Vec<_> = MET.iter().filter(|what| !met.contains_key(**what)).collect();
+    println!("{seeds} seeds: {met:#?}");
+    assert!(never.is_empty(), "never met in {seeds} seeds: {never:?}");
+}
+
+#[test]
+fn a_seed_plays_the_same_again() {
+    for seed in 0..30 {
+        assert_eq!(play(seed), play(seed), "seed {seed}");
+    }
+}
