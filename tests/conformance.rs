@@ -12,7 +12,7 @@ use harnesses::{Memory, MemoryOnRealTime};
 use oncekey::Store;
 use oncekey::conformance::over;
 use oncekey::memory::MemoryError;
-use oncekey::store::CachedStore;
+use oncekey::store::{CachedStore, FaultStore};
 
 mod memory {
     oncekey::conformance_tests!(super::Memory);
@@ -41,4 +41,9 @@ mod small_cache {
     oncekey::conformance_tests!(over(Memory, |store, time| {
         CachedStore::new(store, 2, Duration::from_secs(2)).with_clock(time.clone())
     }));
+}
+
+mod faults_unplanned {
+    use super::*;
+    oncekey::conformance_tests!(over(Memory, |store, time| FaultStore::new(store).with_clock(time.clone())));
 }

@@ -105,7 +105,11 @@ impl fmt::Display for Certificate {
             if not_shown > 0 {
                 write!(f, ", {not_shown} not shown")?;
             }
-            writeln!(f, ": {}", clause.demands())?;
+            let demands = match clause.is_of_the_store() {
+                true => clause.demands(),
+                false => "with P2 to P6 and T1: the engine's promises, with faults between it and this store",
+            };
+            writeln!(f, ": {demands}")?;
         }
         writeln!(
             f,

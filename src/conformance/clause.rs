@@ -100,7 +100,7 @@ impl Clause {
 
 impl fmt::Display for Clause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.pad(&format!("{self:?}"))
     }
 }
 
@@ -147,3 +147,34 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_reads_well() {
+        let violation = Violation::new(Clause::S10, "a put was refused\nand applied").replayed_by("seed 7");
+        let shown = Violation { case: "s10_a_case", ..violation }.to_string();
+        let expected =
+            "S10 is violated: an error means maybe applied, unless the store knows better and says so
+  what happened: a put was refused
+    and applied
+  in case: s10_a_case
+  again: seed 7";
+        assert_eq!(shown, expected);
+        let bare = Violation::new(Clause::T1, "two at once").to_string();
+        assert_eq!(
+            bare,
+            "T1 is violated: at most one attempt of a key is executing at any instant\n  what happened: two at once"
+        );
+    }
+
+    #[test]
+    fn the_store_has_ten_clauses_and_the_engine_seven() {
+        let (store, engine): (Vec<_>, Vec<_>) =
+            Clause::ALL.into_iter().partition(|clause| clause.is_of_the_store());
+        assert_eq!((store.len(), engine.len()), (10, 7));
+        assert_eq!(format!("[{:<4}]", Clause::S1), "[S1  ]");
+    }
+}
