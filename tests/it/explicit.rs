@@ -1,6 +1,7 @@
 //! The explicit claim: renew, checkpoint, release, prepare and settle.
 
 mod preparing;
+mod telling;
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};

@@ -320,3 +320,77 @@ fn it_is_in_time_for_what_falls_due_just_after_a_round() {
         ready(owner.release()).unwrap();
     }
 }
+
+/// A renewal whose reply was lost, found again only when its lease is over too: the claim is renewed from there.
+#[test]
+fn a_claim_whose_lease_ended_unheard_is_renewed_by_the_next_round_but_one() {
+    let renewals = Arc::new(AtomicU32::new(0));
+    let hears = Arc::clone(&renewals);
+    let bench = bench_with(|builder| {
+        builder.observer(move |_: &Key, event: &Event<'_>| {
+            hears.fetch_add(u32::from(matches!(event, Event::Renewed)), Ordering::SeqCst);
+        })
+    });
+    let owner = claim(&bench.dedup);
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    bench.store.plan([Fault::ReplyLost]);
+    (0..4).for_each(|_| assert!(!tick(&bench, &mut keeper)));
+    bench.clock.advance(secs(60));
+    assert!(on_record(&bench).left.is_zero());
+    // This round learns of the version that is there: no lease, and not lost either.
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert_eq!((owner.time_left(), renewals.load(Ordering::SeqCst)), (secs(0), 0));
+    assert!(!tick(&bench, &mut keeper));
+    assert_eq!((owner.time_left(), renewals.load(Ordering::SeqCst)), (LEASE - MARGIN, 1));
+}
+
+/// Who else concluded the key has it: the owner is told, whatever the end was.
+#[test]
+fn it_learns_of_another_ones_conclusion_and_tells_the_owner() {
+    for end in ["complete", "release", "forget"] {
+        let bench = bench();
+        let owner = claim(&bench.dedup);
+        bench.clock.advance(LEASE);
+        let mut successor = claim(&bench.other_process());
+        match end {
+            "complete" => ready(successor.complete("theirs")).unwrap(),
+            "release" => ready(successor.release()).unwrap(),
+            _ => {
+                ready(successor.complete("theirs")).unwrap();
+                ready(bench.dedup.forget(&key()));
+            }
+        }
+        assert!(poll_once(Box::pin(bench.dedup.keeper()).as_mut()).is_none());
+        assert!(owner.attempt().is_lost(), "{end}");
+        let told = ready(owner.renew());
+        assert!(matches!(told, Err(oncekey::ClaimError::Superseded { .. })), "{end}: {told:?}");
+    }
+    // An operator ended its own generation: nobody else's attempt is on record.
+    let bench = bench();
+    let owner = claim(&bench.dedup);
+    bench.clock.advance(LEASE);
+    ready(bench.dedup.forget(&key()));
+    assert!(poll_once(Box::pin(bench.dedup.keeper()).as_mut()).is_none());
+    let told = ready(owner.renew());
+    assert!(matches!(told, Err(oncekey::ClaimError::Superseded { .. })), "{told:?}");
+}
+
+/// A run gives way to a keeper, and renews by itself in good time if that one does nothing.
+#[test]
+fn a_run_whose_keeper_is_stuck_renews_by_itself() {
+    let bench = bench();
+    let mut stuck = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(stuck.as_mut()).is_none());
+    let mut tasks = Tasks::default();
+    let run =
+        tasks.spawn(bench.dedup.request(key()).run(|_| std::future::pending::<Result<String, String>>()));
+    tasks.pass(&bench.clock, secs(16));
+    assert_eq!(
+        on_record(&bench).left,
+        LEASE - secs(1),
+        "half way between the time it is due and a whole interval"
+    );
+    tasks.pass(&bench.clock, secs(300));
+    assert!(!run.is_done(), "its lease ended");
+}

@@ -167,3 +167,16 @@ fn a_failing_store_is_heard_at_each_try_with_whether_there_is_another() {
     assert!(bench.run(run).is_ok());
     assert_eq!(take(&heard).last().unwrap(), "failedopen");
 }
+
+#[test]
+fn a_holders_write_that_fails_is_heard_with_whether_it_is_tried_again() {
+    let (bench, heard) = listening();
+    let owner = claim(&bench.dedup);
+    take(&heard);
+    bench.store.plan([Fault::Refused]);
+    bench.run(owner.renew()).unwrap();
+    assert_eq!(take(&heard), ["store failed retry:true", "renewed"]);
+    bench.store.plan([Fault::Hopeless]);
+    assert!(bench.run(owner.renew()).is_err());
+    assert_eq!(take(&heard), ["store failed retry:false"]);
+}
