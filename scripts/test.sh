@@ -31,4 +31,8 @@ say 'loom models at the CI bound, and the planted bugs that they must find'
 RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_loom" CARGO_TARGET_DIR=$base/loom \
     timeout 900 cargo test --release --test loom -- --test-threads=1
 
+say 'the protocol under the model checker: two clients, and the planted bugs that it must find'
+CARGO_TARGET_DIR=$base/verify timeout 900 cargo test --quiet --release --locked --manifest-path verify/Cargo.toml
+CARGO_TARGET_DIR=$base/verify timeout 900 cargo run --quiet --release --locked --manifest-path verify/Cargo.toml
+
 say 'all tests passed'
