@@ -62,6 +62,8 @@ fn an_operation_that_blocks_its_thread_is_kept_alive_over_many_leases() {
 struct BatchStore {
     inner: MemoryStore,
     batches: Mutex<Vec<usize>>,
+    /// Answers so many verdicts fewer than there were items.
+    short_by: AtomicU32,
 }
 
 #[async_trait]
@@ -83,7 +85,9 @@ impl Store for BatchStore {
 
     async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
         self.batches.lock().unwrap().push(batch.len());
-        self.inner.compare_exchange_many(batch).await
+        let mut answers = self.inner.compare_exchange_many(batch).await;
+        answers.truncate(batch.len() - self.short_by.load(Ordering::SeqCst) as usize);
+        answers
     }
 }
 
@@ -91,7 +95,7 @@ impl Store for BatchStore {
 fn it_renews_all_claims_of_its_engine_in_batches() {
     let clock = ManualClock::new();
     let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = Arc::new(BatchStore { inner, batches: Mutex::default() });
+    let store = Arc::new(BatchStore { inner, batches: Mutex::default(), short_by: AtomicU32::new(0) });
     let dedup = Deduplicator::builder(Arc::clone(&store)).clock(clock.clone()).build().unwrap();
     let keys: Vec<_> = (0..300).map(|i| Key::new("batch", i.to_string()).unwrap()).collect();
     let claims: Vec<Claim<_>> = keys
@@ -393,4 +397,36 @@ fn a_run_whose_keeper_is_stuck_renews_by_itself() {
     );
     tasks.pass(&bench.clock, secs(300));
     assert!(!run.is_done(), "its lease ended");
+}
+
+/// Which verdict is whose cannot be told, so each claim counts as unanswered, and is heard to.
+#[test]
+fn a_batch_that_is_answered_in_part_is_not_believed() {
+    let clock = ManualClock::new();
+    let inner = MemoryStore::builder().clock(clock.clone()).build();
+    let store = Arc::new(BatchStore { inner, batches: Mutex::default(), short_by: AtomicU32::new(1) });
+    let failures = Arc::new(AtomicU32::new(0));
+    let hears = Arc::clone(&failures);
+    let dedup = Deduplicator::builder(Arc::clone(&store))
+        .clock(clock.clone())
+        .observer(move |_: &Key, event: &Event<'_>| {
+            let unanswered = matches!(event, Event::StoreFailed { failure, .. } if failure.maybe_applied());
+            hears.fetch_add(u32::from(unanswered), Ordering::SeqCst);
+        })
+        .build()
+        .unwrap();
+    let claims =
+        [0, 1, 2].map(|i| match ready(dedup.request(Key::new("batch", i.to_string()).unwrap()).claim()) {
+            Ok(ClaimAnswer::Granted(claim)) => claim,
+            _ => panic!("not granted"),
+        });
+    clock.advance(secs(10));
+    let mut keeper = Box::pin(dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert_eq!(failures.load(Ordering::SeqCst), 3);
+    assert!(claims.iter().all(|claim| claim.time_left() == secs(17)), "no deadline was put off");
+    store.short_by.store(0, Ordering::SeqCst);
+    clock.advance(TICK);
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert!(claims.iter().all(|claim| claim.time_left() > secs(20)), "renewed by the next round");
 }

@@ -1,7 +1,9 @@
 //! What an observer hears: each thing once, where it happens, and no key's id.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use oncekey::time::Clock as _;
 use oncekey::{Event, Failure, OnLeaseLost};
 
 use super::*;
@@ -179,4 +181,21 @@ fn a_holders_write_that_fails_is_heard_with_whether_it_is_tried_again() {
     bench.store.plan([Fault::Hopeless]);
     assert!(bench.run(owner.renew()).is_err());
     assert_eq!(take(&heard), ["store failed retry:false"]);
+}
+
+/// Each try comes when the failure before it was heard to say.
+#[test]
+fn an_operators_call_that_fails_is_heard_and_tried_again_after_a_pause() {
+    let (bench, heard) = listening();
+    run_text(&bench.dedup, "first");
+    take(&heard);
+    let begun = bench.clock.now();
+    // The look fails twice, then the write does.
+    bench.store.plan([Fault::Refused, Fault::Refused, Fault::None, Fault::Refused]);
+    assert_eq!(bench.run(bench.dedup.forget(&key())).unwrap(), AdminAnswer::Done);
+    let thrice =
+        ["store failed retry:true", "store failed retry:true", "store failed retry:true", "forgotten"];
+    assert_eq!(take(&heard), thrice);
+    // 25 ms and twice that, and 25 ms again: the write counts anew.
+    assert_eq!(bench.clock.now().saturating_since(begun), Duration::from_millis(25 + 50 + 25));
 }
