@@ -102,14 +102,11 @@ fn histories<H: Harness>(
     ended.map_err(|stop| stop.again(|| lab.replay()))
 }
 
+/// Plays the history of this number.
+type Play<'p> = dyn Fn(u32, &[Step]) -> Result<(), Failed> + 'p;
+
 /// Knows nothing of the store, so that proptest's runner is built once and not for each.
-fn drawn(
-    cases: u32,
-    seed: &[u8; 32],
-    menu: &Menu,
-    tally: &Tally,
-    play: &dyn Fn(u32, &[Step]) -> Result<(), Failed>,
-) -> Checked {
+fn drawn(cases: u32, seed: &[u8; 32], menu: &Menu, tally: &Tally, play: &Play<'_>) -> Checked {
     let config = Config {
         cases,
         failure_persistence: None,
