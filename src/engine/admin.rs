@@ -6,9 +6,10 @@ use async_trait::async_trait;
 
 use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
+use crate::planted::planted;
 use crate::protocol::{
-    Command, Decision, Entry, FencingToken, Fingerprint, Judged, Key, OperationId, Outcome, OutcomeBody,
-    Payload, Policy, Resolution, UnixMillis, Verdict, Version, decide,
+    Command, Decision, Entry, Expected, FencingToken, Fingerprint, Judged, Key, OperationId, Outcome,
+    OutcomeBody, Payload, Policy, Resolution, UnixMillis, Verdict, Version, decide,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store};
 
@@ -276,7 +277,7 @@ impl<S: Store + 'static> Inner<S> {
         entry: Option<Entry>,
         command: &Command<'_>,
     ) -> Result<(AdminAnswer, Option<Entry>), Error> {
-        let write = match decide(entry.as_ref(), command, &self.options.lifetimes) {
+        let mut write = match decide(entry.as_ref(), command, &self.options.lifetimes) {
             Decision::Write(write) => write,
             Decision::Answer(verdict) => {
                 let left = entry.as_ref().map_or(Duration::ZERO, |entry| entry.left);
@@ -297,6 +298,11 @@ impl<S: Store + 'static> Inner<S> {
                     if let Some(entry) = found.as_ref().filter(|entry| entry.record == write.record) {
                         self.administered(key, command, entry);
                         return Ok((AdminAnswer::Done, found));
+                    }
+                    if let Some(entry) = found.as_ref().filter(|_| planted("admin: goes by a newer version"))
+                    {
+                        write.expected = Expected::At(entry.version);
+                        continue;
                     }
                     return Ok((AdminAnswer::Changed { possibly_applied: unknown }, found));
                 }

@@ -41,7 +41,8 @@ impl<S: Store + 'static> Held<S> {
         let mut found: Option<Entry> = None;
         let mut sent = now.unwrap_or_else(|| engine.clock().now());
         loop {
-            if step.keeps_the_claim() && !turn.stands() {
+            let goes_on = planted("held: who lost its turn writes on");
+            if step.keeps_the_claim() && !turn.stands() && !goes_on {
                 // A conclusion has it now: to keep the claim would undo that.
                 let lost = self.times().err().unwrap_or(Lost::Deadline);
                 return Err(self.lost_error(lost, Some(&step)));
@@ -191,7 +192,9 @@ impl<S: Store + 'static> Held<S> {
         self.retire();
         // Recorded first, wakened second.
         if !completed {
-            engine.waiting.poke(&self.key);
+            if !planted("held: gives up in silence") {
+                engine.waiting.poke(&self.key);
+            }
         } else if !planted("held: wakes before it stores") {
             engine.waiting.publish(&self.key, || self.entry());
         }
@@ -231,6 +234,8 @@ impl<S: Store + 'static> Held<S> {
             }
             Verdict::AlreadyReleased => {
                 self.mark_lost(Lost::Superseded);
+                // Whoever released it may have been dropped before the answer, and then told nobody who waits.
+                self.engine.waiting.poke(&self.key);
                 Err(ClaimError::AlreadyReleased { scope })
             }
             Verdict::Superseded => {
