@@ -1,10 +1,8 @@
 //! Waiters against what ends their waiting.
 
-use std::future::{Future, pending};
-use std::pin::{Pin, pin};
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
@@ -12,11 +10,8 @@ use oncekey::{Answer, Attempt, ClaimAnswer};
 
 use crate::support::{
     Engine, LEASE, PREEMPTIONS, PREEMPTIONS_FEW, Sometimes, World, assert_idle, explore, granted, key,
+    pass_time_until, polled_once,
 };
-
-fn polled_once<F: Future>(future: Pin<&mut F>) {
-    assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it has to wait");
-}
 
 /// A caller that waits and must be told an outcome that is on record by then.
 fn spawn_waiter(world: &World, engine: &Engine, outcome: &'static str) -> loom::thread::JoinHandle<()> {
@@ -26,14 +21,6 @@ fn spawn_waiter(world: &World, engine: &Engine, outcome: &'static str) -> loom::
         assert!(matches!(&answer, Answer::Replayed { value, .. } if value == outcome), "{answer:?}");
         assert_eq!(world.recorded().as_deref(), Some(outcome), "told before it was stored");
     })
-}
-
-/// Moves the clock on until `done`: for what is ended by time.
-fn pass_time_until(world: &World, done: &AtomicBool) {
-    while !done.load(Ordering::SeqCst) {
-        world.clock.advance(LEASE);
-        loom::thread::yield_now();
-    }
 }
 
 /// The clock stands, so a waiter that misses the completion waits for ever, which loom reports as a deadlock.
@@ -119,7 +106,7 @@ fn a_waiter_outlives_a_dropped_leader() {
             }
         });
         drop(leader);
-        pass_time_until(&world, &done);
+        pass_time_until(&world, LEASE, &done);
         let answer = waiter.join().unwrap();
         let ClaimAnswer::Granted(mut claim) = answer else { panic!("the waiter takes over: {answer:?}") };
         assert_eq!((claim.number(), claim.after_doubt()), (2, true));
@@ -155,37 +142,10 @@ fn a_waiter_goes_on_when_the_one_that_looked_leaves() {
         saw_inherited.saw(world.waited() == 2);
         drop(leaver.take());
         block_on(claim.complete("elsewhere")).unwrap();
-        pass_time_until(&world, &done);
+        pass_time_until(&world, LEASE, &done);
         let answer = waiter.join().unwrap();
         assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "elsewhere"), "{answer:?}");
         assert_idle(&engine);
     });
     inherited.check();
-}
-
-/// Renewal from outside and the owner's completion take turns: the completion is stored, whoever comes first.
-#[test]
-fn a_completion_gets_its_turn_beside_the_keeper() {
-    let renewed = Sometimes::new("the keeper renews first");
-    let completed = Sometimes::new("the completion comes first");
-    let (saw_renewed, saw_completed) = (renewed.clone(), completed.clone());
-    explore("the keeper and a completion", PREEMPTIONS, move || {
-        let world = World::new();
-        let engine = world.engine();
-        let mut claim = granted(&engine);
-        world.clock.advance(LEASE / 3);
-        let keeper = loom::thread::spawn({
-            let engine = engine.clone();
-            move || polled_once(pin!(engine.keeper()))
-        });
-        block_on(claim.complete("done")).unwrap();
-        keeper.join().unwrap();
-        drop(claim);
-        saw_renewed.saw(world.renewed() == 1);
-        saw_completed.saw(world.renewed() == 0);
-        assert_eq!(world.recorded().as_deref(), Some("done"));
-        assert_idle(&engine);
-    });
-    renewed.check();
-    completed.check();
 }
