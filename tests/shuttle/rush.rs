@@ -70,22 +70,22 @@ impl Seen {
 
 #[test]
 fn random_rush_of_8() {
-    explore_rush("rush::random_rush_of_8", By::Random, 1500, 8, 1);
+    explore_rush("rush::random_rush_of_8", By::Random, 3000, 8, 1);
 }
 
 #[test]
 fn random_rush_of_32_on_two_keys() {
-    explore_rush("rush::random_rush_of_32_on_two_keys", By::Random, 250, 32, 2);
+    explore_rush("rush::random_rush_of_32_on_two_keys", By::Random, 500, 32, 2);
 }
 
 #[test]
 fn pct_rush_of_8() {
-    explore_rush("rush::pct_rush_of_8", By::Pct, 1500, 8, 1);
+    explore_rush("rush::pct_rush_of_8", By::Pct, 3000, 8, 1);
 }
 
 #[test]
 fn pct_rush_of_16_on_two_keys() {
-    explore_rush("rush::pct_rush_of_16_on_two_keys", By::Pct, 500, 16, 2);
+    explore_rush("rush::pct_rush_of_16_on_two_keys", By::Pct, 1000, 16, 2);
 }
 
 fn explore_rush(test: &'static str, by: By, schedules: usize, callers: u32, keys: u32) {

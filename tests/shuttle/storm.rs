@@ -89,22 +89,22 @@ impl Seen {
 
 #[test]
 fn random_storm_of_8() {
-    explore_storm("storm::random_storm_of_8", By::Random, 600, 8, 1);
+    explore_storm("storm::random_storm_of_8", By::Random, 1200, 8, 1);
 }
 
 #[test]
 fn random_storm_of_32_on_two_keys() {
-    explore_storm("storm::random_storm_of_32_on_two_keys", By::Random, 100, 32, 2);
+    explore_storm("storm::random_storm_of_32_on_two_keys", By::Random, 200, 32, 2);
 }
 
 #[test]
 fn pct_storm_of_8() {
-    explore_storm("storm::pct_storm_of_8", By::Pct, 600, 8, 1);
+    explore_storm("storm::pct_storm_of_8", By::Pct, 1200, 8, 1);
 }
 
 #[test]
 fn pct_storm_of_16_on_two_keys() {
-    explore_storm("storm::pct_storm_of_16_on_two_keys", By::Pct, 200, 16, 2);
+    explore_storm("storm::pct_storm_of_16_on_two_keys", By::Pct, 400, 16, 2);
 }
 
 fn explore_storm(test: &'static str, by: By, schedules: usize, callers: u32, keys: u32) {

@@ -21,7 +21,7 @@ use crate::sometimes::Sometimes;
 use crate::store::{ModelStore, pend};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
-/// How many changes of priority PCT makes.
+/// The depth of PCT: one more than the changes of priority that it makes.
 const DEPTH: usize = 3;
 
 pub(crate) type Engine = Deduplicator<Arc<ModelStore>>;
