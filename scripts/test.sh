@@ -24,8 +24,15 @@ cargo run --quiet --example double_click
 say 'fuzz bodies over the committed corpus'
 CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml --no-default-features
 
+say 'the engine simulated: 20,000 seeds of clients, faults, crashes and clocks'
+ONCEKEY_SIM_SEEDS=20000 cargo test --release --features conformance --test simulation
+
 say 'loom models at the CI bound, and the planted bugs that they must find'
 RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_loom" CARGO_TARGET_DIR=$base/loom \
     timeout 900 cargo test --release --test loom -- --test-threads=1
+
+say 'the protocol under the model checker: two clients, and the planted bugs that it must find'
+CARGO_TARGET_DIR=$base/verify timeout 900 cargo test --quiet --release --locked --manifest-path verify/Cargo.toml
+CARGO_TARGET_DIR=$base/verify timeout 900 cargo run --quiet --release --locked --manifest-path verify/Cargo.toml
 
 say 'all tests passed'

@@ -74,7 +74,7 @@ mod simulation;
 pub use certificate::{Certificate, certify};
 pub use clause::{Clause, Violation};
 pub use harness::{Abilities, Effort, Harness, Over, Subject, Time, over};
-pub use simulation::{Met, Simulated, simulate};
+pub use simulation::{Met, Simulated, simulate, simulate_aloud};
 
 use erased::AnyHarness;
 use lab::{Checked, Lab, Stop};

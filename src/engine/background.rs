@@ -153,3 +153,71 @@ enum Left {
 fn poll_job(job: &mut BoxFuture<'static, ()>, cx: &mut Context<'_>) -> bool {
     catch_unwind(AssertUnwindSafe(|| job.as_mut().poll(cx).is_ready())).unwrap_or(true)
 }
+
+#[cfg(test)]
+#[cfg(not(oncekey_loom))]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Ends at its n-th poll.
+    fn job(mut polls: usize) -> BoxFuture<'static, ()> {
+        Box::pin(poll_fn(move |_| {
+            polls -= 1;
+            if polls == 0 { Poll::Ready(()) } else { Poll::Pending }
+        }))
+    }
+
+    fn poll_all(background: &Background) -> Poll<()> {
+        background.poll_all(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn who_waits_for_all_jobs_is_woken_when_another_ends_the_last() {
+        let background = Background::new();
+        background.start(job(3));
+        let woken = Arc::new(Flag::default());
+        assert!(background.poll_all(&mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+        assert!(!woken.0.load(Ordering::SeqCst));
+        background.nudge();
+        assert!(woken.0.load(Ordering::SeqCst));
+        assert!(poll_all(&background).is_ready());
+    }
+
+    #[test]
+    fn the_poll_that_ends_the_last_job_says_so() {
+        let background = Background::new();
+        background.start(job(2));
+        assert!(poll_all(&background).is_ready());
+    }
+
+    /// A flush that comes while another thread has the last job in hand must not say that all is done.
+    #[test]
+    fn a_job_in_hand_is_not_done() {
+        let background = Arc::new(Background::new());
+        let (inner, mut first) = (Arc::downgrade(&background), true);
+        let seen = Arc::new(Flag::default());
+        let saw = Arc::clone(&seen);
+        background.start(Box::pin(poll_fn(move |_| {
+            if std::mem::take(&mut first) {
+                return Poll::Pending;
+            }
+            let background = inner.upgrade().expect("the test holds it");
+            saw.0.store(poll_all(&background).is_pending(), Ordering::SeqCst);
+            Poll::Ready(())
+        })));
+        assert!(poll_all(&background).is_ready());
+        assert!(seen.0.load(Ordering::SeqCst), "said to be done while it was being polled");
+    }
+}

@@ -250,6 +250,57 @@ mod tests {
         assert!(waiting.rooms.lock().is_empty(), "an empty room is taken down");
     }
 
+    /// An entry of the key as its n-th write left it.
+    fn entry(version: u64) -> Entry {
+        use crate::protocol::{
+            ClaimCommand, Command, Decision, Lifetimes, OperationId, Owner, Policy, decide,
+        };
+        let claim = ClaimCommand {
+            owner: Owner::from_bytes([1; 16]),
+            operation_id: OperationId::from_bytes([1; 16]),
+            fingerprint: None,
+            policy: Policy::Reclaim,
+            attempts_max: None,
+            now: crate::protocol::UnixMillis(0),
+        };
+        let second = Duration::from_secs(1);
+        let lifetimes = Lifetimes { lease: second, retention: second, tail: second };
+        let Decision::Write(write) = decide(None, &Command::Claim(&claim), &lifetimes) else {
+            unreachable!("a vacant key is claimed by a write")
+        };
+        Entry { record: write.record, version: Version::new(version), left: second }
+    }
+
+    /// A room never serves an earlier generation, nor the same news twice.
+    #[test]
+    fn only_what_is_newer_is_news() {
+        let (waiting, key) = (Waiting::new(), Key::new("s", "i").unwrap());
+        let seat = waiting.take_seat(&key, Duration::from_secs(1));
+        let news = |seen: u64| match seat.poll(Waker::noop(), Version::new(seen)) {
+            Poll::Ready(Call::News(entry)) => Some(entry.version.get()),
+            _ => None,
+        };
+        waiting.publish(&key, || entry(6));
+        assert_eq!((news(5), news(6), news(7)), (Some(6), None, None));
+        waiting.publish(&key, || entry(5));
+        assert_eq!(news(4), Some(6), "what came late is not put in place of what is newer");
+        waiting.publish(&key, || entry(7));
+        assert_eq!((news(6), news(7)), (Some(7), None));
+    }
+
+    #[test]
+    fn who_leaves_without_having_driven_wakes_nobody() {
+        let (waiting, key) = (Waiting::new(), Key::new("s", "i").unwrap());
+        let [driver, other] = [(); 2].map(|()| waiting.take_seat(&key, Duration::from_secs(1)));
+        let woken = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(is_drive(&driver.poll(&waker, Version::new(0))));
+        assert!(other.poll(Waker::noop(), Version::new(0)).is_pending());
+        drop(other);
+        assert!(!woken.is_set());
+        drop(driver);
+    }
+
     #[derive(Default)]
     struct Flag(std::sync::atomic::AtomicBool);
 

@@ -16,8 +16,9 @@ use crate::time::{Clock, Moment, SystemClock};
 ///
 /// It keeps completed entries only, at most `entries_max` of them, none longer than `age_max` from the moment its
 /// request was sent, and none past its retention. Everything else goes to the store. What it gives up is S1 and S5 for
-/// one case: a completed entry that an operator [forgets](crate::Deduplicator::forget) elsewhere may be replayed here for
-/// up to `age_max` more. Completed entries change in no other way.
+/// one case: a completed entry that an operator [forgets](crate::Deduplicator::forget) elsewhere, or here by a call that
+/// reaches the store after it failed or was dropped, may be replayed here for up to `age_max` more. Completed entries
+/// change in no other way.
 ///
 /// ```
 /// use oncekey::store::CachedStore;
@@ -40,8 +41,28 @@ pub struct CachedStore<S> {
 struct Generations {
     young: HashMap<Key, Cached>,
     old: HashMap<Key, Cached>,
-    /// How many completed entries were forgotten through here: what was asked for before may be one of them.
+    /// How many forgets through here have ended: what was asked for before may be forgotten.
     forgotten: u64,
+    /// How many are under way: what is answered meanwhile may be forgotten already, and somebody may know.
+    forgetting: usize,
+}
+
+/// A forget under way. It ends when this is dropped, and may have been applied whatever the answer was.
+struct Forgetting<'c> {
+    cached: &'c Mutex<Generations>,
+    keys: Vec<Key>,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        let mut cached = self.cached.lock();
+        cached.forgetting -= 1;
+        cached.forgotten += 1;
+        for key in &self.keys {
+            cached.young.remove(key);
+            cached.old.remove(key);
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -111,10 +132,10 @@ impl<S> CachedStore<S> {
 
     /// Keeps what was seen at a request sent at `at`, if it is completed and live; else drops what was kept.
     ///
-    /// `forgotten` is the count when the request was sent: an answer that a forget overtook is not kept.
+    /// `forgotten` is the count when the request was sent: an answer that a forget may have overtaken is not kept.
     fn saw(&self, key: &Key, entry: Option<&Entry>, at: Moment, forgotten: u64) {
         let mut cached = self.cached.lock();
-        let entry = entry.filter(|_| cached.forgotten == forgotten);
+        let entry = entry.filter(|_| cached.forgotten == forgotten && cached.forgetting == 0);
         match entry {
             Some(entry) if entry.judge() == Judged::Completed => {
                 cached.old.remove(key);
@@ -132,6 +153,18 @@ impl<S> CachedStore<S> {
         (self.clock.now(), self.cached.lock().forgotten)
     }
 
+    /// To be held while these writes are under way, if any of them forgets.
+    fn forgets<'p>(&self, puts: impl Iterator<Item = (&'p Key, Put<'p>)>) -> Option<Forgetting<'_>> {
+        let forgets =
+            |(key, put): (&'p Key, Put<'p>)| (put.record.state() == &State::Forgotten).then(|| key.clone());
+        let keys: Vec<_> = puts.filter_map(forgets).collect();
+        if keys.is_empty() {
+            return None;
+        }
+        self.cached.lock().forgetting += 1;
+        Some(Forgetting { cached: &self.cached, keys })
+    }
+
     fn saw_exchange<E>(
         &self,
         key: &Key,
@@ -139,10 +172,6 @@ impl<S> CachedStore<S> {
         answer: &Result<Exchange, E>,
         (at, forgotten): (Moment, u64),
     ) {
-        if put.record.state() == &State::Forgotten && !matches!(answer, Ok(Exchange::Conflict(_))) {
-            // Done, or maybe.
-            self.cached.lock().forgotten += 1;
-        }
         match answer {
             Ok(Exchange::Done(version)) => {
                 let entry = Entry { record: put.record.clone(), version: *version, left: put.live };
@@ -181,6 +210,7 @@ impl<S: Store> Store for CachedStore<S> {
             }
         }
         let asks = self.asks();
+        let _forgets = self.forgets(std::iter::once((key, put)));
         let answer = self.store.compare_exchange(key, expected, put).await;
         self.saw_exchange(key, put, &answer, asks);
         answer
@@ -195,6 +225,7 @@ impl<S: Store> Store for CachedStore<S> {
         let asked: Vec<_> =
             batch.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(item, _)| *item).collect();
         let asks = self.asks();
+        let _forgets = self.forgets(asked.iter().map(|item| (item.key, item.put)));
         let mut answers = self.store.compare_exchange_many(&asked).await.into_iter();
         let mut merged = Vec::with_capacity(batch.len());
         for (item, hit) in batch.iter().zip(hits) {

@@ -1,6 +1,7 @@
 //! The explicit claim: renew, checkpoint, release, prepare and settle.
 
 mod preparing;
+mod telling;
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,8 @@ fn a_claim_knows_its_facts_and_how_long_it_may_act() {
     let record = bench.on_record().record;
     assert_eq!((claim.number(), claim.after_doubt(), claim.last_checkpoint().len()), (1, false, 0));
     assert_eq!(claim.operation_id(), record.operation_id());
+    assert_eq!(claim.attempt().created_at(), record.created_at());
+    assert_eq!(record.created_at().0, 1_000_000, "the owner's wall clock, in milliseconds");
     assert_eq!(claim.fence(), bench.on_record().fencing_token());
     assert_eq!(claim.time_left(), LEASE - MARGIN);
     bench.clock.advance(Duration::from_secs(20));

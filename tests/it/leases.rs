@@ -3,6 +3,7 @@
 mod clocks;
 mod keeper;
 mod takeover;
+mod turns;
 
 use std::future::pending;
 use std::sync::Arc;

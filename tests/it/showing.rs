@@ -21,6 +21,7 @@ fn debug_says_what_it_shows() {
     assert!(shown(&claim).contains("payments.charge") && shown(&claim).contains("Started"), "{claim:?}");
     assert!(shown(&claim.attempt()).contains("attempt: 1"), "{:?}", claim.attempt());
     begins(&bench.dedup, "Deduplicator {");
+    assert_eq!((bench.dedup.held(), bench.dedup.waiting()), (1, 0));
     assert!(shown(&bench.dedup).contains("held: 1"), "{:?}", bench.dedup);
     begins(&Deduplicator::builder(MemoryStore::new()), "DeduplicatorBuilder {");
     begins(&bench.dedup.request(key()).fail_open(), "Request {");
@@ -78,4 +79,17 @@ fn a_lost_lease_says_so() {
     let lost = poll_once(run.as_mut()).expect("its deadline has passed").unwrap_err();
     assert!(lost.to_string().contains("lease was lost"), "{lost}");
     assert!(format!("{lost:?}").starts_with("LeaseLost {"), "{lost:?}");
+}
+
+#[test]
+fn a_store_says_among_how_many_locks_it_is_parted() {
+    let shards = |count: usize| {
+        let store = MemoryStore::builder().shards(count.try_into().unwrap()).build();
+        let shown = format!("{store:?}");
+        let at = shown.find("shards: ").expect("it says so") + "shards: ".len();
+        shown[at..].split(',').next().unwrap().parse::<usize>().unwrap()
+    };
+    assert_eq!([1, 2, 7, 64, 100].map(shards), [1, 2, 8, 64, 128], "rounded up to a power of two");
+    assert_eq!(shards(usize::MAX), 1 << 16);
+    assert!(format!("{:?}", MemoryStore::new()).contains("shards: 64"));
 }

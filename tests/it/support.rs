@@ -30,6 +30,8 @@ pub enum Fault {
     None,
     /// Not applied, and the store knows it.
     Refused,
+    /// Not applied, and no use in trying again.
+    Hopeless,
     /// Not applied, and nobody knows.
     RequestLost,
     /// Applied, and the reply lost.
@@ -50,11 +52,11 @@ pub struct Planned {
 
 impl StoreError for Planned {
     fn maybe_applied(&self) -> bool {
-        self.fault != Fault::Refused
+        !matches!(self.fault, Fault::Refused | Fault::Hopeless)
     }
 
     fn kind(&self) -> StoreErrorKind {
-        StoreErrorKind::Unavailable
+        if self.fault == Fault::Hopeless { StoreErrorKind::Rejected } else { StoreErrorKind::Unavailable }
     }
 }
 
@@ -128,7 +130,9 @@ impl Store for FaultyStore {
         match fault {
             Fault::None | Fault::Twice => {}
             Fault::HangBefore | Fault::HangAfter => std::future::pending().await,
-            Fault::Refused | Fault::RequestLost | Fault::ReplyLost => return Err(Planned { fault }),
+            Fault::Refused | Fault::Hopeless | Fault::RequestLost | Fault::ReplyLost => {
+                return Err(Planned { fault });
+            }
         }
         let answer = self.inner.load(key).await.unwrap();
         self.pause().await;
@@ -147,7 +151,7 @@ impl Store for FaultyStore {
         match fault {
             Fault::None | Fault::ReplyLost | Fault::HangAfter | Fault::Twice => {}
             Fault::HangBefore => std::future::pending().await,
-            Fault::Refused | Fault::RequestLost => return Err(Planned { fault }),
+            Fault::Refused | Fault::Hopeless | Fault::RequestLost => return Err(Planned { fault }),
         }
         let mut answer = self.inner.compare_exchange(key, expected, put).await.unwrap();
         if matches!(answer, Exchange::Done(_)) {

@@ -339,3 +339,43 @@ fn each_waiter_checks_its_own_fingerprint_when_the_generation_changes() {
         }
     }
 }
+
+/// One look tells all who wait, of a new generation too; and a look that finds nothing new wakes nobody else.
+#[test]
+fn a_new_generation_is_told_to_all_who_wait_by_the_one_look_that_found_it() {
+    let (a, b) = (Fingerprint::sha256(b"a"), Fingerprint::sha256(b"b"));
+    let bench = bench();
+    let other_store = bench.store.twin();
+    let other = engine_with(&bench.clock, &other_store, |builder| builder.poll_every(secs(1), secs(1)));
+    let Ok(oncekey::ClaimAnswer::Granted(mut first)) =
+        ready(bench.dedup.request(key()).fingerprint(a).claim())
+    else {
+        panic!("not granted")
+    };
+    let polls = Cell::new(0);
+    let polls = &polls;
+    let mut tasks = Tasks::default();
+    let waits: Vec<_> = (0..10)
+        .map(|_| {
+            let mut claim = Box::pin(other.request(key()).fingerprint(a).wait(secs(20)).claim());
+            tasks.spawn(std::future::poll_fn(move |cx| {
+                polls.set(polls.get() + 1);
+                claim.as_mut().poll(cx)
+            }))
+        })
+        .collect();
+    tasks.settle();
+    let (looks, polled) = (other_store.trips().1, polls.get());
+    tasks.pass(&bench.clock, secs(3));
+    assert_eq!(other_store.trips().1, looks + 3, "one looks for all");
+    assert_eq!(polls.get(), polled + 3, "and only that one is woken");
+    ready(first.release()).unwrap();
+    let second = ready(bench.dedup.request(key()).fingerprint(b).claim()).unwrap();
+    assert!(matches!(second, oncekey::ClaimAnswer::Granted(_)), "{second:?}");
+    let looks = other_store.trips().1;
+    tasks.pass(&bench.clock, secs(1));
+    assert_eq!(other_store.trips().1, looks + 1, "each looked for itself");
+    for waits in waits {
+        assert!(matches!(waits.take(), Ok(oncekey::ClaimAnswer::Mismatch)));
+    }
+}

@@ -96,23 +96,32 @@ fn histories<H: Harness>(
     menu: &Menu,
     play: impl Fn(u32, &[Step]) -> Result<(), Failed>,
 ) -> Checked {
+    let mut seed = [salt; 32];
+    seed[..8].copy_from_slice(&lab.seed.to_le_bytes());
+    let ended = drawn(lab.effort.histories, &seed, menu, &lab.tally, &play);
+    ended.map_err(|stop| stop.again(|| lab.replay()))
+}
+
+/// Plays the history of this number.
+type Play<'p> = dyn Fn(u32, &[Step]) -> Result<(), Failed> + 'p;
+
+/// Knows nothing of the store, so that proptest's runner is built once and not for each.
+fn drawn(cases: u32, seed: &[u8; 32], menu: &Menu, tally: &Tally, play: &Play<'_>) -> Checked {
     let config = Config {
-        cases: lab.effort.histories,
+        cases,
         failure_persistence: None,
         // A store that is slow, or waits, is shrunk less.
         max_shrink_iters: 4000,
         max_shrink_time: 20_000,
         ..Config::default()
     };
-    let mut seed = [salt; 32];
-    seed[..8].copy_from_slice(&lab.seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, seed);
     // Each play has a number, and so keys of its own; the last one that failed is the shortest.
     let (plays, failed) = (Cell::new(0), RefCell::new(None));
     let ended = TestRunner::new_with_rng(config, rng).run(&menu.history(STEPS_MAX), |steps| {
         plays.set(plays.get() + 1);
         if failed.borrow().is_none() {
-            Tally::count(&lab.tally.histories, 1);
+            Tally::count(&tally.histories, 1);
         }
         play(plays.get(), &steps).map_err(|failure| {
             failed.replace(Some(failure));
@@ -123,7 +132,7 @@ fn histories<H: Harness>(
         (Ok(()), _) => Ok(()),
         (Err(_), Some(Failed { stop: Stop::Violated(violation), played })) => {
             let what = format!("{}\nafter these steps of one caller:\n{}", violation.what, played.join("\n"));
-            Err(Violation { what, ..violation }.replayed_by(lab.replay()).into())
+            Err(Violation { what, ..violation }.into())
         }
         (Err(_), Some(Failed { stop, .. })) => Err(stop),
         (Err(TestError::Abort(reason)), None) => panic!("no history could be drawn: {reason}"),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::conformance::clause::Clause;
-use crate::conformance::harness::Harness;
-use crate::conformance::lab::{Bench, Span, Stop, Tally, demand};
+use crate::conformance::harness::{Harness, Time};
+use crate::conformance::lab::{Bench, Checked, Span, Stop, Tally, demand};
 use crate::protocol::{Entry, Expected, Key, Record, Version};
-use crate::store::{BatchPut, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
+use crate::store::{BatchPut, Exchange, Purged, Put, Store as _, StoreError, StoreErrorKind};
 use crate::time::Clock as _;
 
 use super::reference::{Precision, Register, Sent, span, told};
@@ -30,11 +30,61 @@ pub(super) struct Failed {
     pub(super) played: Vec<String>,
 }
 
-/// A wrong answer, or none: told with the steps that led to it.
-type Told<T = ()> = Result<T, Stop>;
+/// A store as the player sees it. It names no type of the store, so that the player is built once and not for each.
+pub(super) trait Caller {
+    fn time(&self) -> &Time;
+    fn load(&self, key: &Key) -> Checked<Option<Entry>>;
+    fn purge(&self, limit: usize) -> Checked<Purged>;
+    fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Answer;
+    fn put_many(&self, batch: &[BatchPut<'_>]) -> Vec<Answer>;
+    /// An error where none was due.
+    fn failed(&self, error: &Refusal) -> Stop;
+}
 
-struct Player<'b, 'l, H: Harness> {
-    bench: &'b Bench<'l, H>,
+type Answer = Result<Exchange, Refusal>;
+
+/// An error of the store.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    kind: StoreErrorKind,
+    told: String,
+}
+
+impl<H: Harness> Caller for Bench<'_, H> {
+    fn time(&self) -> &Time {
+        &self.time
+    }
+
+    fn load(&self, key: &Key) -> Checked<Option<Entry>> {
+        self.load(key)
+    }
+
+    fn purge(&self, limit: usize) -> Checked<Purged> {
+        self.purge(limit)
+    }
+
+    fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Answer {
+        Tally::count(&self.lab.tally.calls, 1);
+        self.block_on(self.store.compare_exchange(key, expected, put)).map_err(|error| refusal(&error))
+    }
+
+    fn put_many(&self, batch: &[BatchPut<'_>]) -> Vec<Answer> {
+        Tally::count(&self.lab.tally.calls, 1);
+        let answers = self.block_on(self.store.compare_exchange_many(batch));
+        answers.into_iter().map(|answer| answer.map_err(|error| refusal(&error))).collect()
+    }
+
+    fn failed(&self, error: &Refusal) -> Stop {
+        self.lab.failed("a put", &error.told)
+    }
+}
+
+fn refusal(error: &impl StoreError) -> Refusal {
+    Refusal { kind: error.kind(), told: error.to_string() }
+}
+
+struct Player<'b> {
+    store: &'b dyn Caller,
     rules: Rules,
     keys: Vec<Key>,
     register: Register,
@@ -46,23 +96,18 @@ struct Player<'b, 'l, H: Harness> {
 const IDS: [&str; KEYS] = ["k", "K", "k ", "k\0"];
 
 /// Plays a history over keys of its own.
-pub(super) fn play<H: Harness>(
-    bench: &Bench<'_, H>,
-    rules: Rules,
-    number: u32,
-    steps: &[Step],
-) -> Result<(), Failed> {
+pub(super) fn play(store: &dyn Caller, rules: Rules, number: u32, steps: &[Step]) -> Result<(), Failed> {
     let keys = IDS.map(|id| crate::conformance::lab::key(format!("{number}-{id}"))).to_vec();
     let precision =
-        Precision { resolution: bench.time.resolution(), drifts: bench.time.manual_clock().is_none() };
+        Precision { resolution: store.time().resolution(), drifts: store.time().manual_clock().is_none() };
     let register = Register::new(precision);
-    let mut player = Player { bench, rules, keys, register, waits: 0, played: Vec::new() };
+    let mut player = Player { store, rules, keys, register, waits: 0, played: Vec::new() };
     let ended = player.all(steps);
     ended.map_err(|stop| Failed { stop, played: player.played })
 }
 
-impl<H: Harness> Player<'_, '_, H> {
-    fn all(&mut self, steps: &[Step]) -> Told {
+impl Player<'_> {
+    fn all(&mut self, steps: &[Step]) -> Checked {
         for (index, step) in steps.iter().enumerate() {
             self.step(index + 1, step)?;
             if self.rules.watched {
@@ -72,7 +117,7 @@ impl<H: Harness> Player<'_, '_, H> {
         self.look_at_all()
     }
 
-    fn step(&mut self, number: usize, step: &Step) -> Told {
+    fn step(&mut self, number: usize, step: &Step) -> Checked {
         match step {
             Step::Load { key } => {
                 self.played.push(format!("{number}. load {:?}", IDS[*key]));
@@ -89,7 +134,7 @@ impl<H: Harness> Player<'_, '_, H> {
             }
             Step::Purge { limit } => {
                 self.played.push(format!("{number}. purge up to {limit}"));
-                let purged = self.bench.purge(*limit)?;
+                let purged = self.store.purge(*limit)?;
                 self.answered(&format!("{} removed, more: {}", purged.removed, purged.more));
                 demand(purged.removed <= *limit, Clause::S8, || {
                     format!("a purge of at most {limit} removed {}", purged.removed)
@@ -113,7 +158,7 @@ impl<H: Harness> Player<'_, '_, H> {
         let duration = match pass {
             Pass::For(duration) => duration,
             Pass::To { key, end, side } => {
-                let until = self.register.until(key, end, self.bench.time.now());
+                let until = self.register.until(key, end, self.store.time().now());
                 // Nobody waits for what ends in years: the clock would come to its own end.
                 let until = until.filter(|until| *until <= Duration::from_secs(100_000));
                 let until = until.unwrap_or(Duration::from_secs(1));
@@ -125,19 +170,19 @@ impl<H: Harness> Player<'_, '_, H> {
                 }
             }
         };
-        if self.bench.time.manual_clock().is_none() {
+        if self.store.time().manual_clock().is_none() {
             if self.waits >= self.rules.waits_max {
                 return;
             }
             self.waits += 1;
         }
         self.played.push(format!("{number}. {duration:?} pass"));
-        self.bench.time.pass(duration);
+        self.store.time().pass(duration);
     }
 
     /// What a write comes to, as things stand.
     fn sent(&mut self, tag: u64, name: &str, write: &Write) -> Sent {
-        let now = self.bench.time.now();
+        let now = self.store.time().now();
         let of = |key, nth| Expected::At(self.register.nth_last(key, nth).unwrap_or(Version::new(0)));
         let expected = match write.expect {
             Expect::Fitting => self.register.fitting(write.key, now),
@@ -177,19 +222,17 @@ impl<H: Harness> Player<'_, '_, H> {
         )
     }
 
-    fn put(&mut self, number: usize, write: &Write) -> Told {
+    fn put(&mut self, number: usize, write: &Write) -> Checked {
         let name = number.to_string();
         let sent = self.sent(10 * number as u64, &name, write);
         let line = format!("{number}. {}", self.told(&sent));
         self.played.push(line);
-        Tally::count(&self.bench.lab.tally.calls, 1);
         let put = Put::new(&sent.record, sent.live, sent.linger);
-        let call = self.bench.store.compare_exchange(&self.keys[sent.key], sent.expected, put);
-        let (answer, asked) = self.bench.timed(|| self.bench.block_on(call));
+        let (answer, asked) = self.timed(|store, keys| store.put(&keys[sent.key], sent.expected, put));
         self.judge(&[(sent, answer)], asked)
     }
 
-    fn batch(&mut self, number: usize, writes: &[Write]) -> Told {
+    fn batch(&mut self, number: usize, writes: &[Write]) -> Checked {
         let mut all = Vec::new();
         self.played.push(format!("{number}. a batch"));
         for (index, write) in (1..).zip(writes) {
@@ -207,9 +250,7 @@ impl<H: Harness> Player<'_, '_, H> {
                 BatchPut::new(&self.keys[*key], *expected, Put::new(record, *live, *linger))
             })
             .collect();
-        Tally::count(&self.bench.lab.tally.calls, 1);
-        let call = self.bench.store.compare_exchange_many(&batch);
-        let (answers, asked) = self.bench.timed(|| self.bench.block_on(call));
+        let (answers, asked) = self.timed(|store, _| store.put_many(&batch));
         demand(answers.len() == all.len(), Clause::S1, || {
             format!("{} answers to a batch of {}: one per item is due", answers.len(), all.len())
         })?;
@@ -218,14 +259,14 @@ impl<H: Harness> Player<'_, '_, H> {
     }
 
     /// Judges the answers to puts that were sent together.
-    fn judge(&mut self, puts: &[(Sent, Result<Exchange, ErrorOf<H>>)], asked: Span) -> Told {
+    fn judge(&mut self, puts: &[(Sent, Answer)], asked: Span) -> Checked {
         for (index, (_, answer)) in (1..).zip(puts) {
             let told = match answer {
                 Ok(Exchange::Done(version)) => format!("done, version {version}"),
                 Ok(Exchange::Conflict(found)) => {
                     format!("conflict with {}", self.register.told(found.as_ref()))
                 }
-                Err(error) => format!("error: {error}"),
+                Err(error) => format!("error: {}", error.told),
             };
             self.answered_before(puts.len() - index, &told);
         }
@@ -255,37 +296,43 @@ impl<H: Harness> Player<'_, '_, H> {
     }
 
     /// Judges an error: only a store at its own bound has one to give here.
-    fn refused(&self, sent: &Sent, error: &ErrorOf<H>, may_hold: bool) -> Told {
+    fn refused(&self, sent: &Sent, error: &Refusal, may_hold: bool) -> Checked {
         let Some(bound) = self.rules.bound else {
-            return Err(self.bench.lab.failed("a put", error));
+            return Err(self.store.failed(error));
         };
         let held = self.register.held();
-        let full = error.kind() == StoreErrorKind::Full;
+        let full = error.kind == StoreErrorKind::Full;
         let due = full && sent.expected == Expected::Vacant && may_hold && held >= bound;
         demand(due, Clause::S8, || {
             let so = if may_hold { "so" } else { "not so" };
             format!(
-                "a put expecting {}, which was {so}, was refused with an error of kind {:?}, {error}; the store can \
+                "a put expecting {}, which was {so}, was refused with an error of kind {:?}, {}; the store can \
                  hold {held} entries at most by now, of {bound}",
                 told(sent.expected),
-                error.kind(),
+                error.kind,
+                error.told,
             )
         })
     }
 
-    fn look_at_all(&mut self) -> Told {
+    fn look_at_all(&mut self) -> Checked {
         (0..KEYS).try_for_each(|key| {
             let looked = self.look_at(key).map(drop);
             looked.map_err(|stop| stop.about(&format!("{:?} was loaded then", IDS[key])))
         })
     }
 
-    fn look_at(&mut self, key: usize) -> Told<Option<Entry>> {
-        let (found, asked) = self.bench.timed(|| self.bench.load(&self.keys[key]));
+    /// Calls the store, and notes when.
+    fn timed<T>(&self, call: impl FnOnce(&dyn Caller, &[Key]) -> T) -> (T, Span) {
+        let sent = self.store.time().now();
+        let answer = call(self.store, &self.keys);
+        (answer, Span { sent, answered: self.store.time().now() })
+    }
+
+    fn look_at(&mut self, key: usize) -> Checked<Option<Entry>> {
+        let (found, asked) = self.timed(|store, keys| store.load(&keys[key]));
         let found = found?;
         self.register.loaded(key, found.as_ref(), asked)?;
         Ok(found)
     }
 }
-
-type ErrorOf<H> = <<H as Harness>::Store as crate::store::Store>::Error;

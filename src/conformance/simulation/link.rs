@@ -11,9 +11,9 @@ use super::rng::Rng;
 use crate::conformance::Time;
 use crate::conformance::erased::{AnyStore, Told};
 use crate::protocol::{Entry, Expected, Key, Record};
-use crate::store::{Exchange, Purged, Put, Store, StoreError, StoreErrorKind};
+use crate::store::{BatchPut, Exchange, Purged, Put, Store, StoreError, StoreErrorKind};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
-use crate::time::Clock as _;
+use crate::time::{Clock as _, Moment};
 
 /// The store, and all that every client's link shares.
 pub(super) struct Hub {
@@ -36,6 +36,8 @@ struct Letter {
     linger: Duration,
     /// How many more calls it lies behind.
     behind: u64,
+    /// It is not delivered before that.
+    not_before: Moment,
 }
 
 impl Hub {
@@ -58,12 +60,28 @@ impl Hub {
     async fn apply(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, LinkError> {
         let _answering = Answering::new(&self.in_flight);
         let answer = self.store.compare_exchange(key, expected, put).await.map_err(LinkError::of_store)?;
-        if let Exchange::Done(version) = &answer {
+        self.answered(key, put, &answer);
+        Ok(answer)
+    }
+
+    fn answered(&self, key: &Key, put: Put<'_>, answer: &Exchange) {
+        if let Exchange::Done(version) = answer {
             let now = self.time.now();
             let lives = (now + put.live, now + put.live + put.linger);
             self.oracle.lock().applied(key, put.record, *version, now, lives);
         }
-        Ok(answer)
+    }
+
+    /// The store's own batch.
+    async fn apply_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, LinkError>> {
+        let _answering = Answering::new(&self.in_flight);
+        let answers = self.store.compare_exchange_many(batch).await;
+        for (item, answer) in batch.iter().zip(&answers) {
+            if let Ok(answer) = answer {
+                self.answered(item.key, item.put, answer);
+            }
+        }
+        answers.into_iter().map(|answer| answer.map_err(LinkError::of_store)).collect()
     }
 
     async fn load(&self, key: &Key) -> Result<Option<Entry>, LinkError> {
@@ -78,7 +96,9 @@ impl Hub {
             for letter in mail.iter_mut() {
                 letter.behind = letter.behind.saturating_sub(1);
             }
-            let (due, rest) = std::mem::take(&mut *mail).into_iter().partition(|letter| letter.behind == 0);
+            let now = self.time.now();
+            let is_due = |letter: &Letter| letter.behind == 0 && letter.not_before <= now;
+            let (due, rest) = std::mem::take(&mut *mail).into_iter().partition(is_due);
             *mail = rest;
             due
         };
@@ -88,6 +108,19 @@ impl Hub {
                 self.note("a late copy of a write was applied");
             }
         }
+    }
+
+    /// A copy of a write is under way on its own.
+    fn post(&self, key: &Key, expected: Expected, put: Put<'_>, behind: u64, later: Duration) {
+        self.mail.lock().push(Letter {
+            key: key.clone(),
+            expected,
+            record: put.record.clone(),
+            live: put.live,
+            linger: put.linger,
+            behind,
+            not_before: self.time.now() + later,
+        });
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -151,6 +184,8 @@ enum Fate {
     Twice,
     /// Given up, and applied so many calls later.
     Mailed(u64),
+    /// Applied and answered, and a copy arrives so much later: when its record may be gone.
+    Echoed(u64),
     NeverAnswered,
 }
 
@@ -164,16 +199,17 @@ impl Link {
         if !rng.percent(state.faults) {
             return Fate::Well;
         }
-        match rng.below(16) {
+        match rng.below(18) {
             0 => Fate::Refused,
             1..=2 => Fate::RequestLost,
             3..=6 => Fate::ReplyLost,
-            7..=8 => Fate::LateBefore(1 + rng.below(4)),
-            9..=10 => Fate::LateAfter(1 + rng.below(4)),
+            7..=8 => Fate::LateBefore(1 + rng.below(8)),
+            9..=10 => Fate::LateAfter(1 + rng.below(8)),
             // Past the lease.
             11 => Fate::LateAfter(40),
             12..=13 => Fate::Twice,
             14 => Fate::Mailed(1 + rng.below(12)),
+            15..=16 => Fate::Echoed(rng.below(260)),
             _ => Fate::NeverAnswered,
         }
     }
@@ -199,7 +235,7 @@ impl Store for Link {
     async fn load(&self, key: &Key) -> Result<Option<Entry>, LinkError> {
         self.hub.deliver().await;
         match self.fate().await {
-            Fate::Well | Fate::Twice => {}
+            Fate::Well | Fate::Twice | Fate::Echoed(_) => {}
             Fate::Refused | Fate::RequestLost | Fate::ReplyLost | Fate::Mailed(_) => {
                 return Err(LinkError::lost());
             }
@@ -223,17 +259,59 @@ impl Store for Link {
     ) -> Result<Exchange, LinkError> {
         self.hub.deliver().await;
         let fate = self.fate().await;
+        self.carry(fate, key, expected, put).await
+    }
+
+    /// Each item has a fate of its own; those that fare well go in one batch.
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, LinkError>> {
+        self.hub.deliver().await;
+        let mut fates = Vec::with_capacity(batch.len());
+        for _ in batch {
+            fates.push(self.fate().await);
+        }
+        let well: Vec<_> = batch
+            .iter()
+            .zip(&fates)
+            .filter(|(_, fate)| **fate == Fate::Well)
+            .map(|(item, _)| *item)
+            .collect();
+        if !well.is_empty() {
+            self.hub.note("a batch");
+        }
+        let mut answers = self.hub.apply_many(&well).await.into_iter();
+        let mut merged = Vec::with_capacity(batch.len());
+        for (item, fate) in batch.iter().zip(fates) {
+            merged.push(match fate {
+                Fate::Well => answers.next().unwrap_or_else(|| Err(LinkError::lost())),
+                fate => self.carry(fate, item.key, item.expected, item.put).await,
+            });
+        }
+        self.reply(merged).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, LinkError> {
+        self.hub.store.purge(limit).await.map_err(LinkError::of_store)
+    }
+}
+
+impl Link {
+    /// One write, with its fate.
+    async fn carry(
+        &self,
+        fate: Fate,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, LinkError> {
         match fate {
             Fate::Refused => return Err(LinkError { maybe_applied: false, what: "refused".into() }),
             Fate::RequestLost => return Err(LinkError::lost()),
             Fate::LateBefore(delay) => self.hub.sleep(self.quarters(delay)).await,
             Fate::Mailed(behind) => {
-                let record = put.record.clone();
-                let letter =
-                    Letter { key: key.clone(), expected, record, live: put.live, linger: put.linger, behind };
-                self.hub.mail.lock().push(letter);
+                self.hub.post(key, expected, put, behind, Duration::ZERO);
                 return Err(LinkError::lost());
             }
+            Fate::Echoed(delay) => self.hub.post(key, expected, put, 1, self.quarters(delay)),
             Fate::Well | Fate::ReplyLost | Fate::LateAfter(_) | Fate::Twice | Fate::NeverAnswered => {}
         }
         if self.state.lock().cut {
@@ -248,10 +326,6 @@ impl Store for Link {
             _ => {}
         }
         self.reply(answer).await
-    }
-
-    async fn purge(&self, limit: usize) -> Result<Purged, LinkError> {
-        self.hub.store.purge(limit).await.map_err(LinkError::of_store)
     }
 }
 

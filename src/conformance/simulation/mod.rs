@@ -28,7 +28,7 @@ pub struct Simulated {
     pub trace: u64,
 }
 
-/// Plays one seed: three clients, two keys, fourteen calls, over a fresh store of the harness.
+/// Plays one seed: three clients, two keys, eighteen calls, over a fresh store of the harness.
 ///
 /// On a store with a clock of its own the clients live on real time, and the same seed need not play the same.
 ///
@@ -38,10 +38,42 @@ pub struct Simulated {
 /// # Panics
 /// As the harness does, when it cannot build a store.
 pub fn simulate<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violation> {
+    let (played, mut story) = play(harness, seed, false);
+    played.map_err(|mut violation| {
+        if story.is_empty() {
+            // The same once more, to be told.
+            let (again, told) = play(harness, seed, true);
+            if again.is_err_and(|again| again == violation) {
+                story = told;
+            }
+        }
+        if !story.is_empty() {
+            let last = &story[story.len().saturating_sub(STORY_LEN)..];
+            violation.what.push_str(&format!("\nbefore that:\n{}", last.join("\n")));
+        }
+        violation.replayed_by(format!(
+            "ONCEKEY_SIM_SEED={seed:#x} cargo test --release --features conformance --test simulation"
+        ))
+    })
+}
+
+/// Plays one seed, as [`simulate`] does, and tells all that happened, one line for each thing: the number of writes so far,
+/// the key, and what it was.
+///
+/// # Panics
+/// As [`simulate`] does.
+pub fn simulate_aloud<H: Harness>(harness: &H, seed: u64) -> (Result<Simulated, Violation>, Vec<String>) {
+    play(harness, seed, true)
+}
+
+/// How much of what happened a violation tells.
+const STORY_LEN: usize = 40;
+
+fn play<H: Harness>(harness: &H, seed: u64, told: bool) -> (Result<Simulated, Violation>, Vec<String>) {
     let super::Subject { store, time, guard } = harness.fresh();
-    let played = world::World::new(super::erased::any_store(store), &time, seed).play();
+    // What happens on real time does not happen again, so it is told at once.
+    let told = told || time.manual_clock().is_none();
+    let (played, story) = world::World::new(super::erased::any_store(store), &time, seed, told).play();
     drop(guard);
-    let (met, trace) =
-        played.map_err(|violation| violation.replayed_by(format!("simulation of seed {seed:#x}")))?;
-    Ok(Simulated { met, trace })
+    (played.map(|(met, trace)| Simulated { met, trace }), story)
 }

@@ -1,11 +1,14 @@
 //! Sees every write that is applied, every poll of an operation and every answer, and knows what must not be.
 
+mod answers;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Met;
 use crate::conformance::{Clause, Violation};
 use crate::protocol::{
-    Cause, Entry, FencingToken, Fingerprint, Judged, Key, Outcome, Policy, Record, State, Version,
+    Cause, Entry, FencingToken, Fingerprint, Judged, Key, Lifetimes, Outcome, Policy, Record, State, Version,
 };
 use crate::time::Moment;
 
@@ -21,6 +24,11 @@ pub(super) struct Oracle {
     broken: Option<Violation>,
     /// A hash of all that happened: the same for the same seed.
     trace: u64,
+    lifetimes: Lifetimes,
+    /// The key that is looked at.
+    about: Option<Key>,
+    /// What happened, line by line, if somebody wants to read it.
+    story: Option<Vec<String>>,
 }
 
 /// One key's past.
@@ -48,9 +56,13 @@ struct Current {
 }
 
 /// What one attempt's writes were seen to do.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Grant {
     fingerprint: Option<Fingerprint>,
+    /// Its operation was polled, so its effect may have happened.
+    started: bool,
+    /// Its owner said that nothing happened.
+    vouched: bool,
     released: bool,
     given_up: bool,
 }
@@ -61,6 +73,8 @@ struct Completion {
     token: u64,
     outcome: Outcome,
     fingerprint: Option<Fingerprint>,
+    /// The number of the write that put it there.
+    written: u64,
     at: Until,
     live_until: Moment,
 }
@@ -84,8 +98,34 @@ pub(super) struct Begun {
 }
 
 impl Oracle {
-    pub(super) fn new(overlap_matters: bool) -> Self {
-        Self { keys: BTreeMap::new(), now: 0, overlap_matters, met: Met::new(), broken: None, trace: 0 }
+    pub(super) fn new(overlap_matters: bool, lifetimes: Lifetimes, told: bool) -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            now: 0,
+            overlap_matters,
+            met: Met::new(),
+            broken: None,
+            trace: 0,
+            lifetimes,
+            about: None,
+            story: told.then(Vec::new),
+        }
+    }
+
+    pub(super) fn take_story(&mut self) -> Vec<String> {
+        self.story.take().unwrap_or_default()
+    }
+
+    /// One more line of the story, about the key that is looked at.
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            let id = self.about.as_ref().map_or("-", Key::id);
+            story.push(format!("{:>4} {id}  {}", self.now, line()));
+        }
+    }
+
+    fn look_at(&mut self, key: &Key) {
+        self.about = Some(key.clone());
     }
 
     pub(super) fn take_violation(&mut self) -> Option<Violation> {
@@ -98,6 +138,7 @@ impl Oracle {
 
     pub(super) fn note(&mut self, what: &'static str) {
         *self.met.entry(what).or_default() += 1;
+        self.tell(|| what.to_owned());
         for byte in what.bytes() {
             self.mix(u64::from(byte));
         }
@@ -109,7 +150,10 @@ impl Oracle {
 
     fn demand(&mut self, holds: bool, clause: Clause, what: impl FnOnce() -> String) {
         if !holds && self.broken.is_none() {
-            self.broken = Some(Violation::new(clause, what()));
+            let about = self.about.as_ref();
+            let about =
+                about.map_or_else(String::new, |key| format!("{}, key {}: ", key.scope_label(), key.id()));
+            self.broken = Some(Violation::new(clause, about + &what()));
         }
     }
 
@@ -136,6 +180,13 @@ impl Oracle {
         (live_until, gone_at): (Moment, Moment),
     ) {
         self.now += 1;
+        self.look_at(key);
+        let live = live_until.saturating_since(now);
+        self.tell(|| {
+            let (state, attempt, doubt) = (name(record.state()), record.attempt(), record.doubt());
+            format!("{now:?}: {state} at {}, attempt {attempt}, doubt {doubt}, live {live:?}", version.get())
+        });
+        self.lives(record.state(), live);
         self.mix(self.now);
         self.mix(now.as_nanos());
         let mut history = self.keys.remove(key).unwrap_or_default();
@@ -166,6 +217,28 @@ impl Oracle {
             .for_each(|completion| completion.at.0 = Some(now_written));
         history.current = Some(Current { record: record.clone(), version, live_until, gone_at });
         self.keys.insert(key.clone(), history);
+    }
+
+    /// What is written lives as long as it was promised: P1, T1.
+    fn lives(&mut self, state: &State, live: Duration) {
+        let Lifetimes { lease, retention, .. } = self.lifetimes;
+        match state {
+            State::Completed(_) => self.demand(live == retention, Clause::P1, || {
+                format!("an outcome is kept for {live:?}, and {retention:?} were promised")
+            }),
+            State::InProgress => self.demand(live == lease || live.is_zero(), Clause::T1, || {
+                format!("a claim is honoured for {live:?}, and its owner counts on {lease:?}")
+            }),
+            State::Released { .. } | State::Forgotten => {}
+        }
+    }
+
+    /// The owner says that nothing happened: in a release, or by its operation's failure.
+    pub(super) fn vouches(&mut self, key: &Key, token: FencingToken) {
+        let history = self.keys.get_mut(key);
+        if let Some(grant) = history.and_then(|history| history.grants.get_mut(&token.get())) {
+            grant.vouched = true;
+        }
     }
 
     /// A claim was written: P3, and the rows of the table.
@@ -206,7 +279,7 @@ impl Oracle {
             self.continued(entry, record);
         }
         let fingerprint = record.fingerprint().copied();
-        history.grants.insert(version.get(), Grant { fingerprint, released: false, given_up: false });
+        history.grants.insert(version.get(), Grant { fingerprint, ..Grant::default() });
     }
 
     fn took_over(&mut self, entry: &Entry, record: &Record) {
@@ -277,6 +350,14 @@ impl Oracle {
             (State::InProgress, State::InProgress | State::Completed(_)) => (true, Clause::P2),
         };
         self.demand(legal, clause, || over);
+        let unvouched = history
+            .grants
+            .get(&entry.fencing_token().get())
+            .is_some_and(|grant| grant.started && !grant.vouched && !history.resolving);
+        let released = old.state() == &State::InProgress && matches!(new.state(), State::Released { .. });
+        self.demand(!(released && unvouched), Clause::P4, || {
+            "an attempt that had begun was released, and nobody had said that nothing happened".to_owned()
+        });
         if let Some(grant) = history.grants.get_mut(&entry.fencing_token().get()) {
             grant.released |= matches!(new.state(), State::Released { .. });
             grant.given_up |= new.state() == &State::InProgress && expired;
@@ -314,6 +395,7 @@ impl Oracle {
             token: token.get(),
             outcome: outcome.clone(),
             fingerprint,
+            written: self.now,
             at: Until::default(),
             live_until,
         });
@@ -329,11 +411,18 @@ impl Oracle {
         now: Moment,
     ) {
         self.mix(token.get());
+        self.look_at(key);
+        if first {
+            self.tell(|| format!("{now:?}: attempt with token {} begins", token.get()));
+        }
         let overlap_matters = self.overlap_matters;
         let Some(mut history) = self.keys.remove(key) else {
             self.demand(false, Clause::P4, || "an operation runs on a key that was never written".to_owned());
             return;
         };
+        if let Some(grant) = history.grants.get_mut(&token.get()) {
+            grant.started = true;
+        }
         let grant = history.grants.get(&token.get());
         self.demand(grant.is_some(), Clause::P4, || {
             format!("an operation runs with token {token:?}, which no claim was granted")
@@ -360,82 +449,6 @@ impl Oracle {
         }
         history.started_max = history.started_max.max(token.get());
         self.keys.insert(key.clone(), history);
-    }
-
-    /// An outcome was given again to a call with this fingerprint: P1, P5.
-    pub(super) fn replayed(
-        &mut self,
-        key: &Key,
-        outcome: &Outcome,
-        fingerprint: Option<Fingerprint>,
-        begun: Begun,
-    ) {
-        self.note("replay");
-        let known: Vec<_> = self.completions(key).filter(|known| &known.outcome == outcome).collect();
-        let bound = known.iter().any(|known| known.fingerprint == fingerprint);
-        let fresh = known.iter().any(|known| {
-            known.fingerprint == fingerprint && known.live_until > begun.at && known.at.meets(begun.write)
-        });
-        let (any, count) = (!known.is_empty(), known.len());
-        self.demand(any, Clause::P1, || "a call was answered an outcome that was never accepted".to_owned());
-        self.demand(!any || bound, Clause::P5, || {
-            "a call was answered the outcome of another fingerprint".to_owned()
-        });
-        let stepped = !self.overlap_matters;
-        self.demand(!bound || fresh || stepped, Clause::P1, || {
-            format!("a call was answered an outcome ({count} known) that was over before the call began")
-        });
-    }
-
-    /// The key was said to be another request's: P5.
-    pub(super) fn mismatched(&mut self, key: &Key, fingerprint: Option<Fingerprint>, begun: Begun) {
-        self.note("mismatch");
-        let bindings = self.keys.get(key).map_or(&[][..], |history| &history.bindings);
-        let another = bindings.iter().any(|(bound, at)| *bound != fingerprint && at.meets(begun.write));
-        self.demand(another, Clause::P5, || {
-            "a call was told that the key is another request's, and it was not".to_owned()
-        });
-    }
-
-    /// A completion was reported as stored: P1.
-    pub(super) fn told_completed(&mut self, key: &Key, token: FencingToken, outcome: &Outcome) {
-        let stored =
-            self.completions(key).any(|known| known.token == token.get() && &known.outcome == outcome);
-        self.demand(stored, Clause::P1, || {
-            format!("attempt {token:?} was told that its outcome is on record, and it never was")
-        });
-    }
-
-    /// A completion was reported as not applied: P6.
-    pub(super) fn told_not_applied(&mut self, key: &Key, token: FencingToken, outcome: &Outcome) {
-        let stored =
-            self.completions(key).any(|known| known.token == token.get() && &known.outcome == outcome);
-        self.demand(!stored, Clause::P6, || {
-            format!("attempt {token:?} was told that its completion was not applied, and it was")
-        });
-    }
-
-    /// A release, or giving up, was reported as done: P6.
-    pub(super) fn told_given_up(&mut self, key: &Key, token: FencingToken) {
-        let grant = self.keys.get(key).and_then(|history| history.grants.get(&token.get()));
-        let done = grant.is_some_and(|grant| grant.released || grant.given_up);
-        self.demand(done, Clause::P6, || {
-            format!("attempt {token:?} was told that it is released, and nothing of that was applied")
-        });
-    }
-
-    /// A call that did not run its operation says so, and one that says it ran it did: P4.
-    pub(super) fn ran(&mut self, says: bool, did: bool) {
-        self.demand(says || !did, Clause::P4, || {
-            "an operation was polled in a call that answered as if it had not run".to_owned()
-        });
-        self.demand(!says || did, Clause::P4, || {
-            "a call answered that its operation ran, and it was never polled".to_owned()
-        });
-    }
-
-    fn completions(&self, key: &Key) -> impl Iterator<Item = &Completion> {
-        self.keys.get(key).into_iter().flat_map(|history| &history.completions)
     }
 }
 

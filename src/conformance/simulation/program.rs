@@ -99,6 +99,7 @@ impl Call {
         let answer = {
             let (hub, clock, key) = (Arc::clone(&self.hub), self.clock.clone(), self.key.clone());
             let (seen, number) = (Rc::clone(&ran), self.number);
+            let (vouch, about) = (Arc::clone(&hub), key.clone());
             let operation = move |attempt: Attempt| {
                 let token = attempt.fence();
                 let work = async move {
@@ -112,7 +113,10 @@ impl Call {
                     let text = format!("{number} under {}", token.get());
                     match end {
                         End::Value => Ok(text),
-                        End::NoEffect => Err(Failure::NoEffect(text)),
+                        End::NoEffect => {
+                            vouch.oracle.lock().vouches(&about, token);
+                            Err(Failure::NoEffect(text))
+                        }
                         End::Final => Err(Failure::Final(text)),
                         End::Unknown => Err(Failure::Unknown(text)),
                     }
@@ -235,6 +239,7 @@ impl Call {
             0..=4 => self.complete(&mut claim, Outcome::success(value)).await,
             5 => self.complete(&mut claim, Outcome::failure(value)).await,
             6..=7 => {
+                self.hub.oracle.lock().vouches(&self.key, token);
                 if claim.release().await.is_ok() && !claim.after_doubt() {
                     self.hub.note("released");
                     self.hub.oracle.lock().told_given_up(&self.key, token);
@@ -269,12 +274,15 @@ impl Call {
             0..=1 => drop(self.engine.forget(&key).await),
             2..=4 => {
                 self.hub.oracle.lock().resolves(&key);
-                let found_out = if self.rng.percent(50) {
-                    Resolution::NoEffect
+                if self.rng.percent(50) {
+                    drop(self.engine.resolve(&key, &Resolution::NoEffect).await);
                 } else {
-                    Resolution::Completed(Outcome::success(format!("{} found out", self.number)))
-                };
-                drop(self.engine.resolve(&key, &found_out).await);
+                    let outcome = Outcome::success(format!("{} found out", self.number));
+                    let found_out = Resolution::Completed(outcome.clone());
+                    if let Ok(answer) = self.engine.resolve(&key, &found_out).await {
+                        self.hub.oracle.lock().told_operator(&key, &outcome, answer);
+                    }
+                }
             }
             5..=6 => drop(self.engine.inspect(&key).await),
             7 => drop(self.engine.reset_attempts(&key).await),

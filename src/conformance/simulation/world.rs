@@ -14,7 +14,8 @@ use super::rng::Rng;
 use crate::conformance::erased::AnyStore;
 use crate::conformance::{Clause, Time, Violation};
 use crate::engine::{Deduplicator, OnDrop};
-use crate::protocol::Key;
+use crate::observe::Event;
+use crate::protocol::{Key, Lifetimes};
 use crate::sync::Mutex;
 use crate::time::{Clock as _, ManualClock};
 
@@ -27,6 +28,8 @@ const STEPS_DISTURBED: u64 = 1200;
 /// In units: how long a claim is honoured. The clocks' rates differ by less than the margin allows.
 const LEASE: u32 = 6;
 const MARGIN: u32 = 1;
+/// In units: how long an outcome is kept.
+const RETENTION: u32 = 40;
 /// A simulation that has not ended by then is stuck.
 const STEPS_MAX: u32 = 60_000;
 
@@ -73,12 +76,13 @@ impl Wake for Woken {
 }
 
 impl World {
-    pub(super) fn new(store: AnyStore, time: &Time, seed: u64) -> Self {
+    pub(super) fn new(store: AnyStore, time: &Time, seed: u64, told: bool) -> Self {
         let mut rng = Rng::new(seed);
         let manual = time.manual_clock().is_some();
         let steps = manual && rng.below(8) == 0;
         let unit = time.step();
-        let oracle = Oracle::new(true);
+        let lifetimes = Lifetimes { lease: unit * LEASE, retention: unit * RETENTION, tail: Duration::ZERO };
+        let oracle = Oracle::new(true, lifetimes, told);
         let hub = Arc::new(Hub::new(store, time.clone(), oracle, rng.next()));
         let store_rate = 960 + rng.below(80);
         let mut world = Self {
@@ -111,17 +115,24 @@ impl World {
         let faults = [0, 10, 30, 60][self.rng.index(4)];
         let link = Arc::new(Mutex::new(LinkState { cut: false, faults, unit: self.unit }));
         let unit = self.unit;
+        let hub = Arc::clone(&self.hub);
+        let observer = move |_: &Key, event: &Event<'_>| {
+            if let Event::Granted { reply_lost: true, .. } = event {
+                hub.note("own claim recognised after a lost reply");
+            }
+        };
         let engine = Deduplicator::builder(Link::new(Arc::clone(&self.hub), Arc::clone(&link)))
             .clock(time.clone())
             .lease(unit * LEASE)
             .margin(unit * MARGIN)
             .renew_every(unit * 2)
-            .retention(unit * 40)
+            .retention(unit * RETENTION)
             .tail(unit * [0, 20][self.rng.index(2)])
-            .store_timeout(unit)
+            .store_timeout(unit * [1, 2][self.rng.index(2)])
             .completion_timeout(unit * 8)
             .poll_every(unit / 4, unit)
             .on_drop(if self.rng.percent(30) { OnDrop::ExpireNow } else { OnDrop::KeepLease })
+            .observer(observer)
             .build()
             .expect("the options are in order");
         let mut tasks = Vec::new();
@@ -132,7 +143,13 @@ impl World {
     }
 
     /// Plays until every call has ended.
-    pub(super) fn play(mut self) -> Result<(super::Met, u64), Violation> {
+    pub(super) fn play(mut self) -> (Result<(super::Met, u64), Violation>, Vec<String>) {
+        let ended = self.play_on();
+        let story = self.hub.oracle.lock().take_story();
+        (ended, story)
+    }
+
+    fn play_on(&mut self) -> Result<(super::Met, u64), Violation> {
         loop {
             self.stuck_after = self.stuck_after.saturating_sub(1);
             if self.calls < CALLS && self.rng.percent(5) {

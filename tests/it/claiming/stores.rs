@@ -58,6 +58,8 @@ fn a_call_that_fails_open_runs_without_a_promise_and_says_so() {
     bench.store.always(Fault::Refused);
     let run = bench.dedup.request(key()).fail_open().run(async |attempt: oncekey::Attempt| {
         assert_eq!(attempt.fence().get(), 0);
+        assert!(!attempt.is_lost());
+        assert_eq!(attempt.time_left(), std::time::Duration::MAX, "no lease bounds it");
         let refused = attempt.checkpoint("x").await;
         assert!(matches!(refused, Err(ClaimError::Unprotected)));
         Ok::<_, String>("unprotected".to_owned())
@@ -68,6 +70,22 @@ fn a_call_that_fails_open_runs_without_a_promise_and_says_so() {
         "{answer:?}"
     );
     assert!(bench.store.peek(&key()).is_none());
+
+    // Answers compare by why nothing is recorded, not by the errors.
+    let open = |dedup: &Deduplicator<FaultyStore>| {
+        let run = dedup.request(key()).fail_open().run(async |_| Ok::<_, String>("unprotected".to_owned()));
+        bench.run(run).unwrap()
+    };
+    let again = open(&bench.dedup);
+    assert_eq!(again, answer);
+    bench.store.always(Fault::None);
+    let unstored = bench.run(bench.dedup.request(key()).run(async |_| {
+        bench.store.always(Fault::Refused);
+        Ok::<_, String>("unprotected".to_owned())
+    }));
+    let unstored = unstored.unwrap();
+    assert!(matches!(&unstored, Answer::Unrecorded { why: Unrecorded::Completion(_), .. }), "{unstored:?}");
+    assert_ne!(unstored, again);
 }
 
 /// Answers each write with a conflict: with what is on record, which may be just what was expected, or with nothing.
@@ -171,6 +189,33 @@ fn a_holder_of_a_claim_is_told_so_too() {
         // It came back to its senses: the claim is still ours.
         store.lies.store(false, Ordering::SeqCst);
         ready(claim.complete("done")).unwrap();
+    }
+    let (_clock, store, dedup) = liar(None);
+    let mut claim = claim(&dedup);
+    let prepared = ready(claim.prepare("x")).unwrap();
+    store.lies.store(true, Ordering::SeqCst);
+    let told = ready(claim.settle(&prepared));
+    assert!(matches!(told, Err(ClaimError::Inconsistent { .. })), "settle: {told:?}");
+    store.lies.store(false, Ordering::SeqCst);
+    assert!(matches!(ready(claim.settle(&prepared)), Ok(oncekey::Settled::NotCommitted)));
+}
+
+/// Under a short lease the pauses between tries are short too, or one failure would cost the lease.
+#[test]
+fn pauses_between_tries_are_a_part_of_the_lease() {
+    use std::time::Duration;
+    for (lease_ms, pauses_ms) in
+        [(100, [5, 10, 20, 20]), (400, [20, 40, 80, 80]), (30_000, [25, 50, 100, 200])]
+    {
+        let bench = bench_with(|builder| {
+            let lease = Duration::from_millis(lease_ms);
+            builder.lease(lease).margin(lease / 10).renew_every(lease / 3).claim_tries(5)
+        });
+        let begun = oncekey::time::Clock::now(&bench.clock);
+        bench.store.plan([Fault::Refused; 4]);
+        drop(bench.run(bench.dedup.request(key()).claim()).unwrap());
+        let lasted = oncekey::time::Clock::now(&bench.clock).saturating_since(begun);
+        assert_eq!(lasted, Duration::from_millis(pauses_ms.iter().sum()), "a lease of {lease_ms} ms");
     }
 }
 

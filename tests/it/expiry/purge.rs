@@ -129,3 +129,19 @@ fn two_purgers_and_racing_claims_lose_nothing_and_leave_nothing() {
     // How much of it the two purgers found before the claimers reused it depends on how they were scheduled.
     assert!(removed.load(Ordering::SeqCst) > 0, "there was something to purge");
 }
+
+/// Entries whose lease is over are looked at and live on: looking at them is bounded too, and comes to an end.
+#[test]
+fn a_purge_looks_at_a_bounded_number_of_entries_that_live_on() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    for i in 0..3000 {
+        done(put(&store, &numbered(i), Expected::Vacant, secs(1), secs(1000)));
+    }
+    clock.advance(secs(2));
+    let first = ready(store.purge(1)).unwrap();
+    assert_eq!((first.removed, first.more), (0, true), "it looked at all of them in one call");
+    let calls = (1..100).find(|_| !ready(store.purge(1)).unwrap().more).expect("it comes to an end");
+    assert!(calls >= 3000 / 512, "{calls} further calls");
+    assert_eq!(store.usage().records, 3000);
+}

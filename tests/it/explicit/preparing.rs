@@ -243,3 +243,39 @@ fn what_a_claim_of_another_store_prepared_is_not_its_own() {
     assert!(matches!(claim.committed(&prepared), Err(ClaimError::NotPrepared { .. })));
     assert!(matches!(here.run(claim.settle(&prepared)), Err(ClaimError::NotPrepared { .. })));
 }
+
+#[test]
+fn settling_what_was_rolled_back_over_another_outcome_says_that_it_is_completed() {
+    let bench = bench();
+    let mut claim = bench.grant();
+    let prepared = bench.run(claim.prepare("a")).unwrap();
+    claim.rolled_back();
+    bench.run(claim.complete("b")).unwrap();
+    let told = bench.run(claim.settle(&prepared));
+    assert!(
+        matches!(told, Err(ClaimError::AlreadyCompleted { .. })),
+        "the outcome on record is another: {told:?}"
+    );
+}
+
+#[test]
+fn settling_against_a_store_that_is_down_ends_with_the_completion_timeout_or_at_once_without_hope() {
+    for (fault, lasts) in [(Fault::Refused, Duration::from_secs(60)), (Fault::Hopeless, Duration::ZERO)] {
+        // Its load fails; or its load is answered, and its write fails.
+        for answered in [0, 1] {
+            let bench = bench();
+            let mut claim = bench.grant();
+            let prepared = bench.run(claim.prepare("charged")).unwrap();
+            let begun = oncekey::time::Clock::now(&bench.clock);
+            bench.store.plan([Fault::None].into_iter().cycle().take(answered));
+            bench.store.always(fault);
+            let told = bench.run(claim.settle(&prepared));
+            assert!(matches!(told, Err(ClaimError::Store { .. })), "{fault:?}: {told:?}");
+            let lasted = oncekey::time::Clock::now(&bench.clock).saturating_since(begun);
+            assert!(lasted >= lasts && lasted <= lasts + Duration::from_secs(7), "{fault:?}: {lasted:?}");
+            // Nothing is settled: it can be asked again.
+            bench.store.always(Fault::None);
+            assert_eq!(bench.run(claim.settle(&prepared)).unwrap(), Settled::NotCommitted);
+        }
+    }
+}

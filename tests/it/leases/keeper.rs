@@ -62,6 +62,8 @@ fn an_operation_that_blocks_its_thread_is_kept_alive_over_many_leases() {
 struct BatchStore {
     inner: MemoryStore,
     batches: Mutex<Vec<usize>>,
+    /// Answers so many verdicts fewer than there were items.
+    short_by: AtomicU32,
 }
 
 #[async_trait]
@@ -83,7 +85,9 @@ impl Store for BatchStore {
 
     async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
         self.batches.lock().unwrap().push(batch.len());
-        self.inner.compare_exchange_many(batch).await
+        let mut answers = self.inner.compare_exchange_many(batch).await;
+        answers.truncate(batch.len() - self.short_by.load(Ordering::SeqCst) as usize);
+        answers
     }
 }
 
@@ -91,7 +95,7 @@ impl Store for BatchStore {
 fn it_renews_all_claims_of_its_engine_in_batches() {
     let clock = ManualClock::new();
     let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = Arc::new(BatchStore { inner, batches: Mutex::default() });
+    let store = Arc::new(BatchStore { inner, batches: Mutex::default(), short_by: AtomicU32::new(0) });
     let dedup = Deduplicator::builder(Arc::clone(&store)).clock(clock.clone()).build().unwrap();
     let keys: Vec<_> = (0..300).map(|i| Key::new("batch", i.to_string()).unwrap()).collect();
     let claims: Vec<Claim<_>> = keys
@@ -319,4 +323,110 @@ fn it_is_in_time_for_what_falls_due_just_after_a_round() {
         assert!(owner.time_left() > secs(0), "claimed {after} x 50 ms after a round");
         ready(owner.release()).unwrap();
     }
+}
+
+/// A renewal whose reply was lost, found again only when its lease is over too: the claim is renewed from there.
+#[test]
+fn a_claim_whose_lease_ended_unheard_is_renewed_by_the_next_round_but_one() {
+    let renewals = Arc::new(AtomicU32::new(0));
+    let hears = Arc::clone(&renewals);
+    let bench = bench_with(|builder| {
+        builder.observer(move |_: &Key, event: &Event<'_>| {
+            hears.fetch_add(u32::from(matches!(event, Event::Renewed)), Ordering::SeqCst);
+        })
+    });
+    let owner = claim(&bench.dedup);
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    bench.store.plan([Fault::ReplyLost]);
+    (0..4).for_each(|_| assert!(!tick(&bench, &mut keeper)));
+    bench.clock.advance(secs(60));
+    assert!(on_record(&bench).left.is_zero());
+    // This round learns of the version that is there: no lease, and not lost either.
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert_eq!((owner.time_left(), renewals.load(Ordering::SeqCst)), (secs(0), 0));
+    assert!(!tick(&bench, &mut keeper));
+    assert_eq!((owner.time_left(), renewals.load(Ordering::SeqCst)), (LEASE - MARGIN, 1));
+}
+
+/// Who else concluded the key has it: the owner is told, whatever the end was.
+#[test]
+fn it_learns_of_another_ones_conclusion_and_tells_the_owner() {
+    for end in ["complete", "release", "forget"] {
+        let bench = bench();
+        let owner = claim(&bench.dedup);
+        bench.clock.advance(LEASE);
+        let mut successor = claim(&bench.other_process());
+        match end {
+            "complete" => ready(successor.complete("theirs")).unwrap(),
+            "release" => ready(successor.release()).unwrap(),
+            _ => {
+                ready(successor.complete("theirs")).unwrap();
+                ready(bench.dedup.forget(&key()));
+            }
+        }
+        assert!(poll_once(Box::pin(bench.dedup.keeper()).as_mut()).is_none());
+        assert!(owner.attempt().is_lost(), "{end}");
+        let told = ready(owner.renew());
+        assert!(matches!(told, Err(oncekey::ClaimError::Superseded { .. })), "{end}: {told:?}");
+    }
+    // An operator ended its own generation: nobody else's attempt is on record.
+    let bench = bench();
+    let owner = claim(&bench.dedup);
+    bench.clock.advance(LEASE);
+    ready(bench.dedup.forget(&key()));
+    assert!(poll_once(Box::pin(bench.dedup.keeper()).as_mut()).is_none());
+    let told = ready(owner.renew());
+    assert!(matches!(told, Err(oncekey::ClaimError::Superseded { .. })), "{told:?}");
+}
+
+/// A run gives way to a keeper, and renews by itself in good time if that one does nothing.
+#[test]
+fn a_run_whose_keeper_is_stuck_renews_by_itself() {
+    let bench = bench();
+    let mut stuck = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(stuck.as_mut()).is_none());
+    let mut tasks = Tasks::default();
+    let run =
+        tasks.spawn(bench.dedup.request(key()).run(|_| std::future::pending::<Result<String, String>>()));
+    tasks.pass(&bench.clock, secs(16));
+    assert_eq!(
+        on_record(&bench).left,
+        LEASE - secs(1),
+        "half way between the time it is due and a whole interval"
+    );
+    tasks.pass(&bench.clock, secs(300));
+    assert!(!run.is_done(), "its lease ended");
+}
+
+/// Which verdict is whose cannot be told, so each claim counts as unanswered, and is heard to.
+#[test]
+fn a_batch_that_is_answered_in_part_is_not_believed() {
+    let clock = ManualClock::new();
+    let inner = MemoryStore::builder().clock(clock.clone()).build();
+    let store = Arc::new(BatchStore { inner, batches: Mutex::default(), short_by: AtomicU32::new(1) });
+    let failures = Arc::new(AtomicU32::new(0));
+    let hears = Arc::clone(&failures);
+    let dedup = Deduplicator::builder(Arc::clone(&store))
+        .clock(clock.clone())
+        .observer(move |_: &Key, event: &Event<'_>| {
+            let unanswered = matches!(event, Event::StoreFailed { failure, .. } if failure.maybe_applied());
+            hears.fetch_add(u32::from(unanswered), Ordering::SeqCst);
+        })
+        .build()
+        .unwrap();
+    let claims =
+        [0, 1, 2].map(|i| match ready(dedup.request(Key::new("batch", i.to_string()).unwrap()).claim()) {
+            Ok(ClaimAnswer::Granted(claim)) => claim,
+            _ => panic!("not granted"),
+        });
+    clock.advance(secs(10));
+    let mut keeper = Box::pin(dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert_eq!(failures.load(Ordering::SeqCst), 3);
+    assert!(claims.iter().all(|claim| claim.time_left() == secs(17)), "no deadline was put off");
+    store.short_by.store(0, Ordering::SeqCst);
+    clock.advance(TICK);
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert!(claims.iter().all(|claim| claim.time_left() > secs(20)), "renewed by the next round");
 }

@@ -1,7 +1,9 @@
 //! What an observer hears: each thing once, where it happens, and no key's id.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use oncekey::time::Clock as _;
 use oncekey::{Event, Failure, OnLeaseLost};
 
 use super::*;
@@ -166,4 +168,34 @@ fn a_failing_store_is_heard_at_each_try_with_whether_there_is_another() {
     let run = bench.dedup.request(key()).fail_open().run(async |_| Ok::<_, String>(String::new()));
     assert!(bench.run(run).is_ok());
     assert_eq!(take(&heard).last().unwrap(), "failedopen");
+}
+
+#[test]
+fn a_holders_write_that_fails_is_heard_with_whether_it_is_tried_again() {
+    let (bench, heard) = listening();
+    let owner = claim(&bench.dedup);
+    take(&heard);
+    bench.store.plan([Fault::Refused]);
+    bench.run(owner.renew()).unwrap();
+    assert_eq!(take(&heard), ["store failed retry:true", "renewed"]);
+    bench.store.plan([Fault::Hopeless]);
+    assert!(bench.run(owner.renew()).is_err());
+    assert_eq!(take(&heard), ["store failed retry:false"]);
+}
+
+/// Each try comes when the failure before it was heard to say.
+#[test]
+fn an_operators_call_that_fails_is_heard_and_tried_again_after_a_pause() {
+    let (bench, heard) = listening();
+    run_text(&bench.dedup, "first");
+    take(&heard);
+    let begun = bench.clock.now();
+    // The look fails twice, then the write does.
+    bench.store.plan([Fault::Refused, Fault::Refused, Fault::None, Fault::Refused]);
+    assert_eq!(bench.run(bench.dedup.forget(&key())).unwrap(), AdminAnswer::Done);
+    let thrice =
+        ["store failed retry:true", "store failed retry:true", "store failed retry:true", "forgotten"];
+    assert_eq!(take(&heard), thrice);
+    // 25 ms and twice that, and 25 ms again: the write counts anew.
+    assert_eq!(bench.clock.now().saturating_since(begun), Duration::from_millis(25 + 50 + 25));
 }

@@ -1,13 +1,17 @@
 //! Stores that are right but for calls that meet, and are refused for it.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::executor::block_on;
 use futures::future::poll_fn;
 use parking_lot::Mutex;
-use std::task::Poll;
 
+use crate::conformance::history::Kind;
 use crate::conformance::{Clause, Harness, Subject, Time, Violation, check, over};
 use crate::memory::{MemoryError, MemoryStore};
 use crate::protocol::{Entry, Expected, Key, Version};
@@ -230,4 +234,65 @@ fn a_cache_over_a_slow_store_holds() {
             assert_eq!(held.not_shown, None);
         }
     }
+}
+
+fn polled<F: Future + ?Sized>(mut call: Pin<&mut F>, times: usize) -> Option<F::Output> {
+    for _ in 0..times {
+        if let Poll::Ready(answer) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(answer);
+        }
+    }
+    None
+}
+
+/// A load was answered before a forget was applied, and is heard after somebody saw the forget: what the load found must
+/// not be remembered, though the forget has no answer yet, or was dropped.
+#[test]
+fn a_cache_does_not_remember_what_a_forget_overtook() {
+    for dropped in [false, true] {
+        let Subject { store, time, .. } = Kit { wrong: Wrong::Not, yields: true }.fresh();
+        let cached = CachedStore::new(store, 100, Duration::from_secs(10)).with_clock(time);
+        let key = Key::new("s", "k").unwrap();
+        let lives = (Duration::MAX, Duration::MAX);
+        let record = Kind::Completed.record(1);
+        let put = Put::new(&record, lives.0, lives.1);
+        let behind = &cached.inner().store;
+        let written = block_on(behind.compare_exchange(&key, Expected::Vacant, put));
+        let Ok(Exchange::Done(version)) = written else { panic!("{written:?}") };
+        let forgotten = Kind::Forgotten.record(2);
+        let put = Put::new(&forgotten, Duration::ZERO, lives.1);
+
+        // Two polls: it was applied behind, and its answer is on the way.
+        let mut load = cached.load(&key);
+        assert!(polled(load.as_mut(), 2).is_none());
+        let mut forget = cached.compare_exchange(&key, Expected::At(version), put);
+        assert!(polled(forget.as_mut(), 2).is_none());
+        let forget = (!dropped).then_some(forget);
+        let seen = block_on(cached.compare_exchange(&key, Expected::At(version), put));
+        let Ok(Exchange::Conflict(Some(seen))) = seen else { panic!("{seen:?}") };
+        assert_eq!(seen.record, forgotten);
+        assert_eq!(block_on(load).unwrap().unwrap().record, record, "asked before the forget");
+        let after = block_on(cached.load(&key)).unwrap().unwrap();
+        assert_eq!(after.record, forgotten, "the forget was seen before; dropped: {dropped}");
+        drop(forget);
+    }
+}
+
+/// A forget that is dropped half-way may be applied: what was remembered is asked for again.
+#[test]
+fn a_cache_asks_again_after_a_dropped_forget() {
+    let Subject { store, time, .. } = Kit { wrong: Wrong::Not, yields: true }.fresh();
+    let cached = CachedStore::new(store, 100, Duration::from_secs(10)).with_clock(time);
+    let key = Key::new("s", "k").unwrap();
+    let record = Kind::Completed.record(1);
+    let put = Put::new(&record, Duration::MAX, Duration::MAX);
+    let written = block_on(cached.compare_exchange(&key, Expected::Vacant, put));
+    let Ok(Exchange::Done(version)) = written else { panic!("{written:?}") };
+    assert_eq!(cached.cached(), 1);
+    let forgotten = Kind::Forgotten.record(2);
+    let put = Put::new(&forgotten, Duration::ZERO, Duration::MAX);
+    let mut forget = cached.compare_exchange(&key, Expected::At(version), put);
+    assert!(polled(forget.as_mut(), 2).is_none());
+    drop(forget);
+    assert_eq!(block_on(cached.load(&key)).unwrap().unwrap().record, forgotten);
 }
