@@ -293,3 +293,149 @@ fn tick(moment: Moment) -> u32 {
     }
     u32::try_from(moment.as_nanos() >> 26).unwrap_or(NONE - 1).min(NONE - 1)
 }
+
+#[cfg(test)]
+#[cfg(not(oncekey_loom))]
+mod tests {
+    use super::*;
+    use crate::protocol::{
+        ClaimCommand, Command, Decision, Entry, Lifetimes, OperationId, Outcome, Owner, Policy, Resolution,
+        UnixMillis, decide,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Uncounted;
+
+    impl Account for Uncounted {
+        fn added(&self, _records: usize, _bytes: usize) {}
+        fn removed(&self, _records: usize, _bytes: usize) {}
+    }
+
+    /// A completed record with an outcome of so many bytes.
+    fn record(outcome_len: usize) -> Record {
+        let lifetimes = Lifetimes { lease: SECOND, retention: SECOND, tail: SECOND };
+        let claim = ClaimCommand {
+            owner: Owner::from_bytes([1; 16]),
+            operation_id: OperationId::from_bytes([1; 16]),
+            fingerprint: None,
+            policy: Policy::Reclaim,
+            attempts_max: None,
+            now: UnixMillis(0),
+        };
+        let write = |decision| match decision {
+            Decision::Write(write) => write,
+            Decision::Answer(verdict) => unreachable!("{verdict:?}"),
+        };
+        let granted = write(decide(None, &Command::Claim(&claim), &lifetimes));
+        let abandoned = Entry { record: granted.record, version: Version::new(1), left: Duration::ZERO };
+        let resolution = Resolution::Completed(Outcome::success(vec![7; outcome_len]));
+        write(decide(Some(&abandoned), &Command::Resolve(&resolution, UnixMillis(0)), &lifetimes)).record
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::ORIGIN + SECOND * u32::try_from(seconds).unwrap()
+    }
+
+    /// Puts under a vacant key; gone after `seconds`.
+    fn put(shard: &mut Shard, hash: u32, key: &[u8], seconds: u64) {
+        let lives = Lives::new(Moment::ORIGIN, SECOND * u32::try_from(seconds).unwrap(), Duration::ZERO);
+        let _version = shard.put_vacant(hash, key, &record(0), lives, &Uncounted);
+    }
+
+    /// S6: what the table compares is the key.
+    #[test]
+    fn keys_whose_hashes_are_equal_are_distinct() {
+        let mut shard = Shard::new();
+        put(&mut shard, 5, b"one", 10);
+        assert!(shard.find(5, b"other", at(0)).is_none());
+        put(&mut shard, 5, b"other", 10);
+        let slot = |key: &[u8]| shard.find(5, key, at(0)).map(|found| found.slot);
+        assert_eq!((slot(b"one"), slot(b"other")), (Some(0), Some(1)));
+    }
+
+    /// The table looks at the lowest bits and the seven highest.
+    #[test]
+    fn a_spread_hash_has_all_its_bits_at_both_ends() {
+        for hash in [0, 1, 0x7f, 0xdead_beef, u32::MAX] {
+            assert_eq!(spread(hash) & u64::from(u32::MAX), u64::from(hash));
+            assert_eq!(spread(hash) >> 32, u64::from(hash));
+        }
+    }
+
+    #[test]
+    fn every_time_but_never_has_a_tick_and_they_are_in_order() {
+        assert_eq!(tick(Moment::NEVER), NONE, "never: not scheduled");
+        let step = 1_u64 << 26;
+        assert_eq!([0, step - 1, step, 7 * step].map(|nanos| tick(Moment::from_nanos(nanos))), [0, 0, 1, 7]);
+        for far in [u64::from(NONE - 1) * step, u64::from(NONE) * step, u64::MAX - 1] {
+            assert_eq!(tick(Moment::from_nanos(far)), NONE - 1, "looked at then, and put back");
+        }
+    }
+
+    #[test]
+    fn a_large_scratch_buffer_is_not_kept_and_a_small_one_is() {
+        let mut shard = Shard::new();
+        let lives = Lives::new(Moment::ORIGIN, SECOND, SECOND);
+        let _version = shard.put_vacant(1, b"small", &record(100), lives, &Uncounted);
+        assert!((100..=SCRATCH_MAX).contains(&shard.scratch.capacity()));
+        let _version = shard.put_vacant(2, b"large", &record(SCRATCH_MAX + 1), lives, &Uncounted);
+        assert_eq!(shard.scratch.capacity(), 0);
+    }
+
+    /// What ends early goes first, whatever was put first.
+    #[test]
+    fn what_is_gone_is_reclaimed_past_what_was_put_before_it_and_lives_on() {
+        let mut shard = Shard::new();
+        for i in 0..100_u32 {
+            put(&mut shard, i, &i.to_le_bytes(), if i % 2 == 0 { 1000 } else { 1 });
+        }
+        assert_eq!(shard.reclaim(at(2), 100, &Uncounted), 50);
+        assert!(!shard.is_due(at(2)));
+        assert_eq!(shard.reclaim(at(1001), 100, &Uncounted), 50);
+    }
+
+    /// A write that ends earlier than the one before it (a release) is looked at when it ends.
+    #[test]
+    fn what_now_ends_earlier_is_reclaimed_when_it_ends() {
+        let mut shard = Shard::new();
+        put(&mut shard, 1, b"key", 1000);
+        let slot = shard.find(1, b"key", at(0)).unwrap().slot;
+        let lives = Lives::new(at(0), Duration::ZERO, SECOND);
+        let _version = shard.put_at(slot, b"key", &record(0), lives, &Uncounted);
+        assert_eq!(shard.reclaim(at(2), 10, &Uncounted), 1);
+    }
+
+    /// Looking again and again at what ends later in this very tick would never come to an end.
+    #[test]
+    fn what_ends_later_in_this_tick_is_not_due() {
+        let mut shard = Shard::new();
+        let milli = Duration::from_millis(1);
+        let _version =
+            shard.put_vacant(1, b"key", &record(0), Lives::new(at(0), milli, milli * 9), &Uncounted);
+        assert!(!shard.is_due(at(0)) && !shard.is_due(at(0) + milli * 9));
+        assert!(shard.is_due(at(0) + milli * 10));
+        assert_eq!(shard.reclaim(at(0) + milli * 10, 1, &Uncounted), 1);
+    }
+
+    /// A free slot keeps the number of the next one where a slot in use keeps its time. Here the number is also the
+    /// tick of a queue entry that counts no longer.
+    #[test]
+    fn the_next_free_slot_is_not_taken_for_a_time() {
+        let mut shard = Shard::new();
+        let late = u64::from(tick(at(100)));
+        for i in 0..=u32::try_from(late).unwrap() {
+            put(&mut shard, i, &i.to_le_bytes(), if i == 0 { 100 } else { 5000 });
+        }
+        // The last one goes first, then the first one, whose time is moved up.
+        for i in [u32::try_from(late).unwrap(), 0] {
+            let slot = shard.find(i, &i.to_le_bytes(), at(0)).unwrap().slot;
+            assert_eq!(slot, i);
+            let lives = Lives::new(at(0), SECOND * if i == 0 { 2 } else { 1 }, Duration::ZERO);
+            let _version = shard.put_at(slot, &i.to_le_bytes(), &record(0), lives, &Uncounted);
+        }
+        assert_eq!(shard.reclaim(at(3), 10, &Uncounted), 2);
+        assert_eq!(u64::from(shard.slots[0].scheduled), late, "the link has the number of that tick");
+        assert_eq!(shard.reclaim(at(101), 10, &Uncounted), 0);
+    }
+}

@@ -165,3 +165,42 @@ fn a_listing_of_keys_in_doubt_is_complete_page_by_page_and_lists_nothing_else() 
     let direct = ready(bench.store.inner.list_in_doubt(None, 1)).unwrap();
     assert_eq!(direct.entries.len(), 1);
 }
+
+/// Nothing is listed past its last nanosecond, reclaimed or not.
+#[test]
+fn a_listing_has_nothing_that_is_gone() {
+    let clock = ManualClock::new();
+    let store = store(&clock);
+    done(put(&store, &key(), Expected::Vacant, secs(1), secs(1)));
+    let listed = || ready(store.list_in_doubt(None, 10)).unwrap().entries.len();
+    clock.advance(secs(1) - NANO);
+    assert_eq!(listed(), 0, "its lease runs");
+    clock.advance(NANO);
+    assert_eq!(listed(), 1);
+    clock.advance(secs(1) - NANO);
+    assert_eq!(listed(), 1);
+    clock.advance(NANO);
+    assert_eq!((listed(), store.usage().records), (0, 1));
+}
+
+/// A page is looked for among a bounded number of entries, in doubt or not.
+#[test]
+fn a_page_of_a_listing_is_bounded_by_what_it_looks_at() {
+    let clock = ManualClock::new();
+    let store = store(&clock);
+    for i in 0..3000 {
+        done(put(&store, &numbered(i), Expected::Vacant, secs(1000), secs(1)));
+    }
+    let (mut cursor, mut pages) = (None, 0);
+    loop {
+        let page = ready(store.list_in_doubt(cursor, 1)).unwrap();
+        assert!(page.entries.is_empty());
+        pages += 1;
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+        assert!(pages < 100, "it does not come to an end");
+    }
+    assert!(pages > 1, "it looked at all of them for one page");
+}

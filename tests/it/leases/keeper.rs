@@ -349,35 +349,33 @@ fn a_claim_whose_lease_ended_unheard_is_renewed_by_the_next_round_but_one() {
     assert_eq!((owner.time_left(), renewals.load(Ordering::SeqCst)), (LEASE - MARGIN, 1));
 }
 
-/// Who else concluded the key has it: the owner is told, whatever the end was.
+/// Who else concluded the key has it: the owner is told, whatever the end was, and before its own deadline.
 #[test]
 fn it_learns_of_another_ones_conclusion_and_tells_the_owner() {
-    for end in ["complete", "release", "forget"] {
+    for end in ["complete", "release", "forget", "forget at once"] {
         let bench = bench();
         let owner = claim(&bench.dedup);
-        bench.clock.advance(LEASE);
-        let mut successor = claim(&bench.other_process());
-        match end {
-            "complete" => ready(successor.complete("theirs")).unwrap(),
-            "release" => ready(successor.release()).unwrap(),
-            _ => {
-                ready(successor.complete("theirs")).unwrap();
-                ready(bench.dedup.forget(&key()));
+        // The lease is over in the store, whose clock stepped; the owner's clock has not moved.
+        let Entry { record, version, .. } = on_record(&bench);
+        let put = Put::new(&record, secs(0), RETENTION);
+        ready(bench.store.inner.compare_exchange(&key(), Expected::At(version), put)).unwrap();
+        if end != "forget at once" {
+            let mut successor = claim(&bench.other_process());
+            match end {
+                "release" => ready(successor.release()).unwrap(),
+                _ => ready(successor.complete("theirs")).unwrap(),
             }
         }
-        assert!(poll_once(Box::pin(bench.dedup.keeper()).as_mut()).is_none());
+        if end.starts_with("forget") {
+            ready(bench.other_process().forget(&key()));
+        }
+        let mut keeper = Box::pin(bench.dedup.keeper());
+        assert!(poll_once(keeper.as_mut()).is_none());
+        (0..4).for_each(|_| assert!(!tick(&bench, &mut keeper)));
         assert!(owner.attempt().is_lost(), "{end}");
         let told = ready(owner.renew());
         assert!(matches!(told, Err(oncekey::ClaimError::Superseded { .. })), "{end}: {told:?}");
     }
-    // An operator ended its own generation: nobody else's attempt is on record.
-    let bench = bench();
-    let owner = claim(&bench.dedup);
-    bench.clock.advance(LEASE);
-    ready(bench.dedup.forget(&key()));
-    assert!(poll_once(Box::pin(bench.dedup.keeper()).as_mut()).is_none());
-    let told = ready(owner.renew());
-    assert!(matches!(told, Err(oncekey::ClaimError::Superseded { .. })), "{told:?}");
 }
 
 /// A run gives way to a keeper, and renews by itself in good time if that one does nothing.
