@@ -91,7 +91,8 @@ fn holds(config: &Config, seen: &mut BTreeSet<Sight>) -> bool {
 
 fn all_hold(configs: &[Config], seen: &mut BTreeSet<Sight>) -> bool {
     // All are searched, also after one that failed.
-    configs.iter().map(|config| holds(config, seen)).fold(true, |all, one| all && one)
+    let failed = configs.iter().filter(|config| !holds(config, seen)).count();
+    failed == 0
 }
 
 /// A step of the store's clock breaks T1, and nothing else.
@@ -128,7 +129,7 @@ fn every_change() -> bool {
         println!("\nNEVER SEEN: {}", sight.text());
     }
     let stepped = clock_step();
-    let found = Plant::ALL.into_iter().map(finds).fold(true, |all, one| all && one);
+    let found = Plant::ALL.into_iter().filter(|plant| finds(*plant)).count() == Plant::ALL.len();
     println!(
         "\nproperties hold: {held}; all sights seen: {saw_all}; clock step as said: {stepped}; all planted bugs found: {found}"
     );
