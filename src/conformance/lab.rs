@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clause::{Clause, Violation};
 use super::harness::{Abilities, Effort, Harness, Subject, Time};
 use crate::protocol::{Entry, Expected, Key, Record, Version};
-use crate::store::{BatchPut, Exchange, Purged, Put, Store};
+use crate::store::{BatchPut, Exchange, Purged, Put, Store, StoreError as _};
 use crate::time::{Clock as _, Moment};
 
 /// Why a case ended early.
@@ -247,7 +247,10 @@ impl<H: Harness> Bench<'_, H> {
         let left = seen.entry.left;
         let least = live.saturating_sub(seen.at.answered.saturating_since(written.sent));
         let passed = seen.at.sent.saturating_since(written.answered);
-        let most = live.saturating_sub(passed).saturating_add(self.time.resolution());
+        let most = match live {
+            FOR_EVER => FOR_EVER,
+            _ => live.saturating_sub(passed).saturating_add(self.time.resolution()),
+        };
         demand(least <= left && left <= most, clause, || {
             format!(
                 "of {live:?} to live, {left:?} are left when between {passed:?} and {:?} have passed",
@@ -266,7 +269,16 @@ impl<H: Harness> Bench<'_, H> {
     ) -> Checked<Exchange> {
         Tally::count(&self.lab.tally.calls, 1);
         let call = self.store.compare_exchange(key, expected, Put::new(record, live, linger));
-        self.block_on(call).map_err(|error| self.lab.failed("compare_exchange", &error))
+        self.block_on(call).map_err(|error| {
+            // Which clause it breaks depends on what the error says about itself.
+            let found = self.block_on(self.store.load(key));
+            let applied = found.is_ok_and(|found| found.is_some_and(|entry| &entry.record == record));
+            if applied && !error.maybe_applied() {
+                let what = format!("a put was reported as failed and not applied ({error}), and it is there");
+                return Violation::new(Clause::S10, what).into();
+            }
+            self.lab.failed("compare_exchange", &error)
+        })
     }
 
     /// A write that must be done.

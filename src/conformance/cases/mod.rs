@@ -57,6 +57,7 @@ macro_rules! __oncekey_conformance_cases {
             S2 s2_a_version_of_an_earlier_life_never_fits_again
             S2 s2_versions_rise_under_races
             S3 s3_a_fresh_key_is_claimed
+            S2 s2_versions_rise_from_claim_to_claim_under_races
             S3 s3_a_readable_entry_is_not_vacant
             S3 s3_past_live_and_linger_is_vacant
             S3 s3_a_second_life_reads_its_own_outcome
@@ -75,6 +76,7 @@ macro_rules! __oncekey_conformance_cases {
             S7 s7_ends_are_exact_on_a_clock_moved_by_hand
             S7 s7_every_write_stamps_anew
             S7 s7_lifetimes_at_their_ends
+            S7 s7_an_expired_entry_stays_so_for_ages
             S8 s8_nothing_readable_is_dropped
             S8 s8_purge_removes_what_is_gone_in_bounded_steps
             S8 s8_purgers_beside_each_other

@@ -31,9 +31,7 @@ pub(super) fn s10_a_dropped_call_is_whole_or_nothing<H: Harness>(lab: &Lab<'_, H
         let answer = bench.exchange(&key, Expected::At(version), &records[2], (FOR_EVER, NOTHING))?;
         match answer {
             Exchange::Done(_) => {}
-            Exchange::Conflict(Some(entry)) => {
-                bench.same_entry(Clause::S10, &entry, &records[1], entry.version)?;
-            }
+            Exchange::Conflict(Some(entry)) => whole(&bench, &entry, &records[1])?,
             Exchange::Conflict(None) => demand(false, Clause::S10, || {
                 "a write was dropped on the way, and its key holds nothing at all".to_owned()
             })?,
@@ -97,7 +95,7 @@ fn settled<H: Harness>(bench: &Bench<'_, H>, key: &Key, record: &Record) -> Chec
             Ok(Some(seen.entry))
         }
         Exchange::Conflict(Some(entry)) => {
-            bench.same_entry(Clause::S10, &entry, record, entry.version)?;
+            whole(bench, &entry, record)?;
             Ok(Some(entry))
         }
         Exchange::Conflict(None) => {
@@ -107,4 +105,12 @@ fn settled<H: Harness>(bench: &Bench<'_, H>, key: &Key, record: &Record) -> Chec
             Ok(None)
         }
     }
+}
+
+/// An entry that a dropped call wrote to live for ever, is all that it wrote.
+fn whole<H: Harness>(bench: &Bench<'_, H>, entry: &Entry, record: &Record) -> Checked {
+    bench.same_entry(Clause::S10, entry, record, entry.version)?;
+    demand(entry.left == FOR_EVER, Clause::S10, || {
+        format!("a call that was dropped wrote an entry to live for ever, and {:?} are left", entry.left)
+    })
 }

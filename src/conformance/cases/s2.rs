@@ -1,11 +1,13 @@
 //! S2: versions of a key rise strictly, for ever.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::conformance::lab::{Bench, Checked, FOR_EVER, Lab, NOTHING, demand, key};
 use crate::conformance::{Clause, Harness};
 use crate::protocol::{Expected, Key, Version, samples};
 use crate::store::Exchange;
+use crate::time::{Clock as _, SystemClock};
 
 /// Overwritten again and again, live and expired, every write of a key has a greater version than all before it.
 pub(super) fn s2_versions_rise_with_every_write<H: Harness>(lab: &Lab<'_, H>) -> Checked {
@@ -69,7 +71,7 @@ pub(super) fn s2_versions_rise_under_races<H: Harness>(lab: &Lab<'_, H>) -> Chec
         let key = key(format!("raced-{round}"));
         bench.write(&key, Expected::Vacant, &samples::in_progress(1), NOTHING_FOR_EVER)?;
         let racers = lab.effort.racers;
-        let written = bench.race(racers, |racer| writes_of(&bench, &key, racer));
+        let written = bench.race(racers, |racer| writes_of(&bench, &key, racer, racers * EACH));
         let mut all: Vec<(Version, Version)> = Vec::new();
         for pairs in written {
             all.extend(pairs?);
@@ -87,28 +89,124 @@ pub(super) fn s2_versions_rise_under_races<H: Harness>(lab: &Lab<'_, H>) -> Chec
     Ok(())
 }
 
+/// Threads that claim a key, end their claim, and claim again: whoever comes later in the key's life has the greater
+/// version, though a number may have been drawn for it, or a counter read, long before its turn came.
+pub(super) fn s2_versions_rise_from_claim_to_claim_under_races<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    const CLAIMS: usize = 10;
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races.div_ceil(2) {
+        let key = key(format!("again and again-{round}"));
+        // Counted while a claim is held, so that the counts are in the order of the claims.
+        let turns = AtomicU64::new(0);
+        let racers = lab.effort.racers;
+        let held = bench.race(racers, |racer| {
+            let held = claims_of(&bench, &key, racer, &turns, (racers * CLAIMS) as u64);
+            if held.is_err() {
+                // The others would wait for a claim that nobody ends.
+                turns.store(u64::MAX / 2, Ordering::SeqCst);
+            }
+            held
+        });
+        let held = held.into_iter().collect::<Checked<Vec<_>>>()?;
+        let mut held: Vec<_> = held.into_iter().flatten().collect();
+        held.sort_unstable();
+        let mut before = None;
+        for (_, first, last) in held {
+            if let Some(before) = before {
+                rises(before, first, "a claim of a key whose entry was gone, under races,")?;
+            }
+            rises(first, last, "a write over a claim, under races,")?;
+            before = Some(last);
+        }
+    }
+    Ok(())
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Expired at once, and readable for ever: what a takeover goes by, without a clock.
 const NOTHING_FOR_EVER: (Duration, Duration) = (NOTHING, FOR_EVER);
 
-/// Ten writes of one thread: what each was written over, and the version it got.
-fn writes_of<H: Harness>(bench: &Bench<'_, H>, key: &Key, racer: usize) -> Checked<Vec<(Version, Version)>> {
+/// How often each thread writes.
+const EACH: usize = 10;
+
+/// The writes of one thread, of so many in all: what each was written over, and the version it got.
+fn writes_of<H: Harness>(
+    bench: &Bench<'_, H>,
+    key: &Key,
+    racer: usize,
+    total: usize,
+) -> Checked<Vec<(Version, Version)>> {
     let mut done = Vec::new();
     let mut expected = match bench.load(key)? {
         Some(entry) => entry.version,
         None => return Ok(done),
     };
-    while done.len() < 10 {
+    let mut refused = 0;
+    while done.len() < EACH {
         let record = samples::in_progress(racer as u64 + 2);
         match bench.exchange(key, Expected::At(expected), &record, NOTHING_FOR_EVER)? {
             Exchange::Done(version) => {
                 done.push((expected, version));
                 expected = version;
             }
-            Exchange::Conflict(Some(entry)) => expected = entry.version,
-            Exchange::Conflict(None) => break,
+            Exchange::Conflict(found) => {
+                refused += 1;
+                // Each conflict is somebody else's write.
+                demand(found.is_some() && refused <= total, Clause::S5, || {
+                    format!(
+                        "of {total} writes of a key that stays, one was refused {refused} times: {found:?}"
+                    )
+                })?;
+                let Some(entry) = found else { break };
+                expected = entry.version;
+            }
         }
     }
     Ok(done)
+}
+
+/// The claims of one thread, until there were so many turns of all: the number of each turn, the version of the claim and
+/// that of the write that ended it.
+fn claims_of<H: Harness>(
+    bench: &Bench<'_, H>,
+    key: &Key,
+    racer: usize,
+    turns: &AtomicU64,
+    most: u64,
+) -> Checked<Vec<(u64, Version, Version)>> {
+    let record = samples::in_progress(racer as u64 + 1);
+    let mut held = Vec::new();
+    let clock = SystemClock::new();
+    let mut refused = (0, clock.now());
+    loop {
+        let taken = turns.load(Ordering::SeqCst);
+        if taken >= most {
+            return Ok(held);
+        }
+        match bench.exchange(key, Expected::Vacant, &record, (FOR_EVER, NOTHING))? {
+            Exchange::Done(first) => {
+                let turn = turns.fetch_add(1, Ordering::SeqCst);
+                let last = bench.write(key, Expected::At(first), &record, (NOTHING, NOTHING))?;
+                held.push((turn, first, last));
+                // Now the key is vacant, for whoever has been on the way for long.
+                std::thread::yield_now();
+            }
+            Exchange::Conflict(found) => {
+                if refused.0 != taken {
+                    refused = (taken, clock.now());
+                }
+                // By the clock and not by the count: whoever holds the claim may be put aside by a busy machine.
+                let since = clock.now().saturating_since(refused.1);
+                demand(since < MINUTE, Clause::S3, || {
+                    format!(
+                        "claims are ended at once, and for {since:?} all were refused, the last by {found:?}"
+                    )
+                })?;
+                std::thread::yield_now();
+            }
+        }
+    }
 }
 
 fn rises(last: Version, next: Version, what: &str) -> Checked {

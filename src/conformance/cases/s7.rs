@@ -51,6 +51,40 @@ pub(super) fn s7_ends_are_exact_on_a_clock_moved_by_hand<H: Harness>(lab: &Lab<'
     demand(found.is_none(), Clause::S3, || format!("at the end of its linger the key reads {found:?}"))
 }
 
+/// What is expired stays so, and what is live for ever too, over the ages at which counters of milliseconds and seconds
+/// wrap around.
+pub(super) fn s7_an_expired_entry_stays_so_for_ages<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let bench = lab.fresh();
+    if bench.time.manual_clock().is_none() {
+        return bench.not_shown("the store's clock runs by itself");
+    }
+    let record = samples::in_progress(1);
+    // Long enough that an age which wraps around falls into it.
+    let lives = [("at once", (NOTHING, FOR_EVER)), ("in a while", (DAY * 20, FOR_EVER))];
+    let mut ended = Vec::new();
+    for (id, lives) in lives {
+        ended.push((key(id), bench.write(&key(id), Expected::Vacant, &record, lives)?));
+    }
+    let stays = key("for ever");
+    let version = bench.write(&stays, Expected::Vacant, &record, (FOR_EVER, NOTHING))?;
+    // Just past the ends of 31 and 32 bits of milliseconds, and of 31 and 32 bits of seconds.
+    let mut today = 0;
+    for day in [21, 30, 55, 24_860, 49_720, 70_000] {
+        bench.time.pass(DAY * (day - today));
+        today = day;
+        bench.purge_all()?;
+        for (key, version) in &ended {
+            expired(&bench, key, &record, *version)?;
+        }
+        let seen = bench.expect_entry(&stays, Clause::S7, &record, version)?;
+        demand(seen.entry.left == FOR_EVER, Clause::S7, || {
+            format!("written to live for ever, and {:?} are left", seen.entry.left)
+        })?;
+    }
+    Ok(())
+}
+
 /// Each write restamps: a renewal cannot be taken for expired at the old end, and a shorter life ends sooner.
 pub(super) fn s7_every_write_stamps_anew<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     let bench = lab.fresh();

@@ -24,7 +24,8 @@ pub(super) fn s8_nothing_readable_is_dropped<H: Harness>(lab: &Lab<'_, H>) -> Ch
     }
     for other in 0..300 {
         let key = key(format!("other-{other}"));
-        bench.write(&key, Expected::Vacant, &samples::in_progress(other), (NOTHING, NOTHING))?;
+        let lives = if other % 2 == 0 { (NOTHING, NOTHING) } else { (FOR_EVER, NOTHING) };
+        bench.write(&key, Expected::Vacant, &samples::in_progress(other), lives)?;
         if other % 50 == 0 {
             bench.pass(1);
             bench.purge_all()?;
@@ -100,13 +101,13 @@ pub(super) fn s8_purgers_beside_each_other<H: Harness>(lab: &Lab<'_, H>) -> Chec
 
 /// A key whose entry is gone is claimed while a purge runs: the new claim stays.
 pub(super) fn s8_a_purge_never_removes_a_new_claim<H: Harness>(lab: &Lab<'_, H>) -> Checked {
-    const KEYS: usize = 16;
-    for _ in 0..lab.effort.races.div_ceil(4) {
+    const KEYS: usize = 48;
+    for _ in 0..lab.effort.races.div_ceil(2) {
         let bench = lab.fresh();
         write_many(&bench, "claimed again", KEYS, (NOTHING, NOTHING))?;
         bench.pass(1);
-        let claims = bench.race(2, |racer| {
-            if racer == 0 {
+        let claims = bench.race(3, |racer| {
+            if racer < 2 {
                 bench.purge_all().map(|_| Vec::new())
             } else {
                 write_many(&bench, "claimed again", KEYS, (FOR_EVER, NOTHING))

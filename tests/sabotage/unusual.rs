@@ -1,0 +1,277 @@
+//! Stores that are unusual, and right: the kit must not be stricter than the contract.
+
+use std::future::poll_fn;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::channel::oneshot;
+use oncekey::conformance::{Abilities, Effort, Harness, Subject, Time};
+use oncekey::store::{Durability, Exchange, Purged, Put, Store};
+use oncekey::time::ManualClock;
+use oncekey::{Entry, Expected, Key, Record};
+
+use super::kit::{Kit, open};
+use super::register::{Data, Register, Trouble, Versions};
+
+/// Gives the thread up once.
+pub(crate) async fn pending_once() {
+    let mut polled = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A store that is pending many times before it does anything, and after.
+pub(crate) struct Hesitant(pub(crate) Register);
+
+async fn hesitate() {
+    for _ in 0..9 {
+        pending_once().await;
+    }
+}
+
+#[async_trait]
+impl Store for Hesitant {
+    type Error = Trouble;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Trouble> {
+        hesitate().await;
+        let answer = self.0.load(key).await;
+        hesitate().await;
+        answer
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Trouble> {
+        hesitate().await;
+        let answer = self.0.compare_exchange(key, expected, put).await;
+        hesitate().await;
+        answer
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, Trouble> {
+        hesitate().await;
+        self.0.purge(limit).await
+    }
+
+    fn durability(&self) -> Durability {
+        self.0.durability()
+    }
+}
+
+type Job = Box<dyn FnOnce(&Register) + Send>;
+
+/// A store that lives in a thread of its own. A call that was sent is done there, also when nobody waits any more.
+pub(crate) struct Elsewhere {
+    jobs: Mutex<Sender<Job>>,
+    durability: Durability,
+}
+
+impl Elsewhere {
+    pub(crate) fn new(register: Register) -> Self {
+        let (jobs, inbox) = channel::<Job>();
+        let durability = register.durability();
+        // Ends with the last sender.
+        std::thread::spawn(move || inbox.into_iter().for_each(|job| job(&register)));
+        Self { jobs: Mutex::new(jobs), durability }
+    }
+
+    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(&Register) -> T + Send + 'static) -> T {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |register| drop(reply.send(job(register))));
+        self.jobs.lock().unwrap().send(job).expect("the thread lives as long as the store");
+        answer.await.expect("the thread answers each job")
+    }
+}
+
+#[async_trait]
+impl Store for Elsewhere {
+    type Error = Trouble;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Trouble> {
+        let key = key.clone();
+        self.ask(move |register| futures::executor::block_on(register.load(&key))).await
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Trouble> {
+        let (key, record, live, linger): (_, Record, _, _) =
+            (key.clone(), put.record.clone(), put.live, put.linger);
+        self.ask(move |register| {
+            let put = Put::new(&record, live, linger);
+            futures::executor::block_on(register.compare_exchange(&key, expected, put))
+        })
+        .await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, Trouble> {
+        self.ask(move |register| futures::executor::block_on(register.purge(limit))).await
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability.clone()
+    }
+}
+
+/// A register that is unusual in one way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unusual {
+    /// Versions are `max(last + 1, microseconds now)`.
+    Microseconds,
+    /// Versions begin at a great number.
+    GreatNumbers,
+    /// Versions take great steps.
+    GreatSteps,
+    /// Each key counts for itself.
+    CountersOfKeys,
+    /// Nothing is ever removed.
+    NeverPurges,
+}
+
+impl Unusual {
+    fn bend(self, store: Register) -> Register {
+        match self {
+            Self::Microseconds => Register { versions: Versions::Microseconds, ..store },
+            Self::GreatSteps => Register { versions: Versions::Counter { step: 1_000_003 }, ..store },
+            Self::CountersOfKeys => Register { versions: Versions::PerKey, ..store },
+            Self::NeverPurges => Register { purges: false, ..store },
+            Self::GreatNumbers => store,
+        }
+    }
+}
+
+impl Harness for Unusual {
+    type Store = Register;
+    type Guard = Arc<Data>;
+
+    fn fresh(&self) -> Subject<Register, Arc<Data>> {
+        self.subject(None)
+    }
+
+    fn fresh_bounded(&self, records_max: usize) -> Option<Subject<Register, Arc<Data>>> {
+        Some(self.subject(Some(records_max)))
+    }
+
+    fn reopen(&self, guard: Arc<Data>) -> Option<Subject<Register, Arc<Data>>> {
+        let subject = open(guard, None);
+        Some(Subject::guarded(self.bend(subject.store), subject.time, subject.guard))
+    }
+
+    fn abilities(&self) -> Abilities {
+        match self {
+            Self::NeverPurges => Abilities::default(),
+            _ => Abilities::default().purging(),
+        }
+    }
+}
+
+impl Unusual {
+    fn subject(self, bound: Option<usize>) -> Subject<Register, Arc<Data>> {
+        let first = if matches!(self, Self::GreatNumbers) { u64::MAX / 2 } else { 0 };
+        let data = Data::new(Time::manual(ManualClock::new()), first);
+        let store = self.bend(Register::new(Arc::clone(&data), None, bound));
+        Subject::guarded(store, data.time.clone(), data)
+    }
+}
+
+/// A register on the clock of this machine, that rounds ends up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coarse;
+
+const ROUNDED_TO: Duration = Duration::from_millis(10);
+
+impl Harness for Coarse {
+    type Store = Register;
+    type Guard = Arc<Data>;
+
+    fn fresh(&self) -> Subject<Register, Arc<Data>> {
+        Self::subject(Self::data(), None)
+    }
+
+    fn fresh_bounded(&self, records_max: usize) -> Option<Subject<Register, Arc<Data>>> {
+        Some(Self::subject(Self::data(), Some(records_max)))
+    }
+
+    fn reopen(&self, guard: Arc<Data>) -> Option<Subject<Register, Arc<Data>>> {
+        Some(Self::subject(guard, None))
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities::default().purging()
+    }
+
+    fn effort(&self) -> Effort {
+        Effort::modest()
+    }
+}
+
+impl Coarse {
+    fn data() -> Arc<Data> {
+        Data::new(Time::real(Duration::from_millis(50), ROUNDED_TO), 0)
+    }
+
+    fn subject(data: Arc<Data>, bound: Option<usize>) -> Subject<Register, Arc<Data>> {
+        let store = Register { resolution: ROUNDED_TO, ..Register::new(Arc::clone(&data), None, bound) };
+        Subject::guarded(store, data.time.clone(), data)
+    }
+}
+
+/// The register, for stores that do not answer at once. The simulation sees a write when its answer is read, and gives
+/// calls up in between, so it has nothing true to say about a store that goes on meanwhile: no seeds here.
+fn slow() -> Kit {
+    let mut kit = Kit::new(None);
+    kit.effort.seeds = 0;
+    kit
+}
+
+mod versions_by_the_microsecond {
+    oncekey::conformance_tests!(super::Unusual::Microseconds);
+}
+
+mod versions_that_begin_at_a_great_number {
+    oncekey::conformance_tests!(super::Unusual::GreatNumbers);
+}
+
+mod versions_in_great_steps {
+    oncekey::conformance_tests!(super::Unusual::GreatSteps);
+}
+
+mod versions_of_each_key {
+    oncekey::conformance_tests!(super::Unusual::CountersOfKeys);
+}
+
+mod never_purges {
+    oncekey::conformance_tests!(super::Unusual::NeverPurges);
+}
+
+mod hesitant {
+    oncekey::conformance_tests!(oncekey::conformance::over(super::slow(), |store, _| {
+        super::Hesitant(store)
+    }));
+}
+
+mod in_another_thread {
+    oncekey::conformance_tests!(oncekey::conformance::over(super::slow(), |store, _| {
+        super::Elsewhere::new(store)
+    }));
+}
+
+mod rounded_up_on_real_time {
+    oncekey::conformance_tests!(super::Coarse);
+}
