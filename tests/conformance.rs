@@ -1,9 +1,12 @@
 //! The kit over our own stores: the memory store, plain, behind `Arc<dyn Store>`, and behind each decorator; on a clock
-//! moved by hand and on real time.
+//! moved by hand and on real time. And over the store that the docs show how to write.
 #![allow(clippy::unwrap_used)]
 
 #[path = "conformance/harnesses.rs"]
+#[allow(dead_code, reason = "other tests have harnesses in it too")]
 mod harnesses;
+#[path = "conformance/table.rs"]
+mod table;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,10 @@ mod memory {
 
 mod memory_on_real_time {
     oncekey::conformance_tests!(super::MemoryOnRealTime);
+}
+
+mod table_of_the_docs {
+    oncekey::conformance_tests!(super::table::TableHarness);
 }
 
 mod behind_dyn {

@@ -110,7 +110,7 @@ impl Time {
     ///
     /// `step` is the shortest lifetime that the kit gives an entry where it wants to see it live: long against a slow
     /// round trip (100 ms for a local database). `resolution` is what the store rounds times to; a lifetime may end so
-    /// much later than asked for, never earlier.
+    /// much later than asked for, never earlier; one of zero ends at once all the same.
     pub fn real(step: Duration, resolution: Duration) -> Self {
         Self(Kind::Real { clock: Arc::new(SystemClock::new()), step, resolution })
     }

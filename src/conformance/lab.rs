@@ -1,15 +1,19 @@
 //! What a case works with: fresh stores, calls whose failures are told, threads that race, and a tally of it all.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
+
+use futures::future::{BoxFuture, poll_fn};
 
 use super::clause::{Clause, Violation};
 use super::harness::{Abilities, Effort, Harness, Subject, Time};
 use crate::protocol::{Entry, Expected, Key, Record, Version};
 use crate::store::{BatchPut, Exchange, Purged, Put, Store, StoreError as _};
-use crate::time::{Clock as _, Moment};
+use crate::time::{Clock as _, Moment, SystemClock};
 
 /// Why a case ended early.
 #[derive(Debug)]
@@ -60,8 +64,10 @@ pub(super) struct Lab<'h, H> {
     pub(super) abilities: Abilities,
     /// What all that is random in this case comes from.
     pub(super) seed: u64,
-    /// Blamed when the store answers an error where none was due.
+    /// Blamed when the store answers an error where none was due, or nothing at all.
     clause: Clause,
+    /// How long a call may wait, by the clock of this machine, until it is taken for hung.
+    patience: Duration,
     pub(super) tally: Tally,
 }
 
@@ -85,10 +91,19 @@ impl Tally {
 /// # Panics
 /// If it is set to anything but a number: a run that was meant to be another must not pass for it.
 pub(super) fn env_number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    let digits = text.strip_prefix("0x");
-    let number = digits.map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16));
-    Some(number.unwrap_or_else(|_| panic!("{name} is {text:?}, and must be a number")))
+    let text = std::env::var_os(name)?;
+    Some(
+        number(&text.to_string_lossy()).unwrap_or_else(|| panic!("{name} is {text:?}, and must be a number")),
+    )
+}
+
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        // The parser takes a sign, which nobody means behind 0x.
+        Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16).ok(),
+        Some(_) => None,
+        None => text.parse().ok(),
+    }
 }
 
 /// The seed of a kit that nobody gave another.
@@ -107,6 +122,7 @@ impl<'h, H: Harness> Lab<'h, H> {
             abilities: harness.abilities(),
             seed: seed(),
             clause,
+            patience: Duration::from_secs(60),
             tally: Tally::default(),
         }
     }
@@ -174,6 +190,30 @@ impl<H: Harness> Bench<'_, H> {
         self.lab.harness.block_on(future)
     }
 
+    /// Waits for the answer of a call, and not for ever: calls that wait for each other must not hang the kit.
+    pub(super) fn answer<F: Future>(&self, what: &str, call: F) -> Checked<F::Output> {
+        Tally::count(&self.lab.tally.calls, 1);
+        let patience = self.lab.patience;
+        let answered = self.block_on(async {
+            let mut call = pin!(call);
+            // Made only for a call that waits at all.
+            let mut end: Option<BoxFuture<'static, ()>> = None;
+            poll_fn(|cx| match call.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => {
+                    let end = end.get_or_insert_with(|| {
+                        let clock = SystemClock::new();
+                        clock.sleep_until(clock.now() + patience)
+                    });
+                    end.as_mut().poll(cx).map(|()| None)
+                }
+            })
+            .await
+        });
+        let hung = || format!("{what} has no answer after {patience:?}; a failure would be an answer");
+        answered.ok_or_else(|| Violation::new(self.lab.clause, hung()).into())
+    }
+
     /// So many of the harness's steps.
     pub(super) fn steps(&self, count: u32) -> Duration {
         self.time.step() * count
@@ -186,9 +226,15 @@ impl<H: Harness> Bench<'_, H> {
 
     /// The store again over the same data, as after a restart; `None` if the harness has no such thing.
     pub(super) fn reopened(self) -> Option<Self> {
-        let Self { lab, store, guard, .. } = self;
+        let Self { lab, store, guard, time } = self;
         drop(store);
-        lab.harness.reopen(guard).map(|subject| lab.bench(subject))
+        lab.harness.reopen(guard).map(|mut subject| {
+            if time.manual_clock().is_none() {
+                // The clock of this machine as it was read before: another reading begins anew.
+                subject.time = time;
+            }
+            lab.bench(subject)
+        })
     }
 
     /// This case has nothing to show here.
@@ -204,8 +250,7 @@ impl<H: Harness> Bench<'_, H> {
     }
 
     pub(super) fn load(&self, key: &Key) -> Checked<Option<Entry>> {
-        Tally::count(&self.lab.tally.calls, 1);
-        self.block_on(self.store.load(key)).map_err(|error| self.lab.failed("load", &error))
+        self.answer("load", self.store.load(key))?.map_err(|error| self.lab.failed("load", &error))
     }
 
     /// Reads an entry that must be there, with this record at this version.
@@ -267,9 +312,8 @@ impl<H: Harness> Bench<'_, H> {
         record: &Record,
         (live, linger): (Duration, Duration),
     ) -> Checked<Exchange> {
-        Tally::count(&self.lab.tally.calls, 1);
         let call = self.store.compare_exchange(key, expected, Put::new(record, live, linger));
-        self.block_on(call).map_err(|error| {
+        self.answer("compare_exchange", call)?.map_err(|error| {
             // Which clause it breaks depends on what the error says about itself.
             let found = self.block_on(self.store.load(key));
             let applied = found.is_ok_and(|found| found.is_some_and(|entry| &entry.record == record));
@@ -300,18 +344,24 @@ impl<H: Harness> Bench<'_, H> {
     }
 
     pub(super) fn batch(&self, batch: &[BatchPut<'_>]) -> Checked<Vec<Exchange>> {
-        Tally::count(&self.lab.tally.calls, 1);
-        let answers = self.block_on(self.store.compare_exchange_many(batch));
-        demand(answers.len() == batch.len(), Clause::S1, || {
-            format!("{} answers to a batch of {}: one per item is due", answers.len(), batch.len())
-        })?;
-        let each = answers.into_iter();
+        let each = self.batch_answers(batch)?.into_iter();
         each.map(|answer| answer.map_err(|error| self.lab.failed("compare_exchange_many", &error))).collect()
     }
 
+    /// The same, where errors are due.
+    pub(super) fn batch_answers(
+        &self,
+        batch: &[BatchPut<'_>],
+    ) -> Checked<Vec<Result<Exchange, <H::Store as Store>::Error>>> {
+        let answers = self.answer("compare_exchange_many", self.store.compare_exchange_many(batch))?;
+        demand(answers.len() == batch.len(), Clause::S1, || {
+            format!("{} answers to a batch of {}: one per item is due", answers.len(), batch.len())
+        })?;
+        Ok(answers)
+    }
+
     pub(super) fn purge(&self, limit: usize) -> Checked<Purged> {
-        Tally::count(&self.lab.tally.calls, 1);
-        self.block_on(self.store.purge(limit)).map_err(|error| self.lab.failed("purge", &error))
+        self.answer("purge", self.store.purge(limit))?.map_err(|error| self.lab.failed("purge", &error))
     }
 
     /// Purges until there is no more.
@@ -340,5 +390,84 @@ impl<H: Harness> Bench<'_, H> {
             let ended = started.into_iter().map(|racer| racer.join());
             ended.map(|racer| racer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+    use crate::memory::MemoryError;
+    use crate::time::ManualClock;
+
+    #[test]
+    fn a_number_is_decimal_or_hexadecimal_and_nothing_else() {
+        let numbers = [("0", 0), ("17", 17), ("0x1f", 31), ("0xFFFFFFFFFFFFFFFF", u64::MAX)];
+        for (text, expected) in numbers {
+            assert_eq!(number(text), Some(expected), "{text:?}");
+        }
+        for junk in ["", " 1", "1 ", "-1", "1e3", "ten", "0x", "0x+1", "1f", "18446744073709551616"] {
+            assert_eq!(number(junk), None, "{junk:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "CARGO_PKG_NAME is \"oncekey\", and must be a number")]
+    fn a_variable_that_is_no_number_is_not_taken_for_unset() {
+        env_number("CARGO_PKG_NAME");
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_no_number() {
+        assert_eq!(env_number("ONCEKEY_KIT_NO_SUCH_VARIABLE"), None);
+    }
+
+    /// A store whose reads wait for each other.
+    struct Hung(MemoryStore);
+
+    #[async_trait::async_trait]
+    impl Store for Hung {
+        type Error = MemoryError;
+
+        async fn load(&self, _: &Key) -> Result<Option<Entry>, MemoryError> {
+            std::future::pending().await
+        }
+
+        async fn compare_exchange(
+            &self,
+            key: &Key,
+            expected: Expected,
+            put: Put<'_>,
+        ) -> Result<Exchange, MemoryError> {
+            self.0.compare_exchange(key, expected, put).await
+        }
+    }
+
+    struct HungHarness;
+
+    impl Harness for HungHarness {
+        type Store = Hung;
+        type Guard = ();
+
+        fn fresh(&self) -> Subject<Hung> {
+            let clock = ManualClock::new();
+            let store = MemoryStore::builder().clock(clock.clone()).build();
+            Subject::new(Hung(store), Time::manual(clock))
+        }
+    }
+
+    #[test]
+    fn a_call_that_hangs_is_a_violation_and_not_a_hung_kit() {
+        let patience = Duration::from_millis(30);
+        let lab = Lab { patience, ..Lab::new(&HungHarness, Clause::S3) };
+        let bench = lab.fresh();
+        let record = crate::protocol::samples::in_progress(1);
+        let version = bench.write(&key("a"), Expected::Vacant, &record, (FOR_EVER, NOTHING));
+        version.expect("a write does not hang");
+        let Err(Stop::Violated(violation)) = bench.load(&key("a")) else {
+            panic!("a load that is never answered was answered")
+        };
+        assert_eq!(violation.clause, Clause::S3);
+        assert_eq!(violation.what, "load has no answer after 30ms; a failure would be an answer");
     }
 }

@@ -76,6 +76,10 @@ pub use clause::{Clause, Violation};
 pub use harness::{Abilities, Effort, Harness, Over, Subject, Time, over};
 pub use simulation::{Met, Simulated, simulate, simulate_aloud};
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
 use erased::AnyHarness;
 use lab::{Checked, Lab, Stop};
 
@@ -147,6 +151,32 @@ pub fn assert_held<H: Harness>(harness: &H, case: &str) {
     }
 }
 
+/// Runs a test in a thread of its own and does not wait for ever: a call that blocks its thread, where calls wait for
+/// each other's locks, cannot be ended from outside, and would hang the whole run without a word.
+#[doc(hidden)]
+pub fn __watched(test: impl FnOnce() + Send + 'static) {
+    // Long against the slowest of stores, and less than a CI waits.
+    let factor = lab::env_number("ONCEKEY_KIT_EFFORT").unwrap_or(1).clamp(1, 1000);
+    watched(Duration::from_secs(15 * 60 * factor), test);
+}
+
+fn watched(patience: Duration, test: impl FnOnce() + Send + 'static) {
+    let (ending, ended) = mpsc::channel::<()>();
+    let name = thread::current().name().unwrap_or("conformance").to_owned();
+    let test = thread::Builder::new().name(name).spawn(move || {
+        // Dropped at the end, also of a test that fails: that is all the news there is.
+        let _ending = ending;
+        test();
+    });
+    let test = test.expect("a thread can be started");
+    if ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+        panic!(
+            "no end after {patience:?}: a call of the store blocks its thread, or the effort is too great for it"
+        );
+    }
+    test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
 /// One `#[test]` per case of the kit, for the stores of a [`Harness`](crate::conformance::Harness).
 ///
 /// The argument is an expression that makes the harness; each test makes its own. Put the line into a module of its
@@ -158,7 +188,7 @@ macro_rules! conformance_tests {
     };
 }
 
-/// Expands to the tests.
+/// Expands to the tests. The harness is named in a closure, since it may be a place that cannot be moved from.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __oncekey_conformance_test {
@@ -166,8 +196,113 @@ macro_rules! __oncekey_conformance_test {
         $(
             #[test]
             fn $name() {
-                $crate::conformance::assert_held(&$harness, stringify!($name));
+                $crate::conformance::__watched(|| {
+                    $crate::conformance::assert_held(&$harness, stringify!($name));
+                });
             }
         )*
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+    use crate::store::{Durability, DurabilityClass, Exchange, Put, Store};
+    use crate::time::ManualClock;
+    use crate::{Entry, Expected, Key};
+
+    /// Declares to survive a power loss, and has nothing to show for it.
+    struct Boastful(MemoryStore);
+
+    #[async_trait::async_trait]
+    impl Store for Boastful {
+        type Error = crate::memory::MemoryError;
+
+        async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
+            self.0.load(key).await
+        }
+
+        async fn compare_exchange(
+            &self,
+            key: &Key,
+            expected: Expected,
+            put: Put<'_>,
+        ) -> Result<Exchange, Self::Error> {
+            self.0.compare_exchange(key, expected, put).await
+        }
+
+        fn durability(&self) -> Durability {
+            Durability::new(DurabilityClass::Disk, "")
+        }
+    }
+
+    struct Boast;
+
+    impl Harness for Boast {
+        type Store = Boastful;
+        type Guard = ();
+
+        fn fresh(&self) -> Subject<Boastful> {
+            let clock = ManualClock::new();
+            let store = MemoryStore::builder().clock(clock.clone()).build();
+            Subject::new(Boastful(store), Time::manual(clock))
+        }
+    }
+
+    const BROKEN: &str = "s9_what_was_acknowledged_outlives_the_store";
+
+    #[test]
+    fn a_violation_carries_the_name_of_its_case() {
+        let violation = check(&Boast, BROKEN).expect_err("the store declares more than it is");
+        assert_eq!((violation.case, violation.clause), (BROKEN, Clause::S9));
+        check(&Boast, "s3_a_fresh_key_is_claimed").expect("a claim of a fresh key is in order");
+    }
+
+    #[test]
+    #[should_panic(expected = "in case: s9_what_was_acknowledged_outlives_the_store")]
+    fn the_test_of_a_broken_case_fails_with_the_violation() {
+        __watched(|| assert_held(&Boast, BROKEN));
+    }
+
+    #[test]
+    fn a_case_that_has_nothing_to_show_says_so_and_passes() {
+        let held = check(&Boast, "s8_a_full_store_refuses_new_keys_only").expect("it has no bound");
+        assert_eq!(held.not_shown, Some("the harness has no bounded store"));
+        assert_held(&Boast, "s8_a_full_store_refuses_new_keys_only");
+    }
+
+    #[test]
+    #[should_panic(expected = "the kit has no case \"s3_a_fresh_key\"")]
+    fn an_unknown_case_is_not_passed() {
+        let _ = check(&Boast, "s3_a_fresh_key");
+    }
+
+    #[test]
+    fn a_case_is_named_after_its_clause_and_only_once() {
+        let mut names: Vec<_> = cases().iter().map(|(name, _)| *name).collect();
+        for (name, clause) in cases() {
+            let prefix = format!("{clause}_").to_lowercase();
+            assert!(name.starts_with(&prefix), "{name} shows {clause}");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), cases().len());
+    }
+
+    #[test]
+    fn a_watched_test_ends_as_it_ends_alone() {
+        let name = thread::current().name().map(str::to_owned);
+        watched(Duration::from_secs(60), move || assert_eq!(thread::current().name(), name.as_deref()));
+    }
+
+    #[test]
+    #[should_panic(expected = "no end after 20ms: a call of the store blocks its thread")]
+    fn a_test_that_blocks_its_thread_does_not_hang_the_run() {
+        watched(Duration::from_millis(20), || {
+            loop {
+                thread::park();
+            }
+        });
+    }
 }

@@ -11,7 +11,8 @@ pub struct Entry {
     pub record: Record,
     /// The number of the write that put it there.
     pub version: Version,
-    /// How long it stays live, by the store's clock at the moment of the answer; zero: expired.
+    /// How long it stays live, by the store's clock at the moment of the answer; zero: expired;
+    /// [`Duration::MAX`]: it stays live for ever.
     pub left: Duration,
 }
 

@@ -28,7 +28,7 @@ pub struct Put<'a> {
     /// What to keep.
     pub record: &'a Record,
     /// How long the entry stays live from now, by the store's clock; zero: it is expired at once, and still
-    /// readable. [`Duration::MAX`]: for ever. Sums saturate.
+    /// readable. [`Duration::MAX`]: for ever, and so much is then left at any time. Sums saturate.
     pub live: Duration,
     /// How much longer it stays readable after that. [`Duration::MAX`]: for ever.
     pub linger: Duration,
@@ -132,7 +132,10 @@ impl<'a> BatchPut<'a> {
 ///             return Ok(None); // past live + linger: nothing is readable, purged or not (S3)
 ///         }
 ///         let record = Record::decode(&Payload::from(&row.body[..]))?;
-///         let left = row.live.saturating_sub(age); // zero: expired, and still readable
+///         let left = match row.live {
+///             Duration::MAX => Duration::MAX, // for ever stays for ever
+///             live => live.saturating_sub(age), // zero: expired, and still readable
+///         };
 ///         Ok(Some(Entry { record, version: Version::new(row.version), left }))
 ///     }
 /// }

@@ -47,6 +47,7 @@ macro_rules! __oncekey_conformance_cases {
             S1 s1_an_acknowledged_write_is_seen_by_everybody
             S1 s1_a_batch_answers_item_by_item
             S1 s1_batches_that_cross_each_other
+            S1 s1_a_batch_beside_single_puts
             S1 s1_concurrent_histories_are_linearizable
             S1 s1_concurrent_histories_with_lost_calls_are_linearizable
             S1 s1_calls_in_flight_on_one_thread_are_linearizable
@@ -56,11 +57,12 @@ macro_rules! __oncekey_conformance_cases {
             S2 s2_versions_rise_over_the_end_of_an_entry
             S2 s2_a_version_of_an_earlier_life_never_fits_again
             S2 s2_versions_rise_under_races
-            S3 s3_a_fresh_key_is_claimed
             S2 s2_versions_rise_from_claim_to_claim_under_races
+            S3 s3_a_fresh_key_is_claimed
             S3 s3_a_readable_entry_is_not_vacant
             S3 s3_past_live_and_linger_is_vacant
             S3 s3_a_second_life_reads_its_own_outcome
+            S3 s3_what_is_gone_at_once_is_in_nobodys_way
             S4 s4_the_current_version_fits_live_or_expired
             S4 s4_an_entry_that_ran_out_can_be_exchanged
             S4 s4_no_other_version_fits
@@ -74,9 +76,9 @@ macro_rules! __oncekey_conformance_cases {
             S6 s6_keys_are_compared_byte_for_byte
             S7 s7_time_left_counts_down_to_nothing
             S7 s7_ends_are_exact_on_a_clock_moved_by_hand
+            S7 s7_an_expired_entry_stays_so_for_ages
             S7 s7_every_write_stamps_anew
             S7 s7_lifetimes_at_their_ends
-            S7 s7_an_expired_entry_stays_so_for_ages
             S8 s8_nothing_readable_is_dropped
             S8 s8_purge_removes_what_is_gone_in_bounded_steps
             S8 s8_purgers_beside_each_other

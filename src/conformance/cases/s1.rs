@@ -2,7 +2,7 @@
 
 use crate::conformance::lab::{Bench, Checked, FOR_EVER, Lab, NOTHING, demand, key};
 use crate::conformance::{Clause, Harness};
-use crate::protocol::{Expected, Key, Version, samples};
+use crate::protocol::{Expected, Key, Record, Version, samples};
 use crate::store::{BatchPut, Exchange, Put};
 
 /// Threads that claim one fresh key together: one is done, and all others are answered its entry.
@@ -76,10 +76,10 @@ pub(super) fn s1_no_update_is_lost<H: Harness>(lab: &Lab<'_, H>) -> Checked {
         // The record's tag is the count.
         bench.write(&key, Expected::Vacant, &counter(0), (NOTHING, FOR_EVER))?;
         let racers = lab.effort.racers;
-        for added in bench.race(racers, |_| (0..EACH).try_for_each(|_| count_up(&bench, &key))) {
+        let total = racers as u64 * EACH;
+        for added in bench.race(racers, |_| (0..EACH).try_for_each(|_| count_up(&bench, &key, total))) {
             added?;
         }
-        let total = racers as u64 * EACH;
         let found = bench.load(&key)?;
         let same = found.as_ref().is_some_and(|entry| entry.record == counter(total));
         demand(same, Clause::S1, || {
@@ -168,38 +168,92 @@ pub(super) fn s1_a_batch_answers_item_by_item<H: Harness>(lab: &Lab<'_, H>) -> C
 
 /// Batches over the same keys in opposite orders, at once: each key has one winner, and nobody waits for ever.
 pub(super) fn s1_batches_that_cross_each_other<H: Harness>(lab: &Lab<'_, H>) -> Checked {
-    const KEYS: usize = 12;
     let bench = lab.fresh();
     for round in 0..lab.effort.races.div_ceil(4) {
-        let keys: Vec<_> = (0..KEYS).map(|item| key(format!("crossed-{round}-{item}"))).collect();
-        let racers = lab.effort.racers.min(4);
-        let records: Vec<_> = (0..racers as u64).map(samples::in_progress).collect();
-        let answers = bench.race(racers, |racer| {
-            let put = Put::new(&records[racer], FOR_EVER, NOTHING);
-            let mut batch: Vec<_> =
-                keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
+        let claims = Claims::new(lab, format!("crossed-{round}"));
+        let answers = bench.race(claims.records.len(), |racer| {
+            let mut batch = claims.batch(racer);
             if racer % 2 == 1 {
                 batch.reverse();
             }
-            bench.batch(&batch).map(|mut answers| {
-                if racer % 2 == 1 {
-                    answers.reverse();
-                }
-                answers
-            })
+            let mut answers = bench.batch(&batch)?;
+            if racer % 2 == 1 {
+                answers.reverse();
+            }
+            Ok(answers)
         });
-        let answers: Vec<_> = answers.into_iter().collect::<Checked<_>>()?;
-        for (item, key) in keys.iter().enumerate() {
-            let winners: Vec<_> =
-                (0..racers).filter(|racer| matches!(answers[*racer][item], Exchange::Done(_))).collect();
-            demand(winners.len() == 1, Clause::S1, || {
-                format!("{racers} batches claimed one key, and {} were done", winners.len())
-            })?;
-            let Exchange::Done(version) = answers[winners[0]][item] else { continue };
-            bench.expect_entry(key, Clause::S1, &records[winners[0]], version)?;
-        }
+        claims.each_has_one_winner(&bench, answers)?;
     }
     Ok(())
+}
+
+/// Batches beside single puts of the same keys, from the other end: each key has one winner, and a batch does not go by
+/// what it saw before.
+pub(super) fn s1_a_batch_beside_single_puts<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races.div_ceil(2) {
+        let claims = Claims::new(lab, format!("beside-{round}"));
+        let answers = bench.race(claims.records.len(), |racer| {
+            if racer % 2 == 0 {
+                return bench.batch(&claims.batch(racer));
+            }
+            let put =
+                |key| bench.exchange(key, Expected::Vacant, &claims.records[racer], (FOR_EVER, NOTHING));
+            let mut answers = claims.keys.iter().rev().map(put).collect::<Checked<Vec<_>>>()?;
+            answers.reverse();
+            Ok(answers)
+        });
+        claims.each_has_one_winner(&bench, answers)?;
+    }
+    Ok(())
+}
+
+/// Keys that several racers claim, each with a record of its own.
+struct Claims {
+    keys: Vec<Key>,
+    records: Vec<Record>,
+}
+
+impl Claims {
+    fn new<H: Harness>(lab: &Lab<'_, H>, name: String) -> Self {
+        let racers = lab.effort.racers.min(4) as u64;
+        Self {
+            keys: (0..12).map(|item| key(format!("{name}-{item}"))).collect(),
+            records: (0..racers).map(samples::in_progress).collect(),
+        }
+    }
+
+    fn batch(&self, racer: usize) -> Vec<BatchPut<'_>> {
+        let put = Put::new(&self.records[racer], FOR_EVER, NOTHING);
+        self.keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect()
+    }
+
+    /// The answers are those of each racer, in the order of the keys.
+    fn each_has_one_winner<H: Harness>(
+        &self,
+        bench: &Bench<'_, H>,
+        answers: Vec<Checked<Vec<Exchange>>>,
+    ) -> Checked {
+        let answers = answers.into_iter().collect::<Checked<Vec<_>>>()?;
+        for (item, key) in self.keys.iter().enumerate() {
+            let answers: Vec<_> = answers.iter().map(|answers| &answers[item]).collect();
+            let done = answers.iter().zip(&self.records).filter_map(|(answer, record)| match answer {
+                Exchange::Done(version) => Some((record, *version)),
+                Exchange::Conflict(_) => None,
+            });
+            let done: Vec<_> = done.collect();
+            let [(record, version)] = done[..] else {
+                let what =
+                    format!("{} racers claimed one key, and {} were done", self.records.len(), done.len());
+                return demand(false, Clause::S1, || what);
+            };
+            for answer in answers {
+                losers_see_the_winner(answer, record, version)?;
+            }
+            bench.expect_entry(key, Clause::S1, record, version)?;
+        }
+        Ok(())
+    }
 }
 
 /// Of all racers that expect the same, one is done, and the others see what it wrote.
@@ -216,26 +270,28 @@ fn one_wins<H: Harness>(bench: &Bench<'_, H>, key: &Key, expected: Expected) -> 
     let winner = winners[0];
     let Exchange::Done(version) = answers[winner] else { unreachable!("the winner is done") };
     for answer in &answers {
-        let Exchange::Conflict(found) = answer else { continue };
-        let seen = found.as_ref().map(|entry| (&entry.record, entry.version));
-        demand(seen == Some((&records[winner], version)), Clause::S5, || {
-            format!(
-                "the winner wrote {:?} at {version:?}, and a loser was answered {found:?}",
-                records[winner]
-            )
-        })?;
+        losers_see_the_winner(answer, &records[winner], version)?;
     }
     Ok(version)
 }
 
-fn counter(count: u64) -> crate::protocol::Record {
+fn losers_see_the_winner(answer: &Exchange, record: &Record, version: Version) -> Checked {
+    let Exchange::Conflict(found) = answer else { return Ok(()) };
+    let seen = found.as_ref().map(|entry| (&entry.record, entry.version));
+    demand(seen == Some((record, version)), Clause::S5, || {
+        format!("the winner wrote {record:?} at {version:?}, and a loser was answered {found:?}")
+    })
+}
+
+fn counter(count: u64) -> Record {
     samples::in_progress(count)
 }
 
-/// Adds one to the counter, going on from what a conflict carries.
-fn count_up<H: Harness>(bench: &Bench<'_, H>, key: &Key) -> Checked {
+/// Adds one to the counter, going on from what a conflict carries. Each conflict is somebody else's write, and there are
+/// no more of those than `total`.
+fn count_up<H: Harness>(bench: &Bench<'_, H>, key: &Key, total: u64) -> Checked {
     let mut seen = bench.load(key)?;
-    loop {
+    for _ in 0..=total {
         let Some(entry) = seen else {
             return demand(false, Clause::S8, || "the counter is gone".to_owned());
         };
@@ -245,4 +301,9 @@ fn count_up<H: Harness>(bench: &Bench<'_, H>, key: &Key) -> Checked {
             Exchange::Conflict(found) => seen = found,
         }
     }
+    demand(false, Clause::S4, || {
+        format!(
+            "{total} writes of a key, and one that went on from each conflict was refused more often: {seen:?}"
+        )
+    })
 }

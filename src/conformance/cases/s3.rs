@@ -1,8 +1,8 @@
 //! S3: a put expecting `Vacant` succeeds exactly when no entry is readable.
 
-use crate::conformance::lab::{Checked, FOR_EVER, Lab, NOTHING, demand, key};
+use crate::conformance::lab::{Bench, Checked, FOR_EVER, Lab, NOTHING, demand, key};
 use crate::conformance::{Clause, Harness};
-use crate::protocol::{Expected, samples};
+use crate::protocol::{Expected, Key, Version, samples};
 use crate::store::Exchange;
 
 /// A key that was never written is claimed, and what is read is what was written.
@@ -71,12 +71,54 @@ pub(super) fn s3_a_second_life_reads_its_own_outcome<H: Harness>(lab: &Lab<'_, H
         let claimed =
             bench.write(&key, Expected::Vacant, &samples::in_progress(life), (FOR_EVER, NOTHING))?;
         let record = samples::completed_with(life, format!("outcome {life}").as_bytes());
-        // Two steps to live, so that it is seen live on a busy machine; a store on real time waits for them.
-        let version = bench.write(&key, Expected::At(claimed), &record, (bench.steps(2), NOTHING))?;
-        if let Some(entry) = bench.load(&key)? {
-            bench.same_entry(Clause::S3, &entry, &record, version)?;
+        let live = bench.steps(2);
+        let ((version, read), span) = bench.timed(|| {
+            let version = bench.write(&key, Expected::At(claimed), &record, (live, NOTHING));
+            (version, bench.load(&key))
+        });
+        let version = version?;
+        match read? {
+            Some(entry) => bench.same_entry(Clause::S3, &entry, &record, version)?,
+            None => demand(span.answered.saturating_since(span.sent) >= live, Clause::S8, || {
+                format!("of {live:?} to live, less have passed, and a load finds nothing")
+            })?,
         }
         bench.pass(2);
     }
     Ok(())
+}
+
+/// Threads that claim one key with claims that are gone at once: each claim is done, since there is never anything in
+/// its way, and nobody ever reads one.
+pub(super) fn s3_what_is_gone_at_once_is_in_nobodys_way<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    for round in 0..lab.effort.races.div_ceil(5) {
+        let key = key(format!("gone at once-{round}"));
+        let given = bench.race(lab.effort.racers, |racer| claims_gone_at_once(&bench, &key, racer));
+        let mut given = given.into_iter().collect::<Checked<Vec<_>>>()?.concat();
+        given.sort_unstable();
+        let twice = given.windows(2).find(|pair| pair[0] == pair[1]);
+        demand(twice.is_none(), Clause::S2, || format!("two claims of a key got {twice:?}"))?;
+    }
+    Ok(())
+}
+
+fn claims_gone_at_once<H: Harness>(bench: &Bench<'_, H>, key: &Key, racer: usize) -> Checked<Vec<Version>> {
+    let record = samples::in_progress(racer as u64);
+    let mut given = Vec::new();
+    for _ in 0..5 {
+        let version = bench.write(key, Expected::Vacant, &record, (NOTHING, NOTHING))?;
+        let last = given.last().copied();
+        demand(last < Some(version), Clause::S2, || format!("{version:?} follows {last:?}"))?;
+        given.push(version);
+        let read = bench.load(key)?;
+        demand(read.is_none(), Clause::S3, || {
+            format!("all claims are gone at once, and a load reads {read:?}")
+        })?;
+        let late = bench.exchange(key, Expected::At(version), &record, (FOR_EVER, FOR_EVER))?;
+        demand(late == Exchange::Conflict(None), Clause::S4, || {
+            format!("the claim at {version:?} is gone, and a put expecting it answered {late:?}")
+        })?;
+    }
+    Ok(given)
 }
