@@ -349,4 +349,63 @@ mod tests {
         assert_eq!(block_on(cached.forget(&key(2))).unwrap(), AdminAnswer::Done);
         assert_eq!(cached.store().cached(), 0, "a forget of this process is seen at once");
     }
+
+    #[test]
+    fn a_cached_answer_says_how_much_is_left_now() {
+        let (clock, _, cached) = bench(10);
+        drop(run(&cached, key(1), "x"));
+        clock.advance(7 * SECOND);
+        let entry = block_on(cached.store().load(&key(1))).unwrap().unwrap();
+        assert_eq!(entry.left, 53 * SECOND);
+        assert_eq!(cached.store().get(&key(1)), Some(entry), "it came from the cache");
+    }
+
+    #[test]
+    fn it_holds_as_many_as_it_may() {
+        let (_, _, cached) = bench(4);
+        for id in 1..=4 {
+            drop(run(&cached, key(id), "x"));
+            assert_eq!(cached.store().cached(), id);
+        }
+    }
+
+    /// Whatever the clock's origin is, and however often something was forgotten before.
+    #[test]
+    fn it_goes_on_keeping_late_and_after_a_forget() {
+        let (clock, _, cached) = bench(10);
+        clock.advance(1000 * SECOND);
+        for id in 1..=3 {
+            drop(run(&cached, key(id), "x"));
+            assert!(cached.store().get(&key(id)).is_some(), "{id}");
+            assert_eq!(block_on(cached.forget(&key(id))).unwrap(), AdminAnswer::Done);
+            assert!(cached.store().get(&key(id)).is_none(), "{id}");
+        }
+    }
+
+    /// One verdict per item, in order, whether the cache or the store gave it.
+    #[test]
+    fn a_batch_is_answered_item_by_item() {
+        let (_, inner, cached) = bench(10);
+        drop(run(&cached, key(1), "x"));
+        let known = cached.store().get(&key(1)).unwrap();
+        let put = || Put::new(&known.record, SECOND, SECOND);
+        let (one, two) = (key(1), key(2));
+        let stale = Expected::At(crate::Version::new(known.version.get() + 1));
+        let batch = [
+            BatchPut::new(&one, Expected::Vacant, put()),
+            BatchPut::new(&two, Expected::Vacant, put()),
+            BatchPut::new(&one, stale, put()),
+        ];
+        let answers = block_on(cached.store().compare_exchange_many(&batch));
+        let [
+            Ok(Exchange::Conflict(Some(hit))),
+            Ok(Exchange::Done(version)),
+            Ok(Exchange::Conflict(Some(there))),
+        ] = &answers[..]
+        else {
+            panic!("{answers:?}")
+        };
+        assert_eq!((hit.version, there.version), (known.version, known.version));
+        assert_eq!(block_on(inner.load(&two)).unwrap().unwrap().version, *version);
+    }
 }
