@@ -395,6 +395,26 @@ mod tests {
         assert_eq!(Record::decode(&bytes.into()).unwrap(), record);
     }
 
+    /// Nor is much more set aside than a small record takes.
+    #[test]
+    fn the_bound_of_a_short_record_is_close() {
+        let record = Record::from(Fields {
+            state: State::InProgress,
+            owner: Owner::from_bytes([1; 16]),
+            token: None,
+            attempt: 1,
+            forgiven: 0,
+            operation_id: OperationId::from_bytes([1; 16]),
+            doubt: false,
+            policy: Policy::Reclaim,
+            fingerprint: Some(Fingerprint::from_digest(Algorithm::BLAKE3, &[3; 32]).unwrap()),
+            checkpoint: Payload::empty(),
+            created_at: UnixMillis(0),
+            finished_at: None,
+        });
+        assert!(record.encoded_len_hint() <= record.encode().len() + 72);
+    }
+
     /// What `encode` cannot have written is refused, though every field of it could be read.
     #[test]
     fn a_record_that_does_not_add_up_is_damaged() {
