@@ -54,8 +54,8 @@ impl Bench {
         Put::new(&self.record, 10 * SECOND, 10 * SECOND)
     }
 
-    fn claim(&self, id: usize) -> impl Future<Output = Answered> + '_ {
-        async move { self.store.compare_exchange(&key(id), Expected::Vacant, self.put()).await }
+    async fn claim(&self, id: usize) -> Answered {
+        self.store.compare_exchange(&key(id), Expected::Vacant, self.put()).await
     }
 
     /// What is there, past all faults.
@@ -297,7 +297,7 @@ fn the_log_keeps_the_latest_and_counts_all() {
 fn an_engine_hears_of_it_what_a_store_would_say() {
     let bench = bench();
     let store = Arc::new(bench.store);
-    let builder = Deduplicator::builder(Arc::clone(&store)).clock(bench.clock.clone()).claim_tries(1);
+    let builder = Deduplicator::builder(Arc::clone(&store)).clock(bench.clock).claim_tries(1);
     let dedup = builder.build().unwrap();
     store.plan([Some(Fault::ReplyLost)]);
     let run = |id| dedup.request(key(id)).run(|_| async { Ok::<_, String>("x".to_owned()) });
