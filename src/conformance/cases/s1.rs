@@ -170,7 +170,7 @@ pub(super) fn s1_a_batch_answers_item_by_item<H: Harness>(lab: &Lab<'_, H>) -> C
 pub(super) fn s1_batches_that_cross_each_other<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     let bench = lab.fresh();
     for round in 0..lab.effort.races.div_ceil(4) {
-        let claims = Claims::new(lab, format!("crossed-{round}"));
+        let claims = Claims::new(lab, &format!("crossed-{round}"));
         let answers = bench.race(claims.records.len(), |racer| {
             let mut batch = claims.batch(racer);
             if racer % 2 == 1 {
@@ -192,7 +192,7 @@ pub(super) fn s1_batches_that_cross_each_other<H: Harness>(lab: &Lab<'_, H>) -> 
 pub(super) fn s1_a_batch_beside_single_puts<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     let bench = lab.fresh();
     for round in 0..lab.effort.races.div_ceil(2) {
-        let claims = Claims::new(lab, format!("beside-{round}"));
+        let claims = Claims::new(lab, &format!("beside-{round}"));
         let answers = bench.race(claims.records.len(), |racer| {
             if racer % 2 == 0 {
                 return bench.batch(&claims.batch(racer));
@@ -215,7 +215,7 @@ struct Claims {
 }
 
 impl Claims {
-    fn new<H: Harness>(lab: &Lab<'_, H>, name: String) -> Self {
+    fn new<H: Harness>(lab: &Lab<'_, H>, name: &str) -> Self {
         let racers = lab.effort.racers.min(4) as u64;
         Self {
             keys: (0..12).map(|item| key(format!("{name}-{item}"))).collect(),
