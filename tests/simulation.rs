@@ -18,36 +18,38 @@ use harnesses::OneShard;
 use oncekey::conformance::{simulate, simulate_aloud};
 
 /// What must be met, or the simulation shows nothing of it.
-const MET: [&str; 28] = [
+const MET: [&str; 24] = [
     "a batch",
     "a late copy of a write was applied",
     "a new generation over an old record",
     "a waiter was answered",
     "call dropped",
     "claimed after a release",
-    "completed by another hand",
     "completion refused",
     "crash in the middle",
     "doubt kept by a further attempt",
     "executed",
     "exhausted",
     "failure recorded",
-    "gone, unknown",
     "granted, vacant",
     "in doubt",
     "in progress",
     "late completion accepted",
     "lease lost",
     "mismatch",
-    "overlap after a step of the store's clock",
     "own claim recognised after a lost reply",
     "released",
     "replay",
     "stall",
     "superseded, possibly applied",
     "takeover",
-    "unrecorded",
 ];
+
+/// What one seed in some hundreds meets.
+const MET_RARELY: [&str; 4] =
+    ["completed by another hand", "gone, unknown", "overlap after a step of the store's clock", "unrecorded"];
+/// So many seeds are sure to meet that too.
+const SEEDS_FOR_THE_RARE: u64 = 5_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -90,7 +92,8 @@ fn the_promises_hold_whatever_goes_wrong() {
     });
     assert_eq!(played.into_inner(), seeds, "every seed was played");
     let met = met.into_inner().unwrap();
-    let never: Vec<_> = MET.iter().filter(|what| !met.contains_key(**what)).collect();
+    let rare: &[&str] = if seeds >= SEEDS_FOR_THE_RARE { &MET_RARELY } else { &[] };
+    let never: Vec<_> = MET.iter().chain(rare).filter(|what| !met.contains_key(**what)).collect();
     println!("{seeds} seeds: {met:#?}");
     assert!(never.is_empty(), "never met in {seeds} seeds: {never:?}");
 }

@@ -25,6 +25,8 @@ pub(super) struct Hub {
     mail: Mutex<Vec<Letter>>,
     /// Calls that the store has not answered yet.
     pub(super) in_flight: AtomicUsize,
+    /// The number of the call that is being polled; zero: a keeper.
+    pub(super) polled: AtomicUsize,
 }
 
 /// A write that was sent, given up, and arrives late.
@@ -38,6 +40,8 @@ struct Letter {
     behind: u64,
     /// It is not delivered before that.
     not_before: Moment,
+    /// The call that sent it.
+    call: usize,
 }
 
 impl Hub {
@@ -49,6 +53,7 @@ impl Hub {
             rng: Mutex::new(Rng::new(seed)),
             mail: Mutex::new(Vec::new()),
             in_flight: AtomicUsize::new(0),
+            polled: AtomicUsize::new(0),
         }
     }
 
@@ -57,18 +62,26 @@ impl Hub {
     }
 
     /// Applies a write, and tells the oracle.
-    async fn apply(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, LinkError> {
+    async fn apply(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+        sent_by: Option<usize>,
+    ) -> Result<Exchange, LinkError> {
         let _answering = Answering::new(&self.in_flight);
         let answer = self.store.compare_exchange(key, expected, put).await.map_err(LinkError::of_store)?;
-        self.answered(key, put, &answer);
+        self.answered(key, put, &answer, sent_by);
         Ok(answer)
     }
 
-    fn answered(&self, key: &Key, put: Put<'_>, answer: &Exchange) {
+    /// What was done is done by the call that is being polled, unless an earlier one sent it.
+    fn answered(&self, key: &Key, put: Put<'_>, answer: &Exchange, sent_by: Option<usize>) {
         if let Exchange::Done(version) = answer {
+            let call = sent_by.unwrap_or_else(|| self.polled.load(Ordering::SeqCst));
             let now = self.time.now();
             let lives = (now + put.live, now + put.live + put.linger);
-            self.oracle.lock().applied(key, put.record, *version, now, lives);
+            self.oracle.lock().applied(key, put.record, *version, now, lives, call);
         }
     }
 
@@ -78,7 +91,7 @@ impl Hub {
         let answers = self.store.compare_exchange_many(batch).await;
         for (item, answer) in batch.iter().zip(&answers) {
             if let Ok(answer) = answer {
-                self.answered(item.key, item.put, answer);
+                self.answered(item.key, item.put, answer, None);
             }
         }
         answers.into_iter().map(|answer| answer.map_err(LinkError::of_store)).collect()
@@ -102,8 +115,8 @@ impl Hub {
             *mail = rest;
             due
         };
-        for Letter { key, expected, record, live, linger, .. } in due {
-            let answer = self.apply(&key, expected, Put::new(&record, live, linger)).await;
+        for Letter { key, expected, record, live, linger, call, .. } in due {
+            let answer = self.apply(&key, expected, Put::new(&record, live, linger), Some(call)).await;
             if let Ok(Exchange::Done(_)) = answer {
                 self.note("a late copy of a write was applied");
             }
@@ -120,6 +133,7 @@ impl Hub {
             linger: put.linger,
             behind,
             not_before: self.time.now() + later,
+            call: self.polled.load(Ordering::SeqCst),
         });
     }
 
@@ -317,11 +331,11 @@ impl Link {
         if self.state.lock().cut {
             std::future::pending::<()>().await;
         }
-        let mut answer = self.hub.apply(key, expected, put).await;
+        let mut answer = self.hub.apply(key, expected, put, None).await;
         match fate {
             Fate::ReplyLost => answer = Err(LinkError::lost()),
             Fate::LateAfter(delay) => self.hub.sleep(self.quarters(delay)).await,
-            Fate::Twice => answer = self.hub.apply(key, expected, put).await,
+            Fate::Twice => answer = self.hub.apply(key, expected, put, None).await,
             Fate::NeverAnswered => std::future::pending().await,
             _ => {}
         }

@@ -43,6 +43,8 @@ struct History {
     completions: Vec<Completion>,
     /// Which fingerprint the key was bound to, and until when.
     bindings: Vec<(Option<Fingerprint>, Until)>,
+    /// Which call's claim was the latest, and until when.
+    holders: Vec<(usize, Until)>,
     /// A resolution was asked for, so doubt may be cleared by one.
     resolving: bool,
 }
@@ -178,6 +180,7 @@ impl Oracle {
         version: Version,
         now: Moment,
         (live_until, gone_at): (Moment, Moment),
+        call: usize,
     ) {
         self.now += 1;
         self.look_at(key);
@@ -198,6 +201,10 @@ impl Oracle {
         });
         let is_grant = record.state() == &State::InProgress && record.token().is_none();
         if is_grant {
+            if let Some((_, until)) = history.holders.last_mut() {
+                until.0 = Some(self.now);
+            }
+            history.holders.push((call, Until::default()));
             self.granted(&mut history, before.as_ref(), record, version);
         } else {
             self.followed(&mut history, before.as_ref(), record, live_until <= now);

@@ -30,7 +30,7 @@ pub(super) struct Call {
     pub(super) rng: Rng,
     pub(super) key: Key,
     /// Tells the values of different calls apart.
-    pub(super) number: u64,
+    pub(super) number: usize,
 }
 
 /// How an operation is going to end.
@@ -162,7 +162,7 @@ impl Call {
                 }
             }
             Ok(Answer::Mismatch) => oracle.mismatched(&self.key, fingerprint, begun),
-            Ok(Answer::InProgress { .. }) => oracle.note("in progress"),
+            Ok(Answer::InProgress { .. }) => oracle.in_progress(&self.key, self.number, begun),
             Ok(Answer::InDoubt { .. }) => oracle.note("in doubt"),
             Ok(Answer::Exhausted { .. }) => oracle.note("exhausted"),
             Ok(Answer::Done { .. } | Answer::FailedBefore { failure: None, .. }) => oracle.note("done"),
@@ -201,7 +201,9 @@ impl Call {
                 }
             }
             Ok(ClaimAnswer::Mismatch) => self.hub.oracle.lock().mismatched(&self.key, fingerprint, begun),
-            Ok(ClaimAnswer::InProgress(_)) => self.hub.note("in progress"),
+            Ok(ClaimAnswer::InProgress(_)) => {
+                self.hub.oracle.lock().in_progress(&self.key, self.number, begun);
+            }
             Ok(ClaimAnswer::InDoubt { .. }) => self.hub.note("in doubt"),
             Ok(ClaimAnswer::Exhausted { .. }) => self.hub.note("exhausted"),
             Err(_) => self.hub.note("claim not answered"),
@@ -251,9 +253,13 @@ impl Call {
     }
 
     /// Completes, and completes again: the second answer must be as true as the first.
-    async fn complete(&self, claim: &mut Claim<Link>, outcome: Outcome) {
+    async fn complete(&mut self, claim: &mut Claim<Link>, outcome: Outcome) {
         let token = claim.fence();
-        for _ in 0..2 {
+        for again in [false, true] {
+            if again && self.rng.percent(25) && self.clock.manual_clock().is_some() {
+                // So late that nothing is left to read.
+                self.clock.sleep_until(self.clock.now() + self.unit * 90).await;
+            }
             let crate::protocol::OutcomeBody::Kept(bytes) = outcome.body.clone() else { return };
             let told = match outcome.conclusion {
                 crate::protocol::Conclusion::Succeeded => claim.complete(bytes).await,

@@ -22,7 +22,7 @@ use crate::time::{Clock as _, ManualClock};
 const CLIENTS: usize = 3;
 const KEYS: usize = 2;
 /// Calls of one simulation.
-const CALLS: u64 = 18;
+const CALLS: usize = 18;
 /// The world is healed when so many steps were made, at the latest.
 const STEPS_DISTURBED: u64 = 1200;
 /// In units: how long a claim is honoured. The clocks' rates differ by less than the margin allows.
@@ -40,7 +40,7 @@ pub(super) struct World {
     clients: Vec<Client>,
     /// Of a thousand: how fast the store's clock runs.
     store_rate: u64,
-    calls: u64,
+    calls: usize,
     /// The store's clock is going to step, once.
     steps: bool,
     elapsed: Duration,
@@ -63,8 +63,8 @@ struct Client {
 struct Task {
     woken: Arc<Woken>,
     future: Pin<Box<dyn Future<Output = ()>>>,
-    /// It never ends by itself.
-    is_keeper: bool,
+    /// The number of its call; none: a keeper, which never ends by itself.
+    call: Option<usize>,
 }
 
 struct Woken(AtomicBool);
@@ -137,7 +137,7 @@ impl World {
             .expect("the options are in order");
         let mut tasks = Vec::new();
         if self.rng.percent(40) {
-            tasks.push(Task::new(Box::pin(engine.keeper()), true));
+            tasks.push(Task::new(Box::pin(engine.keeper()), None));
         }
         Client { engine, link, time, rate, stalled_until: Duration::ZERO, tasks }
     }
@@ -184,7 +184,7 @@ impl World {
 
     fn is_over(&self) -> bool {
         self.calls >= CALLS
-            && self.clients.iter().all(|client| client.tasks.iter().all(|task| task.is_keeper))
+            && self.clients.iter().all(|client| client.tasks.iter().all(|task| task.call.is_none()))
     }
 
     fn begin_call(&mut self) {
@@ -200,7 +200,7 @@ impl World {
             key,
             number: self.calls,
         };
-        self.clients[client].tasks.push(Task::new(Box::pin(call.play()), false));
+        self.clients[client].tasks.push(Task::new(Box::pin(call.play()), Some(self.calls)));
     }
 
     /// Something happens to a client: it crashes, stalls, gives a call up; or the store's clock steps.
@@ -210,7 +210,7 @@ impl World {
             0..=5 => {
                 let crashed = &mut self.clients[which];
                 crashed.link.lock().cut = true;
-                if crashed.tasks.iter().any(|task| !task.is_keeper) {
+                if crashed.tasks.iter().any(|task| task.call.is_some()) {
                     self.hub.note("crash in the middle");
                 }
                 let (time, rate) = (self.clients[which].time.clone(), self.clients[which].rate);
@@ -218,13 +218,16 @@ impl World {
                 self.clients[which] = begun;
             }
             6..=15 => {
-                let until = self.elapsed + self.unit * u32::try_from(self.rng.below(12)).expect("short");
+                // Now and then past everything that is on record.
+                let long = self.hub.time.manual_clock().is_some() && self.rng.percent(10);
+                let units = if long { 70 } else { self.rng.below(12) };
+                let until = self.elapsed + self.unit * u32::try_from(units).expect("short");
                 self.clients[which].stalled_until = until;
                 self.hub.note("stall");
             }
             16..=23 => {
                 let calls: Vec<_> = (0..self.clients[which].tasks.len())
-                    .filter(|task| !self.clients[which].tasks[*task].is_keeper)
+                    .filter(|task| self.clients[which].tasks[*task].call.is_some())
                     .collect();
                 if !calls.is_empty() {
                     let chosen = calls[self.rng.index(calls.len())];
@@ -268,6 +271,7 @@ impl World {
         let (client, at) = ready[self.rng.index(ready.len())];
         let task = &mut self.clients[client].tasks[at];
         task.woken.0.store(false, Ordering::SeqCst);
+        self.hub.polled.store(task.call.unwrap_or(0), Ordering::SeqCst);
         let waker = Waker::from(Arc::clone(&task.woken));
         if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             drop(self.clients[client].tasks.remove(at));
@@ -312,7 +316,7 @@ impl World {
 }
 
 impl Task {
-    fn new(future: Pin<Box<dyn Future<Output = ()>>>, is_keeper: bool) -> Self {
-        Self { woken: Arc::new(Woken(AtomicBool::new(true))), future, is_keeper }
+    fn new(future: Pin<Box<dyn Future<Output = ()>>>, call: Option<usize>) -> Self {
+        Self { woken: Arc::new(Woken(AtomicBool::new(true))), future, call }
     }
 }

@@ -51,6 +51,17 @@ impl Oracle {
         });
     }
 
+    /// The key was said to be another call's: P6.
+    pub(in crate::conformance::simulation) fn in_progress(&mut self, key: &Key, call: usize, begun: Begun) {
+        self.look_at(key);
+        self.note("in progress");
+        let holders = self.keys.get(key).map_or(&[][..], |history| &history.holders);
+        let another = holders.iter().any(|(holder, until)| *holder != call && until.meets(begun.write));
+        self.demand(another, Clause::P6, || {
+            "a call was told that another attempt is running, and there was none but its own".to_owned()
+        });
+    }
+
     /// A completion was reported as stored: P1.
     pub(in crate::conformance::simulation) fn told_completed(
         &mut self,
