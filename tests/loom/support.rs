@@ -27,6 +27,9 @@ pub(crate) const PREEMPTIONS_FEW: usize = 2;
 /// The same where two take about a minute.
 pub(crate) const PREEMPTIONS_ONE: usize = 1;
 
+/// The variable that lowers the models' own bounds.
+pub(crate) const PREEMPTIONS_AT_MOST: &str = "ONCEKEY_PREEMPTIONS_AT_MOST";
+
 pub(crate) type Engine = Deduplicator<Arc<ModelStore>>;
 
 /// Explores a model, and says how much there was to explore.
@@ -34,7 +37,8 @@ pub(crate) type Engine = Deduplicator<Arc<ModelStore>>;
 /// The model's bound is for the everyday run; `LOOM_MAX_PREEMPTIONS` overrides it.
 pub(crate) fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    let bound = *builder.preemption_bound.get_or_insert(preemptions);
+    let at_most = std::env::var(PREEMPTIONS_AT_MOST).map(|most| most.parse().expect("it is a number"));
+    let bound = *builder.preemption_bound.get_or_insert(preemptions.min(at_most.unwrap_or(usize::MAX)));
     builder.max_branches = builder.max_branches.max(20_000);
     let explored = Arc::new(AtomicUsize::new(0));
     let begun = Instant::now();
