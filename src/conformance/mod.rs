@@ -48,11 +48,54 @@
 //! - The engine over the store with faults between them (lost requests and replies, late and repeated ones, crashes,
 //!   stalls), with the promises P1 to P6 and T1 checked at each step.
 //!
+//! # A certificate
+//!
+//! [`certify`] runs all cases and writes down what came of them, to be kept with a release of the store:
+//!
+//! ```no_run
+//! # use oncekey::conformance::{Harness, Subject, Time, certify};
+//! # use oncekey::{MemoryStore, time::ManualClock};
+//! # struct MyHarness;
+//! # impl Harness for MyHarness {
+//! #     type Store = MemoryStore;
+//! #     type Guard = ();
+//! #     fn fresh(&self) -> Subject<MemoryStore> {
+//! #         let clock = ManualClock::new();
+//! #         Subject::new(MemoryStore::builder().clock(clock.clone()).build(), Time::manual(clock))
+//! #     }
+//! # }
+//! let certificate = certify(&MyHarness);
+//! println!("{certificate}");
+//! assert!(certificate.holds());
+//! ```
+//!
+//! Of the memory store (`cargo run --release --features conformance --example certificate`) it says, with some lines left
+//! out:
+//!
+//! ```text
+//! oncekey 0.1.0 conformance certificate
+//! store       oncekey::memory::MemoryStore
+//! durability  process (gone when the process ends): records are in this process's memory; ...
+//! S1   held       14 cases held: calls on one key are atomic and linearizable
+//! S2   held        5 cases held: versions of a key rise strictly, for ever, also after its entry is gone
+//! ...
+//! S9   not shown   0 cases held, 1 not shown: what was acknowledged is as durable as declared
+//! S10  held        2 cases held: an error means maybe applied, unless the store knows better and says so
+//! P1   held        1 case held: with P2 to P6 and T1: the engine's promises, with faults between it and this store
+//! tried       51 cases, 1536 histories, 1357 races of up to 8 threads, 100 seeds, 106708 calls by the cases; ...
+//! not shown   S9, s9_what_was_acknowledged_outlives_the_store: nothing is declared to outlive the process
+//! verdict     conforms, as far as was shown
+//! ```
+//!
 //! # How much, and again
 //!
 //! [`Harness::effort`] sets how much is tried; the environment's `ONCEKEY_KIT_EFFORT` multiplies it. All that is random
 //! comes from one seed, the same in every run unless `ONCEKEY_KIT_SEED` sets another. Races of threads do not repeat
 //! exactly; everything else does.
+//!
+//! No wait is without an end: in the cases by hand, a call that gives its thread back and has no answer for a minute is
+//! a violation; any test fails after a quarter of an hour (times `ONCEKEY_KIT_EFFORT`), also where a store blocks the
+//! thread. [`check`] and [`certify`] have the first of these bounds only.
 //!
 //! # What it cannot show
 //!
