@@ -27,7 +27,7 @@ CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml --no-defa
 say 'the engine simulated: 20,000 seeds of clients, faults, crashes and clocks'
 ONCEKEY_SIM_SEEDS=20000 cargo test --release --features conformance --test simulation
 
-say 'twelve wrong engines, which the simulation must find'
+say 'wrong transition tables and engines, which the simulation must find'
 RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_planted" CARGO_TARGET_DIR=$base/planted \
     timeout 900 cargo test --release --features conformance --test wrong_engines
 

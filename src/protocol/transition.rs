@@ -338,7 +338,12 @@ fn completed(
         checkpoint: Payload::empty(),
         ..follow_up(entry)
     };
-    write(Expected::At(entry.version), record, lifetimes.retention, lifetimes.tail)
+    let retention = if planted("transition: an outcome is kept from its claim on") {
+        lifetimes.retention.saturating_sub(lifetimes.lease.saturating_sub(entry.left))
+    } else {
+        lifetimes.retention
+    };
+    write(Expected::At(entry.version), record, retention, lifetimes.tail)
 }
 
 fn release(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::error::ClaimError;
 use super::super::run::Renewal;
-use super::{CONFLICTS_MAX, Held, Lost, Phase, Step, Turn, renew_at};
+use super::{CONFLICTS_MAX, Held, Lost, Phase, Step, Turn, deadline, renew_at};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{Decision, Entry, Outcome, State, Verdict, Version, Write, decide};
@@ -87,7 +87,11 @@ impl<S: Store + 'static> Held<S> {
                     found = Some(entry);
                 }
                 Err(failure) => {
-                    unknown |= failure.maybe_applied();
+                    unknown |= failure.maybe_applied() && !planted("held: a lost reply is forgotten");
+                    if step.keeps_the_claim() && planted("held: a lost renewal extends the deadline") {
+                        let options = &engine.options;
+                        self.state.lock().deadline = deadline(options, sent, options.lifetimes.lease);
+                    }
                     let now = engine.clock().now();
                     let give_up = now >= until
                         || !failure.kind().is_transient()
@@ -159,7 +163,7 @@ impl<S: Store + 'static> Held<S> {
         if state.phase == Phase::Over || entry.version < state.entry.version {
             return;
         }
-        state.deadline = sent + entry.left - options.margin;
+        state.deadline = deadline(options, sent, entry.left);
         state.renew_at = renew_at(options, sent, entry.left);
         state.entry = entry;
         state.unsure = 0;
