@@ -204,3 +204,21 @@ fn a_page_of_a_listing_is_bounded_by_what_it_looks_at() {
     }
     assert!(pages > 1, "it looked at all of them for one page");
 }
+
+/// The count of bytes follows each write, larger or smaller than what it takes the place of.
+#[test]
+fn usage_follows_what_is_written() {
+    let bench = bench();
+    let usage = || bench.store.inner.usage().bytes;
+    let mut owner = claim(&bench.dedup);
+    let small = usage();
+    ready(owner.checkpoint("x".repeat(1000))).unwrap();
+    let large = usage();
+    assert!((1000..1100).contains(&(large - small)), "{small}, then {large}");
+    // A completed record keeps no checkpoint.
+    ready(owner.complete("done")).unwrap();
+    assert!(usage() < small + 100, "{large}, then {}", usage());
+    bench.clock.advance(RETENTION);
+    ready(bench.store.inner.purge(1)).unwrap();
+    assert_eq!((usage(), bench.store.inner.usage().records), (0, 0));
+}
