@@ -144,8 +144,7 @@ class Tree:
                 written.write(out + text[at:])
         return places
 
-    def build(self):
-        """Takes out what does not compile; answers the test programs, by name."""
+    def take_out_the_unviable(self):
         with open(os.path.join(self.folder, "src/lib.rs"), "a") as lib:
             lib.write(SWITCH)
         while True:
@@ -170,6 +169,10 @@ class Tree:
             if not bad:
                 sys.exit(f"an error that is of no mutant:\n{done.stderr}")
             self.unviable += [self.live.pop(number) for number in bad]
+
+    def build(self):
+        """The test programs, by name."""
+        self.write()
         done, messages = self.cargo("test", "--no-run", "--lib", "--test", "it", "--test", "histories")
         if done.returncode != 0:
             sys.exit(f"the tests do not build:\n{done.stderr}")
@@ -228,6 +231,31 @@ def run(tree, programs, number, how):
     return "missed", ""
 
 
+def run_all(tree, programs, how):
+    """Verdicts by number, of all that are left."""
+    verdict = run(tree, programs, 0, how)
+    if verdict[0] != "missed":
+        sys.exit(f"the tests fail without a mutant: {verdict}")
+    results, todo = {}, queue.Queue()
+    for number in sorted(tree.live):
+        todo.put(number)
+
+    def work():
+        while True:
+            try:
+                number = todo.get_nowait()
+            except queue.Empty:
+                return
+            results[number] = run(tree, programs, number, how)
+
+    workers = [threading.Thread(target=work) for _ in range(int(os.environ.get("JOBS", "2")))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return results
+
+
 def main():
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
     if len(sys.argv) not in (2, 3):
@@ -239,41 +267,22 @@ def main():
     out = os.path.abspath(os.environ.get("OUT", "target/mutants"))
     tree = Tree(os.path.join(out, "tree"), os.environ.get("CARGO_TARGET_DIR", os.path.join(out, "target")))
     tree.read(PARTS.get(part, part), only)
-    programs = tree.build()
+    tree.take_out_the_unviable()
     print(f"{len(tree.live)} viable, {len(tree.unviable)} not, {len(tree.other)} other", flush=True)
+    names, results = dict(tree.live), {}
     for how in (QUICK, ALL):
-        verdict = run(tree, programs, 0, how)
-        if verdict[0] != "missed":
-            sys.exit(f"the tests fail without a mutant: {verdict}")
-
-    results, todo = {}, queue.Queue()
-    for number in sorted(tree.live):
-        todo.put(number)
-
-    def work():
-        while True:
-            try:
-                number = todo.get_nowait()
-            except queue.Empty:
-                return
-            verdict = run(tree, programs, number, QUICK)
-            if verdict[0] == "missed":
-                verdict = run(tree, programs, number, ALL)
-            results[number] = verdict
-            if verdict[0] == "missed":
-                print(f"missed: {tree.live[number]}", flush=True)
-
-    workers = [threading.Thread(target=work) for _ in range(int(os.environ.get("JOBS", "2")))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+        # Those that are left, in a build of their own: large futures with few bodies fit every stack.
+        programs = tree.build()
+        results.update(run_all(tree, programs, how))
+        tree.live = {number: names[number] for number, verdict in results.items() if verdict[0] == "missed"}
+    for mutant in tree.live.values():
+        print(f"missed: {mutant}")
     name = re.sub(r"\W+", "-", part).strip("-")
     with open(os.path.join(out, f"{name}.tsv"), "w") as table:
         for number, (verdict, by) in sorted(results.items()):
-            print(verdict, tree.live[number], by, sep="\t", file=table)
-        for verdict, names in (("unviable", tree.unviable), ("other", tree.other)):
-            for mutant in sorted(names):
+            print(verdict, names[number], by, sep="\t", file=table)
+        for verdict, listed in (("unviable", tree.unviable), ("other", tree.other)):
+            for mutant in sorted(listed):
                 print(verdict, mutant, "", sep="\t", file=table)
     print(dict(collections.Counter(verdict for verdict, _ in results.values())))
 
