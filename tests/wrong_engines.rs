@@ -43,7 +43,7 @@ const PLANTS: &[(&str, &[&str])] = &[
     ("claiming: a deadline counts from the last resend", &["T1"]),
     ("claiming: news is for every fingerprint", &["P5"]),
     ("held: a conflict counts as stored", &["P1"]),
-    ("held: a late grant is started", &["P4"]),
+    ("held: a late grant is started", &["P4", "T1"]),
     ("held: a lost renewal extends the deadline", &["T1"]),
     ("held: a lost reply is forgotten", &["P6"]),
     ("held: the margin is ignored", &["T1"]),
