@@ -8,7 +8,7 @@ those that it lists, one name a line (their line and column do not count). Each 
 and the environment says which copy runs. So the crate is built once, and not once a mutant: minutes in place of hours.
 
 What does not compile is found by `cargo check` and taken out. A mutant is caught if a test fails, and timed out, which
-counts as caught, if the tests hang or take five times their time of processor. Who survives the quick tests meets all
+counts as caught, if the tests hang or take ten times their time of processor. Who survives the quick tests meets all
 of them. Mutants outside of functions, and in `const fn`, are left to scripts/mutants.sh, and listed as `other`.
 
 Results go to $OUT/PART.tsv (target/mutants): verdict, mutant, and the first test that failed. JOBS run at once (2).
