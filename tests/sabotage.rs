@@ -7,6 +7,8 @@
 //! Wrong transition tables and engines have a test of their own, `wrong_engines`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "sabotage/batches.rs"]
+mod batches;
 #[path = "sabotage/flakes.rs"]
 mod flakes;
 #[path = "sabotage/flaws.rs"]
@@ -18,6 +20,8 @@ mod harnesses;
 mod kit;
 #[path = "sabotage/mangle.rs"]
 mod mangle;
+#[path = "sabotage/purge.rs"]
+mod purge;
 #[path = "sabotage/register.rs"]
 mod register;
 #[path = "sabotage/stores.rs"]

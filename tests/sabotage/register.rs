@@ -33,7 +33,7 @@ pub(crate) struct Table {
     /// Only flawed stores use these: what a replica has not heard of, ends as they were queued, outcomes
     /// apart, calls and inserts.
     behind: BTreeMap<Vec<u8>, Option<Row>>,
-    ends: Vec<(Moment, Vec<u8>)>,
+    pub(crate) ends: Vec<(Moment, Vec<u8>)>,
     outcomes: BTreeMap<Vec<u8>, Vec<u8>>,
     calls: u32,
     inserted: usize,
@@ -94,7 +94,7 @@ impl StoreError for Trouble {
     }
 }
 
-const MILLI: Duration = Duration::from_millis(1);
+pub(crate) const MILLI: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Data {
@@ -109,7 +109,7 @@ impl Data {
 }
 
 impl Row {
-    fn age(&self, now: Moment, flaw: Option<Flaw>) -> Duration {
+    pub(crate) fn age(&self, now: Moment, flaw: Option<Flaw>) -> Duration {
         let age = now.saturating_since(self.written);
         match flaw {
             Some(Flaw::JudgedByTheClient) => age + HOUR,
@@ -120,7 +120,7 @@ impl Row {
         }
     }
 
-    fn is_gone(&self, now: Moment, flaw: Option<Flaw>) -> bool {
+    pub(crate) fn is_gone(&self, now: Moment, flaw: Option<Flaw>) -> bool {
         let age = self.age(now, flaw);
         match flaw {
             Some(Flaw::LingerIgnored) => age >= self.live,
@@ -151,19 +151,19 @@ impl Register {
         Self { data, flaw, bound, versions, resolution: Duration::ZERO, purges: true }
     }
 
-    fn is(&self, flaw: Flaw) -> bool {
+    pub(crate) fn is(&self, flaw: Flaw) -> bool {
         self.flaw == Some(flaw)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
         self.data.lock()
     }
 
-    fn id(&self, key: &Key) -> Vec<u8> {
+    pub(crate) fn id(&self, key: &Key) -> Vec<u8> {
         self.flaw.and_then(|flaw| mangle::key(flaw, key)).unwrap_or_else(|| key.as_bytes().to_vec())
     }
 
-    fn now(&self, table: &mut Table) -> Moment {
+    pub(crate) fn now(&self, table: &mut Table) -> Moment {
         table.calls = table.calls.wrapping_add(1);
         let ahead = self.is(Flaw::StampedByTheClients) && table.calls % 2 == 0;
         self.data.time.now() + if ahead { HOUR } else { Duration::ZERO }
@@ -181,7 +181,7 @@ impl Register {
         table.rows.get(id).map_or(Ok(None), |row| self.entry(row, now))
     }
 
-    fn look(&self, key: &Key) -> Result<Option<Entry>, Trouble> {
+    pub(crate) fn look(&self, key: &Key) -> Result<Option<Entry>, Trouble> {
         let id = self.id(key);
         let mut table = self.lock();
         let now = self.now(&mut table);
@@ -197,7 +197,7 @@ impl Register {
         Ok(found)
     }
 
-    fn exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, Trouble> {
+    pub(crate) fn exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, Trouble> {
         let id = self.id(key);
         let (mut before, mut drawn) = (None, None);
         match (self.flaw, expected) {
@@ -318,7 +318,7 @@ impl Register {
         Err(Trouble::Full)
     }
 
-    fn put(
+    pub(crate) fn put(
         &self,
         table: &mut Table,
         id: &[u8],
@@ -420,146 +420,9 @@ impl Register {
         let body = record.encode();
         self.flaw.and_then(|flaw| mangle::body(flaw, &body)).unwrap_or(body)
     }
-
-    /// Two statements, and a place in between where the call can be dropped.
-    async fn exchange_by_two(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Trouble> {
-        let id = self.id(key);
-        let old = self.lock().rows.get(&id).map(|row| row.body.clone());
-        let answer = self.exchange(key, expected, put)?;
-        let Exchange::Done(version) = answer else { return Ok(answer) };
-        let whole = {
-            let mut table = self.lock();
-            let Some(row) = table.rows.get_mut(&id).filter(|row| row.version == version.get()) else {
-                return Ok(answer);
-            };
-            let whole = row.clone();
-            if self.is(Flaw::DroppedBeforeTheLifetimes) {
-                (row.live, row.linger) = (Duration::ZERO, Duration::MAX);
-            } else {
-                row.body = old.unwrap_or_default();
-            }
-            whole
-        };
-        super::unusual::pending_once().await;
-        let mut table = self.lock();
-        if let Some(row) = table.rows.get_mut(&id).filter(|row| row.version == version.get()) {
-            *row = whole;
-        }
-        Ok(answer)
-    }
-
-    /// Writes, whatever is there by now.
-    fn write(&self, key: &Key, expected: Expected, put: Put<'_>) -> Exchange {
-        let mut table = self.lock();
-        let (id, now) = (self.id(key), self.now(&mut table));
-        Exchange::Done(Version::new(self.put(&mut table, &id, expected, put, now, None)))
-    }
-
-    /// What each of a batch finds, before any is written.
-    fn seen_by(&self, batch: &[BatchPut<'_>]) -> Result<Vec<(bool, Option<Entry>)>, Trouble> {
-        let look = |item: &BatchPut<'_>| {
-            let found = self.look(item.key)?;
-            let fits = match item.expected {
-                Expected::Vacant => found.is_none(),
-                Expected::At(version) => found.as_ref().is_some_and(|entry| entry.version == version),
-            };
-            Ok((fits, found))
-        };
-        batch.iter().map(look).collect()
-    }
-
-    fn write_all(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Trouble>> {
-        let exchange = |item: &BatchPut<'_>| self.exchange(item.key, item.expected, item.put);
-        let mut batch: Vec<_> = batch.to_vec();
-        match self.flaw {
-            Some(Flaw::BatchAnsweredInOrderOfKeys) => batch.sort_by_key(|item| self.id(item.key)),
-            Some(Flaw::BatchAllOrNothing | Flaw::BatchInTwoSteps) => {
-                let seen = match self.seen_by(&batch) {
-                    Ok(seen) => seen,
-                    Err(trouble) => return vec![Err(trouble)],
-                };
-                if self.is(Flaw::BatchAllOrNothing) && seen.iter().any(|(fits, _)| !fits) {
-                    return seen.into_iter().map(|(_, found)| Ok(Exchange::Conflict(found))).collect();
-                }
-                round_trip();
-                if self.is(Flaw::BatchInTwoSteps) {
-                    let write = |(item, (fits, found)): (&BatchPut<'_>, (bool, Option<Entry>))| {
-                        if !fits {
-                            return Ok(Exchange::Conflict(found));
-                        }
-                        Ok(self.write(item.key, item.expected, item.put))
-                    };
-                    return batch.iter().zip(seen).map(write).collect();
-                }
-            }
-            Some(Flaw::BatchAnswersTooFew) => {
-                let mut answers: Vec<_> = Vec::new();
-                for item in &batch {
-                    let answer = exchange(item);
-                    let ends = matches!(answer, Ok(Exchange::Conflict(_)));
-                    answers.push(answer);
-                    if ends {
-                        break;
-                    }
-                }
-                return answers;
-            }
-            _ => {}
-        }
-        batch.iter().map(exchange).collect()
-    }
-
-    fn is_to_go(&self, row: &Row, now: Moment) -> bool {
-        match self.flaw {
-            Some(Flaw::PurgesTheCompleted) => {
-                let record = Record::decode(&Payload::from(&row.body[..])).expect("this store wrote it");
-                let finished = matches!(record.state(), State::Completed(_)) && row.age(now, None) >= MILLI;
-                finished || row.is_gone(now, None)
-            }
-            Some(Flaw::PurgesTheExpired) => row.age(now, None) >= row.live,
-            _ => row.is_gone(now, self.flaw),
-        }
-    }
-
-    fn purge_some(&self, limit: usize) -> Purged {
-        let limit = match self.flaw {
-            Some(Flaw::PurgesOverItsLimit) => limit.saturating_mul(1000),
-            Some(Flaw::PurgesAllForNothing) if limit == 0 => usize::MAX,
-            _ => limit,
-        };
-        let mut table = self.lock();
-        let now = self.now(&mut table);
-        let to_go = table.rows.iter().filter(|(_, row)| self.is_to_go(row, now)).map(|(id, _)| id.clone());
-        let mut to_go: Vec<_> = to_go.collect();
-        if self.is(Flaw::PurgesByOldEnds) {
-            let (due, rest) = std::mem::take(&mut table.ends).into_iter().partition(|(end, _)| *end <= now);
-            table.ends = rest;
-            to_go = Vec::from_iter(<Vec<_>>::into_iter(due).map(|(_, id)| id));
-        }
-        let more = to_go.len() > limit && !self.is(Flaw::PurgeSaysTooEarlyThatItIsDone);
-        to_go.truncate(limit);
-        let collected = to_go.len();
-        if matches!(self.flaw, Some(Flaw::PurgeRacesClaims | Flaw::PurgersCountTwice)) {
-            drop(table);
-            round_trip();
-            table = self.lock();
-            if self.is(Flaw::PurgersCountTwice) {
-                let there = |id: &Vec<u8>| table.rows.get(id).is_some_and(|row| row.is_gone(now, None));
-                to_go.retain(there);
-            }
-        }
-        let removed = to_go.iter().filter(|id| table.rows.remove(*id).is_some()).count();
-        let removed = if self.is(Flaw::PurgersCountTwice) { collected } else { removed };
-        Purged { removed, more }
-    }
 }
 
-fn drop_oldest(table: &mut Table) {
+pub(crate) fn drop_oldest(table: &mut Table) {
     let oldest = table.rows.iter().min_by_key(|(_, row)| row.version).map(|(id, _)| id.clone());
     oldest.and_then(|id| table.rows.remove(&id));
 }

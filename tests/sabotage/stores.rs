@@ -16,9 +16,10 @@ type Catch = (Flaw, &'static str, &'static [Clause]);
 const PROMISES: &[Clause] = &[P1, P2, P3, P4, P5, P6, T1];
 
 const CATCHES: &[Catch] = &[
+    // Who looks first and writes later also answers conflicts with what, by then, is just as expected: S5.
     (Flaw::ClaimInTwoSteps, "s1_concurrent_histories_are_linearizable", &[S1, S5]),
-    (Flaw::TakeoverInTwoSteps, "s1_concurrent_histories_are_linearizable", &[S1]),
-    (Flaw::TakeoverInTwoSteps, "s1_concurrent_histories_with_lost_calls_are_linearizable", &[S1]),
+    (Flaw::TakeoverInTwoSteps, "s1_concurrent_histories_are_linearizable", &[S1, S5]),
+    (Flaw::TakeoverInTwoSteps, "s1_concurrent_histories_with_lost_calls_are_linearizable", &[S1, S5]),
     (Flaw::LaggingReplica, "s1_concurrent_histories_are_linearizable", &[S1]),
     (Flaw::ClaimAwaitsBetween, "s1_calls_in_flight_on_one_thread_are_linearizable", &[S1]),
     (Flaw::DroppedBeforeTheBody, "s1_calls_in_flight_on_one_thread_are_linearizable", &[S2]),
@@ -28,7 +29,6 @@ const CATCHES: &[Catch] = &[
     (Flaw::VersionsRestartWhenGone, "p1_to_t1_hold_with_faults_between", PROMISES),
     (Flaw::VersionNotCompared, "p1_to_t1_hold_with_faults_between", PROMISES),
     (Flaw::ConflictHasNoTimeLeft, "p1_to_t1_hold_with_faults_between", PROMISES),
-    (Flaw::NoDoubt, "p1_to_t1_hold_with_faults_between", PROMISES),
     (Flaw::NoFingerprint, "p1_to_t1_hold_with_faults_between", PROMISES),
     (Flaw::ClaimInTwoSteps, "s1_of_racing_claims_one_is_done", &[S1]),
     (Flaw::ClaimInTwoSteps, "s1_of_racing_claims_of_a_gone_key_one_is_done", &[S1]),
@@ -130,7 +130,10 @@ const CATCHES: &[Catch] = &[
 
 /// What is wrong about how a flaw was, or was not, caught.
 fn miss((flaw, case, clauses): &Catch) -> Result<Violation, String> {
-    match check(&Kit::new(Some(*flaw)), case) {
+    let mut kit = Kit::new(Some(*flaw));
+    // A race may miss, and ends with its first find: ten times as many cost nothing, and do not miss.
+    kit.effort.races *= 10;
+    match check(&kit, case) {
         Ok(Held { not_shown, .. }) => Err(format!("{flaw:?} passes {case} (not shown: {not_shown:?})")),
         Err(violation) if clauses.contains(&violation.clause) && violation.case == *case => Ok(violation),
         Err(violation) => Err(format!("{flaw:?} breaks {clauses:?}, and {case} says: {violation}")),
