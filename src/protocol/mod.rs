@@ -11,7 +11,10 @@ mod ids;
 mod key;
 mod payload;
 mod record;
+#[cfg_attr(oncekey_planted, allow(unreachable_pub, reason = "a wrong table stands before the right one"))]
 mod transition;
+#[cfg(oncekey_planted)]
+mod wrong;
 
 #[cfg(test)]
 mod matrix;
@@ -25,4 +28,8 @@ pub use ids::{FencingToken, OperationId, Owner, ParseOperationIdError, Version};
 pub use key::{Key, KeyError};
 pub use payload::Payload;
 pub use record::{Conclusion, Outcome, OutcomeBody, Policy, Record, State, UnixMillis};
-pub use transition::{ClaimCommand, Command, Decision, Lifetimes, Resolution, Verdict, Write, decide};
+#[cfg(not(oncekey_planted))]
+pub use transition::decide;
+pub use transition::{ClaimCommand, Command, Decision, Lifetimes, Resolution, Verdict, Write};
+#[cfg(oncekey_planted)]
+pub use wrong::decide;

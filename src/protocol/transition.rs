@@ -9,7 +9,6 @@ use super::{
     Cause, Entry, Expected, Fingerprint, Holder, Judged, OperationId, Outcome, Owner, Payload, Policy,
     Record, State, UnixMillis,
 };
-use crate::planted::planted;
 
 /// How long what is written lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,31 +181,20 @@ fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetim
         | (Judged::Expired(Cause::Released), Comparison::Differs | Comparison::Incomparable) => {
             grant(Expected::At(entry.version), first_attempt(claim), lifetimes)
         }
-        (Judged::Completed, _) if planted("transition: fingerprints are compared last") => {
-            Decision::Answer(Verdict::Replay)
-        }
         // A mismatch comes before any other answer.
         (_, Comparison::Differs) => Decision::Answer(Verdict::Mismatch),
         (_, Comparison::Incomparable) => Decision::Answer(Verdict::Incomparable),
-        (Judged::Completed, _) if planted("transition: a completed operation is claimed again") => {
-            grant(Expected::At(entry.version), next_attempt(entry, claim, Cause::Released), lifetimes)
-        }
         (Judged::Completed, _) => Decision::Answer(Verdict::Replay),
         (Judged::Expired(Cause::Completed), _) => Decision::Answer(Verdict::Done),
         (Judged::InProgress, _) if entry.record.fields().owner == claim.owner => {
             Decision::Answer(Verdict::AlreadyGranted)
-        }
-        (Judged::InProgress, _) if planted("transition: a live claim is taken over") => {
-            grant(Expected::At(entry.version), next_attempt(entry, claim, Cause::Abandoned), lifetimes)
         }
         (Judged::InProgress, _) => Decision::Answer(Verdict::InProgress),
         // Our own, granted before and nothing started: the same attempt, for another lease.
         (Judged::Expired(Cause::Abandoned), _) if entry.record.fields().owner == claim.owner => {
             renew(entry, None, lifetimes)
         }
-        (Judged::Expired(Cause::Abandoned), _)
-            if entry.record.fields().policy == Policy::Hold && !planted("transition: Hold is ignored") =>
-        {
+        (Judged::Expired(Cause::Abandoned), _) if entry.record.fields().policy == Policy::Hold => {
             Decision::Answer(Verdict::InDoubt)
         }
         (Judged::Expired(Cause::Abandoned | Cause::Released), _) if used_up(entry, claim) => {
@@ -245,19 +233,10 @@ fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: Cause) -> Fields {
         state: State::InProgress,
         owner: claim.owner,
         token: None,
-        attempt: if planted("transition: an attempt keeps its number") {
-            entry.record.fields().attempt
-        } else {
-            entry.record.fields().attempt.saturating_add(1)
-        },
-        operation_id: if fresh_id || planted("transition: a takeover draws a new operation id") {
-            claim.operation_id
-        } else {
-            entry.record.fields().operation_id
-        },
+        attempt: entry.record.fields().attempt.saturating_add(1),
+        operation_id: if fresh_id { claim.operation_id } else { entry.record.fields().operation_id },
         // Who was taken over left its effect unknown, and no later attempt can vouch for it.
-        doubt: !planted("transition: a takeover sets no doubt")
-            && (entry.record.fields().doubt || cause == Cause::Abandoned),
+        doubt: entry.record.fields().doubt || cause == Cause::Abandoned,
         policy: claim.policy,
         finished_at: None,
         ..entry.record.fields().clone()
@@ -277,11 +256,7 @@ fn write(expected: Expected, record: Fields, live: Duration, linger: Duration) -
 fn held(entry: Option<&Entry>, holder: &Holder, then: impl FnOnce(&Entry) -> Decision) -> Decision {
     match entry {
         None => Decision::Answer(Verdict::Absent),
-        Some(entry)
-            if !entry.is_held_by(holder) && !planted("transition: anybody's write is the holder's") =>
-        {
-            Decision::Answer(Verdict::Superseded)
-        }
+        Some(entry) if !entry.is_held_by(holder) => Decision::Answer(Verdict::Superseded),
         Some(entry) if entry.record.fields().state == State::Forgotten => {
             Decision::Answer(Verdict::Superseded)
         }
@@ -312,9 +287,6 @@ fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> 
 fn complete(entry: &Entry, outcome: &Outcome, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
     match &entry.record.fields().state {
         State::Completed(recorded) if recorded == outcome => Decision::Answer(Verdict::AlreadyDone),
-        State::Completed(_) if planted("transition: a second completion is accepted") => {
-            completed(entry, outcome, entry.record.fields().doubt, now, lifetimes)
-        }
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
@@ -338,12 +310,7 @@ fn completed(
         checkpoint: Payload::empty(),
         ..follow_up(entry)
     };
-    let retention = if planted("transition: an outcome is kept from its claim on") {
-        lifetimes.retention.saturating_sub(lifetimes.lease.saturating_sub(entry.left))
-    } else {
-        lifetimes.retention
-    };
-    write(Expected::At(entry.version), record, retention, lifetimes.tail)
+    write(Expected::At(entry.version), record, lifetimes.retention, lifetimes.tail)
 }
 
 fn release(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
@@ -352,11 +319,7 @@ fn release(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: 
         State::Released { .. } => Decision::Answer(Verdict::AlreadyDone),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
         // This attempt did nothing, but it cannot vouch for the one before it.
-        State::InProgress
-            if entry.record.fields().doubt && !planted("transition: a release forgets doubt") =>
-        {
-            abandon(entry, lifetimes)
-        }
+        State::InProgress if entry.record.fields().doubt => abandon(entry, lifetimes),
         State::InProgress => released(entry, fresh_operation_id, now, lifetimes),
     }
 }
@@ -414,13 +377,9 @@ fn forget(entry: Option<&Entry>, now: UnixMillis, lifetimes: &Lifetimes) -> Deci
         return Decision::Answer(Verdict::Absent);
     };
     match entry.judge() {
-        Judged::InProgress if !planted("transition: a live claim is forgotten") => {
-            Decision::Answer(Verdict::Live)
-        }
+        Judged::InProgress => Decision::Answer(Verdict::Live),
         Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::AlreadyDone),
-        Judged::InProgress
-        | Judged::Completed
-        | Judged::Expired(Cause::Abandoned | Cause::Released | Cause::Completed) => {
+        Judged::Completed | Judged::Expired(Cause::Abandoned | Cause::Released | Cause::Completed) => {
             let record = Fields {
                 state: State::Forgotten,
                 fingerprint: None,
