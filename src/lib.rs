@@ -94,6 +94,7 @@ pub mod observe;
 mod planted;
 pub mod protocol;
 mod random;
+mod seeded;
 pub mod store;
 mod sync;
 pub mod time;

@@ -8,26 +8,24 @@ use crate::store::{Exchange, Put};
 
 use super::events::{Answer, Call, What};
 use crate::conformance::history::Kind;
+use crate::seeded::SplitMix;
 
-/// Small, seeded, and the same everywhere (SplitMix64).
+/// What decides, from a seed.
 #[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
+pub(super) struct Dice(SplitMix);
 
 impl Dice {
     /// Dice of their own for each of these numbers.
     pub(super) fn new(seed: u64, numbers: [u64; 2]) -> Self {
-        let mut dice = Self(seed);
+        let mut dice = Self(SplitMix::new(seed));
         for number in numbers {
-            dice = Self(dice.next() ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
+            dice = Self(SplitMix::new(dice.next() ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93)));
         }
         dice
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        self.0.next()
     }
 
     /// A number below `end`.

@@ -1,20 +1,17 @@
 //! The one source of chance of a simulation.
 
-/// SplitMix64: small, quick, and the same everywhere.
+use crate::seeded::SplitMix;
+
 #[derive(Debug)]
-pub(super) struct Rng(u64);
+pub(super) struct Rng(SplitMix);
 
 impl Rng {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix::new(seed))
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 
     /// A number below `bound`, which is not zero.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{CallKind, Fault};
+use crate::seeded::SplitMix;
 
 /// How likely each fault is, for one call, from 0 to 1. Together they should not be over 1; past that, the later ones of
 /// the list are never met.
@@ -112,33 +113,5 @@ impl Odds {
             chance < 0.0
         });
         met.map(|(_, fault)| fault)
-    }
-}
-
-/// The SplitMix64 generator: one number a step, and any seed will do.
-pub(crate) struct SplitMix(u64);
-
-impl SplitMix {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From 0 up to, and not with, 1.
-    pub(crate) fn unit(&mut self) -> f64 {
-        // 53 bits fit a double exactly.
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// From 1 to `most`; 1 if that is zero.
-    pub(crate) fn one_to(&mut self, most: u32) -> u32 {
-        let drawn = self.next() % u64::from(most.max(1));
-        u32::try_from(drawn).expect("less than a 32-bit number") + 1
     }
 }
