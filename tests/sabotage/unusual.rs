@@ -129,6 +129,84 @@ impl Store for Elsewhere {
     }
 }
 
+/// A store that lives on a runtime, as most drivers of databases do: each call panics where there is none.
+pub(crate) struct Spawning(Arc<Register>);
+
+#[async_trait]
+impl Store for Spawning {
+    type Error = Trouble;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Trouble> {
+        let (register, key) = (Arc::clone(&self.0), key.clone());
+        tokio::spawn(async move { register.load(&key).await }).await.expect("the register does not panic")
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Trouble> {
+        let (register, key, record) = (Arc::clone(&self.0), key.clone(), put.record.clone());
+        let (live, linger) = (put.live, put.linger);
+        let call = tokio::spawn(async move {
+            register.compare_exchange(&key, expected, Put::new(&record, live, linger)).await
+        });
+        call.await.expect("the register does not panic")
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, Trouble> {
+        let register = Arc::clone(&self.0);
+        tokio::spawn(async move { register.purge(limit).await }).await.expect("the register does not panic")
+    }
+
+    fn durability(&self) -> Durability {
+        self.0.durability()
+    }
+}
+
+/// Its harness, which brings the runtime.
+pub(crate) struct OnRuntime {
+    runtime: tokio::runtime::Runtime,
+    kit: Kit,
+}
+
+impl OnRuntime {
+    pub(crate) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+        Self { runtime: runtime.expect("a runtime can be built"), kit: Kit::new(None) }
+    }
+
+    fn spawning(subject: Subject<Register, Arc<Data>>) -> Subject<Spawning, Arc<Data>> {
+        Subject::guarded(Spawning(Arc::new(subject.store)), subject.time, subject.guard)
+    }
+}
+
+impl Harness for OnRuntime {
+    type Store = Spawning;
+    type Guard = Arc<Data>;
+
+    fn fresh(&self) -> Subject<Spawning, Arc<Data>> {
+        Self::spawning(self.kit.fresh())
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    fn fresh_bounded(&self, records_max: usize) -> Option<Subject<Spawning, Arc<Data>>> {
+        self.kit.fresh_bounded(records_max).map(Self::spawning)
+    }
+
+    fn reopen(&self, guard: Arc<Data>) -> Option<Subject<Spawning, Arc<Data>>> {
+        self.kit.reopen(guard).map(Self::spawning)
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.kit.abilities()
+    }
+}
+
 /// A register that is unusual in one way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Unusual {
@@ -232,14 +310,6 @@ impl Coarse {
     }
 }
 
-/// The register, for stores that do not answer at once. The simulation sees a write when its answer is read, and gives
-/// calls up in between, so it has nothing true to say about a store that goes on meanwhile: no seeds here.
-fn slow() -> Kit {
-    let mut kit = Kit::new(None);
-    kit.effort.seeds = 0;
-    kit
-}
-
 mod versions_by_the_microsecond {
     oncekey::conformance_tests!(super::Unusual::Microseconds);
 }
@@ -261,15 +331,19 @@ mod never_purges {
 }
 
 mod hesitant {
-    oncekey::conformance_tests!(oncekey::conformance::over(super::slow(), |store, _| {
+    oncekey::conformance_tests!(oncekey::conformance::over(super::Kit::new(None), |store, _| {
         super::Hesitant(store)
     }));
 }
 
 mod in_another_thread {
-    oncekey::conformance_tests!(oncekey::conformance::over(super::slow(), |store, _| {
+    oncekey::conformance_tests!(oncekey::conformance::over(super::Kit::new(None), |store, _| {
         super::Elsewhere::new(store)
     }));
+}
+
+mod on_a_runtime {
+    oncekey::conformance_tests!(super::OnRuntime::new());
 }
 
 mod rounded_up_on_real_time {

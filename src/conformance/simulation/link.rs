@@ -1,12 +1,16 @@
 //! What lies between a client and the store: requests and replies that get lost, late, and through twice.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
 
-use super::oracle::Oracle;
+use super::oracle::{Applied, Oracle};
 use super::rng::Rng;
 use crate::conformance::Time;
 use crate::conformance::erased::{AnyStore, Told};
@@ -23,25 +27,45 @@ pub(super) struct Hub {
     pub(super) rng: Mutex<Rng>,
     /// Copies of writes that are still under way.
     mail: Mutex<Vec<Letter>>,
-    /// Calls that the store has not answered yet.
-    pub(super) in_flight: AtomicUsize,
+    /// Calls on their way to the store.
+    wire: Mutex<VecDeque<Job>>,
     /// The number of the call that is being polled; zero: a keeper.
     pub(super) polled: AtomicUsize,
 }
 
+/// A call on its way to the store: carried out to its end, in the order sent, whoever waits for it. So what is seen to be
+/// done is done in this order, also by a store that takes its time, or goes on when a call is dropped.
+pub(super) type Job = BoxFuture<'static, ()>;
+
 /// A write that was sent, given up, and arrives late.
 struct Letter {
-    key: Key,
-    expected: Expected,
-    record: Record,
-    live: Duration,
-    linger: Duration,
+    item: Item,
     /// How many more calls it lies behind.
     behind: u64,
     /// It is not delivered before that.
     not_before: Moment,
     /// The call that sent it.
     call: usize,
+}
+
+/// One write, for whoever carries it.
+struct Item {
+    key: Key,
+    expected: Expected,
+    record: Record,
+    live: Duration,
+    linger: Duration,
+}
+
+impl Item {
+    fn new(&BatchPut { key, expected, put, .. }: &BatchPut<'_>) -> Self {
+        let Put { record, live, linger, .. } = put;
+        Self { key: key.clone(), expected, record: record.clone(), live, linger }
+    }
+
+    fn put(&self) -> Put<'_> {
+        Put::new(&self.record, self.live, self.linger)
+    }
 }
 
 impl Hub {
@@ -52,7 +76,7 @@ impl Hub {
             oracle: Mutex::new(oracle),
             rng: Mutex::new(Rng::new(seed)),
             mail: Mutex::new(Vec::new()),
-            in_flight: AtomicUsize::new(0),
+            wire: Mutex::new(VecDeque::new()),
             polled: AtomicUsize::new(0),
         }
     }
@@ -61,49 +85,94 @@ impl Hub {
         self.oracle.lock().note(what);
     }
 
-    /// Applies a write, and tells the oracle.
+    /// The next call to carry out.
+    pub(super) fn next_job(&self) -> Option<Job> {
+        self.wire.lock().pop_front()
+    }
+
+    async fn carried<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> T {
+        let (reply, answer) = oneshot::channel();
+        // Whoever waited may be gone.
+        let job = async move { drop(reply.send(call.await)) };
+        self.wire.lock().push_back(job.boxed());
+        answer.await.expect("what is on its way is carried out while anybody waits")
+    }
+
+    /// Applies a write, so many copies of it at once, and tells the oracle. The last answer is the answer: with a write of
+    /// another in between, a store that gave it would break S5.
     async fn apply(
-        &self,
+        self: &Arc<Self>,
         key: &Key,
         expected: Expected,
         put: Put<'_>,
         sent_by: Option<usize>,
+        copies: u32,
     ) -> Result<Exchange, LinkError> {
-        let _answering = Answering::new(&self.in_flight);
-        let answer = self.store.compare_exchange(key, expected, put).await.map_err(LinkError::of_store)?;
-        self.answered(key, put, &answer, sent_by);
-        Ok(answer)
+        // What is done is done by the call that is being polled, unless an earlier one sent it.
+        let call = sent_by.unwrap_or_else(|| self.polled.load(Ordering::SeqCst));
+        let (hub, item) = (Arc::clone(self), Item::new(&BatchPut::new(key, expected, put)));
+        self.carried(async move {
+            let mut answer = Err(LinkError::lost());
+            for _ in 0..copies {
+                let sent = hub.time.now();
+                let told = hub.store.compare_exchange(&item.key, item.expected, item.put()).await;
+                let told = told.map_err(LinkError::of_store)?;
+                hub.answered(&item, &told, sent, call);
+                answer = Ok(told);
+            }
+            answer
+        })
+        .await
     }
 
-    /// What was done is done by the call that is being polled, unless an earlier one sent it.
-    fn answered(&self, key: &Key, put: Put<'_>, answer: &Exchange, sent_by: Option<usize>) {
+    fn answered(&self, item: &Item, answer: &Exchange, sent: Moment, call: usize) {
         if let Exchange::Done(version) = answer {
-            let call = sent_by.unwrap_or_else(|| self.polled.load(Ordering::SeqCst));
-            let now = self.time.now();
-            let lives = (now + put.live, now + put.live + put.linger);
-            self.oracle.lock().applied(key, put.record, *version, now, lives, call);
+            let applied = Applied {
+                record: &item.record,
+                version: *version,
+                expected: item.expected,
+                live: item.live,
+                linger: item.linger,
+                sent,
+                answered: self.time.now(),
+                resolution: self.time.resolution(),
+                call,
+            };
+            self.oracle.lock().applied(&item.key, &applied);
         }
     }
 
     /// The store's own batch.
-    async fn apply_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, LinkError>> {
-        let _answering = Answering::new(&self.in_flight);
-        let answers = self.store.compare_exchange_many(batch).await;
-        for (item, answer) in batch.iter().zip(&answers) {
-            if let Ok(answer) = answer {
-                self.answered(item.key, item.put, answer, None);
+    async fn apply_many(self: &Arc<Self>, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, LinkError>> {
+        let call = self.polled.load(Ordering::SeqCst);
+        let (hub, items) = (Arc::clone(self), batch.iter().map(Item::new).collect::<Vec<_>>());
+        self.carried(async move {
+            let sent = hub.time.now();
+            let batch: Vec<_> =
+                items.iter().map(|item| BatchPut::new(&item.key, item.expected, item.put())).collect();
+            let answers = hub.store.compare_exchange_many(&batch).await;
+            for (item, answer) in items.iter().zip(&answers) {
+                if let Ok(answer) = answer {
+                    hub.answered(item, answer, sent, call);
+                }
             }
-        }
-        answers.into_iter().map(|answer| answer.map_err(LinkError::of_store)).collect()
+            answers.into_iter().map(|answer| answer.map_err(LinkError::of_store)).collect()
+        })
+        .await
     }
 
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, LinkError> {
-        let _answering = Answering::new(&self.in_flight);
-        self.store.load(key).await.map_err(LinkError::of_store)
+    async fn load(self: &Arc<Self>, key: &Key) -> Result<Option<Entry>, LinkError> {
+        let (hub, key) = (Arc::clone(self), key.clone());
+        self.carried(async move { hub.store.load(&key).await.map_err(LinkError::of_store) }).await
+    }
+
+    async fn purge(self: &Arc<Self>, limit: usize) -> Result<Purged, LinkError> {
+        let hub = Arc::clone(self);
+        self.carried(async move { hub.store.purge(limit).await.map_err(LinkError::of_store) }).await
     }
 
     /// Delivers what is due by now.
-    async fn deliver(&self) {
+    async fn deliver(self: &Arc<Self>) {
         let due: Vec<_> = {
             let mut mail = self.mail.lock();
             for letter in mail.iter_mut() {
@@ -115,8 +184,8 @@ impl Hub {
             *mail = rest;
             due
         };
-        for Letter { key, expected, record, live, linger, call, .. } in due {
-            let answer = self.apply(&key, expected, Put::new(&record, live, linger), Some(call)).await;
+        for Letter { item, call, .. } in due {
+            let answer = self.apply(&item.key, item.expected, item.put(), Some(call), 1).await;
             if let Ok(Exchange::Done(_)) = answer {
                 self.note("a late copy of a write was applied");
             }
@@ -126,11 +195,7 @@ impl Hub {
     /// A copy of a write is under way on its own.
     fn post(&self, key: &Key, expected: Expected, put: Put<'_>, behind: u64, later: Duration) {
         self.mail.lock().push(Letter {
-            key: key.clone(),
-            expected,
-            record: put.record.clone(),
-            live: put.live,
-            linger: put.linger,
+            item: Item::new(&BatchPut::new(key, expected, put)),
             behind,
             not_before: self.time.now() + later,
             call: self.polled.load(Ordering::SeqCst),
@@ -139,21 +204,6 @@ impl Hub {
 
     async fn sleep(&self, duration: Duration) {
         self.time.sleep_until(self.time.now() + duration).await;
-    }
-}
-
-struct Answering<'a>(&'a AtomicUsize);
-
-impl<'a> Answering<'a> {
-    fn new(in_flight: &'a AtomicUsize) -> Self {
-        in_flight.fetch_add(1, Ordering::SeqCst);
-        Self(in_flight)
-    }
-}
-
-impl Drop for Answering<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -304,7 +354,7 @@ impl Store for Link {
     }
 
     async fn purge(&self, limit: usize) -> Result<Purged, LinkError> {
-        self.hub.store.purge(limit).await.map_err(LinkError::of_store)
+        self.hub.purge(limit).await
     }
 }
 
@@ -331,11 +381,11 @@ impl Link {
         if self.state.lock().cut {
             std::future::pending::<()>().await;
         }
-        let mut answer = self.hub.apply(key, expected, put, None).await;
+        let copies = if fate == Fate::Twice { 2 } else { 1 };
+        let mut answer = self.hub.apply(key, expected, put, None, copies).await;
         match fate {
             Fate::ReplyLost => answer = Err(LinkError::lost()),
             Fate::LateAfter(delay) => self.hub.sleep(self.quarters(delay)).await,
-            Fate::Twice => answer = self.hub.apply(key, expected, put, None).await,
             Fate::NeverAnswered => std::future::pending().await,
             _ => {}
         }

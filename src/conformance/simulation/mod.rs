@@ -24,7 +24,7 @@ pub type Met = BTreeMap<&'static str, u64>;
 pub struct Simulated {
     /// What was met, and how often: a simulation that meets nothing shows nothing.
     pub met: Met,
-    /// A digest of all that happened: the same for the same seed, on a store with manual time that answers at once.
+    /// A digest of all that happened: the same for the same seed, on a store with manual time.
     pub trace: u64,
 }
 
@@ -73,7 +73,8 @@ fn play<H: Harness>(harness: &H, seed: u64, told: bool) -> (Result<Simulated, Vi
     let super::Subject { store, time, guard } = harness.fresh();
     // What happens on real time does not happen again, so it is told at once.
     let told = told || time.manual_clock().is_none();
-    let (played, story) = world::World::new(super::erased::any_store(store), &time, seed, told).play();
+    let world = world::World::new(super::erased::any_store(store), &time, seed, told);
+    let (played, story) = world.play(&|job| harness.block_on(job));
     drop(guard);
     (played.map(|(met, trace)| Simulated { met, trace }), story)
 }

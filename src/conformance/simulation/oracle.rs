@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::Met;
 use crate::conformance::{Clause, Violation};
 use crate::protocol::{
-    Cause, Entry, FencingToken, Fingerprint, Judged, Key, Lifetimes, Outcome, Policy, Record, State, Version,
+    Cause, Entry, Expected, FencingToken, Fingerprint, Judged, Key, Lifetimes, Outcome, Policy, Record,
+    State, Version,
 };
 use crate::time::Moment;
 
@@ -53,8 +54,36 @@ struct History {
 struct Current {
     record: Record,
     version: Version,
-    live_until: Moment,
-    gone_at: Moment,
+    live: Within,
+    linger: Within,
+}
+
+/// When something ends, by the store's clock, as far as can be seen from here: not before, and by then.
+#[derive(Clone, Copy, Debug)]
+struct Within {
+    from: Moment,
+    by: Moment,
+}
+
+/// A write that the store did, between the two moments.
+pub(super) struct Applied<'a> {
+    pub(super) record: &'a Record,
+    pub(super) version: Version,
+    pub(super) expected: Expected,
+    pub(super) live: Duration,
+    pub(super) linger: Duration,
+    pub(super) sent: Moment,
+    pub(super) answered: Moment,
+    /// What the store rounds times to.
+    pub(super) resolution: Duration,
+    /// The call that sent it.
+    pub(super) call: usize,
+}
+
+impl Applied<'_> {
+    fn ends(&self, after: Duration) -> Within {
+        Within { from: self.sent + after, by: self.answered + after + self.resolution * 2 }
+    }
 }
 
 /// What one attempt's writes were seen to do.
@@ -173,18 +202,10 @@ impl Oracle {
     }
 
     /// A write was applied.
-    pub(super) fn applied(
-        &mut self,
-        key: &Key,
-        record: &Record,
-        version: Version,
-        now: Moment,
-        (live_until, gone_at): (Moment, Moment),
-        call: usize,
-    ) {
+    pub(super) fn applied(&mut self, key: &Key, applied: &Applied<'_>) {
+        let Applied { record, version, expected, live, answered: now, call, .. } = *applied;
         self.now += 1;
         self.look_at(key);
-        let live = live_until.saturating_since(now);
         self.tell(|| {
             let (state, attempt, doubt) = (name(record.state()), record.attempt(), record.doubt());
             format!("{now:?}: {state} at {}, attempt {attempt}, doubt {doubt}, live {live:?}", version.get())
@@ -193,9 +214,13 @@ impl Oracle {
         self.mix(self.now);
         self.mix(now.as_nanos());
         let mut history = self.keys.remove(key).unwrap_or_default();
-        let before = history.current.take().filter(|current| current.gone_at > now);
+        // What the store says by its answer is so, unless it cannot be.
+        let before = history.current.take().filter(|current| match expected {
+            Expected::Vacant => current.linger.from > now,
+            Expected::At(_) => current.linger.by > now,
+        });
         let before = before.map(|current| Entry {
-            left: current.live_until.saturating_since(now),
+            left: current.live.from.saturating_since(now),
             record: current.record,
             version: current.version,
         });
@@ -207,11 +232,17 @@ impl Oracle {
             history.holders.push((call, Until::default()));
             self.granted(&mut history, before.as_ref(), record, version);
         } else {
-            self.followed(&mut history, before.as_ref(), record, live_until <= now);
+            self.followed(&mut history, before.as_ref(), record, live.is_zero());
         }
         self.bind(&mut history, record);
         if let (State::Completed(outcome), Some(token)) = (record.state(), record.token()) {
-            self.completed(&mut history, outcome, record.fingerprint().copied(), token, live_until);
+            self.completed(
+                &mut history,
+                outcome,
+                record.fingerprint().copied(),
+                token,
+                applied.ends(live).by,
+            );
         }
         let now_written = self.now;
         let ended = history
@@ -222,7 +253,8 @@ impl Oracle {
         ended
             .filter(|completion| completion.at.0.is_none())
             .for_each(|completion| completion.at.0 = Some(now_written));
-        history.current = Some(Current { record: record.clone(), version, live_until, gone_at });
+        let (live, linger) = (applied.ends(live), applied.ends(live.saturating_add(applied.linger)));
+        history.current = Some(Current { record: record.clone(), version, live, linger });
         self.keys.insert(key.clone(), history);
     }
 
@@ -446,7 +478,7 @@ impl Oracle {
             let current = history.current.as_ref();
             let leased = current.is_some_and(|current| {
                 let holds = current.record.token().unwrap_or_else(|| current.version.into()) == token;
-                holds && current.live_until > now
+                holds && current.live.by > now
             });
             self.demand(!first || leased, Clause::P4, || {
                 format!("attempt {token:?} begins, and holds no lease by the store's clock")

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use super::link::{Hub, Link, LinkState};
+use super::link::{Hub, Job, Link, LinkState};
 use super::oracle::Oracle;
 use super::program::Call;
 use super::rng::Rng;
@@ -142,14 +142,14 @@ impl World {
         Client { engine, link, time, rate, stalled_until: Duration::ZERO, tasks }
     }
 
-    /// Plays until every call has ended.
-    pub(super) fn play(mut self) -> (Result<(super::Met, u64), Violation>, Vec<String>) {
-        let ended = self.play_on();
+    /// Plays until every call has ended. What goes to the store is carried there, to its end, as the store needs it.
+    pub(super) fn play(mut self, carry: &dyn Fn(Job)) -> (Result<(super::Met, u64), Violation>, Vec<String>) {
+        let ended = self.play_on(carry);
         let story = self.hub.oracle.lock().take_story();
         (ended, story)
     }
 
-    fn play_on(&mut self) -> Result<(super::Met, u64), Violation> {
+    fn play_on(&mut self, carry: &dyn Fn(Job)) -> Result<(super::Met, u64), Violation> {
         loop {
             self.stuck_after = self.stuck_after.saturating_sub(1);
             if self.calls < CALLS && self.rng.percent(5) {
@@ -162,6 +162,9 @@ impl World {
                 self.heal();
             }
             let went_on = self.poll_one();
+            while let Some(job) = self.hub.next_job() {
+                carry(job);
+            }
             if let Some(violation) = self.hub.oracle.lock().take_violation() {
                 return Err(violation);
             }
@@ -281,10 +284,6 @@ impl World {
 
     /// Nothing can go on until time does.
     fn pass_time(&mut self) {
-        if self.hub.in_flight.load(Ordering::SeqCst) > 0 {
-            std::thread::yield_now(); // the store is at work elsewhere
-            return;
-        }
         let Some(clock) = self.hub.time.manual_clock().cloned() else {
             let nap = Duration::from_millis(1);
             std::thread::sleep(nap);
