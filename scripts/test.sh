@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that is quick: unit, scenario, property, doc and fuzz-corpus tests, the examples, and the loom models at
-# their CI bound. Needs a Rust toolchain and nothing else.
+# All tests at the bounds of every day: unit, scenario, property, conformance, sabotage, doc and fuzz-corpus tests, the
+# simulation, the models (loom, shuttle, verify), and the bugs that each of them must find. TESTING.md says what each shows.
+# Needs a Rust toolchain and nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
