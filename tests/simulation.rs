@@ -58,7 +58,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn play(seed: u64) -> oncekey::conformance::Simulated {
-    simulate(&OneShard, seed).unwrap_or_else(|violation| panic!("\n{violation}\n"))
+    simulate(&OneShard, seed).unwrap_or_else(|violation| {
+        let again = "cargo test --release --features conformance --test simulation";
+        panic!("\n{violation}\n  here: ONCEKEY_SIM_SEED={seed:#x} {again}\n")
+    })
 }
 
 #[test]

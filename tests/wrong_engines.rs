@@ -18,7 +18,7 @@ use std::env::current_exe;
 use std::process::Command;
 
 use harnesses::OneShard;
-use oncekey::conformance::simulate;
+use oncekey::conformance::{simulate, simulate_aloud};
 
 /// As many seeds as it takes to find any of them, and some more.
 const SEEDS: u64 = 60_000;
@@ -55,6 +55,12 @@ const PLANTS: &[(&str, &[&str])] = &[
 fn the_promises_hold_in_this_process() {
     for seed in 0..SEEDS {
         if let Err(violation) = simulate(&OneShard, seed) {
+            let how = format!("oncekey::conformance::simulate_aloud(&harness, {seed:#x})");
+            assert_eq!(violation.replay.as_deref(), Some(&*how), "a violation says how to see it again");
+            let (again, story) = simulate_aloud(&OneShard, seed);
+            let again = again.expect_err("what was seen once is seen again");
+            assert_eq!(again.clause, violation.clause);
+            assert!(violation.what.starts_with(&again.what) && !story.is_empty(), "{again}");
             panic!("FOUND {} at seed {seed}: {violation}", violation.clause);
         }
     }

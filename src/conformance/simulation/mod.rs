@@ -51,9 +51,7 @@ pub fn simulate<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violati
             let last = &story[story.len().saturating_sub(STORY_LEN)..];
             violation.what.push_str(&format!("\nbefore that:\n{}", last.join("\n")));
         }
-        violation.replayed_by(format!(
-            "ONCEKEY_SIM_SEED={seed:#x} cargo test --release --features conformance --test simulation"
-        ))
+        violation.replayed_by(format!("oncekey::conformance::simulate_aloud(&harness, {seed:#x})"))
     })
 }
 
