@@ -44,7 +44,7 @@ CARGO_TARGET_DIR=$base/verify timeout 900 cargo test --quiet --release --locked 
 CARGO_TARGET_DIR=$base/verify timeout 900 cargo run --quiet --release --locked --manifest-path verify/Cargo.toml
 
 say 'many callers under schedules that shuttle samples, and the planted bugs that they must find'
-RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_shuttle" CARGO_TARGET_DIR=$base/shuttle SHUTTLE_SILENCE_WARNINGS=1 \
+RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_shuttle" CARGO_TARGET_DIR=$base/shuttle SHUTTLE_SILENCE_WARNINGS=1 ONCEKEY_SHUTTLE_TIMES=4 \
     timeout 600 cargo test --release --test shuttle -- --test-threads=1
 
 say 'all tests passed'

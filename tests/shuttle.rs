@@ -5,9 +5,10 @@
 //! RUSTFLAGS="--cfg oncekey_shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test shuttle
 //! ```
 //!
-//! `ONCEKEY_SHUTTLE_TIMES=20` explores twenty times as many schedules. `ONCEKEY_PLANT` plants one of the bugs of
-//! `shuttle/planted.rs`, to watch a test find it. A failure prints its schedule, and the command that runs just that one
-//! again; a test shows that the command does.
+//! Schedules are drawn from one seed, so that a run that passed passes again. `ONCEKEY_SHUTTLE_SEED=7` draws others,
+//! `ONCEKEY_SHUTTLE_TIMES=20` twenty times as many. `ONCEKEY_PLANT` plants one of the bugs of `shuttle/planted.rs`, to watch a
+//! test find it. A failure prints its schedule, and the command that runs just that one again; a test shows that the command
+//! does.
 //!
 //! **What it shows.** Nothing for certain: it is a search. In each schedule at most one attempt of a key executes at once,
 //! each generation has one outcome and all callers get that, fencing tokens rise, nobody waits for ever, and no seat, claim,

@@ -27,12 +27,12 @@ fn spawn_waiter(world: &World, engine: &Engine, value: &'static str) -> Waiter {
 }
 
 /// One of the two became the owner, as the second attempt, and the other got its value.
-fn assert_one_inherits(world: &World, answers: [Answer<String, String>; 2], after_doubt: bool) {
+fn assert_one_inherits(world: &World, answers: &[Answer<String, String>; 2], after_doubt: bool) {
     let [Run { attempt: 2, after_doubt: doubt, .. }] = world.runs()[..] else {
         panic!("one of those who wait executes, as the second attempt: {:?}", world.runs())
     };
     assert_eq!(doubt, after_doubt);
-    let [one, other] = &answers;
+    let [one, other] = answers;
     assert!(one.ran_now() != other.ran_now(), "one executes, one is told: {answers:?}");
     assert!(one.value().is_some() && one.value() == other.value(), "both get its value: {answers:?}");
     assert_eq!(world.recorded().as_ref(), one.value());
@@ -55,7 +55,7 @@ fn explore_dropped(name: &str, preemptions: usize, on_drop: OnDrop, then: fn(&Wo
         drop(leader);
         then(&world);
         let answers = waiters.map(|waiter| waiter.join().unwrap());
-        assert_one_inherits(&world, answers, true);
+        assert_one_inherits(&world, &answers, true);
         assert_idle(&engine);
     });
     both.check();
@@ -139,7 +139,7 @@ fn explore_failing(
         let RunError::Operation { error, claim, .. } = error else { panic!("its own error: {error:?}") };
         assert!(error == "declined" && expected(&claim), "{error}, {claim:?}");
         saw_both.saw(world.waited() == 2);
-        assert_one_inherits(&world, answers, after_doubt);
+        assert_one_inherits(&world, &answers, after_doubt);
         assert_idle(&engine);
     });
     both.check();
@@ -182,7 +182,7 @@ fn of_two_waiters_one_inherits_from_an_abandoned_claim() {
         drop(claim);
         let answers = waiters.map(|waiter| waiter.join().unwrap());
         saw_both.saw(world.waited() == 2);
-        assert_one_inherits(&world, answers, true);
+        assert_one_inherits(&world, &answers, true);
         assert_idle(&engine);
     });
     both.check();

@@ -36,7 +36,7 @@ const PLANTS: [Plant; 10] = [
     Plant {
         bug: "store: versions are not compared",
         model: "storm::random_storm_of_8",
-        says: &["two attempts execute at once", "two outcomes"],
+        says: &["two attempts execute at once", "two outcomes", "fencing tokens rise"],
     },
     Plant {
         bug: "held: a conflict counts as stored",

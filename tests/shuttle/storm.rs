@@ -183,7 +183,7 @@ async fn operator(engine: Engine, keys: u32, seen: Seen, forgotten: Arc<AtomicUs
         match engine.forget(&key(some(0..keys) as usize)).await {
             // The reply to an earlier copy was lost, and somebody wrote since.
             Ok(AdminAnswer::Changed { possibly_applied: true, .. }) => {
-                drop(forgotten.fetch_add(1, Ordering::SeqCst));
+                forgotten.fetch_add(1, Ordering::SeqCst);
             }
             Ok(AdminAnswer::Live { .. } | AdminAnswer::Changed { .. }) => seen.not_forgotten.saw(true),
             Ok(AdminAnswer::Done) => {

@@ -53,8 +53,8 @@ pub(crate) fn explore(
     } else {
         let schedules = schedules * times();
         match by {
-            By::Random => run(RandomScheduler::new(schedules), scenario),
-            By::Pct => run(PctScheduler::new(DEPTH, schedules), scenario),
+            By::Random => run(RandomScheduler::new_from_seed(seed(), schedules), scenario),
+            By::Pct => run(PctScheduler::new_from_seed(seed(), DEPTH, schedules), scenario),
         }
     }
     println!("{test}: {} schedules, {by:?}, {:.2?}", explored.load(Ordering::Relaxed), begun.elapsed());
@@ -73,8 +73,17 @@ fn replayed() -> Option<PathBuf> {
 }
 
 fn times() -> usize {
-    let times = std::env::var("ONCEKEY_SHUTTLE_TIMES");
-    times.map_or(1, |times| times.parse().expect("ONCEKEY_SHUTTLE_TIMES is a number"))
+    number("ONCEKEY_SHUTTLE_TIMES").unwrap_or(1)
+}
+
+/// What schedules are drawn from: the same in each run, so that a run that passed passes again, unless another is named.
+fn seed() -> u64 {
+    number("ONCEKEY_SHUTTLE_SEED").unwrap_or(0x006f_6e63_656b_6579)
+}
+
+fn number<N: std::str::FromStr>(name: &str) -> Option<N> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, and must be a number")))
 }
 
 /// Checks what must occur, unless one schedule only was explored.
