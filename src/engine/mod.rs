@@ -111,6 +111,13 @@ impl<S: Store + 'static> Deduplicator<S> {
         self.inner.waiting.seats()
     }
 
+    /// Says that the record of `key` may have changed elsewhere, as a store's change feed tells (PostgreSQL's `NOTIFY`,
+    /// say). If calls of this engine wait for that key, one of them looks at once, rather than at its next poll. A hint:
+    /// one too many costs a look, one too few a poll interval.
+    pub fn changed(&self, key: &Key) {
+        self.inner.waiting.poke(key);
+    }
+
     /// Runs the clean-up that is queued, to its end: releases of claims that were dropped before they started, and
     /// completions that were dropped half way. For a graceful shutdown without a [`Deduplicator::keeper`]. What a spawner
     /// took is the spawner's.

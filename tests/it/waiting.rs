@@ -96,6 +96,34 @@ fn a_waiter_of_another_process_looks_less_and_less_often() {
 }
 
 #[test]
+fn a_waiter_of_another_process_looks_at_once_when_it_hears_of_a_change_and_never_otherwise() {
+    let bench = bench();
+    let other = bench.other_process();
+    let mut tasks = Tasks::default();
+    let (end, run) = owner(&bench.dedup);
+    let run = tasks.spawn(run);
+    tasks.settle();
+    let waits = tasks.spawn(waiter(&other, secs(20)));
+    tasks.pass(&bench.clock, secs(5));
+    let looks = bench.store.loads.load(Ordering::SeqCst);
+    // A false alarm costs one look; word of another key costs none.
+    other.changed(&key());
+    other.changed(&oncekey::Key::new("another", "key").unwrap());
+    tasks.settle();
+    assert_eq!(bench.store.loads.load(Ordering::SeqCst), looks + 1);
+    assert!(!waits.is_done());
+    let now = bench.clock.now();
+    end.send(Ok("done".to_owned())).unwrap();
+    tasks.settle();
+    assert!(run.is_done() && !waits.is_done(), "another process hears of nothing by itself");
+    other.changed(&key());
+    tasks.settle();
+    assert_eq!(waits.take().unwrap().value().map(String::as_str), Some("done"));
+    assert_eq!(bench.clock.now(), now);
+    assert_nothing_leaked(&bench, &other);
+}
+
+#[test]
 fn a_waiter_at_its_bound_is_told_that_it_is_in_progress_and_the_owner_goes_on() {
     for fault in [Fault::None, Fault::Refused, Fault::HangBefore] {
         for wait in [Duration::from_nanos(1), Duration::from_millis(1500), secs(12)] {
