@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests at the bounds of every day: unit, scenario, property, conformance, sabotage, doc and fuzz-corpus tests, the
 # simulation, the models (loom, shuttle, verify), and the bugs that each of them must find. TESTING.md says what each shows.
-# Needs a Rust toolchain and nothing else.
+# Needs a Rust toolchain, and the servers that scripts/servers.sh installs or asks for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,9 @@ say() { printf '\n== %s\n' "$*"; }
 
 # Each switch gets a target folder of its own, or every change of switch would build everything anew.
 base=${CARGO_TARGET_DIR:-target}
+
+say 'servers for the tests of the store crates'
+scripts/servers.sh
 
 say 'unit, scenario and property tests, and the examples build (all features)'
 cargo test --all-features --lib --tests --examples
@@ -21,6 +24,9 @@ cargo test --no-default-features --lib
 
 say 'example: double_click'
 cargo run --quiet --example double_click
+
+say 'the store crates, each on its real database; and the main job over each'
+cargo test --all-features -p oncekey-store-testing -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p replay_log
 
 say 'fuzz bodies over the committed corpus'
 CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml --no-default-features

@@ -8,18 +8,33 @@ use std::str::FromStr;
 
 use super::generate::{self, Day, SHIPPED};
 use super::input::{self, Log};
+use super::ledger::Ledger;
 use super::report::grouped;
+use super::store::Place;
 use super::{audit, job, naive, progress, report};
 
 const HELP: &str = "\
 Replays a log of requests to a payment API through oncekey, with racing workers,
 and beside it through a plain check-then-store.
 
-usage: replay_log [FILE | -] [--workers N] [--requests N] [--seed N]
+usage: replay_log [FILE | -] [--store STORE] [--ledger FILE] [--workers N]
+                  [--requests N] [--seed N]
        replay_log --generate FILE [--requests N] [--seed N]
 
   FILE             a log: one JSON request a line. `-` reads standard input.
                    Without it: the shipped day, generated in memory from a fixed seed
+  --store STORE    where oncekey keeps its records (memory):
+                     memory             ends with the run
+                     sqlite:PATH        a file, made if it is not there
+                     postgres://..      schema `oncekey_replay_log`, made if not there
+                     redis://..         keys under `oncekey_replay_log:`
+                   all but memory need a build with `--features stores`. Run it
+                   twice over one of them, or kill it in the middle and run it
+                   again, or run two at once: nothing is charged twice
+  --ledger FILE    where the simulated gateway writes what it charged. Without it:
+                   in memory for memory, PATH.ledger for sqlite:PATH, a name made
+                   from the URL for the others. Records and ledger belong together:
+                   delete both, or neither
   --workers N      how many workers race, 1 to 256 (8)
   --generate FILE  writes the generated log instead of replaying it; `-` writes
                    to standard output
@@ -44,11 +59,12 @@ exit status: 0  the promise was kept
                 arguments make no sense; a broken promise goes before that
 
 examples:
-  cargo run --release --example replay_log
-  cargo run --release --example replay_log -- --workers 32
-  cargo run --release --example replay_log -- --generate day.jsonl --seed 7
-  cargo run --release --example replay_log -- day.jsonl
-  zcat day.jsonl.gz | cargo run --release --example replay_log -- -
+  cargo run --release -p replay_log
+  cargo run --release -p replay_log -- --workers 32
+  cargo run --release -p replay_log --features stores -- --store sqlite:day.db
+  cargo run --release -p replay_log -- --generate day.jsonl --seed 7
+  cargo run --release -p replay_log -- day.jsonl
+  zcat day.jsonl.gz | cargo run --release -p replay_log -- -
 ";
 
 const KEPT: u8 = 0;
@@ -62,7 +78,7 @@ const REQUESTS_MAX: u32 = 1_000_000;
 enum Command {
     Help,
     Generate { path: PathBuf, day: Day },
-    Replay { source: Source, workers: usize },
+    Replay { source: Source, place: Place, ledger: Option<PathBuf>, workers: usize },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +99,10 @@ pub(crate) fn run(
     let done = parse(args).and_then(|command| match command {
         Command::Help => written(stdout.write_all(HELP.as_bytes())).map(|()| KEPT),
         Command::Generate { path, day } => write_log(&path, day, stdout).map(|()| KEPT),
-        Command::Replay { source, workers } => replay(&source, workers, style, stdin, stdout, stderr),
+        Command::Replay { source, place, ledger, workers } => {
+            let log = load(&source, stdin);
+            log.and_then(|log| replay(log, &place, ledger, workers, style, stdout, stderr))
+        }
     });
     done.unwrap_or_else(|problem| {
         // Where even this cannot be written, the exit status says it.
@@ -93,21 +112,33 @@ pub(crate) fn run(
 }
 
 fn replay(
-    source: &Source,
+    (name, log): (String, Log),
+    place: &Place,
+    ledger: Option<PathBuf>,
     workers: usize,
     style: progress::Style,
-    stdin: &mut dyn BufRead,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<u8, String> {
-    let (name, log) = load(source, stdin)?;
     for malformed in &log.malformed {
         written(writeln!(stderr, "line {}: {}; skipped", malformed.number, malformed.problem))?;
     }
     let requests = &log.requests;
+    let ledger = ledger.or_else(|| place.ledger());
     written(report::heading(stdout, &name, requests, workers))?;
-    let ours =
-        job::replay(requests, workers, style).map_err(|error| format!("the replay stopped: {error}"))?;
+    if place.is_durable() {
+        let ledger = ledger.as_deref().expect("records that last have a ledger that does");
+        written(report::place(stdout, &place.to_string(), ledger))?;
+    }
+    let ledger = match &ledger {
+        None => Ledger::default(),
+        Some(path) => Ledger::open(path)
+            .map_err(|error| format!("cannot use the ledger {}: {error}", path.display()))?,
+    };
+    let ours = place.replay(ledger, requests, workers, style).map_err(|error| {
+        let error: &(dyn std::error::Error + 'static) = &*error;
+        format!("the replay stopped: {}", job::with_causes(error))
+    })?;
     let theirs = naive::replay(requests, workers, style);
     let (our_tally, their_tally) = (audit::tally(requests, &ours), audit::tally(requests, &theirs));
     let violations = audit::violations(requests, &ours);
@@ -171,12 +202,15 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut args = args.into_iter();
     let (mut source, mut workers, mut generate) = (None, None, None);
     let (mut requests, mut seed) = (None, None);
+    let (mut place, mut ledger): (Option<Place>, Option<PathBuf>) = (None, None);
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("-h" | "--help") => return Ok(Command::Help),
             Some("--workers") => workers = Some(number("--workers", args.next(), 1, WORKERS_MAX)?),
             Some("--requests") => requests = Some(number("--requests", args.next(), 0, REQUESTS_MAX)?),
             Some("--seed") => seed = Some(number("--seed", args.next(), 0, u64::MAX)?),
+            Some("--store") => place = Some(self::place(args.next())?),
+            Some("--ledger") => ledger = Some(args.next().ok_or("--ledger needs a file")?.into()),
             Some("--generate") => generate = Some(args.next().ok_or("--generate needs a file, or `-`")?),
             Some(option) if option.starts_with('-') && option != "-" => {
                 return Err(format!("no option {option}; --help lists them"));
@@ -192,6 +226,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
         (Some(_), None) if workers.is_some() => {
             Err("--workers is for a replay, not for --generate".to_owned())
         }
+        (Some(_), None) if place.is_some() || ledger.is_some() => {
+            Err("--store and --ledger are for a replay, not for --generate".to_owned())
+        }
         (Some(path), None) => Ok(Command::Generate { path: path.into(), day }),
         (None, Some(_)) if generated => {
             Err("--requests and --seed are for the generated log, not for FILE".to_owned())
@@ -202,9 +239,19 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
                 Some(path) => Source::File(path.into()),
                 None => Source::Generated(day),
             };
-            Ok(Command::Replay { source, workers: workers.unwrap_or(8) })
+            let place = place.unwrap_or_default();
+            if ledger.is_some() && !place.is_durable() {
+                return Err("a ledger that outlives the run needs records that do: --store".to_owned());
+            }
+            Ok(Command::Replay { source, place, ledger, workers: workers.unwrap_or(8) })
         }
     }
+}
+
+/// A path need not be text, but a URL must be.
+fn place(value: Option<OsString>) -> Result<Place, String> {
+    let value = value.ok_or("--store needs a store")?;
+    value.to_str().ok_or_else(|| format!("--store takes text, not `{}`", value.to_string_lossy()))?.parse()
 }
 
 fn number<N: Copy + FromStr + PartialOrd + std::fmt::Display>(

@@ -1,4 +1,4 @@
-//! The code of the example `replay_log`: its generator, its parser, and whole replays.
+//! The code of `replay_log`: its generator, its parser, and whole replays.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeSet, HashMap};
@@ -6,15 +6,17 @@ use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use oncekey::{Fingerprint, Key};
+use oncekey::{Fingerprint, Key, MemoryStore};
 use replay_log::audit::{self, Column, Reply};
 use replay_log::generate::{self, Day, SHIPPED};
 use replay_log::input::{self, Channel, GatewayReply, LINE_LEN_MAX, Log, Request};
+use replay_log::job::Anywhere;
+use replay_log::ledger::Ledger;
 use replay_log::progress::{self, Style};
 use replay_log::{cli, job, naive, race};
 
 #[allow(dead_code)] // its `main` is for cargo to call
-#[path = "../examples/replay_log/main.rs"]
+#[path = "../src/main.rs"]
 mod replay_log;
 
 const SMALL: Day = Day { requests: 2_000, seed: 11 };
@@ -37,6 +39,12 @@ fn requests(lines: &[String]) -> Vec<Request> {
     let log = read(lines.join("\n").as_bytes());
     assert!(log.malformed.is_empty(), "{:?}", log.malformed);
     log.requests
+}
+
+/// Over a fresh memory store.
+fn replayed(requests: &[Request], workers: usize) -> Column {
+    let (store, ledger) = (MemoryStore::new(), Ledger::default());
+    job::replay(store, &Anywhere, ledger, requests, workers, Style::Silent).unwrap()
 }
 
 /// The exit status, standard output and standard error.
@@ -216,7 +224,7 @@ fn a_double_click_is_charged_once_by_the_engine_and_twice_by_check_then_store() 
     // So slow that both clicks come in while the first is under way, on any machine.
     let requests =
         requests(&[line(0, "k", 5000, 60_000, "approved"), line(30, "k", 5000, 60_000, "approved")]);
-    let ours = job::replay(&requests, 2, Style::Silent).unwrap();
+    let ours = replayed(&requests, 2);
     assert_eq!(ours.charges.len(), 1);
     assert_eq!(ours.waited, Some(1));
     let receipt = ours.charges[0].receipt.clone();
@@ -242,7 +250,7 @@ fn a_timeout_is_settled_by_asking_the_ledger() {
     let held: Vec<_> = lines.iter().map(|line| line.replace("payments.charge", "payouts.send")).collect();
     lines.extend(held);
     let requests = requests(&lines);
-    let ours = job::replay(&requests, 4, Style::Silent).unwrap();
+    let ours = replayed(&requests, 4);
     assert_eq!(audit::violations(&requests, &ours), Vec::<String>::new());
     let tally = audit::tally(&requests, &ours);
     assert_eq!((tally.no_reply, tally.found, tally.charged, tally.in_doubt), (4, 1, 1, 2));
@@ -288,7 +296,7 @@ fn a_replay_keeps_the_promise_and_its_table_adds_up() {
 #[test]
 fn the_ledger_and_the_receipts_agree_line_by_line() {
     let requests = read(&generate::log(SMALL)).requests;
-    let ours = job::replay(&requests, 16, Style::Silent).unwrap();
+    let ours = replayed(&requests, 16);
     let mut receipts = HashMap::new();
     for charge in &ours.charges {
         assert_eq!(receipts.insert(&charge.key, &charge.receipt), None, "charged twice");
@@ -331,7 +339,7 @@ fn kept() -> (Vec<Request>, Column) {
         line(9_000, "k", 6, 100, "approved"),
         line(9_500, "poor", 7, 100, "declined"),
     ]);
-    let column = job::replay(&requests, 1, Style::Silent).unwrap();
+    let column = replayed(&requests, 1);
     assert_eq!(audit::violations(&requests, &column), Vec::<String>::new());
     (requests, column)
 }
@@ -382,7 +390,7 @@ fn nothing_to_replay_is_a_table_of_zeros() {
 
 #[test]
 fn bad_arguments_are_refused_with_a_reason() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["no/such/log.jsonl"], "cannot read no/such/log.jsonl: "),
         (&["--workers", "0"], "--workers takes a number from 1 to 256, not `0`"),
         (&["--workers"], "--workers needs a number"),
@@ -393,6 +401,14 @@ fn bad_arguments_are_refused_with_a_reason() {
         (&["--generate"], "--generate needs a file"),
         (&["--generate", "no/such/folder/a.jsonl"], "cannot write no/such/folder/a.jsonl: "),
         (&["--generate", "-", "a.jsonl"], "writes a log and reads none"),
+        (&["--generate", "-", "--store", "memory"], "--store and --ledger are for a replay"),
+        (&["--store"], "--store needs a store"),
+        (&["--store", "sqlite:"], "needs the path of a file"),
+        (&["--store", "oracle:x"], "--store takes memory, sqlite:PATH, postgres://.. or redis://.."),
+        (&["--store", "mysql://u:secret@h/d"], "not `mysql://u@h/d`"),
+        (&["--store", "postgres:nowhere"], "not `postgres:nowhere`"),
+        (&["--ledger", "a.ledger"], "a ledger that outlives the run needs records that do"),
+        (&["--ledger"], "--ledger needs a file"),
     ];
     for (args, problem) in cases {
         let (status, out, err) = run(args, b"");

@@ -1,6 +1,7 @@
 //! The table.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::audit::{Column, Settled, Tally};
 use super::gateway::SPEED_UP;
@@ -25,6 +26,14 @@ pub(crate) fn heading(
         of(Channel::Retry),
         of(Channel::Queue),
     )?;
+    writeln!(out)
+}
+
+/// Where the records are, and what was charged.
+pub(crate) fn place(out: &mut dyn Write, place: &str, ledger: &Path) -> io::Result<()> {
+    writeln!(out, "records of oncekey: {place}")?;
+    writeln!(out, "ledger of its gateway: {}", ledger.display())?;
+    writeln!(out, "check-then-store has both in memory, and begins anew in each run")?;
     writeln!(out)
 }
 
@@ -59,18 +68,26 @@ pub(crate) fn table(
     both("  on the ledger", |t| t.distinct_charged)?;
     both("  not on it", |t| t.distinct - t.distinct_charged)?;
     both("charges on the ledger", |t| t.charges)?;
+    if our.elsewhere > 0 {
+        both("  by other runs", |t| t.elsewhere)?;
+        both("  by this run", |t| t.charges - t.elsewhere)?;
+    }
     both("double charges", Tally::double_charges)?;
     both("  by duplicates that raced", |t| t.double_raced)?;
     both("  of operations that had a timeout", |t| t.double_after_timeout)?;
     writeln!(out)?;
     let settled =
         |pick: fn(&Settled) -> u64| (ours.settled.as_ref().map(pick), naive.settled.as_ref().map(pick));
-    let (our_doubts, their_doubts) = settled(|s| s.charged + s.not_charged);
+    let (our_doubts, their_doubts) = settled(|s| s.charged + s.not_charged + s.left);
     row(out, "operations in doubt at the end", our_doubts, their_doubts)?;
     let (our_charged, their_charged) = settled(|s| s.charged);
     row(out, "  resolved: the ledger has the charge", our_charged, their_charged)?;
     let (our_clean, their_clean) = settled(|s| s.not_charged);
     row(out, "  resolved: nothing was charged", our_clean, their_clean)?;
+    let (our_left, their_left) = settled(|s| s.left);
+    if our_left.is_some_and(|left| left > 0) {
+        row(out, "  left to another run", our_left, their_left)?;
+    }
     let seconds = |column: &Column| format!("{:.2}", column.elapsed.as_secs_f64());
     writeln!(out, "{:<44}{:>12}{:>20}", "seconds", seconds(ours), seconds(naive))?;
     writeln!(out)

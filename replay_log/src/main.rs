@@ -1,6 +1,6 @@
 //! A payment API's day, replayed through the engine by racing workers, and beside it through a plain check-then-store.
 //!
-//! `cargo run --release --example replay_log` replays the shipped day; `-- --help` says the rest.
+//! `cargo run --release -p replay_log` replays the shipped day; `-- --help` says the rest.
 
 pub(crate) mod audit;
 pub(crate) mod cli;
@@ -8,11 +8,13 @@ pub(crate) mod gateway;
 pub(crate) mod generate;
 pub(crate) mod input;
 pub(crate) mod job;
+pub(crate) mod ledger;
 pub(crate) mod naive;
 pub(crate) mod progress;
 pub(crate) mod race;
 pub(crate) mod random;
 pub(crate) mod report;
+pub(crate) mod store;
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;

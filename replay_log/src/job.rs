@@ -1,6 +1,7 @@
 //! The log through the engine.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,18 +9,25 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use oncekey::codec::{Codec as _, Json};
+use oncekey::store::ListInDoubt;
 use oncekey::{
-    AdminAnswer, Answer, Attempt, Deduplicator, Event, Failure, Key, MemoryStore, Outcome, Policy,
-    Resolution, RunError,
+    AdminAnswer, Answer, Attempt, Deduplicator, Event, Failure, Key, Outcome, Policy, Resolution, RunError,
+    Store,
 };
 
 use super::audit::{Column, Reply, Settled};
 use super::gateway::{Gateway, Receipt, Refusal};
 use super::input::Request;
+use super::ledger::Ledger;
 use super::{progress, race};
 
-/// How long a duplicate waits for the one that runs. Far longer than the slowest charge.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a duplicate waits for the one that runs. Far longer than the slowest charge, and than a lease: after a kill,
+/// the next run waits for the leases of the killed one.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Short, so that a run after a kill need not wait for long.
+const LEASE: Duration = Duration::from_secs(10);
+/// A log that is replayed over a durable store is to charge nothing, whenever that is.
+const RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
 /// Operations whose gateway can be asked at once what became of a charge, by our operation id.
 const ASKABLE: [&str; 2] = ["payments.charge", "subscriptions.renew"];
@@ -30,8 +38,26 @@ fn policy(operation: &str) -> Policy {
     if ASKABLE.contains(&operation) { Policy::Reclaim } else { Policy::Hold }
 }
 
+/// Lets a store's futures run as they need it, from many threads at once.
+pub(crate) trait Drive: Sync {
+    /// Runs a future to its end on this thread.
+    fn drive<F: Future>(&self, future: F) -> F::Output;
+}
+
+/// For stores that need no runtime.
+pub(crate) struct Anywhere;
+
+impl Drive for Anywhere {
+    fn drive<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+}
+
 /// Replays the log, and then settles what is still in doubt.
-pub(crate) fn replay(
+pub(crate) fn replay<S: Store + ListInDoubt + 'static>(
+    store: S,
+    drive: &impl Drive,
+    ledger: Ledger,
     requests: &[Request],
     workers: usize,
     style: progress::Style,
@@ -43,17 +69,22 @@ pub(crate) fn replay(
             counter.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let dedup = Deduplicator::builder(MemoryStore::new()).observer(count_waits).build()?;
-    let gateway = Gateway::new();
+    let builder = Deduplicator::builder(store).lease(LEASE).retention(RETENTION);
+    let dedup = builder.observer(count_waits).build()?;
+    let gateway = Gateway::new(ledger);
     let begun = Instant::now();
     let replies = progress::show(style, "oncekey", requests.len(), |progress| {
-        race::run(requests, workers, progress, |request| block_on(answer(&dedup, &gateway, request)))
+        race::run(requests, workers, progress, |request| drive.drive(answer(&dedup, &gateway, request)))
     });
     let elapsed = begun.elapsed();
-    let settled = block_on(settle(&dedup, &gateway))?;
+    let settled = drive.drive(settle(&dedup, &gateway, requests))?;
+    let mut charges = gateway.into_charges()?;
+    // What other logs left on the ledger is none of ours.
+    let ours: HashSet<_> = requests.iter().map(|request| &request.key).collect();
+    charges.retain(|charge| !charge.elsewhere || ours.contains(&charge.key));
     Ok(Column {
         replies,
-        charges: gateway.into_charges(),
+        charges,
         waited: Some(waited.load(Ordering::Relaxed)),
         settled: Some(settled),
         elapsed,
@@ -61,7 +92,7 @@ pub(crate) fn replay(
 }
 
 /// One request, as a handler would answer it.
-async fn answer(dedup: &Deduplicator<MemoryStore>, gateway: &Gateway, request: &Request) -> Reply {
+async fn answer<S: Store + 'static>(dedup: &Deduplicator<S>, gateway: &Gateway, request: &Request) -> Reply {
     let found = Cell::new(false);
     let answer = dedup
         .request(request.key.clone())
@@ -97,7 +128,7 @@ async fn charge(
     let reference = attempt.operation_id();
     // The attempt before this one timed out: what became of its charge?
     if attempt.after_doubt() {
-        if let Some(receipt) = gateway.find(reference) {
+        if let Some(receipt) = gateway.find(reference).map_err(Failure::Unknown)? {
             found.set(true);
             return Ok(receipt);
         }
@@ -110,15 +141,18 @@ async fn charge(
 }
 
 /// What an operator does at the end of the day: looks each operation in doubt up on the ledger, and says what happened.
-async fn settle(
-    dedup: &Deduplicator<MemoryStore>,
+/// Only those of this log: the store may hold others.
+async fn settle<S: ListInDoubt + 'static>(
+    dedup: &Deduplicator<S>,
     gateway: &Gateway,
+    requests: &[Request],
 ) -> Result<Settled, Box<dyn Error + Send + Sync>> {
+    let ours: HashSet<_> = requests.iter().map(|request| &request.key).collect();
     let mut doubts = Vec::new();
     let mut cursor = None;
     loop {
         let page = dedup.list_in_doubt(cursor, 256).await?;
-        doubts.extend(page.entries);
+        doubts.extend(page.entries.into_iter().filter(|(key, _)| ours.contains(key)));
         cursor = page.next;
         if cursor.is_none() {
             break;
@@ -126,24 +160,23 @@ async fn settle(
     }
     let mut settled = Settled::default();
     for (key, entry) in doubts {
-        let resolution = match gateway.find(entry.record.operation_id()) {
+        let (resolution, count) = match gateway.find(entry.record.operation_id())? {
             Some(receipt) => {
-                settled.charged += 1;
-                Resolution::Completed(Outcome::success(Json.encode(&receipt)?))
+                (Resolution::Completed(Outcome::success(Json.encode(&receipt)?)), &mut settled.charged)
             }
-            None => {
-                settled.not_charged += 1;
-                Resolution::NoEffect
-            }
+            None => (Resolution::NoEffect, &mut settled.not_charged),
         };
-        if dedup.resolve(&key, &resolution).await? != AdminAnswer::Done {
-            return Err("an operation in doubt could not be resolved, though nobody else was at it".into());
+        match dedup.resolve(&key, &resolution).await? {
+            AdminAnswer::Done => *count += 1,
+            // Another run took it up, or settled it.
+            _ => settled.left += 1,
         }
     }
     Ok(settled)
 }
 
-fn with_causes(error: &dyn Error) -> String {
+/// An error with what caused it, in one line.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

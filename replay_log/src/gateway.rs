@@ -1,14 +1,15 @@
-//! The simulated gateway and its ledger. It charges whenever it is asked, as a gateway without dedup of its own does.
+//! The simulated gateway. It charges whenever it is asked, as a gateway without dedup of its own does.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::io;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use oncekey::OperationId;
 use oncekey::time::{Clock, SystemClock};
-use oncekey::{Key, OperationId};
 use serde::{Deserialize, Serialize};
 
 use super::input::{GatewayReply, Request};
+use super::ledger::{Charge, Ledger};
 
 /// How much faster than the log the gateway is.
 pub(crate) const SPEED_UP: u32 = 500;
@@ -16,7 +17,7 @@ pub(crate) const SPEED_UP: u32 = 500;
 /// What a charge answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Receipt {
-    /// The place of the charge on the ledger.
+    /// The place of the charge on the ledger, as far as the run knew it that charged.
     pub(crate) number: u64,
     pub(crate) amount_cents: u64,
 }
@@ -38,22 +39,16 @@ pub(crate) struct Gateway {
     books: Mutex<Books>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Books {
-    charges: Vec<Charge>,
-    by_reference: HashMap<OperationId, usize>,
-}
-
-/// One charge on the ledger.
-#[derive(Clone, Debug)]
-pub(crate) struct Charge {
-    pub(crate) key: Key,
-    pub(crate) receipt: Receipt,
+    ledger: Ledger,
+    /// The first failure to write the ledger or to read it. Nothing is charged after it.
+    failure: Option<io::Error>,
 }
 
 impl Gateway {
-    pub(crate) fn new() -> Self {
-        Self { clock: SystemClock::new(), books: Mutex::default() }
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        Self { clock: SystemClock::new(), books: Mutex::new(Books { ledger, failure: None }) }
     }
 
     /// Does as the line's script says, after its latency. `reference` goes on the ledger with the charge.
@@ -65,9 +60,9 @@ impl Gateway {
         let latency = Duration::from_millis(u64::from(request.script.latency_ms)) / SPEED_UP;
         self.clock.sleep_until(self.clock.now() + latency).await;
         match request.script.reply {
-            GatewayReply::Approved => Ok(self.post(request, reference)),
+            GatewayReply::Approved => self.post(request, reference),
             GatewayReply::TimeoutCharged => {
-                self.post(request, reference);
+                self.post(request, reference)?;
                 Err(Refusal::NoReply)
             }
             GatewayReply::TimeoutNotCharged => Err(Refusal::NoReply),
@@ -77,29 +72,30 @@ impl Gateway {
     }
 
     /// The charge that was made under this reference, if one was.
-    pub(crate) fn find(&self, reference: OperationId) -> Option<Receipt> {
-        let books = self.books();
-        books.by_reference.get(&reference).map(|index| books.charges[*index].receipt.clone())
+    pub(crate) fn find(&self, reference: OperationId) -> Result<Option<Receipt>, Refusal> {
+        self.with_ledger(|ledger| ledger.find(reference))
     }
 
     /// Everything on the ledger, in the order it was charged.
-    pub(crate) fn into_charges(self) -> Vec<Charge> {
-        self.books.into_inner().expect(NO_PANIC).charges
+    pub(crate) fn into_charges(self) -> io::Result<Vec<Charge>> {
+        let Books { ledger, failure } = self.books.into_inner().expect(NO_PANIC);
+        failure.map_or_else(|| ledger.into_charges(), Err)
     }
 
-    fn post(&self, request: &Request, reference: Option<OperationId>) -> Receipt {
-        let mut books = self.books();
-        let index = books.charges.len();
-        let receipt = Receipt { number: index as u64 + 1, amount_cents: request.body.amount_cents };
-        books.charges.push(Charge { key: request.key.clone(), receipt: receipt.clone() });
-        if let Some(reference) = reference {
-            books.by_reference.insert(reference, index);
+    fn post(&self, request: &Request, reference: Option<OperationId>) -> Result<Receipt, Refusal> {
+        self.with_ledger(|ledger| ledger.post(&request.key, request.body.amount_cents, reference))
+    }
+
+    /// Without its ledger, the gateway is closed.
+    fn with_ledger<T>(&self, action: impl FnOnce(&mut Ledger) -> io::Result<T>) -> Result<T, Refusal> {
+        let mut books = self.books.lock().expect(NO_PANIC);
+        if books.failure.is_some() {
+            return Err(Refusal::Unreachable);
         }
-        receipt
-    }
-
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().expect(NO_PANIC)
+        action(&mut books.ledger).map_err(|error| {
+            books.failure = Some(error);
+            Refusal::Unreachable
+        })
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use oncekey::Key;
 
-use super::gateway::{Charge, Receipt, Refusal};
+use super::gateway::{Receipt, Refusal};
 use super::input::Request;
+use super::ledger::Charge;
 
 /// What one request was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub(crate) struct Column {
 pub(crate) struct Settled {
     pub(crate) charged: u64,
     pub(crate) not_charged: u64,
+    /// Another run was at them: its to settle.
+    pub(crate) left: u64,
 }
 
 /// A replay in numbers.
@@ -74,6 +77,8 @@ pub(crate) struct Tally {
     pub(crate) distinct: u64,
     pub(crate) distinct_charged: u64,
     pub(crate) charges: u64,
+    /// Those of them that other runs on the same ledger made.
+    pub(crate) elsewhere: u64,
     /// Charges of an operation beyond its first, where no timeout was involved.
     pub(crate) double_raced: u64,
     /// The same, of operations that had a timeout.
@@ -99,6 +104,8 @@ impl Tally {
 struct Story<'a> {
     replies: Vec<(&'a Request, &'a Reply)>,
     charges: Vec<&'a Receipt>,
+    /// Another run charged it, and told whom it told.
+    elsewhere: bool,
 }
 
 /// The log by operation: a key of one operation and tenant, with whatever body.
@@ -108,7 +115,9 @@ fn stories<'a>(requests: &'a [Request], column: &'a Column) -> HashMap<&'a Key, 
         stories.entry(&request.key).or_default().replies.push((request, reply));
     }
     for charge in &column.charges {
-        stories.entry(&charge.key).or_default().charges.push(&charge.receipt);
+        let story = stories.entry(&charge.key).or_default();
+        story.charges.push(&charge.receipt);
+        story.elsewhere |= charge.elsewhere;
     }
     stories
 }
@@ -130,6 +139,7 @@ pub(crate) fn tally(requests: &[Request], column: &Column) -> Tally {
         } += 1;
     }
     tally.charges = column.charges.len() as u64;
+    tally.elsewhere = column.charges.iter().filter(|charge| charge.elsewhere).count() as u64;
     for story in stories(requests, column).values() {
         tally.distinct += 1;
         tally.distinct_charged += u64::from(!story.charges.is_empty());
@@ -185,7 +195,7 @@ impl Story<'_> {
         }
         let may_charge =
             |reply: &Reply| matches!(reply, Reply::Charged(_) | Reply::Refused(Refusal::NoReply));
-        if !self.charges.is_empty() && !replies().any(|(_, reply)| may_charge(reply)) {
+        if !self.charges.is_empty() && !self.elsewhere && !replies().any(|(_, reply)| may_charge(reply)) {
             found.push("charged, and nobody was told".to_owned());
         }
         found.extend(self.wrong_bodies());

@@ -15,6 +15,7 @@ use oncekey::Key;
 use super::audit::{Column, Reply};
 use super::gateway::{Gateway, Receipt, Refusal};
 use super::input::Request;
+use super::ledger::Ledger;
 use super::{progress, race};
 
 /// A row: the body that was answered, and the receipt; `None` for a decline.
@@ -27,12 +28,18 @@ type Table = Mutex<HashMap<Key, Row>>;
 
 pub(crate) fn replay(requests: &[Request], workers: usize, style: progress::Style) -> Column {
     let table = Table::default();
-    let gateway = Gateway::new();
+    let gateway = Gateway::new(Ledger::default());
     let begun = Instant::now();
     let replies = progress::show(style, "check-then-store", requests.len(), |progress| {
         race::run(requests, workers, progress, |request| block_on(answer(&table, &gateway, request)))
     });
-    Column { replies, elapsed: begun.elapsed(), charges: gateway.into_charges(), waited: None, settled: None }
+    Column {
+        replies,
+        elapsed: begun.elapsed(),
+        charges: gateway.into_charges().expect("a ledger in memory does not fail"),
+        waited: None,
+        settled: None,
+    }
 }
 
 async fn answer(table: &Table, gateway: &Gateway, request: &Request) -> Reply {

@@ -1,0 +1,180 @@
+//! The ledger: what was charged. In memory, or a file that outlives the process and may be written by several.
+//!
+//! A file is one JSON object a line, and is only ever appended to, each line by one write: so a process that is killed
+//! leaves whole lines, and at most one that was cut off, which no charge rests on.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use oncekey::{Key, OperationId};
+use serde::{Deserialize, Serialize};
+
+use super::gateway::Receipt;
+
+/// One charge on the ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Charge {
+    pub(crate) key: Key,
+    pub(crate) receipt: Receipt,
+    /// Made by another run: an earlier one, or one that works beside this one.
+    pub(crate) elsewhere: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    charges: Vec<Charge>,
+    by_reference: HashMap<OperationId, usize>,
+    file: Option<LedgerFile>,
+}
+
+#[derive(Debug)]
+struct LedgerFile {
+    path: PathBuf,
+    file: File,
+    /// Tells this run's lines from others'.
+    run: OperationId,
+    /// So much has been read.
+    read_to: u64,
+}
+
+/// A line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    number: u64,
+    scope: Vec<String>,
+    key: String,
+    amount_cents: u64,
+    /// The operation id that the charge was made under.
+    reference: Option<String>,
+    run: String,
+}
+
+impl Ledger {
+    /// The ledger in a file, which is made if it is not there.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        let run = OperationId::from_bytes(random_bytes());
+        let mut ledger = Self {
+            file: Some(LedgerFile { path: path.to_owned(), file, run, read_to: 0 }),
+            ..Self::default()
+        };
+        ledger.end_cut_line()?;
+        ledger.refresh()?;
+        Ok(ledger)
+    }
+
+    /// Puts a charge on the ledger.
+    pub(crate) fn post(
+        &mut self,
+        key: &Key,
+        amount_cents: u64,
+        reference: Option<OperationId>,
+    ) -> io::Result<Receipt> {
+        self.refresh()?;
+        let receipt = Receipt { number: self.charges.len() as u64 + 1, amount_cents };
+        let Some(file) = &mut self.file else {
+            self.enter(Charge { key: key.clone(), receipt: receipt.clone(), elsewhere: false }, reference);
+            return Ok(receipt);
+        };
+        let line = Line {
+            number: receipt.number,
+            scope: key.scope().map(str::to_owned).collect(),
+            key: key.id().to_owned(),
+            amount_cents,
+            reference: reference.map(|reference| reference.to_string()),
+            run: file.run.to_string(),
+        };
+        let mut bytes = serde_json::to_vec(&line).expect("a line is plain data, and memory takes it");
+        bytes.push(b'\n');
+        file.file.write_all(&bytes)?;
+        Ok(receipt)
+    }
+
+    /// The charge that was made under this reference, by whichever run, if one was.
+    pub(crate) fn find(&mut self, reference: OperationId) -> io::Result<Option<Receipt>> {
+        self.refresh()?;
+        Ok(self.by_reference.get(&reference).map(|index| self.charges[*index].receipt.clone()))
+    }
+
+    /// Everything on the ledger, in the order it was charged.
+    pub(crate) fn into_charges(mut self) -> io::Result<Vec<Charge>> {
+        self.refresh()?;
+        Ok(self.charges)
+    }
+
+    fn enter(&mut self, charge: Charge, reference: Option<OperationId>) {
+        if let Some(reference) = reference {
+            self.by_reference.insert(reference, self.charges.len());
+        }
+        self.charges.push(charge);
+    }
+
+    /// Reads what was appended since, by whichever run.
+    fn refresh(&mut self) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut bytes = Vec::new();
+        file.file.seek(SeekFrom::Start(file.read_to))?;
+        file.file.read_to_end(&mut bytes)?;
+        let own = file.run.to_string();
+        let mut entered = Vec::new();
+        // What has no end yet is being written just now, or never will be.
+        for whole in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+            let at = file.read_to;
+            file.read_to += whole.len() as u64;
+            // A line that was cut off by a kill, and ended by the next run.
+            if whole.ends_with(CUT_END) {
+                continue;
+            }
+            let entry = parse(whole, &own).map_err(|problem| {
+                let path = file.path.display();
+                io::Error::new(io::ErrorKind::InvalidData, format!("{path}, byte {at}: {problem}"))
+            })?;
+            entered.push(entry);
+        }
+        for (charge, reference) in entered {
+            self.enter(charge, reference);
+        }
+        Ok(())
+    }
+
+    /// A run that was killed in the middle of a line left one without an end: it is marked as no charge, or the next
+    /// line would be glued to it.
+    fn end_cut_line(&mut self) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut last = [0];
+        if file.file.seek(SeekFrom::End(0))? > 0 {
+            file.file.seek(SeekFrom::End(-1))?;
+            file.file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.file.write_all(CUT_END)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The end of a line that was cut off.
+const CUT_END: &[u8] = b" (cut off)\n";
+
+fn parse(line: &[u8], own: &str) -> Result<(Charge, Option<OperationId>), String> {
+    let line: Line =
+        serde_json::from_slice(line).map_err(|error| format!("not a line of a ledger: {error}"))?;
+    let key = Key::scoped(&line.scope, &line.key).map_err(|error| error.to_string())?;
+    let reference = line.reference.map(|reference| reference.parse()).transpose();
+    let reference = reference.map_err(|_| "the reference is no operation id".to_owned())?;
+    let receipt = Receipt { number: line.number, amount_cents: line.amount_cents };
+    Ok((Charge { key, receipt, elsewhere: line.run != own }, reference))
+}
+
+/// Bytes that no other run draws: std's hasher keys are random.
+fn random_bytes() -> [u8; 16] {
+    use std::hash::{BuildHasher as _, RandomState};
+    let half = |salt: u64| RandomState::new().hash_one(salt).to_be_bytes();
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&half(u64::from(std::process::id())));
+    bytes[8..].copy_from_slice(&half(1));
+    bytes
+}
