@@ -3,5 +3,7 @@
 //! connections.
 //!
 //! - [`server`]: throw-away PostgreSQL, Redis and pgbouncer.
+//! - [`proxy`]: loses, cuts and delays what passes between a client and its server.
 
+pub mod proxy;
 pub mod server;
