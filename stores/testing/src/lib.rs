@@ -9,7 +9,10 @@
 //!
 //! - [`races`]: many clients, and processes, on one key at once.
 //! - [`crash`]: processes killed at each step, and at any moment.
+//!
+//! And [`bench`](mod@bench): timings beside the raw client.
 
+pub mod bench;
 pub mod child;
 pub mod crash;
 pub mod deployment;
