@@ -6,8 +6,10 @@ use std::process::{Child, Command, Stdio};
 const WORK: &str = "ONCEKEY_SQLITE_CHILD";
 const FILE: &str = "ONCEKEY_SQLITE_CHILD_FILE";
 
+type Work = fn(&Path);
+
 /// What a child may be asked for.
-const WORKS: &[(&str, fn(&Path))] = &[
+const WORKS: &[(&str, Work)] = &[
     ("complete, crash before the commit", |path| super::complete::crash(path, false)),
     ("complete, crash after the commit", |path| super::complete::crash(path, true)),
     ("fill the disk", super::trouble::fill_the_disk),

@@ -80,7 +80,7 @@ fn one_write_that_fails_is_not_its_neighbours_failure() {
     for (index, answer) in at_once(&store, &path, &records).into_iter().enumerate() {
         match answer {
             Err(error) => {
-                assert!(index == 7 && matches!(error, SqliteError::DiskFull(_)), "{index}: {error:?}")
+                assert!(index == 7 && matches!(error, SqliteError::DiskFull(_)), "{index}: {error:?}");
             }
             answer => _ = written(answer),
         }

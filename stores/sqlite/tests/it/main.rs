@@ -6,6 +6,7 @@ mod complete;
 mod group;
 mod old_records;
 mod open;
+mod processes;
 mod purge;
 mod trouble;
 

@@ -64,7 +64,7 @@ fn records_of_schema_1_still_read() {
 fn write_the_fixture() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).clock(|| WRITTEN).open().unwrap();
-    let dedup = Deduplicator::builder(store.clone())
+    let dedup = Deduplicator::builder(store)
         .lease(Duration::from_secs(300))
         .retention(Duration::from_secs(86_400))
         .build()
