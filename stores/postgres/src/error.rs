@@ -61,6 +61,16 @@ pub enum Error {
         /// How long was waited: the store's `lock_wait`.
         waited: Duration,
     },
+    /// The record is not what a completion in a transaction expects: the attempt was superseded, or a write of its own
+    /// came between. Roll that transaction back.
+    #[error(
+        "the claim in scope `{scope}` is not what was prepared: another attempt has it, or it was renewed since; roll the transaction back"
+    )]
+    #[non_exhaustive]
+    NotCurrent {
+        /// The scope of the key.
+        scope: String,
+    },
     /// The record is larger than a row takes. Nothing was sent.
     #[error(
         "a record of {len} bytes in scope `{scope}` is over what a row takes, {max}; keep a reference to the outcome"
@@ -161,6 +171,7 @@ impl StoreError for Error {
             | Self::Server { .. }
             | Self::Locked { .. }
             | Self::TooLarge { .. }
+            | Self::NotCurrent { .. }
             | Self::Record { .. }
             | Self::Key { .. } => false,
         }
@@ -173,7 +184,9 @@ impl StoreError for Error {
             }
             Self::Connect { code: Some(code), .. } | Self::Server { code, .. } => kind_of(code),
             Self::Connect { code: None, .. } => StoreErrorKind::Unavailable,
-            Self::TooLarge { .. } | Self::Unexpected { .. } => StoreErrorKind::Rejected,
+            Self::TooLarge { .. } | Self::NotCurrent { .. } | Self::Unexpected { .. } => {
+                StoreErrorKind::Rejected
+            }
             Self::Record { source: oncekey::DecodeError::Newer { .. }, .. } => StoreErrorKind::Newer,
             Self::Record { .. } | Self::Key { .. } => StoreErrorKind::Corrupt,
         }
@@ -240,6 +253,18 @@ fn first_line(source: &Source) -> String {
 #[error("a name of {len} bytes: give a schema or channel a name of 1 to 63 bytes, without NUL")]
 pub struct NameError {
     pub(crate) len: usize,
+}
+
+/// Why nobody listens any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// There can be no channel of this name.
+    #[error("nothing to listen to")]
+    Name(#[from] NameError),
+    /// The connection ended, or LISTEN was refused. Waiters go on by polling.
+    #[error("the connection that listens ended; connect again, waiters go on by polling")]
+    Database(#[source] tokio_postgres::Error),
 }
 
 /// Why the tables could not be brought up to date. Nothing was changed.

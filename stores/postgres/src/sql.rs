@@ -115,7 +115,7 @@ fn escaped(part: &str) -> String {
 }
 
 /// One statement with the types of its parameters, so that it can be sent without being prepared first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Statement {
     pub(crate) text: String,
     pub(crate) types: Vec<Type>,
@@ -125,6 +125,7 @@ pub(crate) struct Statement {
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub(crate) load: Statement,
+    pub(crate) load_in: Statement,
     pub(crate) load_many: Statement,
     pub(crate) claim: Statement,
     pub(crate) claim_many: Statement,
@@ -212,6 +213,11 @@ impl Statements {
         };
         Self {
             load: Statement { text: fill(LOAD).replace("{clock}", "now()"), types: vec![bytes.clone()] },
+            // In somebody's transaction, whose now() stands still.
+            load_in: Statement {
+                text: fill(LOAD).replace("{clock}", "now()").replace("now()", "statement_timestamp()"),
+                types: vec![bytes.clone()],
+            },
             load_many: Statement {
                 text: fill(LOAD_MANY).replace("{clock}", "now()"),
                 types: vec![Type::BYTEA_ARRAY],
@@ -388,6 +394,7 @@ mod tests {
             let s = Statements::new(&Schema::named("app").unwrap(), channel, 500);
             for statement in [
                 &s.load,
+                &s.load_in,
                 &s.load_many,
                 &s.claim,
                 &s.claim_many,
