@@ -1,0 +1,6 @@
+//! The store against real servers.
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+mod support;
