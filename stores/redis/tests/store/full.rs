@@ -56,7 +56,7 @@ fn an_operation_that_a_full_server_refuses_does_not_run() {
         let run = |id: &str| {
             dedup.request(key(id)).run(|_| async { Ok::<_, std::io::Error>(b"ran".to_vec()) })
         };
-        run("before").await.unwrap();
+        assert_eq!(run("before").await.unwrap().value(), Some(&b"ran".to_vec()));
         let _: () = ask(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
         let refused = dedup
             .request(key("after"))

@@ -76,7 +76,7 @@ fn a_corrupt_record_fails_the_listing() {
         let (here, record) = (Key::new("s", "1").unwrap(), in_progress(1));
         store.compare_exchange(&here, Expected::Vacant, Put::new(&record, NOTHING, HOUR)).await.unwrap();
         let mut cmd = words(&["HSET"]);
-        cmd.arg(store.redis_key(&here)).arg("body").arg("damaged");
+        cmd.arg(store.redis_key(&here)).arg("body").arg("\u{1}damaged");
         cmd.exec_async(&mut connection(&server).await).await.unwrap();
         let error = store.list_in_doubt(None, 10).await.unwrap_err();
         assert_eq!(error.kind(), oncekey::store::StoreErrorKind::Corrupt);

@@ -109,7 +109,7 @@ fn what_is_no_record_is_corrupt_and_never_absent() {
             (&["HSET", "version", &whole], "version"),
             (&["HSET", "live_until", "later"], "live_until or gone_at"),
             (&["HSET", "gone_at", ""], "live_until or gone_at"),
-            (&["HSET", "body", "what?"], "does not decode"),
+            (&["HSET", "body", "\u{1}what?"], "does not decode"),
         ];
         for (how, what) in tampered {
             let version = write(&store, &here, Expected::Vacant, &record, (HOUR, HOUR)).await;

