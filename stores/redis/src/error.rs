@@ -62,7 +62,9 @@ pub enum RedisStoreError {
         wanted: u32,
     },
     /// What is under the key is not a record of this store.
-    #[error("what Redis holds under the key is not a record of this store: {what}; look at it with redis-cli")]
+    #[error(
+        "what Redis holds under the key is not a record of this store: {what}; look at it with redis-cli"
+    )]
     Corrupt {
         /// What does not fit.
         what: String,
@@ -109,7 +111,9 @@ pub enum RedisStoreError {
         source: RedisError,
     },
     /// An answer that no script gives.
-    #[error("Redis answered what was not asked for: {what}; something in between may have changed the request")]
+    #[error(
+        "Redis answered what was not asked for: {what}; something in between may have changed the request"
+    )]
     Unexpected {
         /// The answer, in short.
         what: String,

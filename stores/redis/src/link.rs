@@ -71,7 +71,9 @@ impl<C: ConnectionLike> Link<C> {
                             Err(error) if !whole && is_no_script(&error) => None,
                             answered => Some(self.told(answered).and_then(read).and_then(|reply| {
                                 match (&reply, wait) {
-                                    (Reply::Done(_), Some(wait)) => wait.satisfied_by(confirmed).map(|()| reply),
+                                    (Reply::Done(_), Some(wait)) => {
+                                        wait.satisfied_by(confirmed).map(|()| reply)
+                                    }
                                     _ => Ok(reply),
                                 }
                             })),
@@ -128,7 +130,8 @@ impl Wait {
     fn command(self) -> Cmd {
         let mut cmd = Cmd::new();
         // Zero would be for ever.
-        let millis = u64::try_from(self.at_most.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs());
+        let millis =
+            u64::try_from(self.at_most.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs());
         cmd.arg("WAIT").arg(self.replicas).arg(millis);
         cmd
     }

@@ -58,13 +58,16 @@ impl Server {
 
     fn read(info: &str, config: Option<&HashMap<String, String>>) -> Result<Self, RedisStoreError> {
         let fields: HashMap<_, _> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
-        let field = |name: &'static str| fields.get(name).copied().ok_or(RedisStoreError::Unknown { what: name });
+        let field =
+            |name: &'static str| fields.get(name).copied().ok_or(RedisStoreError::Unknown { what: name });
         let flush = |name: &str| config.and_then(|config| config.get(name)).map(String::as_str);
         let persistence = match (field("aof_enabled")?, flush("appendfsync")) {
             ("0", _) => Persistence::Snapshots,
             (_, None) => Persistence::AppendUnknown,
             // While the file is rewritten, it may be told not to flush.
-            (_, Some("always")) if flush("no-appendfsync-on-rewrite") == Some("no") => Persistence::AppendAlways,
+            (_, Some("always")) if flush("no-appendfsync-on-rewrite") == Some("no") => {
+                Persistence::AppendAlways
+            }
             (_, Some("always" | "everysec")) => Persistence::AppendEverySecond,
             (_, Some(_)) => Persistence::AppendNo,
         };
@@ -102,7 +105,9 @@ pub(crate) fn durability(servers: &[Server]) -> Durability {
     let declared = servers.iter().map(class).min_by_key(|(class, _)| *class);
     let (class, about) = declared.unwrap_or((DurabilityClass::Undeclared, "the server was not asked"));
     let failover = match servers.iter().any(|server| server.replicas > 0 || server.is_cluster) {
-        true => " Replication is asynchronous: a failover forgets acknowledged writes that had not reached the replica.",
+        true => {
+            " Replication is asynchronous: a failover forgets acknowledged writes that had not reached the replica."
+        }
         false => "",
     };
     Durability::new(class, format!("{about}.{failover} {CLOCK}"))
@@ -121,15 +126,17 @@ fn class(server: &Server) -> (DurabilityClass, &'static str) {
             DurabilityClass::Machine,
             "appendfsync everysec: a power loss loses about a second, and so can a kill of the server while it flushes",
         ),
-        Persistence::AppendNo => {
-            (DurabilityClass::Machine, "appendfsync no: a power loss loses what the system had not written out")
-        }
+        Persistence::AppendNo => (
+            DurabilityClass::Machine,
+            "appendfsync no: a power loss loses what the system had not written out",
+        ),
         Persistence::AppendUnknown => {
             (DurabilityClass::Undeclared, "append-only file, and the server does not tell how it is flushed")
         }
-        Persistence::Snapshots => {
-            (DurabilityClass::Process, "no append-only file: a server that ends goes back to its last snapshot, if any")
-        }
+        Persistence::Snapshots => (
+            DurabilityClass::Process,
+            "no append-only file: a server that ends goes back to its last snapshot, if any",
+        ),
     }
 }
 

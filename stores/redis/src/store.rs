@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use oncekey::store::{BatchPut, Durability, Exchange, Purged, Put};
 use oncekey::{Entry, Expected, Key, Store};
-use redis::aio::{ConnectionLike, ConnectionManager};
 use redis::IntoConnectionInfo;
+use redis::aio::{ConnectionLike, ConnectionManager};
 
 use crate::about::{about, state};
 use crate::builder::{RedisStoreBuilder, Wait};
 use crate::call_id::CallIds;
-use crate::link::{Call, Link};
 use crate::lifetime::micros;
+use crate::link::{Call, Link};
 use crate::script::{Reply, Scripts};
 use crate::{RedisStoreError, Server};
 
@@ -96,7 +96,8 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
             Expected::Vacant => (&self.shared.scripts.claim, String::new()),
             Expected::At(version) => (&self.shared.scripts.exchange, version.to_string()),
         };
-        let text = |micros: Option<u64>| micros.map(|micros| micros.to_string()).unwrap_or_default().into_bytes();
+        let text =
+            |micros: Option<u64>| micros.map(|micros| micros.to_string()).unwrap_or_default().into_bytes();
         let args = vec![
             expected.into_bytes(),
             text(micros(put.live)),

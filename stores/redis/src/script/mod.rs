@@ -35,7 +35,11 @@ impl Source {
     /// The call by digest, which needs the script in the server's cache; or with the whole text, which puts it there.
     pub(crate) fn call(&self, whole: bool, key: &[u8]) -> Cmd {
         let mut cmd = Cmd::new();
-        if whole { cmd.arg("EVAL").arg(&self.text) } else { cmd.arg("EVALSHA").arg(&self.digest) };
+        if whole {
+            cmd.arg("EVAL").arg(&self.text)
+        } else {
+            cmd.arg("EVALSHA").arg(&self.digest)
+        };
         cmd.arg(1).arg(key);
         cmd
     }
