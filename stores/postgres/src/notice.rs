@@ -51,7 +51,8 @@ where
 {
     let name = Name::new(channel)?;
     let command = format!("LISTEN {name}");
-    let mut command = Some(pin!(client.batch_execute(&command)));
+    let command = pin!(client.batch_execute(&command));
+    let mut command = Some(command);
     poll_fn(|cx| {
         loop {
             // It is answered by the connection below, which wakes this task.
