@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Store};
 use oncekey_postgres::{Builder, Connections, PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::{Database, Postgres};
 use tokio::runtime::Runtime;
@@ -99,6 +100,31 @@ impl Drop for Tables {
     }
 }
 
-pub(crate) fn shared(client: Client) -> Arc<Client> {
-    Arc::new(client)
+/// A claim of a fresh key in the hands of a test.
+pub(crate) async fn granted<S: Store + 'static>(dedup: &Deduplicator<S>, key: &Key) -> Claim<S> {
+    match dedup.request(key.clone()).claim().await.unwrap() {
+        ClaimAnswer::Granted(claim) => claim,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+pub(crate) fn key(id: &str) -> Key {
+    Key::new("test", id).unwrap()
+}
+
+/// A number that the database answers.
+pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(&format!("SELECT ({sql})::bigint"), &[]).await.unwrap().get(0)
+}
+
+/// Waits until so many sessions of the server wait for a lock.
+pub(crate) async fn until_waiting(client: &Client, count: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    for _ in 0..2000 {
+        if number(client, waiting).await >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("nobody waits for a lock");
 }
