@@ -94,7 +94,7 @@ pub struct Ticket {
     key: Key,
     entry: Entry,
     lifetimes: Lifetimes,
-    complete: Statement,
+    conclude: Statement,
 }
 
 impl Inbox {
@@ -211,7 +211,7 @@ impl Inbox {
                             key: key.clone(),
                             entry: Entry { record: write.record, version, left: Duration::ZERO },
                             lifetimes: self.lifetimes,
-                            complete: self.statements.complete.clone(),
+                            conclude: self.statements.conclude.clone(),
                         }));
                     }
                     Exchange::Conflict(current) => entry = current,
@@ -355,7 +355,7 @@ impl Ticket {
         let put = Put::new(&write.record, write.live, write.linger);
         let c = complete_over(&self.key, self.entry.version, &put)?;
         let scope = self.key.scope_label();
-        let written = write_in(transaction, &self.complete, &c, &scope).await?;
+        let written = write_in(transaction, &self.conclude, &c, &scope).await?;
         written.map(|_| ()).ok_or(Error::NotCurrent { scope })
     }
 }

@@ -133,6 +133,7 @@ pub(crate) struct Statements {
     pub(crate) exchange: Statement,
     pub(crate) exchange_many: Statement,
     pub(crate) complete: Statement,
+    pub(crate) conclude: Statement,
     pub(crate) purge: Statement,
     pub(crate) in_doubt: Statement,
 }
@@ -251,6 +252,11 @@ impl Statements {
                 text: fields(&fill(COMPLETE)) + &notice("r.key", "$6", "$3"),
                 types: single(&[bytes.clone(), number.clone()], &[]),
             },
+            // Over a row of the same transaction, which nobody else can have claimed, however long it took.
+            conclude: Statement {
+                text: fields(&fill(&COMPLETE.replace(READABLE, ""))) + &notice("r.key", "$6", "$3"),
+                types: single(&[Type::BYTEA, Type::INT8], &[]),
+            },
             purge: Statement { text: fill(PURGE), types: vec![Type::INT8; 4] },
             in_doubt: Statement {
                 text: fill(IN_DOUBT).replace("{clock}", "now()"),
@@ -313,8 +319,9 @@ RETURNING r.version";
 
 const OF_VERSION: &str = "version = $2 FOR UPDATE SKIP LOCKED";
 
-/// Over a row that is gone: whichever claim of it comes next, so that of many at once each has its turn.
-const OF_ANY_GONE: &str = "version >= $2 AND gone_at <= statement_timestamp() \
+/// Over a row that is gone: whichever claim of it comes next, so that of many at once each has its turn. It is looked at
+/// again after a wait, by the clock of then.
+const OF_ANY_GONE: &str = "version >= $2 AND gone_at <= clock_timestamp() \
     AND set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL FOR UPDATE";
 
 const EXCHANGE_MANY: &str = "\
@@ -341,6 +348,7 @@ UPDATE {t} AS r SET ({changed}) = (
     FROM (SELECT greatest(statement_timestamp(), r.updated_at) AS n) AS w)
 WHERE r.key = $1 AND r.version = $2 AND r.gone_at > greatest(statement_timestamp(), r.updated_at)
 RETURNING r.version";
+const READABLE: &str = " AND r.gone_at > greatest(statement_timestamp(), r.updated_at)";
 
 /// Looks at `$2` rows after `$1` and deletes up to `$3` that have been gone for `$4` microseconds: how many it looked at,
 /// the last of them, how many it deleted, the last that it tried to, and how many were gone.
@@ -388,6 +396,12 @@ mod tests {
     }
 
     #[test]
+    fn only_a_conclusion_of_ones_own_is_taken_whenever_it_comes() {
+        let s = Statements::new(&Schema::of_search_path(), None, 500);
+        assert!(s.complete.text.contains(READABLE) && !s.conclude.text.contains(READABLE));
+    }
+
+    #[test]
     fn no_place_is_left_open_in_a_statement() {
         let channel = Name::new("it's").unwrap();
         for channel in [None, Some(&channel)] {
@@ -402,6 +416,7 @@ mod tests {
                 &s.exchange,
                 &s.exchange_many,
                 &s.complete,
+                &s.conclude,
                 &s.purge,
                 &s.in_doubt,
             ] {

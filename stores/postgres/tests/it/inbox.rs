@@ -27,9 +27,10 @@ fn ticket(answer: InboxAnswer) -> Ticket {
 
 fn kept(answer: InboxAnswer) -> String {
     match answer {
-        InboxAnswer::Replay(Outcome { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(bytes) }) => {
-            String::from_utf8(bytes.to_vec()).unwrap()
-        }
+        InboxAnswer::Replay(Outcome {
+            conclusion: Conclusion::Succeeded,
+            body: OutcomeBody::Kept(bytes),
+        }) => String::from_utf8(bytes.to_vec()).unwrap(),
         other => panic!("not replayed: {other:?}"),
     }
 }
@@ -73,7 +74,11 @@ fn of_many_sessions_one_acts() {
     block_on(async {
         let tables = Tables::new().await;
         let effects = format!("\"{}\".effects", tables.name);
-        client().await.batch_execute(&format!("CREATE TABLE {effects} (id text, session int)")).await.unwrap();
+        client()
+            .await
+            .batch_execute(&format!("CREATE TABLE {effects} (id text, session int)"))
+            .await
+            .unwrap();
         let inbox = Arc::new(Inbox::new(tables.schema.clone()).wait(Wait::Always));
         let barrier = Arc::new(Barrier::new(SESSIONS));
         let mut sessions = JoinSet::new();

@@ -61,7 +61,8 @@ fn a_transaction_of_sqlx_completes_a_claim() {
         transaction.commit().await.unwrap();
         assert_eq!(claim.settle(&prepared).await.unwrap(), Settled::Committed);
 
-        let again = dedup.request(key("sqlx")).json().run(|_| async { Ok::<_, std::io::Error>(String::new()) });
+        let again =
+            dedup.request(key("sqlx")).json().run(|_| async { Ok::<_, std::io::Error>(String::new()) });
         let again = again.await.unwrap();
         assert!(matches!(&again, Answer::Replayed { value, .. } if value == "receipt"), "{again:?}");
     });

@@ -36,7 +36,9 @@ fn each_call_is_one_statement() {
         let proxy = Proxy::start(server.addr());
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
         for named in [false, true] {
-            let store = PostgresStore::builder(pool_to(&proxy.url(database.url()), 1)).named_statements(named).build();
+            let store = PostgresStore::builder(pool_to(&proxy.url(database.url()), 1))
+                .named_statements(named)
+                .build();
             let record = some_record().await;
             let statements = || server.log().matches("LOG:  execute ").count();
             let mut counts = Vec::new();
@@ -70,7 +72,8 @@ fn each_call_is_one_statement() {
                 assert!(matches!(conflict, Exchange::Conflict(Some(_))), "{conflict:?}");
                 count("conflict");
                 let keys: Vec<Key> = (0..64).map(|n| id(&format!("batch {n}"))).collect();
-                let batch: Vec<_> = keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
+                let batch: Vec<_> =
+                    keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
                 let done = store.compare_exchange_many(&batch).await;
                 count("batch of claims");
                 let versions: Vec<_> = done
