@@ -79,7 +79,7 @@ pub(crate) fn literal(text: &str) -> String {
 }
 
 /// The advisory lock under which migrations run: "oncekey" in ASCII.
-const LOCK: i64 = 0x6f6e_6365_6b65_79;
+const LOCK: i64 = 0x006f_6e63_656b_6579;
 
 /// Brings the tables up to what this version needs: runs the [`MIGRATIONS`] that are missing, in order, in one
 /// transaction, and answers their numbers. A named schema that is not there is created.

@@ -230,7 +230,7 @@ impl Statements {
                     .replace("{gone}", "$3")
                     .replace("{created}", "$7")
                     .replace("{finished}", "$8"),
-                types: single(&[bytes.clone()], &[text.clone(), text.clone()]),
+                types: single(&[Type::BYTEA], &[text.clone(), text.clone()]),
             },
             claim_many: Statement {
                 text: item_fields(&fill(CLAIM_MANY)),

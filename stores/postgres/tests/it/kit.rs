@@ -1,13 +1,15 @@
 //! The conformance kit, over each way to connect.
 
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use oncekey::conformance::{Abilities, Effort, Harness, Subject, Time};
-use oncekey_postgres::{OneConnection, PostgresStore};
+use oncekey_postgres::{OneConnection, PostgresStore, Schema, migrate};
+use oncekey_store_testing::server::{Database, Pgbouncer, Postgres, unique_name};
 
-use crate::support::{Tables, block_on, connect, database, shared_pool};
+use crate::support::{Tables, block_on, connect, database, pool_to, shared_pool};
 
 fn time() -> Time {
     Time::real(Duration::from_millis(100), Duration::from_micros(1))
@@ -94,4 +96,60 @@ mod pool_with_named_statements {
 
 mod one_connection {
     oncekey::conformance_tests!(super::OneClient);
+}
+
+/// Through pgbouncer in transaction mode: each statement may go over another connection.
+struct Bounced;
+
+impl Bounced {
+    /// The server, the database behind pgbouncer, and the pool of connections to it.
+    fn pool() -> &'static (Pool, Pool) {
+        static POOLS: OnceLock<(Pool, Pool)> = OnceLock::new();
+        POOLS.get_or_init(|| {
+            // They end with the process.
+            let server: &'static Postgres = Box::leak(Box::new(Postgres::start()));
+            let database: &'static Database = Box::leak(Box::new(server.database()));
+            let bouncer: &'static Pgbouncer = Box::leak(Box::new(Pgbouncer::start(server, 8)));
+            (pool_to(&bouncer.url(database), 16), pool_to(database.url(), 4))
+        })
+    }
+}
+
+impl Harness for Bounced {
+    type Store = PostgresStore<Pool>;
+    type Guard = Schema;
+
+    fn fresh(&self) -> Subject<Self::Store, Schema> {
+        let (bounced, direct) = Self::pool();
+        let schema = Schema::named(unique_name("s")).unwrap();
+        block_on(async {
+            let mut client = direct.get().await.unwrap();
+            migrate(&mut client, &schema).await.unwrap();
+        });
+        let store = PostgresStore::builder(bounced.clone()).schema(schema.clone());
+        Subject::guarded(store.purge_grace(Duration::ZERO).build(), time(), schema)
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+
+    fn reopen(&self, guard: Schema) -> Option<Subject<Self::Store, Schema>> {
+        let store = PostgresStore::builder(Self::pool().0.clone()).schema(guard.clone());
+        Some(Subject::guarded(store.purge_grace(Duration::ZERO).build(), time(), guard))
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities::default().purging()
+    }
+
+    fn effort(&self) -> Effort {
+        let mut effort = Effort::modest();
+        (effort.races, effort.histories, effort.seeds) = (10, 10, 1);
+        effort
+    }
+}
+
+mod pgbouncer_in_transaction_mode {
+    oncekey::conformance_tests!(super::Bounced);
 }
