@@ -10,7 +10,7 @@ use std::time::Duration;
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
 use oncekey::{Expected, Key, Record, Version};
 use oncekey_redis::RedisStore;
-use oncekey_store_testing::bench::{Bench, Operation, Place, Round, operation};
+use oncekey_store_testing::bench::{Bench, Place, Round, operation};
 use oncekey_store_testing::server::Redis;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Cmd, Pipeline, Script};
@@ -70,7 +70,11 @@ impl Sample {
         let about = format!(
             "attempt=1 policy=reclaim operation_id={} created=1970-01-01T00:00:00.007Z{}",
             "ab".repeat(16),
-            if rest.is_empty() { "" } else { " finished=1970-01-01T00:00:00.009Z succeeded outcome_bytes=100" }
+            if rest.is_empty() {
+                ""
+            } else {
+                " finished=1970-01-01T00:00:00.009Z succeeded outcome_bytes=100"
+            }
         );
         Self { record: Record::decode(&body.clone().into()).unwrap(), body, state, about }
     }
@@ -92,7 +96,13 @@ fn key(name: &str) -> Key {
     Key::new("bench", name).unwrap()
 }
 
-async fn exchange(store: &RedisStore, name: &str, expected: Expected, record: &Record, live: Duration) -> Exchange {
+async fn exchange(
+    store: &RedisStore,
+    name: &str,
+    expected: Expected,
+    record: &Record,
+    live: Duration,
+) -> Exchange {
     store.compare_exchange(&key(name), expected, Put::new(record, live, HOUR)).await.unwrap()
 }
 
@@ -105,7 +115,8 @@ fn version(exchange: Exchange) -> Version {
 
 /// Claims all keys of a round; answers the versions.
 async fn claimed(store: &RedisStore, round: Round, sample: &Sample, live: Duration) -> Arc<Vec<Version>> {
-    let keys: Vec<_> = (0..round.operations()).map(|number| key(&format!("{}-{number}", round.number))).collect();
+    let keys: Vec<_> =
+        (0..round.operations()).map(|number| key(&format!("{}-{number}", round.number))).collect();
     let put = Put::new(&sample.record, live, HOUR);
     let mut versions = Vec::new();
     for keys in keys.chunks(BATCH) {
@@ -151,31 +162,34 @@ fn fresh(bench: &mut Bench, sides: &Arc<Sides>, clients: usize, count: usize) {
         "fresh",
         clients,
         count,
-        |_| raw_claims(sides, &sample),
         |_| {
             let (sides, sample) = (Arc::clone(sides), sample.clone());
             async move {
                 operation(move |place| {
                     let (sides, sample) = (Arc::clone(&sides), sample.clone());
                     async move {
-                        version(exchange(&sides.store, &name(place), Expected::Vacant, &sample.record, HOUR).await);
+                        let mut raw = sides.raw.clone();
+                        let cmd = raw.put(&sides.redis_key(place), "", &sample, "3600000000");
+                        raw.done(&cmd).await;
+                    }
+                })
+            }
+        },
+        |_| {
+            let (sides, sample) = (Arc::clone(sides), sample.clone());
+            async move {
+                operation(move |place| {
+                    let (sides, sample) = (Arc::clone(&sides), sample.clone());
+                    async move {
+                        version(
+                            exchange(&sides.store, &name(place), Expected::Vacant, &sample.record, HOUR)
+                                .await,
+                        );
                     }
                 })
             }
         },
     );
-}
-
-async fn raw_claims(sides: &Arc<Sides>, sample: &Sample) -> Operation {
-    let (sides, sample) = (Arc::clone(sides), sample.clone());
-    operation(move |place| {
-        let (sides, sample) = (Arc::clone(&sides), sample.clone());
-        async move {
-            let mut raw = sides.raw.clone();
-            let cmd = raw.put(&sides.redis_key(place), "", &sample, "3600000000");
-            raw.done(&cmd).await;
-        }
-    })
 }
 
 fn complete(bench: &mut Bench, sides: &Arc<Sides>, clients: usize, count: usize) {
@@ -189,7 +203,8 @@ fn complete(bench: &mut Bench, sides: &Arc<Sides>, clients: usize, count: usize)
             async move {
                 let versions = claimed(&sides.store, round, &Sample::in_progress(), HOUR).await;
                 operation(move |place| {
-                    let (sides, sample, version) = (Arc::clone(&sides), sample.clone(), versions[place.number]);
+                    let (sides, sample, version) =
+                        (Arc::clone(&sides), sample.clone(), versions[place.number]);
                     async move {
                         let mut raw = sides.raw.clone();
                         let at = version.to_string();

@@ -38,7 +38,8 @@ impl Cluster {
             let proxy = Proxy::start(server.addr());
             let _: () =
                 ask(&server, &["CONFIG", "SET", "cluster-announce-port", &proxy.port().to_string()]).await;
-            let (first, last) = (SLOTS / 3 * index, if index == 2 { SLOTS - 1 } else { SLOTS / 3 * (index + 1) - 1 });
+            let (first, last) =
+                (SLOTS / 3 * index, if index == 2 { SLOTS - 1 } else { SLOTS / 3 * (index + 1) - 1 });
             let _: () =
                 ask(&server, &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await;
             let _: () = ask(&server, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await;
@@ -101,7 +102,10 @@ impl Harness for OnCluster {
 
     fn fresh(&self) -> Subject<ClusterStore> {
         let cluster = &*CLUSTER;
-        Subject::new(block_on(cluster.store(prefix())), Time::real(Duration::from_millis(100), Duration::ZERO))
+        Subject::new(
+            block_on(cluster.store(prefix())),
+            Time::real(Duration::from_millis(100), Duration::ZERO),
+        )
     }
 
     fn block_on<F: Future>(&self, future: F) -> F::Output {
@@ -122,7 +126,8 @@ mod kit {
 fn keys_spread_over_the_nodes_unless_the_prefix_keeps_them_together() {
     let cluster = &*CLUSTER;
     block_on(async {
-        let (spread, together) = (cluster.store(prefix()).await, cluster.store(format!("{{{}}}", prefix())).await);
+        let (spread, together) =
+            (cluster.store(prefix()).await, cluster.store(format!("{{{}}}", prefix())).await);
         let (mut homes, mut slots) = ([0; 3], std::collections::BTreeSet::new());
         for index in 0..100 {
             let key = key(&format!("{index}"));
@@ -226,7 +231,10 @@ fn what_a_cluster_cannot_do_is_said() {
             match claim(&store, &key(&oncekey_store_testing::server::unique_name("k")), 1).await {
                 Ok(_) => {}
                 Err(error) => {
-                    assert!(matches!(&error, RedisStoreError::NotNow { code, .. } if code == "MOVED"), "{index}: {error:?}");
+                    assert!(
+                        matches!(&error, RedisStoreError::NotNow { code, .. } if code == "MOVED"),
+                        "{index}: {error:?}"
+                    );
                     moved += 1;
                 }
             }

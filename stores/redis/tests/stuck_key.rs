@@ -15,9 +15,11 @@ use support::*;
 /// The commands of the page, by the words before which they stand.
 fn command(heading: &str, index: usize) -> String {
     let page = include_str!("../docs/stuck-key.md");
-    let (_, section) = page.split_once(&format!("## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let (_, section) =
+        page.split_once(&format!("## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
     let section = section.split("\n## ").next().unwrap();
-    let block = section.split("```sh\n").nth(index + 1).unwrap_or_else(|| panic!("{heading}: no command {index}"));
+    let block =
+        section.split("```sh\n").nth(index + 1).unwrap_or_else(|| panic!("{heading}: no command {index}"));
     block.split("```").next().unwrap().to_owned()
 }
 
@@ -85,7 +87,9 @@ fn a_look_says_what_each_record_means() {
         assert!(look().starts_with("nothing"), "{}", look());
         let dedup = engine(&server, Policy::Hold).await;
         let long = Deduplicator::builder(dedup.store().clone()).tokio().build().unwrap();
-        let ClaimAnswer::Granted(mut claim) = long.request(the_key()).claim().await.unwrap() else { panic!() };
+        let ClaimAnswer::Granted(mut claim) = long.request(the_key()).claim().await.unwrap() else {
+            panic!()
+        };
         assert!(look().starts_with("running: its lease holds for "), "{}", look());
         claim.complete("done").await.unwrap();
         let said = look();
@@ -116,9 +120,11 @@ fn what_happened_is_put_on_record() {
             assert_eq!((after.attempt, after.token, after.policy), (before.attempt, before.token, policy));
             assert!(after.version > before.version && after.finished_at.is_some() && !after.doubt);
             assert_eq!((after.checkpoint_len, after.outcome_len), (0, Some(12)));
-            let replayed = dedup.request(the_key()).fingerprint_of("pay 50").json().run(|_| async {
-                Ok::<String, std::io::Error>("charged twice".to_owned())
-            });
+            let replayed = dedup
+                .request(the_key())
+                .fingerprint_of("pay 50")
+                .json()
+                .run(|_| async { Ok::<String, std::io::Error>("charged twice".to_owned()) });
             assert_eq!(replayed.await.unwrap().into_value().unwrap(), "receipt 17");
             let other = dedup.request(the_key()).fingerprint_of("pay 51").claim().await.unwrap();
             assert!(matches!(other, ClaimAnswer::Mismatch), "{other:?}");

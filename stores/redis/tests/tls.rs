@@ -34,7 +34,10 @@ fn certificates(dir: &Path) {
     .unwrap();
     fs::write(dir.join("client.ext"), "basicConstraints=critical,CA:FALSE\n").unwrap();
     for name in ["server", "client"] {
-        openssl(dir, &format!("req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        openssl(
+            dir,
+            &format!("req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"),
+        );
         openssl(
             dir,
             &format!(
