@@ -123,7 +123,7 @@ fn durability_is_what_the_server_is_set_to() {
         );
         set("appendonly", "yes").await;
         for (flush, persistence, class, about) in [
-            ("everysec", Persistence::AppendEverySecond, DurabilityClass::Machine, "about a second"),
+            ("everysec", Persistence::AppendEverySecond, DurabilityClass::Process, "a second or two"),
             ("no", Persistence::AppendNo, DurabilityClass::Machine, "power loss"),
             ("always", Persistence::AppendAlways, DurabilityClass::Disk, "flushed before"),
         ] {
