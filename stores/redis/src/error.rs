@@ -149,7 +149,10 @@ impl RedisStoreError {
                 }
                 Some("NOAUTH" | "WRONGPASS" | "NOPROTO") => Self::Refused { code: code(&source), source },
                 // Redis 7.0 gives this no word of its own when it happens within a script.
-                _ if source.detail().is_some_and(|what| what.contains("user executing the script can't run")) => {
+                _ if source
+                    .detail()
+                    .is_some_and(|what| what.contains("user executing the script can't run")) =>
+                {
                     Self::Refused { code: "NOPERM".to_owned(), source }
                 }
                 Some("WRONGTYPE") => Self::Corrupt { what: "it is not a hash".to_owned() },

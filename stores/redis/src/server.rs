@@ -32,7 +32,8 @@ pub struct Server {
 pub enum Persistence {
     /// No append-only file: snapshots at best.
     Snapshots,
-    /// An append-only file, which the system writes to disk when it likes.
+    /// An append-only file, written before each answer and flushed when the system likes; or only while it is
+    /// rewritten (`no-appendfsync-on-rewrite`).
     AppendNo,
     /// An append-only file, flushed every second.
     AppendEverySecond,
@@ -64,11 +65,11 @@ impl Server {
         let persistence = match (field("aof_enabled")?, flush("appendfsync")) {
             ("0", _) => Persistence::Snapshots,
             (_, None) => Persistence::AppendUnknown,
-            // While the file is rewritten, it may be told not to flush.
+            // While the file is rewritten, it may be told not to flush; it is written all the same.
             (_, Some("always")) if flush("no-appendfsync-on-rewrite") == Some("no") => {
                 Persistence::AppendAlways
             }
-            (_, Some("always" | "everysec")) => Persistence::AppendEverySecond,
+            (_, Some("everysec")) => Persistence::AppendEverySecond,
             (_, Some(_)) => Persistence::AppendNo,
         };
         Ok(Self {
@@ -122,9 +123,10 @@ fn class(server: &Server) -> (DurabilityClass, &'static str) {
         Persistence::AppendAlways => {
             (DurabilityClass::Disk, "appendfsync always: each write is flushed before it is acknowledged")
         }
+        // While a flush is under way, what is acknowledged waits in the process, for up to two seconds.
         Persistence::AppendEverySecond => (
-            DurabilityClass::Machine,
-            "appendfsync everysec: a power loss loses about a second, and so can a kill of the server while it flushes",
+            DurabilityClass::Process,
+            "appendfsync everysec: a power loss loses a second or two, and so does a kill of the server while it flushes",
         ),
         Persistence::AppendNo => (
             DurabilityClass::Machine,

@@ -14,7 +14,8 @@ fn a_full_server_refuses_new_claims_only() {
         let server = Redis::start();
         let store = store(&server).await;
         let held = write(&store, &key("held"), Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
-        let expired = write(&store, &key("expired"), Expected::Vacant, &in_progress(2), (NOTHING, HOUR)).await;
+        let expired =
+            write(&store, &key("expired"), Expected::Vacant, &in_progress(2), (NOTHING, HOUR)).await;
         // Both scripts are known, and the one that a full server must run is not: it comes with its text.
         let _: () = ask(&server, &["SCRIPT", "FLUSH"]).await;
         let _: () = ask(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -23,7 +24,8 @@ fn a_full_server_refuses_new_claims_only() {
         assert_eq!((refused.kind(), refused.maybe_applied()), (StoreErrorKind::Full, false), "{refused:?}");
         assert_eq!(store.load(&key("new")).await.unwrap(), None);
 
-        let done = write(&store, &key("held"), Expected::At(held), &completed(1, b"done"), (HOUR, HOUR)).await;
+        let done =
+            write(&store, &key("held"), Expected::At(held), &completed(1, b"done"), (HOUR, HOUR)).await;
         write(&store, &key("expired"), Expected::At(expired), &in_progress(3), (HOUR, HOUR)).await;
         let Ok(Exchange::Conflict(Some(replay))) = claim(&store, &key("held"), 4).await else {
             panic!("a replay is answered by a full server too")
@@ -53,9 +55,8 @@ fn an_operation_that_a_full_server_refuses_does_not_run() {
     block_on(async {
         let server = Redis::start();
         let dedup = Deduplicator::builder(store(&server).await).tokio().claim_tries(2).build().unwrap();
-        let run = |id: &str| {
-            dedup.request(key(id)).run(|_| async { Ok::<_, std::io::Error>(b"ran".to_vec()) })
-        };
+        let run =
+            |id: &str| dedup.request(key(id)).run(|_| async { Ok::<_, std::io::Error>(b"ran".to_vec()) });
         assert_eq!(run("before").await.unwrap().value(), Some(&b"ran".to_vec()));
         let _: () = ask(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
         let refused = dedup

@@ -33,11 +33,16 @@ fn a_server_that_is_down_is_reported_soon_and_used_again_when_it_is_back() {
         }
         let record = in_progress(1);
         let batch = [key("1"), key("2")];
-        let batch: Vec<_> =
-            batch.iter().map(|key| BatchPut::new(key, Expected::Vacant, Put::new(&record, HOUR, HOUR))).collect();
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|key| BatchPut::new(key, Expected::Vacant, Put::new(&record, HOUR, HOUR)))
+            .collect();
         let answers = store.compare_exchange_many(&batch).await;
         assert_eq!(answers.len(), 2);
-        assert!(answers.iter().all(|answer| matches!(answer, Err(error) if !error.maybe_applied())), "{answers:?}");
+        assert!(
+            answers.iter().all(|answer| matches!(answer, Err(error) if !error.maybe_applied())),
+            "{answers:?}"
+        );
 
         server.start_again();
         until("the store finds the server again", || async {
@@ -84,7 +89,8 @@ fn a_server_that_hangs_is_a_timeout_whose_write_may_come() {
         server.go_on();
         assert!(matches!(error, RedisStoreError::TimedOut { .. }), "{error:?}");
         assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::TimedOut, true));
-        until("the late write is there", || async { matches!(store.load(&key("1")).await, Ok(Some(_))) }).await;
+        until("the late write is there", || async { matches!(store.load(&key("1")).await, Ok(Some(_))) })
+            .await;
         assert!(matches!(claim(&store, &key("2"), 1).await, Ok(Exchange::Done(_))));
     });
 }
@@ -114,9 +120,10 @@ fn a_server_that_refuses_for_now_applied_nothing() {
 
         let _: () = ask(&server, &["CONFIG", "SET", "busy-reply-threshold", "10"]).await;
         let mut other = connection(&server).await;
-        let endless = tokio::spawn(async move {
-            words(&["EVAL", "while true do end", "0"]).exec_async(&mut other).await
-        });
+        let endless =
+            tokio::spawn(
+                async move { words(&["EVAL", "while true do end", "0"]).exec_async(&mut other).await },
+            );
         until("the script is noticed", || async {
             matches!(store.load(&key("1")).await, Err(RedisStoreError::NotNow { .. }))
         })
@@ -153,7 +160,10 @@ fn a_server_that_cannot_write_its_disk_refuses_writes() {
         let put = Put::new(&record, HOUR, HOUR);
         let answer = store.compare_exchange(&key("1"), Expected::At(version), put).await;
         assert_not_now(&answer.unwrap_err(), "MISCONF");
-        assert!(matches!(claim(&store, &key("1"), 2).await, Ok(Exchange::Conflict(Some(_)))), "replays go on");
+        assert!(
+            matches!(claim(&store, &key("1"), 2).await, Ok(Exchange::Conflict(Some(_)))),
+            "replays go on"
+        );
         std::fs::remove_dir_all(server.dir().join("dump.rdb")).unwrap();
         let _: String = ask(&server, &["BGSAVE"]).await;
         until("writes are taken again", || async { claim(&store, &key("2"), 1).await.is_ok() }).await;

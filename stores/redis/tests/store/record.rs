@@ -71,7 +71,10 @@ fn versions_rise_over_one_that_is_ahead_of_the_clock() {
         let _: i64 = raw(&store, "HSET", "ahead", &["version", &ahead.to_string()]).await;
         let next = write(&store, &here, Expected::Vacant, &record, (HOUR, HOUR)).await;
         assert_eq!(next, Version::new(ahead + 1));
-        assert_eq!(write(&store, &here, Expected::At(next), &record, (HOUR, HOUR)).await, Version::new(ahead + 2));
+        assert_eq!(
+            write(&store, &here, Expected::At(next), &record, (HOUR, HOUR)).await,
+            Version::new(ahead + 2)
+        );
     });
 }
 
@@ -115,24 +118,24 @@ fn what_is_no_record_is_corrupt_and_never_absent() {
             let version = write(&store, &here, Expected::Vacant, &record, (HOUR, HOUR)).await;
             let _: i64 = raw(&store, how[0], "wrong", &how[1..]).await;
             let before: HashMap<String, Vec<u8>> = raw(&store, "HGETALL", "wrong", &[]).await;
-            assert_corrupt(store.load(&here).await.unwrap_err(), what, how);
-            assert_corrupt(claim(&store, &here, 2).await.unwrap_err(), what, how);
+            assert_corrupt(&store.load(&here).await.unwrap_err(), what, how);
+            assert_corrupt(&claim(&store, &here, 2).await.unwrap_err(), what, how);
             if !how.contains(&"body") || how[0] == "HDEL" {
                 let put = Put::new(&record, HOUR, HOUR);
                 let answer = store.compare_exchange(&here, Expected::At(version), put).await;
-                assert_corrupt(answer.unwrap_err(), what, how);
+                assert_corrupt(&answer.unwrap_err(), what, how);
             }
             let after: HashMap<String, Vec<u8>> = raw(&store, "HGETALL", "wrong", &[]).await;
             assert_eq!(before, after, "{how:?}");
             let _: i64 = raw(&store, "DEL", "wrong", &[]).await;
         }
         let _: () = raw(&store, "SET", "wrong", &["a string"]).await;
-        assert_corrupt(store.load(&here).await.unwrap_err(), "not a hash", &["SET"]);
-        assert_corrupt(claim(&store, &here, 2).await.unwrap_err(), "not a hash", &["SET"]);
+        assert_corrupt(&store.load(&here).await.unwrap_err(), "not a hash", &["SET"]);
+        assert_corrupt(&claim(&store, &here, 2).await.unwrap_err(), "not a hash", &["SET"]);
     });
 }
 
-fn assert_corrupt(error: RedisStoreError, what: &str, how: &[&str]) {
+fn assert_corrupt(error: &RedisStoreError, what: &str, how: &[&str]) {
     assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{how:?}: {error}");
     assert!(!error.maybe_applied(), "{how:?}: {error}");
     assert!(error.to_string().contains(what), "{how:?}: {error}");
@@ -158,9 +161,12 @@ fn the_first_layout_reads_for_ever() {
         let body = [&[1, 0x80][..], &[0xaa; 16], &[1, 0, 7]].concat();
         let mut cmd = words(&["HSET"]);
         cmd.arg(store.redis_key(&key("old"))).arg("body").arg(&body);
-        for (field, value) in
-            [("version", "1795527214382227"), ("live_until", "never"), ("gone_at", "never"), ("later", "field")]
-        {
+        for (field, value) in [
+            ("version", "1795527214382227"),
+            ("live_until", "never"),
+            ("gone_at", "never"),
+            ("later", "field"),
+        ] {
             cmd.arg(field).arg(value);
         }
         let _: i64 = cmd.query_async(&mut connection(Redis::shared()).await).await.unwrap();
@@ -168,7 +174,8 @@ fn the_first_layout_reads_for_ever() {
         assert_eq!(entry.version, Version::new(1_795_527_214_382_227));
         assert_eq!(entry.left, Duration::MAX);
         assert_eq!(entry.record, Record::decode(&body.into()).unwrap());
-        let next = write(&store, &key("old"), Expected::At(entry.version), &in_progress(2), (HOUR, HOUR)).await;
+        let next =
+            write(&store, &key("old"), Expected::At(entry.version), &in_progress(2), (HOUR, HOUR)).await;
         assert!(next > entry.version);
     });
 }

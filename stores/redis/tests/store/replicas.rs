@@ -66,7 +66,8 @@ fn too_few_replicas_are_an_error_that_may_be_applied() {
         // With the scripts forgotten, the waiting is for the round that wrote.
         let _: () = ask(&primary, &["SCRIPT", "FLUSH"]).await;
         let answers = store.compare_exchange_many(&batch).await;
-        let [Ok(Exchange::Conflict(Some(_))), Err(RedisStoreError::TooFewReplicas { .. })] = &answers[..] else {
+        let [Ok(Exchange::Conflict(Some(_))), Err(RedisStoreError::TooFewReplicas { .. })] = &answers[..]
+        else {
             panic!("{answers:?}")
         };
         replica.go_on();
@@ -89,7 +90,11 @@ fn a_server_with_replicas_declares_what_a_failover_forgets() {
         })
         .await;
         let durability = RedisStore::connect(primary.url()).await.unwrap().durability();
-        assert_eq!(durability.class, DurabilityClass::Machine, "another server may not have what this one flushed");
+        assert_eq!(
+            durability.class,
+            DurabilityClass::Machine,
+            "another server may not have what this one flushed"
+        );
         assert!(durability.about.contains("failover"), "{durability}");
     });
 }

@@ -25,8 +25,7 @@ fn each_step_takes_as_many_round_trips_as_it_must() {
     block_on(async {
         let server = Redis::start();
         let proxy = Proxy::start(server.addr());
-        let store =
-            RedisStore::builder().prefix(prefix()).connect(proxy.url(server.url())).await.unwrap();
+        let store = RedisStore::builder().prefix(prefix()).connect(proxy.url(server.url())).await.unwrap();
         let dedup =
             Deduplicator::builder(store.clone()).tokio().lease(Duration::from_secs(30)).build().unwrap();
         let short = Deduplicator::builder(store.clone())

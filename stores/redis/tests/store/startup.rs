@@ -23,7 +23,10 @@ fn a_server_that_can_drop_claims_is_refused_unless_that_is_accepted() {
         ] {
             let _: () = ask(&server, &["CONFIG", "SET", "maxmemory-policy", policy]).await;
             let error = RedisStore::connect(server.url()).await.unwrap_err();
-            assert!(matches!(&error, RedisStoreError::Evicts { policy: found } if found == policy), "{error}");
+            assert!(
+                matches!(&error, RedisStoreError::Evicts { policy: found } if found == policy),
+                "{error}"
+            );
             assert_eq!(error.kind(), StoreErrorKind::Rejected);
             let accepted = RedisStore::builder().accept_eviction(true).connect(server.url()).await.unwrap();
             assert_eq!(accepted.servers()[0].eviction, policy);
@@ -69,7 +72,8 @@ fn a_user_needs_few_rights_and_is_told_which_are_missing() {
         words(&user("app", &rights)).exec_async(&mut admin).await.unwrap();
         let url = |name: &str| server.url().replace("redis://", &format!("redis://{name}:secret@"));
         let store = RedisStore::connect(url("app")).await.unwrap();
-        let version = write(&store, &key("1"), oncekey::Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+        let version =
+            write(&store, &key("1"), oncekey::Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
         write(&store, &key("1"), oncekey::Expected::At(version), &in_progress(1), (HOUR, FOR_EVER)).await;
         assert!(store.load(&key("1")).await.unwrap().is_some());
 
@@ -81,7 +85,9 @@ fn a_user_needs_few_rights_and_is_told_which_are_missing() {
         assert_eq!(hosted.servers()[0].persistence, Persistence::AppendUnknown);
         assert_eq!(hosted.durability().class, DurabilityClass::Undeclared);
 
-        for (name, missing) in [("blind", "-info"), ("mute", "-evalsha"), ("numb", "-hset"), ("stranger", "resetkeys")] {
+        for (name, missing) in
+            [("blind", "-info"), ("mute", "-evalsha"), ("numb", "-hset"), ("stranger", "resetkeys")]
+        {
             words(&user(name, &rights)).exec_async(&mut admin).await.unwrap();
             words(&["ACL", "SETUSER", name, missing]).exec_async(&mut admin).await.unwrap();
             let error = match RedisStore::connect(url(name)).await {
@@ -111,10 +117,13 @@ fn durability_is_what_the_server_is_set_to() {
         };
         let (persistence, durability) = declared().await;
         assert_eq!((persistence, durability.class), (Persistence::Snapshots, DurabilityClass::Process));
-        assert!(durability.about.contains("last snapshot") && durability.about.contains("clock"), "{durability}");
+        assert!(
+            durability.about.contains("last snapshot") && durability.about.contains("clock"),
+            "{durability}"
+        );
         set("appendonly", "yes").await;
         for (flush, persistence, class, about) in [
-            ("everysec", Persistence::AppendEverySecond, DurabilityClass::Machine, "about a second"),
+            ("everysec", Persistence::AppendEverySecond, DurabilityClass::Process, "a second or two"),
             ("no", Persistence::AppendNo, DurabilityClass::Machine, "power loss"),
             ("always", Persistence::AppendAlways, DurabilityClass::Disk, "flushed before"),
         ] {
@@ -124,6 +133,10 @@ fn durability_is_what_the_server_is_set_to() {
             assert!(durability.about.contains(about), "{durability}");
         }
         set("no-appendfsync-on-rewrite", "yes").await;
-        assert_eq!(declared().await.1.class, DurabilityClass::Machine, "a rewrite may leave writes unflushed");
+        assert_eq!(
+            declared().await.1.class,
+            DurabilityClass::Machine,
+            "a rewrite may leave writes unflushed"
+        );
     });
 }
