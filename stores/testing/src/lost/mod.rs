@@ -4,9 +4,11 @@
 //! The fault meets the first request of a call, then, in a fresh key, the second, and so on until the call ends without
 //! having met it: so each kind of write, and each round trip of it, is met, however many a store needs.
 
+mod renewals;
 mod replies;
 mod stalls;
 
+pub use renewals::renewals;
 pub use replies::replies;
 pub use stalls::stalls;
 
