@@ -103,7 +103,8 @@ where
 {
     let barrier = Arc::new(Barrier::new(engines.len()));
     let mut tasks = JoinSet::new();
-    for dedup in engines.iter().cloned() {
+    for dedup in engines {
+        let dedup = dedup.clone();
         let (barrier, scope, ledger) = (Arc::clone(&barrier), scope.to_owned(), ledger.clone());
         tasks.spawn(async move {
             let mut got = Vec::with_capacity(keys);
