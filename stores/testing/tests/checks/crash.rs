@@ -30,3 +30,10 @@ async fn wrong_stores_are_refused() {
         assert_refused(async move { crash::check(&OnRedis, &url).await }, &[because]).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_finds_a_completion_that_is_forgotten() {
+    let url = with_flaw(Redis::shared().url(), Flaw::CompletionForgotten);
+    let check = async move { crash::storm(&OnRedis, &url, Policy::Reclaim, 20, 5).await };
+    assert_refused(check, &["an acknowledged completion is lost", "two completions were acknowledged"]).await;
+}
