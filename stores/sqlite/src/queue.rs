@@ -55,10 +55,17 @@ impl<T> Queue<T> {
             return None;
         }
         let mut count = 0;
-        while state.waiting.get(count).is_some_and(|item| fits(item) || count == 0) {
+        while state.waiting.get(count).is_some_and(|item| fits(item) | (count == 0)) {
             count += 1;
         }
         Some(state.waiting.drain(..count).collect())
+    }
+
+    /// The same without the wait; nothing if nothing waits, if the first does not fit, or if the queue is closed.
+    pub(crate) fn take_more(&self, mut fits: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut state = self.state.lock();
+        let count = state.waiting.iter().take_while(|item| fits(item)).count();
+        state.waiting.drain(..count).collect()
     }
 
     /// Takes no more, ends every wait, and gives back what nobody will come to.
@@ -94,7 +101,9 @@ mod tests {
             room >= 0
         };
         assert_eq!(queue.take(fits), Some(vec![1, 2]));
-        assert_eq!(queue.len(), 1);
+        assert!(queue.take_more(|item| *item < 9).is_empty());
+        assert_eq!(queue.take_more(|item| *item == 9), [9]);
+        assert!(queue.take_more(|_| true).is_empty());
     }
 
     #[test]

@@ -97,6 +97,31 @@ enum Undone {
     NotCommitted(SqliteError, Vec<Came>),
 }
 
+/// How much more a group takes.
+#[derive(Clone, Copy)]
+struct Room {
+    writes: usize,
+    bytes: usize,
+}
+
+impl Room {
+    const NONE: Self = Self { writes: 0, bytes: 0 };
+
+    /// Whether the job fits; if so, there is so much less room. If not, there is none.
+    fn takes(&mut self, job: &Job) -> bool {
+        match (self.writes.checked_sub(job.writes()), self.bytes.checked_sub(job.bytes())) {
+            (Some(writes), Some(bytes)) => {
+                *self = Self { writes, bytes };
+                true
+            }
+            _ => {
+                *self = Self::NONE;
+                false
+            }
+        }
+    }
+}
+
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) queue: Arc<Queue<Job>>,
@@ -110,32 +135,29 @@ impl Writer {
     /// Works until the queue is closed.
     pub(crate) fn run(self) {
         let closing = CloseOnEnd(Arc::clone(&self.queue));
-        while let Some(group) = self.next_group() {
-            self.carry_out(group);
+        while let Some((group, room)) = self.next_group() {
+            self.carry_out(group, room);
         }
         drop(closing);
     }
 
-    fn next_group(&self) -> Option<Vec<Job>> {
-        let (mut writes, mut bytes) = (0, 0);
-        self.queue.take(|job| {
-            writes += job.writes();
-            bytes += job.bytes();
-            writes <= self.group_max && bytes <= GROUP_BYTES_MAX
-        })
+    fn next_group(&self) -> Option<(Vec<Job>, Room)> {
+        let mut room = Room { writes: self.group_max, bytes: GROUP_BYTES_MAX };
+        let group = self.queue.take(|job| room.takes(job))?;
+        Some((group, room))
     }
 
-    fn carry_out(&self, mut group: Vec<Job>) {
+    fn carry_out(&self, mut group: Vec<Job>, room: Room) {
         group.retain(|job| !job.is_idle());
         if group.is_empty() {
             return;
         }
-        match self.transact(&group) {
+        match self.transact(&mut group, room) {
             Ok(came) => self.tell(group, came),
             // One job's misfortune is not its neighbours': each is tried alone.
             Err(Undone::GivenUp(_)) if group.len() > 1 => {
                 for job in group {
-                    self.carry_out(vec![job]);
+                    self.carry_out(vec![job], Room::NONE);
                 }
             }
             Err(Undone::NotBegun(error) | Undone::GivenUp(error)) => {
@@ -145,13 +167,13 @@ impl Writer {
         }
     }
 
-    fn transact(&self, group: &[Job]) -> Result<Vec<Came>, Undone> {
+    fn transact(&self, group: &mut Vec<Job>, room: Room) -> Result<Vec<Came>, Undone> {
         let not_begun = |error| Undone::NotBegun(SqliteError::of(error, Step::Write));
         let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
         self.roll_back().map_err(not_begun)?;
         waiting_until(Instant::now() + self.busy_timeout, &self.queue, || self.say("BEGIN IMMEDIATE"))
             .map_err(not_begun)?;
-        let came = self.judge(group).and_then(|(came, meta)| {
+        let came = self.judge(group, room).and_then(|(came, meta)| {
             meta.write(&self.connection).map_err(given_up)?;
             Ok(came)
         });
@@ -168,29 +190,41 @@ impl Writer {
         }
     }
 
-    /// Each job on its own, within the one transaction.
-    fn judge(&self, group: &[Job]) -> Result<(Vec<Came>, Meta), Undone> {
+    /// Each job on its own, within the one transaction; and with them those that come meanwhile.
+    fn judge(&self, group: &mut Vec<Job>, mut room: Room) -> Result<(Vec<Came>, Meta), Undone> {
         let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
         let mut meta = Meta::read(&self.connection).map_err(given_up)?;
         let mut came = Vec::with_capacity(group.len());
-        for job in group {
-            // Read while the lock is held, so that times come in the order of the writes.
-            let now = self.clock.now();
-            came.push(match job {
-                Job::Exchange(write, _) => Came::Exchanged(vec![self.exchange(&mut meta, write, now)?]),
-                Job::Batch(writes, _) => {
-                    let each = writes.iter().map(|write| self.exchange(&mut meta, write, now));
-                    Came::Exchanged(each.collect::<Result<_, _>>()?)
-                }
-                Job::Purge { limit, removed, .. } => {
-                    let step = limit.saturating_sub(*removed).min(PURGE_STEP);
-                    let removed = table::purge(&self.connection, &mut meta, now, step).map_err(given_up)?;
-                    let more = table::anything_gone(&self.connection, now).map_err(given_up)?;
-                    Came::Purged { removed, more }
-                }
-            });
+        loop {
+            for job in &group[came.len()..] {
+                came.push(self.judge_one(&mut meta, job)?);
+            }
+            let mut more = self.queue.take_more(|job| room.takes(job));
+            more.retain(|job| !job.is_idle());
+            if more.is_empty() {
+                return Ok((came, meta));
+            }
+            group.append(&mut more);
         }
-        Ok((came, meta))
+    }
+
+    fn judge_one(&self, meta: &mut Meta, job: &Job) -> Result<Came, Undone> {
+        let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
+        // Read while the lock is held, so that times come in the order of the writes.
+        let now = self.clock.now();
+        Ok(match job {
+            Job::Exchange(write, _) => Came::Exchanged(vec![self.exchange(meta, write, now)?]),
+            Job::Batch(writes, _) => {
+                let each = writes.iter().map(|write| self.exchange(meta, write, now));
+                Came::Exchanged(each.collect::<Result<_, _>>()?)
+            }
+            Job::Purge { limit, removed, .. } => {
+                let step = limit.saturating_sub(*removed).min(PURGE_STEP);
+                let removed = table::purge(&self.connection, meta, now, step).map_err(given_up)?;
+                let more = table::anything_gone(&self.connection, now).map_err(given_up)?;
+                Came::Purged { removed, more }
+            }
+        })
     }
 
     /// An error is the one job's own, as long as SQLite did not give the whole transaction up.

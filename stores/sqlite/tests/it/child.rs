@@ -12,6 +12,7 @@ type Work = fn(&Path);
 const WORKS: &[(&str, Work)] = &[
     ("complete, crash before the commit", |path| super::complete::crash(path, false)),
     ("complete, crash after the commit", |path| super::complete::crash(path, true)),
+    ("complete without end", super::acknowledged::complete_without_end),
     ("fill the disk", super::trouble::fill_the_disk),
 ];
 

@@ -1,6 +1,7 @@
 //! What this store adds to the contract, and what goes wrong.
 #![allow(clippy::unwrap_used)]
 
+mod acknowledged;
 mod child;
 mod complete;
 mod group;
@@ -8,6 +9,7 @@ mod old_records;
 mod open;
 mod processes;
 mod purge;
+mod stuck_key;
 mod trouble;
 
 use std::time::Duration;
