@@ -8,7 +8,7 @@
 //! Over a [`deployment`], which says how a store is opened, the checks that all stores have in common:
 //!
 //! - [`races`]: many clients, and processes, on one key at once.
-//! - [`crash`]: processes killed at each step, and at any moment.
+//! - [`crash`]: processes killed at each step, and at any moment; frozen past their lease.
 //! - [`lost`]: requests and answers lost, cut and late, at each place of a call.
 //! - [`outage`]: a server that is down, killed or hangs.
 //! - [`load`]: a server killed under load.
