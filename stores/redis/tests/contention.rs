@@ -58,3 +58,8 @@ async fn processes_killed_at_any_moment_repeat_only_what_may_be_repeated() {
 async fn processes_killed_at_any_moment_repeat_nothing_under_hold() {
     crash::storm(&OnRedis, Redis::shared().url(), Policy::Hold, 40, 20).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_frozen_past_its_lease_does_nothing_more() {
+    crash::frozen(&OnRedis, Redis::shared().url()).await;
+}

@@ -1,11 +1,12 @@
-//! What all stores have in common: races of clients and of processes, and processes that are killed.
+//! What all stores have in common: races of clients and of processes, processes that are killed, answers that are lost, and
+//! servers that are away.
 
 use deadpool_postgres::Pool;
 use oncekey::Policy;
 use oncekey_postgres::{PostgresStore, Schema, migrate};
 use oncekey_store_testing::deployment::Deployment;
 use oncekey_store_testing::server::{Database, Postgres};
-use oncekey_store_testing::{child, crash, races};
+use oncekey_store_testing::{child, crash, load, lost, outage, races};
 
 use crate::support::{block_on, connect, pool_to};
 
@@ -69,4 +70,56 @@ fn processes_killed_at_any_moment_reclaim() {
 fn processes_killed_at_any_moment_hold() {
     let database = database();
     block_on(crash::storm(&Service, database.url(), Policy::Hold, 200, 6));
+}
+
+#[test]
+fn a_process_frozen_past_its_lease() {
+    let database = database();
+    block_on(crash::frozen(&Service, database.url()));
+}
+
+#[test]
+fn lost_answers_and_resets_at_each_place_of_a_call() {
+    let database = database();
+    block_on(lost::replies(&Service, database.url()));
+}
+
+#[test]
+fn requests_and_answers_held_past_the_lease() {
+    let database = database();
+    block_on(lost::stalls(&Service, database.url()));
+}
+
+#[test]
+fn lost_renewals_of_a_keeper() {
+    let database = database();
+    block_on(lost::renewals(&Service, database.url()));
+}
+
+#[test]
+fn a_server_that_is_down() {
+    let server = Postgres::start();
+    let database = server.database();
+    block_on(outage::down(&Service, database.url(), &server));
+}
+
+#[test]
+fn a_server_that_is_killed() {
+    let server = Postgres::start();
+    let database = server.database();
+    block_on(outage::killed(&Service, database.url(), &server));
+}
+
+#[test]
+fn a_server_that_hangs() {
+    let server = Postgres::start();
+    let database = server.database();
+    block_on(outage::hanging(&Service, database.url(), &server));
+}
+
+#[test]
+fn a_server_killed_under_load() {
+    let server = Postgres::start();
+    let database = server.database();
+    block_on(load::killed_server(&Service, database.url(), &server, 64, 2));
 }

@@ -69,3 +69,8 @@ fn processes_killed_at_any_moment_leave_one_outcome_each() {
 fn processes_killed_at_any_moment_leave_one_effect_each_under_hold() {
     on_a_file(async |path| crash::storm(&OneFile, path, Policy::Hold, 60, 20).await);
 }
+
+#[test]
+fn a_process_frozen_past_its_lease_does_nothing_more() {
+    on_a_file(async |path| crash::frozen(&OneFile, path).await);
+}
