@@ -2,6 +2,9 @@
 //! container, a machine that swaps.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use oncekey::{Answer, ClaimAnswer, ClaimError, Deduplicator, Key, Policy, RunError};
@@ -20,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(3);
 ///
 /// | frozen | under | meanwhile | then |
 /// |---|---|---|---|
-/// | in its operation, before the effect | `Reclaim` | taken over: attempt 2 | its operation is dropped: it has no effect |
+/// | in its operation, at an await before the effect | `Reclaim` | taken over: attempt 2 | its operation is dropped: it has no effect |
 /// | after the effect, before the completion | `Reclaim` | taken over: attempt 2 | its completion is refused as superseded, and the outcome of attempt 2 stands |
 /// | after the effect, before the completion | `Hold` | in doubt | its completion is accepted, and the doubt is over |
 ///
@@ -130,12 +133,23 @@ pub(crate) async fn child<D: Deployment>(deployment: &D, mut job: Job) {
     let ledger = Ledger::at(job.get("ledger"));
     let request = dedup.request(key.clone()).policy(policy);
     if place == "in-operation" {
+        let waits = &AtomicBool::new(false);
         let operation = |attempt| async move {
-            say("at");
+            waits.store(true, Ordering::SeqCst);
             job.go().await;
             Ok::<_, Infallible>(ledger.effect(&key, &attempt))
         };
-        let ended = match request.run(operation).await {
+        let mut ran = pin!(request.run(operation));
+        // Said between two polls of the run. Frozen within one, behind the engine's look at the clock, the operation would
+        // go on, which only its resource could refuse: nobody promises otherwise.
+        let ran = poll_fn(|cx| {
+            let polled = ran.as_mut().poll(cx);
+            if polled.is_pending() && waits.swap(false, Ordering::SeqCst) {
+                say("at");
+            }
+            polled
+        });
+        let ended = match ran.await {
             Err(RunError::LeaseLost { .. }) => "lease lost".to_owned(),
             other => format!("{other:?}"),
         };
