@@ -222,7 +222,7 @@ impl Store for SqliteStore {
         expected: Expected,
         put: Put<'_>,
     ) -> Result<Exchange, SqliteError> {
-        let write = Write { key: key.clone(), expected, put: Encoded::new(put) };
+        let write = Write { key: key.clone(), expected, put: Encoded::new(put), unseen: false };
         let (sender, answer) = oneshot::channel();
         match expected {
             Expected::At(_) => self.inner.writer.hand_in(Job::Exchange(write, sender)),
@@ -231,7 +231,11 @@ impl Store for SqliteStore {
                 Some(Ok(Some(entry))) => return Ok(Exchange::Conflict(Some(entry))),
                 Some(Ok(None)) => self.inner.writer.claim(write, sender),
                 Some(Err(error)) => return Err(error),
-                None => self.inner.ask(Question::Look(write, sender))?,
+                // A lone claim is spared a change of thread.
+                None => match self.inner.writer.claim_if_idle(write, sender) {
+                    Ok(()) => {}
+                    Err((write, sender)) => self.inner.ask(Question::Look(write, sender))?,
+                },
             },
         }
         Self::answer(answer).await
@@ -249,6 +253,7 @@ impl Store for SqliteStore {
             key: item.key.clone(),
             expected: item.expected,
             put: Encoded::new(item.put),
+            unseen: false,
         };
         let claims_only = batch.iter().all(|item| item.expected == Expected::Vacant);
         let room = self.inner.writer.check_room(self.inner.writer.jobs.len());

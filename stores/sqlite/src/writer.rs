@@ -38,6 +38,8 @@ pub(crate) struct Write {
     pub(crate) key: Key,
     pub(crate) expected: Expected,
     pub(crate) put: Encoded,
+    /// No reader has looked yet whether something is there: the writer, which had nothing else to do, does.
+    pub(crate) unseen: bool,
 }
 
 impl Job {
@@ -136,6 +138,7 @@ impl Writer {
     pub(crate) fn run(self) {
         let closing = CloseOnEnd(Arc::clone(&self.queue));
         while let Some((group, room)) = self.next_group() {
+            let group = self.answer_from_what_is_there(group);
             self.carry_out(group, room);
         }
         drop(closing);
@@ -145,6 +148,24 @@ impl Writer {
         let mut room = Room { writes: self.group_max, bytes: GROUP_BYTES_MAX };
         let group = self.queue.take(|job| room.takes(job))?;
         Some((group, room))
+    }
+
+    /// As a reader does: a replay waits for no lock and for no flush.
+    fn answer_from_what_is_there(&self, group: Vec<Job>) -> Vec<Job> {
+        let look = |job| match job {
+            Job::Exchange(write, answer) if write.unseen => {
+                let now = self.clock.now();
+                match table::load(&self.connection, &write.key, now) {
+                    // What must wait for a lock after all does so with the others.
+                    Ok(None) | Err(SqliteError::Busy(_)) => return Some(Job::Exchange(write, answer)),
+                    Ok(Some(entry)) => drop(answer.send(Ok(Exchange::Conflict(Some(entry))))),
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+                None
+            }
+            job => Some(job),
+        };
+        group.into_iter().filter_map(look).collect()
     }
 
     fn carry_out(&self, mut group: Vec<Job>, room: Room) {
