@@ -50,6 +50,8 @@ mod clock;
 mod complete;
 mod connect;
 mod error;
+mod job;
+mod lock;
 mod queue;
 mod reader;
 mod schema;

@@ -8,9 +8,9 @@ use rusqlite::Connection;
 
 use crate::clock::WallClock;
 use crate::error::SqliteError;
+use crate::job::{Answer, Exchanged, Job, Write};
 use crate::queue::{Closed, Queue};
 use crate::table;
-use crate::writer::{Answer, Exchanged, Job, Write};
 
 /// What a reader is asked for.
 pub(crate) enum Question {

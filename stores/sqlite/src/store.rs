@@ -19,10 +19,10 @@ use crate::clock::WallClock;
 use crate::complete::complete_at;
 use crate::connect::Place;
 use crate::error::{CompleteError, SqliteError};
+use crate::job::{Job, Write};
 use crate::queue::{Closed, Queue};
 use crate::reader::{Desk, Question};
 use crate::table::{self, Encoded};
-use crate::writer::{Job, Write};
 
 /// A store in one SQLite file: embedded, durable, shared by the processes of one machine.
 ///
