@@ -138,6 +138,24 @@ pub(crate) struct Statements {
     pub(crate) in_doubt: Statement,
 }
 
+/// What the store sends, for the benches beside the raw client.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Texts<'s> {
+    pub claim: &'s str,
+    pub exchange: &'s str,
+    pub exchange_many: &'s str,
+}
+
+impl<C> crate::PostgresStore<C> {
+    #[doc(hidden)]
+    pub fn statement_texts(&self) -> Texts<'_> {
+        let Statements { claim, exchange, exchange_many, .. } = &self.statements;
+        Texts { claim: &claim.text, exchange: &exchange.text, exchange_many: &exchange_many.text }
+    }
+}
+
 /// What an entry is answered with: the row, judged by a moment that is no later than the snapshot that found it. So there
 /// was an instant at which it was both current and as judged. A clock that stepped back counts as standing still.
 const ENTRY: &str = "version, live_until, greatest({clock}, updated_at) AS judged_at, body";
