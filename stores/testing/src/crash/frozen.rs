@@ -72,8 +72,9 @@ impl Frozen {
 
     /// What it says came of it, when it goes on.
     async fn goes_on(&mut self) -> String {
-        self.child.signal(Signal::CONT);
+        // It lies ready when the process wakes, so that nothing but the engine keeps it from acting.
         self.child.go();
+        self.child.signal(Signal::CONT);
         self.child.expect("ended").await
     }
 
