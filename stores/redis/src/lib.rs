@@ -74,7 +74,7 @@ mod store;
 
 pub use builder::RedisStoreBuilder;
 pub use error::RedisStoreError;
-pub use server::{Persistence, Server};
-pub use store::RedisStore;
 /// The client, whose connections the store takes.
 pub use redis;
+pub use server::{Persistence, Server};
+pub use store::RedisStore;
