@@ -4,14 +4,26 @@
 //! [`PostgresStore::completion_sql`](crate::PostgresStore::completion_sql) the text. It must touch exactly one row; if
 //! it touches none, roll back: the claim is not what was prepared, and the effect must not commit.
 //!
-//! ```ignore
-//! let prepared = claim.prepare(receipt).await?;
+//! ```no_run
+//! # mod sqlx {
+//! #     use sqlx_postgres::{PgArguments, Postgres};
+//! #     pub fn query(sql: &str) -> sqlx_core::query::Query<'_, Postgres, PgArguments> { sqlx_core::query::query(sql) }
+//! # }
+//! # use oncekey_postgres::{Connections, PostgresStore};
+//! # async fn demo<C: Connections>(
+//! #     store: &PostgresStore<C>, claim: &mut oncekey::Claim<PostgresStore<C>>, connection: &mut sqlx_postgres::PgConnection,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! # use sqlx_core::connection::Connection as _;
+//! let prepared = claim.prepare("receipt").await?;
 //! let row = oncekey_postgres::sql::Complete::of(&prepared);
+//! let mut transaction = connection.begin().await?;
+//! // .. the effect, and then:
 //! let done = sqlx::query(store.completion_sql())
 //!     .bind(&row.key).bind(row.expected).bind(row.live_us).bind(row.gone_us).bind(&row.body)
 //!     .bind(row.state).bind(row.attempt).bind(row.created_ms).bind(row.finished_ms)
 //!     .execute(&mut *transaction).await?;
 //! if done.rows_affected() == 1 { transaction.commit().await? } else { transaction.rollback().await? }
+//! # Ok(()) }
 //! ```
 
 use oncekey::{Conclusion, Key, Prepared, Record, State};
@@ -136,6 +148,24 @@ pub(crate) struct Statements {
     pub(crate) conclude: Statement,
     pub(crate) purge: Statement,
     pub(crate) in_doubt: Statement,
+}
+
+/// What the store sends, for the benches beside the raw client.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Texts<'s> {
+    pub claim: &'s str,
+    pub exchange: &'s str,
+    pub exchange_many: &'s str,
+}
+
+impl<C> crate::PostgresStore<C> {
+    #[doc(hidden)]
+    pub fn statement_texts(&self) -> Texts<'_> {
+        let Statements { claim, exchange, exchange_many, .. } = &self.statements;
+        Texts { claim: &claim.text, exchange: &exchange.text, exchange_many: &exchange_many.text }
+    }
 }
 
 /// What an entry is answered with: the row, judged by a moment that is no later than the snapshot that found it. So there

@@ -57,9 +57,11 @@
 //! | `cluster` | no | Redis Cluster: `RedisStoreBuilder::connect_cluster` |
 //! | `tls` | no | `rediss://`, by rustls with ring and the system's authorities; others by [`connect_client`](RedisStoreBuilder::connect_client) |
 //!
-//! It runs on tokio.
+//! It runs on tokio. A program that brings another rustls provider beside ring must install one as the process's default
+//! (`rustls::crypto::CryptoProvider::install_default`), as with any two of them.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod about;
 mod builder;
@@ -74,7 +76,7 @@ mod store;
 
 pub use builder::RedisStoreBuilder;
 pub use error::RedisStoreError;
-pub use server::{Persistence, Server};
-pub use store::RedisStore;
 /// The client, whose connections the store takes.
 pub use redis;
+pub use server::{Persistence, Server};
+pub use store::RedisStore;

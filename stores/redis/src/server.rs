@@ -159,3 +159,51 @@ fn texts(value: Value) -> Result<Vec<String>, RedisStoreError> {
     };
     values.into_iter().map(text).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n# Memory\r\n\
+                        maxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\n# Replication\r\n\
+                        role:master\r\nconnected_slaves:0\r\n# Cluster\r\ncluster_enabled:0\r\n";
+
+    fn read(info: &str) -> Result<Server, RedisStoreError> {
+        let config = [("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
+        let config = config.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Server::read(info, Some(&HashMap::from(config)))
+    }
+
+    #[test]
+    fn a_server_is_known_by_what_it_says() {
+        let server = read(INFO).unwrap();
+        assert_eq!((server.version.as_str(), server.persistence), ("7.0.15", Persistence::AppendAlways));
+        server.check(false).unwrap();
+        assert_eq!(durability(std::slice::from_ref(&server)).class, DurabilityClass::Disk);
+        let replicated = Server { replicas: 1, ..server.clone() };
+        let clustered = Server { is_cluster: true, ..server.clone() };
+        for weaker in [&replicated, &clustered] {
+            let declared = durability(&[server.clone(), weaker.clone()]);
+            assert_eq!(declared.class, DurabilityClass::Machine, "the weakest counts");
+            assert!(declared.about.contains("failover"), "{declared}");
+        }
+        let silent = Server::read(INFO, None).unwrap();
+        assert_eq!(durability(&[silent]).class, DurabilityClass::Undeclared);
+        assert_eq!(durability(&[]).class, DurabilityClass::Undeclared);
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_or_says_too_little_is_refused() {
+        for version in ["6.2.14", "5.0.0", "six"] {
+            let server = read(&INFO.replace("7.0.15", version)).unwrap();
+            assert!(matches!(server.check(true), Err(RedisStoreError::TooOld { .. })), "{version}");
+        }
+        for version in ["7.2.4", "8.0.1", "10.0.0"] {
+            read(&INFO.replace("7.0.15", version)).unwrap().check(false).unwrap();
+        }
+        for name in ["redis_version", "maxmemory_policy", "role", "cluster_enabled", "aof_enabled"] {
+            let error = read(&INFO.replace(name, "another")).unwrap_err();
+            assert!(matches!(error, RedisStoreError::Unknown { what } if what == name), "{error:?}");
+        }
+    }
+}

@@ -1,85 +1,22 @@
 //! The one thread that writes: what waits goes into one transaction, and is answered when that is committed.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::channel::oneshot;
 use oncekey::store::{Exchange, Purged};
-use oncekey::{Expected, Key};
 use rusqlite::Connection;
 
 use crate::clock::WallClock;
 use crate::error::{SqliteError, Step};
+use crate::job::{Exchanged, Job, Room, Write};
+use crate::lock::waiting_until;
 use crate::queue::Queue;
-use crate::table::{self, Encoded, Meta};
+use crate::table::{self, Meta};
 
 /// Rows that a purge removes in one transaction: claims wait for so much at most.
 const PURGE_STEP: usize = 128;
 /// Bytes of records after which a group takes no more.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-
-pub(crate) type Answer<T> = oneshot::Sender<T>;
-pub(crate) type Exchanged = Result<Exchange, SqliteError>;
-
-/// What the writer is asked for.
-pub(crate) enum Job {
-    Exchange(Write, Answer<Exchanged>),
-    /// Items of one caller: one transaction, and one answer to all.
-    Batch(Vec<Write>, Answer<Vec<Exchanged>>),
-    Purge {
-        limit: usize,
-        removed: usize,
-        answer: Answer<Result<Purged, SqliteError>>,
-    },
-}
-
-pub(crate) struct Write {
-    pub(crate) key: Key,
-    pub(crate) expected: Expected,
-    pub(crate) put: Encoded,
-}
-
-impl Job {
-    fn writes(&self) -> usize {
-        match self {
-            Self::Exchange(..) | Self::Purge { .. } => 1,
-            Self::Batch(writes, _) => writes.len(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Exchange(write, _) => write.put.len(),
-            Self::Batch(writes, _) => writes.iter().map(|write| write.put.len()).sum(),
-            Self::Purge { .. } => 0,
-        }
-    }
-
-    /// Nobody waits for it any more, and it is better left: a claim that nobody would know of, a purge. Other writes
-    /// are those of a holder, who may be gone and still mean them.
-    fn is_idle(&self) -> bool {
-        match self {
-            Self::Exchange(write, answer) => answer.is_canceled() && write.expected == Expected::Vacant,
-            Self::Batch(writes, answer) => {
-                answer.is_canceled() && writes.iter().all(|write| write.expected == Expected::Vacant)
-            }
-            Self::Purge { answer, .. } => answer.is_canceled(),
-        }
-    }
-
-    /// Answers that nothing of it was, or will be, done.
-    pub(crate) fn refuse(self, error: &SqliteError) {
-        // Who does not wait any more misses nothing.
-        match self {
-            Self::Exchange(_, answer) => drop(answer.send(Err(error.clone()))),
-            Self::Batch(writes, answer) => {
-                drop(answer.send(writes.iter().map(|_| Err(error.clone())).collect()));
-            }
-            Self::Purge { answer, .. } => drop(answer.send(Err(error.clone()))),
-        }
-    }
-}
 
 /// What came of a job, to be told once the transaction is committed.
 enum Came {
@@ -97,31 +34,6 @@ enum Undone {
     NotCommitted(SqliteError, Vec<Came>),
 }
 
-/// How much more a group takes.
-#[derive(Clone, Copy)]
-struct Room {
-    writes: usize,
-    bytes: usize,
-}
-
-impl Room {
-    const NONE: Self = Self { writes: 0, bytes: 0 };
-
-    /// Whether the job fits; if so, there is so much less room. If not, there is none.
-    fn takes(&mut self, job: &Job) -> bool {
-        match (self.writes.checked_sub(job.writes()), self.bytes.checked_sub(job.bytes())) {
-            (Some(writes), Some(bytes)) => {
-                *self = Self { writes, bytes };
-                true
-            }
-            _ => {
-                *self = Self::NONE;
-                false
-            }
-        }
-    }
-}
-
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) queue: Arc<Queue<Job>>,
@@ -136,6 +48,7 @@ impl Writer {
     pub(crate) fn run(self) {
         let closing = CloseOnEnd(Arc::clone(&self.queue));
         while let Some((group, room)) = self.next_group() {
+            let group = self.answer_from_what_is_there(group);
             self.carry_out(group, room);
         }
         drop(closing);
@@ -145,6 +58,24 @@ impl Writer {
         let mut room = Room { writes: self.group_max, bytes: GROUP_BYTES_MAX };
         let group = self.queue.take(|job| room.takes(job))?;
         Some((group, room))
+    }
+
+    /// As a reader does: a replay waits for no lock and for no flush.
+    fn answer_from_what_is_there(&self, group: Vec<Job>) -> Vec<Job> {
+        let look = |job| match job {
+            Job::Exchange(write, answer) if write.unseen => {
+                let now = self.clock.now();
+                match table::load(&self.connection, &write.key, now) {
+                    // What must wait for a lock after all does so with the others.
+                    Ok(None) | Err(SqliteError::Busy(_)) => return Some(Job::Exchange(write, answer)),
+                    Ok(Some(entry)) => drop(answer.send(Ok(Exchange::Conflict(Some(entry))))),
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+                None
+            }
+            job => Some(job),
+        };
+        group.into_iter().filter_map(look).collect()
     }
 
     fn carry_out(&self, mut group: Vec<Job>, room: Room) {
@@ -297,49 +228,5 @@ impl Drop for CloseOnEnd {
         for job in self.0.close() {
             job.refuse(&SqliteError::Closed);
         }
-    }
-}
-
-thread_local! {
-    /// Until when this thread waits for a lock, and the queue that may be closed meanwhile.
-    static PATIENCE: RefCell<Option<(Instant, Arc<Queue<Job>>)>> = const { RefCell::new(None) };
-}
-
-fn waiting_until<T>(end: Instant, queue: &Arc<Queue<Job>>, act: impl FnOnce() -> T) -> T {
-    PATIENCE.set(Some((end, Arc::clone(queue))));
-    let done = act();
-    PATIENCE.set(None);
-    done
-}
-
-/// SQLite's own handler waits longer and longer, so that a process that comes back at once takes the lock again and
-/// again before one that waits. This one asks every millisecond or so.
-pub(crate) fn wait_for_lock(tries: i32) -> bool {
-    let waits_on = PATIENCE.with_borrow(|patience| {
-        patience.as_ref().is_some_and(|(end, queue)| Instant::now() < *end && !queue.is_closed())
-    });
-    if waits_on {
-        // Not in step with the others that wait.
-        let jitter = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| u64::from(since.subsec_nanos()) % 500);
-        std::thread::sleep(Duration::from_micros(if tries < 100 { 300 + jitter } else { 2000 + jitter }));
-    }
-    waits_on
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_for_a_lock_ends_with_the_patience_and_with_the_queue() {
-        let queue = Arc::new(Queue::new());
-        assert!(!wait_for_lock(0), "nobody said how long");
-        let later = Instant::now() + Duration::from_secs(60);
-        assert!(waiting_until(later, &queue, || wait_for_lock(0)));
-        assert!(!waiting_until(Instant::now(), &queue, || wait_for_lock(0)));
-        queue.close();
-        assert!(!waiting_until(later, &queue, || wait_for_lock(0)));
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use oncekey::store::{BatchPut, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
 use oncekey::{Deduplicator, Expected};
 use oncekey_redis::{RedisStore, RedisStoreError};
+use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Redis;
 
 use crate::support::*;
@@ -72,6 +73,24 @@ fn an_operation_waits_for_a_server_that_is_down() {
         server.start_again();
         until("the operation runs", || async { run().await.is_ok() }).await;
         assert_eq!(ran.load(std::sync::atomic::Ordering::SeqCst), 1);
+    });
+}
+
+/// A connection that breaks before the answer: the write may have been done, or not, and the error says so of both.
+#[test]
+fn a_connection_that_breaks_leaves_it_open_what_was_done() {
+    block_on(async {
+        let server = Redis::start();
+        let proxy = Proxy::start(server.addr());
+        let store = RedisStore::builder().prefix(prefix()).connect(proxy.url(server.url())).await.unwrap();
+        claim(&store, &key("0"), 1).await.unwrap();
+        for (id, mode, applied) in [("1", Mode::DropAnswers, true), ("2", Mode::Reset, false)] {
+            proxy.only_next(1, mode);
+            let error = claim(&store, &key(id), 1).await.unwrap_err();
+            assert!(matches!(error, RedisStoreError::Disconnected { .. }), "{error:?}");
+            assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, true));
+            assert_eq!(store.load(&key(id)).await.unwrap().is_some(), applied, "connected again, at once");
+        }
     });
 }
 

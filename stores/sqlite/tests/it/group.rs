@@ -4,12 +4,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oncekey::store::Exchange;
+use futures::executor::block_on;
+use oncekey::store::{BatchPut, Exchange, Put, Store as _};
 use oncekey::{Expected, Record};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SqliteError, SqliteStore};
 
-use super::{completed, in_progress, key, put, scratch, written};
+use super::{HOUR, completed, in_progress, key, put, scratch, written};
 
 /// Commits in the write-ahead log since its beginning: frames that say how large the database is afterwards.
 fn commits(path: &Path) -> usize {
@@ -56,6 +57,32 @@ fn what_waits_together_is_committed_together() {
     // One for whoever came first, one for the others; a thread that was late makes one more.
     let commits = commits(&path) - before;
     assert!((1..=8).contains(&commits), "64 writes that waited together took {commits} commits");
+}
+
+#[test]
+fn a_batch_is_one_commit() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::builder(&path).group_max(16).open().unwrap();
+    let (record, keys) = (in_progress(1), (0..500).map(|index| key(format!("{index}"))).collect::<Vec<_>>());
+    let put = Put::new(&record, HOUR, HOUR);
+    let batch: Vec<_> = keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
+    let before = commits(&path);
+    block_on(store.compare_exchange_many(&batch)).into_iter().for_each(|answer| _ = written(answer));
+    assert_eq!(commits(&path) - before, 1);
+    // Nothing changes, nothing is flushed.
+    let again = block_on(store.compare_exchange_many(&batch));
+    assert!(again.iter().all(|answer| matches!(answer, Ok(Exchange::Conflict(Some(_))))));
+    assert_eq!(commits(&path) - before, 1);
+}
+
+/// What SQLite recovered after a crash may not be on disk; a commit of the store's own flushes it.
+#[test]
+fn opening_a_file_makes_a_commit() {
+    let (_directory, path) = scratch();
+    let _keeps_the_log = SqliteStore::open(&path).unwrap();
+    let before = commits(&path);
+    drop(SqliteStore::open(&path).unwrap());
+    assert_eq!(commits(&path) - before, 1);
 }
 
 #[test]

@@ -52,6 +52,36 @@ fn a_lock_that_is_held_is_told_and_runs_nothing() {
     assert_eq!(*run(during, "now").unwrap().value().unwrap(), "now");
 }
 
+/// A replay is answered while the lock is held, by an idle writer and beside one that waits for the lock.
+#[test]
+fn a_replay_waits_for_no_lock() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::builder(&path).busy_timeout(Duration::from_secs(60)).open().unwrap();
+    let there = key("there");
+    let version = written(put(&store, &there, Expected::Vacant, &completed(b"kept")));
+    let holder = Connection::open(&path).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let replay = || {
+        let begun = Instant::now();
+        match put(&store, &there, Expected::Vacant, &in_progress(2)) {
+            Ok(Exchange::Conflict(Some(entry))) => assert_eq!(entry.version, version),
+            other => panic!("it is completed, and a claim was answered {other:?}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it waited for the lock");
+    };
+    replay();
+    thread::scope(|scope| {
+        let claim = scope.spawn(|| put(&store, &key("waits"), Expected::Vacant, &in_progress(1)));
+        for _ in 0..20 {
+            replay();
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!claim.is_finished(), "it has the lock that somebody else holds");
+        holder.execute_batch("ROLLBACK").unwrap();
+        written(claim.join().unwrap());
+    });
+}
+
 #[test]
 fn a_full_disk_is_told_and_a_purge_makes_room() {
     let (_directory, path) = scratch();
