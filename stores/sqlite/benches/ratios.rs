@@ -4,7 +4,8 @@
 //! cargo bench -p oncekey-sqlite --bench ratios                       # minutes
 //! cargo bench -p oncekey-sqlite --bench ratios -- --quick            # a smoke test
 //! cargo bench -p oncekey-sqlite --bench ratios -- --filter replay
-//! cargo bench -p oncekey-sqlite --bench ratios -- --purge 10000000   # latencies beside a purge; some GB of disk
+//! # Latencies beside a purge; some GB of disk. It ends after so many seconds, if given.
+//! cargo bench -p oncekey-sqlite --bench ratios -- --purge 10000000 --seconds 300
 //! ```
 //!
 //! The files are in the system's temporary directory (`TMPDIR`), which should be on a real disk. All commits are flushed.
@@ -264,10 +265,14 @@ fn operations(clients: usize) -> usize {
 
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
-    if let Some(at) = arguments.iter().position(|argument| argument == "--purge") {
-        let rows =
-            arguments.get(at + 1).and_then(|rows| rows.parse().ok()).expect("--purge has a number after it");
-        return purge::measure(rows);
+    let after = |name| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        Some(arguments.get(at + 1).unwrap_or_else(|| panic!("{name} has something after it")))
+    };
+    let number = |text: &String| text.parse().unwrap_or_else(|_| panic!("{text} is not a number"));
+    if let Some(rows) = after("--purge") {
+        let seconds = after("--seconds").map_or(u64::MAX, number);
+        return purge::measure(number(rows), Duration::from_secs(seconds), after("--path").map(Into::into));
     }
     let mut bench = Bench::from_args("SQLite: raw time / our time");
     let directory = tempfile::tempdir().expect("a directory is made");

@@ -13,8 +13,11 @@ use crate::lock::waiting_until;
 use crate::queue::Queue;
 use crate::table::{self, Meta};
 
-/// Rows that a purge removes in one transaction: claims wait for so much at most.
-const PURGE_STEP: usize = 128;
+/// Rows that a purge removes in one transaction of its own: a claim that comes then waits for so much. Each row can cost
+/// the read and the write of a page of the index.
+const PURGE_STEP: usize = 64;
+/// The same where others wait for the transaction.
+const PURGE_STEP_IN_COMPANY: usize = 16;
 /// Bytes of records after which a group takes no more.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
@@ -128,7 +131,7 @@ impl Writer {
         let mut came = Vec::with_capacity(group.len());
         loop {
             for job in &group[came.len()..] {
-                came.push(self.judge_one(&mut meta, job)?);
+                came.push(self.judge_one(&mut meta, job, group.len() == 1)?);
             }
             let mut more = self.queue.take_more(|job| room.takes(job));
             more.retain(|job| !job.is_idle());
@@ -139,7 +142,7 @@ impl Writer {
         }
     }
 
-    fn judge_one(&self, meta: &mut Meta, job: &Job) -> Result<Came, Undone> {
+    fn judge_one(&self, meta: &mut Meta, job: &Job, alone: bool) -> Result<Came, Undone> {
         let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
         // Read while the lock is held, so that times come in the order of the writes.
         let now = self.clock.now();
@@ -150,7 +153,8 @@ impl Writer {
                 Came::Exchanged(each.collect::<Result<_, _>>()?)
             }
             Job::Purge { limit, removed, .. } => {
-                let step = limit.saturating_sub(*removed).min(PURGE_STEP);
+                let step = if alone { PURGE_STEP } else { PURGE_STEP_IN_COMPANY };
+                let step = limit.saturating_sub(*removed).min(step);
                 let removed = table::purge(&self.connection, meta, now, step).map_err(given_up)?;
                 let more = table::anything_gone(&self.connection, now).map_err(given_up)?;
                 Came::Purged { removed, more }
