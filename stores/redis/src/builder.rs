@@ -124,11 +124,22 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
-    pub async fn over<C>(self, mut connection: C) -> Result<RedisStore<C>, RedisStoreError>
+    pub async fn over<C>(self, connection: C) -> Result<RedisStore<C>, RedisStoreError>
     where
         C: ConnectionLike + Clone + Send + Sync + 'static,
     {
-        let servers = Server::ask(&mut connection).await?;
+        self.over_asked(connection, None).await
+    }
+
+    async fn over_asked<C>(
+        self,
+        mut connection: C,
+        settings: Option<redis::Value>,
+    ) -> Result<RedisStore<C>, RedisStoreError>
+    where
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        let servers = Server::ask(&mut connection, settings).await?;
         servers.iter().try_for_each(|server| server.check(self.accept_eviction))?;
         let is_cluster = servers.iter().any(|server| server.is_cluster);
         if is_cluster && self.wait.is_some() {
@@ -151,6 +162,9 @@ impl RedisStoreBuilder {
 }
 
 #[cfg(feature = "cluster")]
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+
+#[cfg(feature = "cluster")]
 impl RedisStoreBuilder {
     /// Connects to a cluster, by the URLs of some of its nodes, and checks all primaries as [`connect`](Self::connect)
     /// does.
@@ -170,6 +184,9 @@ impl RedisStoreBuilder {
             .build()
             .map_err(|error| RedisStoreError::of(error, true))?;
         let connection = client.get_async_connection().await;
-        self.over(connection.map_err(|error| RedisStoreError::of(error, true))?).await
+        let mut connection = connection.map_err(|error| RedisStoreError::of(error, true))?;
+        let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let settings = connection.route_command(server::settings_request(), all).await;
+        self.over_asked(connection, settings.ok()).await
     }
 }

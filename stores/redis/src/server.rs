@@ -44,29 +44,34 @@ pub enum Persistence {
 }
 
 impl Server {
-    /// Asks, and all primaries of a cluster.
-    pub(crate) async fn ask<C: ConnectionLike>(connection: &mut C) -> Result<Vec<Self>, RedisStoreError> {
+    /// Asks, and all primaries of a cluster. `settings`: what they answered to [`settings_request`], if they were asked.
+    pub(crate) async fn ask<C: ConnectionLike>(
+        connection: &mut C,
+        settings: Option<Value>,
+    ) -> Result<Vec<Self>, RedisStoreError> {
         let mut info = Cmd::new();
         info.arg("INFO");
         let texts = texts(call(connection, &info).await?)?;
-        let mut config = Cmd::new();
-        config.arg("CONFIG").arg("GET").arg("*append*fsync*");
-        // Hosted servers do not allow it.
-        let config = call(connection, &config).await.ok();
-        let config = config.and_then(|value| redis::from_redis_value::<HashMap<String, String>>(value).ok());
-        texts.iter().map(|text| Self::read(text, config.as_ref())).collect()
+        let settings = match settings {
+            Some(settings) => Some(settings),
+            // A cluster's client would ask any one node.
+            None if texts.len() > 1 => None,
+            // Hosted servers do not allow it.
+            None => call(connection, &settings_request()).await.ok(),
+        };
+        let config = settings.map(Config::of).unwrap_or_default();
+        texts.iter().map(|text| Self::read(text, &config)).collect()
     }
 
-    fn read(info: &str, config: Option<&HashMap<String, String>>) -> Result<Self, RedisStoreError> {
+    fn read(info: &str, config: &Config) -> Result<Self, RedisStoreError> {
         let fields: HashMap<_, _> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let field =
             |name: &'static str| fields.get(name).copied().ok_or(RedisStoreError::Unknown { what: name });
-        let flush = |name: &str| config.and_then(|config| config.get(name)).map(String::as_str);
-        let persistence = match (field("aof_enabled")?, flush("appendfsync")) {
+        let persistence = match (field("aof_enabled")?, config.get("appendfsync")) {
             ("0", _) => Persistence::Snapshots,
             (_, None) => Persistence::AppendUnknown,
             // While the file is rewritten, it may be told not to flush; it is written all the same.
-            (_, Some("always")) if flush("no-appendfsync-on-rewrite") == Some("no") => {
+            (_, Some("always")) if config.get("no-appendfsync-on-rewrite") == Some("no") => {
                 Persistence::AppendAlways
             }
             (_, Some("everysec")) => Persistence::AppendEverySecond,
@@ -95,6 +100,52 @@ impl Server {
             return Err(RedisStoreError::Evicts { policy: self.eviction.clone() });
         }
         Ok(())
+    }
+}
+
+/// Asks how the append-only file is flushed.
+pub(crate) fn settings_request() -> Cmd {
+    let mut cmd = Cmd::new();
+    cmd.arg("CONFIG").arg("GET").arg("*append*fsync*");
+    cmd
+}
+
+/// What the servers are set to: each name with the values of all that answered.
+#[derive(Default)]
+struct Config(HashMap<String, Vec<String>>);
+
+impl Config {
+    /// Reads names and values in turn; those of each node of a cluster, if there is another level.
+    fn of(value: Value) -> Self {
+        let mut config = Self::default();
+        config.add(value);
+        config
+    }
+
+    fn add(&mut self, value: Value) {
+        let words = match value {
+            Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
+            Value::Array(words) => words,
+            _ => return,
+        };
+        let mut words = words.into_iter();
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            let text = |value| redis::from_redis_value::<String>(value).ok();
+            match value {
+                Value::Map(_) | Value::Array(_) => self.add(value),
+                value => {
+                    if let (Some(name), Some(value)) = (text(name), text(value)) {
+                        self.0.entry(name).or_default().push(value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The value that all have; `None` if they differ, or none is known.
+    fn get(&self, name: &str) -> Option<&str> {
+        let (first, others) = self.0.get(name)?.split_first()?;
+        others.iter().all(|other| other == first).then_some(first)
     }
 }
 
@@ -168,10 +219,13 @@ mod tests {
                         maxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\n# Replication\r\n\
                         role:master\r\nconnected_slaves:0\r\n# Cluster\r\ncluster_enabled:0\r\n";
 
+    fn config(flush: &str) -> Value {
+        let words = ["appendfsync", flush, "no-appendfsync-on-rewrite", "no"];
+        Value::Array(words.map(|word| Value::BulkString(word.into())).into())
+    }
+
     fn read(info: &str) -> Result<Server, RedisStoreError> {
-        let config = [("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
-        let config = config.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Server::read(info, Some(&HashMap::from(config)))
+        Server::read(info, &Config::of(config("always")))
     }
 
     #[test]
@@ -187,9 +241,20 @@ mod tests {
             assert_eq!(declared.class, DurabilityClass::Machine, "the weakest counts");
             assert!(declared.about.contains("failover"), "{declared}");
         }
-        let silent = Server::read(INFO, None).unwrap();
+        let silent = Server::read(INFO, &Config::default()).unwrap();
         assert_eq!(durability(&[silent]).class, DurabilityClass::Undeclared);
         assert_eq!(durability(&[]).class, DurabilityClass::Undeclared);
+    }
+
+    /// One node's settings are not taken for those of another.
+    #[test]
+    fn nodes_that_differ_are_unknown() {
+        let nodes = |flushes: [&str; 2]| {
+            let node = |flush| (Value::SimpleString(format!("127.0.0.1:{flush}")), config(flush));
+            Server::read(INFO, &Config::of(Value::Map(flushes.map(node).into()))).unwrap().persistence
+        };
+        assert_eq!(nodes(["always", "always"]), Persistence::AppendAlways);
+        assert_eq!(nodes(["always", "everysec"]), Persistence::AppendUnknown);
     }
 
     #[test]

@@ -164,6 +164,33 @@ fn a_call_that_the_client_sends_again_is_done_once_and_answered_so() {
     });
 }
 
+/// All nodes are asked how they flush; if they differ, nothing is declared.
+#[test]
+fn durability_is_that_of_all_nodes() {
+    block_on(async {
+        let cluster = Cluster::start().await;
+        for (server, _) in &cluster.nodes {
+            let _: () = ask(server, &["CONFIG", "SET", "appendfsync", "always"]).await;
+        }
+        let mut declared = Vec::new();
+        for (server, _) in &cluster.nodes {
+            let _: () = ask(server, &["CONFIG", "SET", "appendonly", "yes"]).await;
+            declared.push(cluster.store(prefix()).await.durability().class);
+        }
+        use DurabilityClass::{Machine, Process};
+        assert_eq!(declared, [Process, Process, Machine], "the weakest counts");
+        let (server, _) = &cluster.nodes[1];
+        let _: () = ask(server, &["CONFIG", "SET", "appendfsync", "everysec"]).await;
+        assert_eq!(cluster.store(prefix()).await.durability().class, DurabilityClass::Undeclared);
+        // A connection of the caller's own cannot ask them all.
+        let _: () = ask(server, &["CONFIG", "SET", "appendfsync", "always"]).await;
+        let urls = cluster.nodes.iter().map(|(server, proxy)| proxy.url(server.url()));
+        let client = redis::cluster::ClusterClient::new(urls).unwrap();
+        let own = RedisStore::builder().over(client.get_async_connection().await.unwrap()).await.unwrap();
+        assert_eq!(own.durability().class, DurabilityClass::Undeclared);
+    });
+}
+
 /// What the client may have sent before is never said not to be applied.
 #[test]
 fn an_error_of_a_cluster_is_maybe_applied() {
