@@ -39,6 +39,12 @@ pub enum Finding {
     FullPageWritesOff,
     /// `synchronous_commit` is off: a crash of the server loses the latest acknowledged writes.
     SynchronousCommitOff,
+    /// Transactions are not READ COMMITTED by default: calls that meet each other fail, as not applied, and are tried again.
+    #[non_exhaustive]
+    Isolation {
+        /// What they are.
+        found: String,
+    },
     /// The database's encoding is not UTF8: keys beyond ASCII may be refused.
     #[non_exhaustive]
     Encoding {
@@ -62,6 +68,11 @@ impl fmt::Display for Finding {
                 "synchronous_commit is off: a crash of the server loses the latest acknowledged writes, and with them \
                  the promise; set it to on for this role",
             ),
+            Self::Isolation { found } => write!(
+                f,
+                "default_transaction_isolation is {found}: calls that meet on a key fail and are tried again; set it to \
+                 `read committed` for this role"
+            ),
             Self::Encoding { found } => {
                 write!(f, "the database's encoding is {found}, not UTF8: keys beyond ASCII may be refused")
             }
@@ -73,7 +84,7 @@ const SETTINGS: &str = "\
 SELECT coalesce((SELECT max(number) FROM {t}), 0), current_setting('transaction_read_only') = 'on', \
        current_setting('fsync') = 'off', current_setting('full_page_writes') = 'off', \
        current_setting('synchronous_commit'), current_setting('server_encoding'), \
-       current_setting('synchronous_standby_names') <> ''";
+       current_setting('synchronous_standby_names') <> '', current_setting('default_transaction_isolation')";
 
 impl<C: Connections> PostgresStore<C> {
     /// Reads the settings of the server, as of one connection, and says what they mean. To be called when a service
@@ -88,7 +99,7 @@ impl<C: Connections> PostgresStore<C> {
         let read = rows.first().expect("a SELECT without FROM has one row");
         let newest = MIGRATIONS.last().map_or(0, |last| last.number);
         let (found, commit): (i32, String) = (row::get(read, 0)?, row::get(read, 4)?);
-        let encoding: String = row::get(read, 5)?;
+        let (encoding, isolation): (String, String) = (row::get(read, 5)?, row::get(read, 7)?);
         let (fsync_off, commit_off) = (row::get(read, 2)?, commit == "off");
         let all = [
             (found < newest, Finding::OldTables { found, newest }),
@@ -96,6 +107,7 @@ impl<C: Connections> PostgresStore<C> {
             (fsync_off, Finding::FsyncOff),
             (row::get(read, 3)?, Finding::FullPageWritesOff),
             (commit_off, Finding::SynchronousCommitOff),
+            (isolation != "read committed", Finding::Isolation { found: isolation }),
             (encoding != "UTF8", Finding::Encoding { found: encoding }),
         ];
         let findings = all.into_iter().filter(|(is, _)| *is).map(|(_, finding)| finding).collect();

@@ -12,9 +12,9 @@ type Source = Arc<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No connection came free in time. Nothing was sent.
+    /// No connection came free, or could be made, in time. Nothing was sent.
     #[error(
-        "no connection came free within {waited:?}; enlarge the pool, or look for connections that are held long"
+        "no connection came free, or could be made, within {waited:?}; enlarge the pool, look for connections that are held long, and check that the database can be reached"
     )]
     #[non_exhaustive]
     PoolExhausted {

@@ -233,6 +233,11 @@ fn a_check_reads_what_the_server_is_set_to() {
         assert_eq!(checked.findings, [Finding::SynchronousCommitOff]);
         assert_eq!(checked.durability, DurabilityClass::Machine);
 
+        let strict = pool_to(&with_options("-c default_transaction_isolation=serializable"), 4);
+        let checked = tables.builder(strict).build().check().await.unwrap();
+        assert_eq!(checked.findings.len(), 1);
+        assert!(checked.findings[0].to_string().contains("is serializable"), "{checked:?}");
+
         let mut client = connect(unsafe_server.url()).await;
         migrate(&mut client, &Schema::of_search_path()).await.unwrap();
         client.batch_execute("DELETE FROM oncekey_migrations").await.unwrap();
@@ -242,6 +247,33 @@ fn a_check_reads_what_the_server_is_set_to() {
         assert_eq!(texts.len(), 3, "{texts:?}");
         for (text, part) in texts.iter().zip(["run `migrate`", "fsync is off", "full_page_writes is off"]) {
             assert!(text.contains(part), "{text}");
+        }
+    });
+}
+
+/// At another isolation level than the default: calls that meet fail, and nothing is broken.
+#[test]
+fn racing_calls_where_all_transactions_are_serializable() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let pool = pool_to(&with_options("-c default_transaction_isolation=serializable"), 8);
+        let dedup = Deduplicator::builder(tables.builder(pool).build()).tokio().build().unwrap();
+        let effects = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        for round in 0..10 {
+            let mut calls = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let (dedup, effects) = (dedup.clone(), std::sync::Arc::clone(&effects));
+                calls.spawn(async move {
+                    let request = dedup.request(key(&format!("strict {round}"))).json().wait(DAY);
+                    let ran = request.run(|_| async move {
+                        effects.fetch_add(1, Ordering::SeqCst);
+                        Ok::<_, std::io::Error>(round)
+                    });
+                    ran.await.unwrap().into_value().unwrap()
+                });
+            }
+            assert_eq!(calls.join_all().await, [round; 8]);
+            assert_eq!(effects.load(Ordering::SeqCst), round + 1);
         }
     });
 }

@@ -7,7 +7,7 @@ use oncekey::{Deduplicator, Expected, Key, Store as _};
 use oncekey_postgres::{Error, Inbox, Wait};
 
 use crate::statements::{claim, some_record};
-use crate::support::{Tables, block_on, connect, database, granted, key, number, shared_pool};
+use crate::support::{Tables, block_on, connect, database, granted, in_time, key, number, shared_pool};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LOCK_WAIT: Duration = Duration::from_millis(300);
@@ -36,7 +36,7 @@ fn a_batch_does_not_queue_behind_a_transaction() {
             .map(|(key, version)| BatchPut::new(key, Expected::At(*version), put))
             .collect();
         let began = Instant::now();
-        let answers = store.compare_exchange_many(&batch).await;
+        let answers = in_time(store.compare_exchange_many(&batch)).await;
         assert!(began.elapsed() >= LOCK_WAIT, "the locked one was tried again");
         for (place, answer) in answers.iter().enumerate() {
             match answer {
@@ -91,7 +91,7 @@ fn the_keeper_renews_the_others_while_a_transaction_is_open() {
                 .claim_tries(1)
                 .build()
                 .unwrap();
-        let refused = challenger.request(key("completing")).claim().await.unwrap_err();
+        let refused = in_time(challenger.request(key("completing")).claim()).await.unwrap_err();
         let text = format!("{refused:?}");
         assert!(text.contains("Locked"), "{text}");
         transaction.commit().await.unwrap();
@@ -116,13 +116,13 @@ fn a_claim_is_told_of_an_inbox_that_holds_its_key() {
 
         let put = Put::new(&record, DAY, DAY);
         let began = Instant::now();
-        let told = store.compare_exchange(&key("inbox"), Expected::Vacant, put).await.unwrap_err();
+        let told = in_time(store.compare_exchange(&key("inbox"), Expected::Vacant, put)).await.unwrap_err();
         assert!(matches!(told, Error::Locked { .. }), "{told:?}");
         assert!(began.elapsed() >= LOCK_WAIT);
         let other = key("beside it");
         let batch =
             [BatchPut::new(&other, Expected::Vacant, put), BatchPut::new(told_key(), Expected::Vacant, put)];
-        let answers = store.compare_exchange_many(&batch).await;
+        let answers = in_time(store.compare_exchange_many(&batch)).await;
         assert!(matches!(answers[1], Err(Error::Locked { .. })), "{answers:?}");
         let setting =
             store.connections().get().await.unwrap().query_one("SHOW lock_timeout", &[]).await.unwrap();

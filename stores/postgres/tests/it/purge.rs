@@ -77,6 +77,45 @@ fn two_purgers_count_each_row_once() {
     });
 }
 
+/// Rows that are claimed anew while a purge is deciding about them stay: what it saw as gone it looks at again once it has
+/// the row.
+#[test]
+fn a_purge_leaves_what_is_claimed_while_it_runs() {
+    const ROWS: usize = 4000;
+    block_on(async {
+        for round in 0..3 {
+            let tables = Tables::new().await;
+            fill(&tables, "gone", ROWS, true).await;
+            let record = some_record().await;
+            let store = std::sync::Arc::new(tables.store());
+            let mut claimers = tokio::task::JoinSet::new();
+            for claimer in 0..4 {
+                let (store, record) = (std::sync::Arc::clone(&store), record.clone());
+                claimers.spawn(async move {
+                    let mut claimed = Vec::new();
+                    // From the end, where the purge comes last.
+                    for n in (1..=ROWS).rev().skip(claimer).step_by(4).take(400) {
+                        let key = oncekey::Key::new("fill", format!("gone{n}")).unwrap();
+                        claimed.push((claim(&store, &key, &record).await, key));
+                    }
+                    claimed
+                });
+            }
+            let purger = tokio::spawn({
+                let store = tables.store();
+                async move { while store.purge(ROWS).await.unwrap().more {} }
+            });
+            let claimed = claimers.join_all().await.concat();
+            purger.await.unwrap();
+            for (version, key) in claimed {
+                let entry = store.load(&key).await.unwrap();
+                let entry = entry.unwrap_or_else(|| panic!("round {round}: {} was purged alive", key.id()));
+                assert_eq!(entry.version, version);
+            }
+        }
+    });
+}
+
 /// Within the grace a row stays, so that its key's versions go on from it.
 #[test]
 fn what_is_just_gone_stays_for_the_grace() {

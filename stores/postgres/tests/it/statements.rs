@@ -191,6 +191,7 @@ fn completions_are_hot() {
             let _nudge = dedup.inspect(&key("hot 0")).await.unwrap();
         }
         assert_eq!(all, 500, "one update per completion");
+        println!("{hot} of {all} completions were HOT");
         assert!(hot >= 475, "{hot} of {all} were HOT");
     });
 }

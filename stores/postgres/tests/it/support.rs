@@ -128,3 +128,9 @@ pub(crate) async fn until_waiting(client: &Client, count: i64) {
     }
     panic!("nobody waits for a lock");
 }
+
+/// What must not wait for somebody's transaction for ever.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    let minute = Duration::from_secs(60);
+    tokio::time::timeout(minute, future).await.expect("it queues behind a transaction that does not end")
+}
