@@ -182,7 +182,11 @@ impl SqliteStoreBuilder {
             let reader =
                 Reader { connection: place.connect_reader()?, questions, writer: writer.clone(), clock };
             threads.start("oncekey-reader", move || reader.run());
-            if self.reads == Reads::OnCaller {
+        }
+        if self.reads == Reads::OnCaller {
+            // As many callers as can read at once.
+            let callers = std::thread::available_parallelism().map_or(1, usize::from);
+            for _ in 0..callers.max(self.readers) {
                 let connection = place.connect_reader()?;
                 // It is a thread of somebody else: it waits for nothing.
                 connection

@@ -22,6 +22,8 @@ pub(crate) struct Place {
 const LIBRARY_MIN: i32 = 3_037_000;
 /// What stays of the write-ahead log on disk after it was once longer.
 const WAL_KEPT_BYTES: i64 = 64 << 20;
+/// Pages that a reader keeps: the upper levels of a large index, and what is asked for again and again.
+const READER_CACHE_KIB: i64 = 8 << 10;
 /// All statements of a connection stay prepared.
 const STATEMENTS: usize = 32;
 

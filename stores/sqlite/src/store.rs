@@ -222,20 +222,21 @@ impl Store for SqliteStore {
         expected: Expected,
         put: Put<'_>,
     ) -> Result<Exchange, SqliteError> {
+        // What is there is answered by a read, so that a replay never waits for a flush. The writer decides.
+        let looked = if expected == Expected::Vacant { self.inner.load_here(key) } else { None };
+        let is_seen = looked.is_some();
+        if let Some(entry) = looked.transpose()?.flatten() {
+            return Ok(Exchange::Conflict(Some(entry)));
+        }
         let write = Write { key: key.clone(), expected, put: Encoded::new(put), unseen: false };
         let (sender, answer) = oneshot::channel();
         match expected {
             Expected::At(_) => self.inner.writer.hand_in(Job::Exchange(write, sender)),
-            // What is there is answered by a reader, so that a replay never waits for a flush. The writer decides.
-            Expected::Vacant => match self.inner.load_here(key) {
-                Some(Ok(Some(entry))) => return Ok(Exchange::Conflict(Some(entry))),
-                Some(Ok(None)) => self.inner.writer.claim(write, sender),
-                Some(Err(error)) => return Err(error),
-                // A lone claim is spared a change of thread.
-                None => match self.inner.writer.claim_if_idle(write, sender) {
-                    Ok(()) => {}
-                    Err((write, sender)) => self.inner.ask(Question::Look(write, sender))?,
-                },
+            Expected::Vacant if is_seen => self.inner.writer.claim(write, sender),
+            // A lone claim is spared a change of thread.
+            Expected::Vacant => match self.inner.writer.claim_if_idle(write, sender) {
+                Ok(()) => {}
+                Err((write, sender)) => self.inner.ask(Question::Look(write, sender))?,
             },
         }
         Self::answer(answer).await
