@@ -1,0 +1,23 @@
+//! `Idempotency-Key` for every tower service. (Docs to come.)
+
+mod body;
+mod call;
+mod disposition;
+mod fingerprint;
+mod given;
+mod headers;
+mod kept;
+pub mod key;
+mod layer;
+mod options;
+pub mod problem;
+mod rules;
+mod scope;
+
+pub use body::{RequestBody, ResponseBody};
+pub use disposition::{Disposition, Effect};
+pub use headers::KeptHeaders;
+pub use key::Syntax;
+pub use layer::{Idempotency, IdempotencyLayer};
+pub use options::{Builder, LayerError};
+pub use scope::{Principal, Route};
