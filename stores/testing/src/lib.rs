@@ -3,5 +3,17 @@
 //! connections.
 //!
 //! - [`server`]: throw-away PostgreSQL, Redis and pgbouncer.
+//! - [`proxy`]: loses, cuts and delays what passes between a client and its server.
+//!
+//! Over a [`deployment`], which says how a store is opened, the checks that all stores have in common:
+//!
+//! - [`races`]: many clients, and processes, on one key at once.
+//! - [`crash`]: processes killed at each step, and at any moment.
 
+pub mod child;
+pub mod crash;
+pub mod deployment;
+pub mod ledger;
+pub mod proxy;
+pub mod races;
 pub mod server;

@@ -1,0 +1,175 @@
+//! How a store is set up.
+
+use std::time::Duration;
+
+use oncekey::store::Durability;
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{Client, IntoConnectionInfo};
+
+use crate::server::{self, Server};
+use crate::{RedisStore, RedisStoreError};
+
+/// Sets up a [`RedisStore`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct RedisStoreBuilder {
+    prefix: Vec<u8>,
+    response_timeout: Duration,
+    connect_timeout: Duration,
+    accept_eviction: bool,
+    pub(crate) wait: Option<Wait>,
+}
+
+/// What is waited for after a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wait {
+    pub(crate) replicas: u32,
+    pub(crate) at_most: Duration,
+}
+
+impl Default for RedisStoreBuilder {
+    fn default() -> Self {
+        Self {
+            prefix: b"oncekey:".to_vec(),
+            response_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(2),
+            accept_eviction: false,
+            wait: None,
+        }
+    }
+}
+
+impl RedisStoreBuilder {
+    /// What the name of each hash begins with; `oncekey:` by default. The key's bytes follow, so take prefixes of which
+    /// none begins another for stores that share a database.
+    ///
+    /// In a cluster, a prefix with a hash tag (`{orders}:`) puts all keys into one slot; without one, keys spread, and
+    /// an id that has a part in braces goes where that part says.
+    pub fn prefix(mut self, prefix: impl Into<Vec<u8>>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// How long an answer is waited for on a connection that the store makes; 3 seconds by default. What takes longer is
+    /// [`RedisStoreError::TimedOut`], and may have been applied. Keep it below the engine's `store_timeout`.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
+    /// How long making a connection may take, each time; 2 seconds by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Takes a server whose `maxmemory-policy` can drop claims. **An operation whose claim or outcome was dropped runs
+    /// again.**
+    pub fn accept_eviction(mut self, accept: bool) -> Self {
+        self.accept_eviction = accept;
+        self
+    }
+
+    /// After each write, waits until so many replicas confirmed it, for at most so long (`WAIT`); with fewer, the answer
+    /// is [`RedisStoreError::TooFewReplicas`]. That makes it less likely that a failover forgets a write, and does not
+    /// rule it out: the replica that is promoted may be another one. It also holds up all other calls on the same
+    /// connection meanwhile. Not in a cluster.
+    ///
+    /// Counted in whole milliseconds, at least one.
+    pub fn wait_replicas(mut self, replicas: u32, at_most: Duration) -> Self {
+        self.wait = (replicas > 0).then_some(Wait { replicas, at_most });
+        self
+    }
+
+    /// Connects, by a URL such as `redis://127.0.0.1/` or a `redis::ConnectionInfo`, and checks the server: version 7 or
+    /// later, a primary, nothing evicted.
+    ///
+    /// The connection is one socket for all calls, made again whenever it breaks. `redis://..?protocol=resp3` notices
+    /// that at once, rather than by the call after.
+    ///
+    /// # Errors
+    /// [`RedisStoreError`]: the server cannot be reached, or did not pass.
+    pub async fn connect(self, server: impl IntoConnectionInfo) -> Result<RedisStore, RedisStoreError> {
+        let info = server.into_connection_info().map_err(|error| RedisStoreError::of(error, false))?;
+        // A peer that is gone without a word is noticed: idle by the probes, and with a request on the way by the limit.
+        let probes = TcpKeepalive::new().with_time(Duration::from_secs(15));
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        let tcp = tcp.set_user_timeout(self.response_timeout.max(Duration::from_secs(1)) * 3);
+        let client = Client::open(info.set_tcp_settings(tcp));
+        self.connect_client(client.map_err(|error| RedisStoreError::of(error, false))?).await
+    }
+
+    /// The same with a client of your own: for certificates of your own, say (`redis::Client::build_with_tls`).
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_client(self, client: Client) -> Result<RedisStore, RedisStoreError> {
+        let wait = self.wait.map_or(Duration::ZERO, |wait| wait.at_most);
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(self.response_timeout + wait))
+            .set_connection_timeout(Some(self.connect_timeout))
+            // A call waits for these: a server that is down shall be reported soon. The engine tries again.
+            .set_number_of_retries(2)
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_millis(200))
+            .set_pipeline_buffer_size(1024);
+        let connection = ConnectionManager::new_with_config(client, config).await;
+        self.over(connection.map_err(|error| RedisStoreError::of(error, false))?).await
+    }
+
+    /// Takes a connection that you made, and checks the server as [`connect`](Self::connect) does. Its timeouts are its
+    /// own: the client's default of 500 ms makes lost answers ordinary.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn over<C>(self, mut connection: C) -> Result<RedisStore<C>, RedisStoreError>
+    where
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        let servers = Server::ask(&mut connection).await?;
+        servers.iter().try_for_each(|server| server.check(self.accept_eviction))?;
+        let is_cluster = servers.iter().any(|server| server.is_cluster);
+        if is_cluster && self.wait.is_some() {
+            return Err(RedisStoreError::Settings {
+                what: "wait_replicas cannot be had in a cluster: WAIT would go to every primary",
+            });
+        }
+        let durability = server::durability(&servers);
+        Ok(RedisStore::new(connection, self.prefix, self.wait, is_cluster, durability, servers))
+    }
+
+    /// Takes a connection and asks the server nothing: you vouch for what [`connect`](Self::connect) checks, and say
+    /// what [`durability`](oncekey::Store::durability) is to declare. Not for a cluster.
+    pub fn over_unchecked<C>(self, connection: C, durability: Durability) -> RedisStore<C>
+    where
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        RedisStore::new(connection, self.prefix, self.wait, false, durability, Vec::new())
+    }
+}
+
+#[cfg(feature = "cluster")]
+impl RedisStoreBuilder {
+    /// Connects to a cluster, by the URLs of some of its nodes, and checks all primaries as [`connect`](Self::connect)
+    /// does.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_cluster<I: IntoConnectionInfo>(
+        self,
+        nodes: impl IntoIterator<Item = I>,
+    ) -> Result<RedisStore<redis::cluster_async::ClusterConnection>, RedisStoreError> {
+        let client = redis::cluster::ClusterClientBuilder::new(nodes)
+            .response_timeout(self.response_timeout)
+            .connection_timeout(self.connect_timeout)
+            .retries(5)
+            .min_retry_wait(20)
+            .max_retry_wait(500)
+            .build()
+            .map_err(|error| RedisStoreError::of(error, true))?;
+        let connection = client.get_async_connection().await;
+        self.over(connection.map_err(|error| RedisStoreError::of(error, true))?).await
+    }
+}

@@ -1,0 +1,191 @@
+//! The store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use oncekey::store::{BatchPut, Durability, Exchange, Purged, Put};
+use oncekey::{Entry, Expected, Key, Store};
+use redis::aio::{ConnectionLike, ConnectionManager};
+use redis::IntoConnectionInfo;
+
+use crate::about::{about, state};
+use crate::builder::{RedisStoreBuilder, Wait};
+use crate::call_id::CallIds;
+use crate::link::{Call, Link};
+use crate::lifetime::micros;
+use crate::script::{Reply, Scripts};
+use crate::{RedisStoreError, Server};
+
+/// How long a hash outlives its record: for so much longer a clock may step back without a version being given twice.
+const OUTLIVES_MS: u64 = 60_000;
+
+/// Most calls of a batch that are under way together, where they cannot go as one pipeline.
+const TOGETHER: usize = 128;
+
+/// A store of records in Redis or Valkey. A clone shares the connection.
+///
+/// See the [crate](crate) for what it promises and what it cannot.
+#[derive(Clone)]
+pub struct RedisStore<C = ConnectionManager> {
+    connection: C,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    prefix: Vec<u8>,
+    wait: Option<Wait>,
+    scripts: Scripts,
+    /// The calls of a connection that sends them again by itself, as one to a cluster does, have ids.
+    calls: Option<CallIds>,
+    durability: Durability,
+    servers: Vec<Server>,
+}
+
+impl RedisStore {
+    /// A builder with the defaults.
+    pub fn builder() -> RedisStoreBuilder {
+        RedisStoreBuilder::default()
+    }
+
+    /// Connects with the defaults: see [`RedisStoreBuilder::connect`].
+    ///
+    /// # Errors
+    /// [`RedisStoreError`]: the server cannot be reached, or can drop claims, or is too old, or is a replica.
+    pub async fn connect(server: impl IntoConnectionInfo) -> Result<Self, RedisStoreError> {
+        Self::builder().connect(server).await
+    }
+}
+
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
+    pub(crate) fn new(
+        connection: C,
+        prefix: Vec<u8>,
+        wait: Option<Wait>,
+        is_cluster: bool,
+        durability: Durability,
+        servers: Vec<Server>,
+    ) -> Self {
+        let calls = is_cluster.then(CallIds::new);
+        let shared = Shared { prefix, wait, scripts: Scripts::new(), calls, durability, servers };
+        Self { connection, shared: Arc::new(shared) }
+    }
+
+    /// The name of the hash that holds the record of `key`: the prefix, and [`Key::as_bytes`].
+    pub fn redis_key(&self, key: &Key) -> Vec<u8> {
+        [&self.shared.prefix, key.as_bytes()].concat()
+    }
+
+    /// What the server said of itself when the store was connected, or each primary of a cluster did; empty if it was
+    /// not asked.
+    pub fn servers(&self) -> &[Server] {
+        &self.shared.servers
+    }
+
+    pub(crate) fn prefix(&self) -> &[u8] {
+        &self.shared.prefix
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.shared.calls.is_some()
+    }
+
+    fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Call<'_> {
+        let (source, expected) = match expected {
+            Expected::Vacant => (&self.shared.scripts.claim, String::new()),
+            Expected::At(version) => (&self.shared.scripts.exchange, version.to_string()),
+        };
+        let text = |micros: Option<u64>| micros.map(|micros| micros.to_string()).unwrap_or_default().into_bytes();
+        let args = vec![
+            expected.into_bytes(),
+            text(micros(put.live)),
+            text(micros(put.linger)),
+            put.record.encode(),
+            state(put.record).as_bytes().to_vec(),
+            about(put.record).into_bytes(),
+            self.shared.calls.as_ref().map(CallIds::next).unwrap_or_default().into_bytes(),
+            OUTLIVES_MS.to_string().into_bytes(),
+        ];
+        Call { source, key: self.redis_key(key), args }
+    }
+
+    /// A look at a hash; for a listing, only at what is in doubt.
+    pub(crate) fn look(&self, key: Vec<u8>, only_in_doubt: bool) -> Call<'_> {
+        let filter = if only_in_doubt { b"doubt".to_vec() } else { Vec::new() };
+        Call { source: &self.shared.scripts.load, key, args: vec![filter] }
+    }
+
+    async fn exchange(&self, call: Call<'_>) -> Result<Exchange, RedisStoreError> {
+        let reply = match self.shared.wait {
+            None => self.link().call(&call).await?,
+            Some(wait) => {
+                let answers = self.link().pipeline(&[call], Some(wait)).await;
+                answers.into_iter().next().expect("one answer per call")?
+            }
+        };
+        Ok(exchanged(reply))
+    }
+
+    pub(crate) fn link(&self) -> Link<C> {
+        Link { connection: self.connection.clone(), resends: self.is_cluster() }
+    }
+}
+
+fn exchanged(reply: Reply) -> Exchange {
+    match reply {
+        Reply::Done(version) => Exchange::Done(version),
+        Reply::Found(entry) => Exchange::Conflict(entry),
+    }
+}
+
+#[async_trait]
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> Store for RedisStore<C> {
+    type Error = RedisStoreError;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, RedisStoreError> {
+        match self.link().call(&self.look(self.redis_key(key), false)).await? {
+            Reply::Found(entry) => Ok(entry),
+            Reply::Done(version) => Err(RedisStoreError::unexpected(&version)),
+        }
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, RedisStoreError> {
+        self.exchange(self.put(key, expected, put)).await
+    }
+
+    /// One pipeline, which is not a transaction; to a cluster, calls beside each other.
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, RedisStoreError>> {
+        let calls: Vec<_> = batch.iter().map(|item| self.put(item.key, item.expected, item.put)).collect();
+        if self.is_cluster() {
+            let calls: Vec<_> = calls.into_iter().map(|call| self.exchange(call)).collect();
+            return futures::stream::iter(calls).buffered(TOGETHER).collect().await;
+        }
+        let answers = self.link().pipeline(&calls, self.shared.wait).await;
+        answers.into_iter().map(|answer| answer.map(exchanged)).collect()
+    }
+
+    /// Nothing: Redis reclaims by itself.
+    async fn purge(&self, _limit: usize) -> Result<Purged, RedisStoreError> {
+        Ok(Purged { removed: 0, more: false })
+    }
+
+    fn durability(&self) -> Durability {
+        self.shared.durability.clone()
+    }
+}
+
+impl<C> fmt::Debug for RedisStore<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("prefix", &String::from_utf8_lossy(&self.shared.prefix))
+            .field("wait", &self.shared.wait)
+            .field("servers", &self.shared.servers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! Reads, on connections of their own: they wait for no writer, and for no disk flush.
+
+use std::sync::Arc;
+
+use oncekey::store::{Exchange, InDoubtPage};
+use oncekey::{Entry, Key};
+use rusqlite::Connection;
+
+use crate::clock::WallClock;
+use crate::error::SqliteError;
+use crate::queue::{Closed, Queue};
+use crate::table;
+use crate::writer::{Answer, Exchanged, Job, Write};
+
+/// What a reader is asked for.
+pub(crate) enum Question {
+    Load(Key, Answer<Result<Option<Entry>, SqliteError>>),
+    /// A put that expects nothing there: it goes to the writer if that is so, and else is answered at once.
+    Look(Write, Answer<Exchanged>),
+    List {
+        cursor: Option<u64>,
+        limit: usize,
+        answer: Answer<Result<InDoubtPage, SqliteError>>,
+    },
+}
+
+pub(crate) struct Reader {
+    pub(crate) connection: Connection,
+    pub(crate) questions: Arc<Queue<Question>>,
+    pub(crate) writer: Desk,
+    pub(crate) clock: WallClock,
+}
+
+impl Reader {
+    /// Works until the queue is closed.
+    pub(crate) fn run(self) {
+        while let Some(questions) = self.questions.take(|_| false) {
+            questions.into_iter().for_each(|question| self.answer(question));
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        // Who does not wait any more misses nothing.
+        match question {
+            Question::Load(_, answer) if answer.is_canceled() => {}
+            Question::Load(key, answer) => drop(answer.send(self.load(&key))),
+            Question::Look(_, answer) if answer.is_canceled() => {}
+            Question::Look(write, answer) => match self.load(&write.key) {
+                Ok(Some(entry)) => drop(answer.send(Ok(Exchange::Conflict(Some(entry))))),
+                Ok(None) => self.writer.claim(write, answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Question::List { cursor, limit, answer } => {
+                let now = self.clock.now();
+                drop(answer.send(table::list_in_doubt(&self.connection, cursor, limit, now)));
+            }
+        }
+    }
+
+    fn load(&self, key: &Key) -> Result<Option<Entry>, SqliteError> {
+        let now = self.clock.now();
+        table::load(&self.connection, key, now)
+    }
+}
+
+/// Where jobs for the writer are handed in.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) jobs: Arc<Queue<Job>>,
+    pub(crate) queue_max: usize,
+}
+
+impl Desk {
+    /// A put that expects nothing there, unless too many wait already.
+    pub(crate) fn claim(&self, write: Write, answer: Answer<Exchanged>) {
+        match self.check_room(self.jobs.len()) {
+            Ok(()) => self.hand_in(Job::Exchange(write, answer)),
+            Err(full) => drop(answer.send(Err(full))),
+        }
+    }
+
+    /// A write of the holder of a claim is never refused for want of room: claims are, so these are bounded too.
+    pub(crate) fn hand_in(&self, job: Job) {
+        if let Err(Closed(job)) = self.jobs.push(job) {
+            job.refuse(&SqliteError::Closed);
+        }
+    }
+
+    pub(crate) fn check_room(&self, waiting: usize) -> Result<(), SqliteError> {
+        if waiting < self.queue_max {
+            return Ok(());
+        }
+        Err(SqliteError::QueueFull { waiting, bound: self.queue_max })
+    }
+}

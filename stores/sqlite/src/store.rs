@@ -1,0 +1,344 @@
+//! The store: hands calls to its threads, and waits for their answers.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use futures::channel::oneshot;
+use oncekey::store::{
+    BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store,
+};
+use oncekey::{Entry, Expected, Key, Prepared};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use crate::builder::{SqliteStoreBuilder, Synchronous};
+use crate::clock::WallClock;
+use crate::complete::complete_at;
+use crate::connect::Place;
+use crate::error::{CompleteError, SqliteError};
+use crate::queue::{Closed, Queue};
+use crate::reader::{Desk, Question};
+use crate::table::{self, Encoded};
+use crate::writer::{Job, Write};
+
+/// A store in one SQLite file: embedded, durable, shared by the processes of one machine.
+///
+/// One thread writes, and puts all that waits into one transaction: one flush to disk serves many callers. Others read,
+/// and wait for no writer. A clone is another handle on the same store; the threads end with the last one.
+///
+/// **Durability:** with [`Synchronous::Full`], the default, what was acknowledged survives a power loss. Expiry is judged
+/// by the host's wall clock: a step forward ends leases early by as much (keep it below the engine's margin: let a daemon
+/// slew the clock), a step back only delays.
+///
+/// Versions come from a counter in the file, which goes on rising when records go. Restoring an older copy of the file
+/// loses what was acknowledged since, and the promise with it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("orders.db");
+/// use oncekey::{Deduplicator, Key};
+/// use oncekey_sqlite::SqliteStore;
+///
+/// let dedup = Deduplicator::new(SqliteStore::open(&path)?);
+/// # futures::executor::block_on(async {
+/// let answer = dedup.request(Key::new("payments.charge", "7f3a-91")?)
+///     .run(|attempt| async move { Ok::<_, std::io::Error>(format!("charged as {}", attempt.operation_id())) })
+///     .await?;
+/// # answer.into_value()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SqliteStore {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    place: Place,
+    clock: WallClock,
+    writer: Desk,
+    questions: Arc<Queue<Question>>,
+    /// Connections for reads on the caller's thread; each is taken out while it is used.
+    on_caller: Mutex<Vec<Connection>>,
+    reads_on_caller: bool,
+    /// They end when this is dropped.
+    _threads: Threads,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        place: Place,
+        clock: WallClock,
+        writer: Desk,
+        questions: Arc<Queue<Question>>,
+        on_caller: Vec<Connection>,
+        threads: Threads,
+    ) -> Self {
+        let reads_on_caller = !on_caller.is_empty();
+        Self {
+            place,
+            clock,
+            writer,
+            questions,
+            on_caller: Mutex::new(on_caller),
+            reads_on_caller,
+            _threads: threads,
+        }
+    }
+
+    /// Reads on this thread; `None` if that would wait.
+    fn load_here(&self, key: &Key) -> Option<Result<Option<Entry>, SqliteError>> {
+        if !self.reads_on_caller {
+            return None;
+        }
+        let connection = self.on_caller.lock().pop()?;
+        let now = self.clock.now();
+        let loaded = table::load(&connection, key, now);
+        self.on_caller.lock().push(connection);
+        match loaded {
+            Err(SqliteError::Busy(_)) => None,
+            loaded => Some(loaded),
+        }
+    }
+
+    fn ask(&self, question: Question) -> Result<(), SqliteError> {
+        self.writer.check_room(self.questions.len())?;
+        // What is dropped with the question is the answer's sender: its receiver says so.
+        self.questions.push(question).map_err(|Closed(_)| SqliteError::Closed)
+    }
+}
+
+impl SqliteStore {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Opens the file with the default options, creating it if there is none.
+    ///
+    /// # Errors
+    /// As for [`SqliteStoreBuilder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SqliteError> {
+        Self::builder(path).open()
+    }
+
+    /// Sets a store up.
+    pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
+        SqliteStoreBuilder::new(path.as_ref())
+    }
+
+    /// The absolute path of the file.
+    pub fn path(&self) -> &Path {
+        &self.inner.place.path
+    }
+
+    /// Another connection to the same file, set up as the store's own: for transactions of yours that are to commit
+    /// together with an outcome. See [`SqliteStore::complete_in`].
+    ///
+    /// # Errors
+    /// As for [`SqliteStoreBuilder::open`].
+    pub fn connect(&self) -> Result<Connection, SqliteError> {
+        self.inner.place.connect(false)
+    }
+
+    /// Writes a prepared completion in a transaction of the caller's, on the store's own file: it commits together with
+    /// all else that the transaction wrote, or not at all.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = oncekey_sqlite::SqliteStore::open(directory.path().join("orders.db"))?;
+    /// # store.connect()?.execute("CREATE TABLE orders (id TEXT)", [])?;
+    /// # let dedup = oncekey::Deduplicator::new(store.clone());
+    /// # futures::executor::block_on(async {
+    /// use oncekey::{ClaimAnswer, Key};
+    /// use oncekey_sqlite::rusqlite::TransactionBehavior;
+    ///
+    /// let mut connection = store.connect()?;
+    /// if let ClaimAnswer::Granted(mut claim) = dedup.request(Key::new("orders.place", "7f3a-91")?).claim().await? {
+    ///     let prepared = claim.prepare("order 42").await?;
+    ///     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    ///     transaction.execute("INSERT INTO orders (id) VALUES ('order 42')", [])?;
+    ///     store.complete_in(&transaction, &prepared)?; // on an error `?` drops the transaction: rolled back
+    ///     match transaction.commit() {
+    ///         Ok(()) => claim.committed(&prepared)?,
+    ///         Err(_) => { let settled = claim.settle(&prepared).await?; /* committed, or not */ }
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// SQLite has one writer at a time: while the transaction is open, every other claim, renewal and completion on the
+    /// file waits for it. Keep it short, against leases and against the busy timeout, and begin it with `BEGIN IMMEDIATE`.
+    /// It is as durable as its connection is set up to be; [`SqliteStore::connect`] gives one like the store's.
+    ///
+    /// # Errors
+    /// [`CompleteError`]; nothing was written, and the transaction must be rolled back.
+    pub fn complete_in(&self, transaction: &Connection, prepared: &Prepared) -> Result<(), CompleteError> {
+        let path = transaction.path().map(Path::new).filter(|path| !path.as_os_str().is_empty());
+        let same = path.is_some_and(|path| same_file(path, self.path()));
+        if !same {
+            return Err(CompleteError::OtherFile {
+                transaction: path.map(Path::to_owned),
+                store: self.path().to_owned(),
+            });
+        }
+        complete_at(transaction, prepared, &self.inner.clock)
+    }
+
+    async fn answer<T>(answer: oneshot::Receiver<Result<T, SqliteError>>) -> Result<T, SqliteError> {
+        answer.await.unwrap_or(Err(SqliteError::ThreadGone))
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    type Error = SqliteError;
+
+    /// # Cancel safety
+    /// Reads only.
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, SqliteError> {
+        if let Some(loaded) = self.inner.load_here(key) {
+            return loaded;
+        }
+        let (sender, answer) = oneshot::channel();
+        self.inner.ask(Question::Load(key.clone(), sender))?;
+        Self::answer(answer).await
+    }
+
+    /// # Cancel safety
+    /// If dropped, a put expecting a version is done all the same, and one expecting nothing there may be.
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, SqliteError> {
+        let write = Write { key: key.clone(), expected, put: Encoded::new(put) };
+        let (sender, answer) = oneshot::channel();
+        match expected {
+            Expected::At(_) => self.inner.writer.hand_in(Job::Exchange(write, sender)),
+            // What is there is answered by a reader, so that a replay never waits for a flush. The writer decides.
+            Expected::Vacant => match self.inner.load_here(key) {
+                Some(Ok(Some(entry))) => return Ok(Exchange::Conflict(Some(entry))),
+                Some(Ok(None)) => self.inner.writer.claim(write, sender),
+                Some(Err(error)) => return Err(error),
+                None => self.inner.ask(Question::Look(write, sender))?,
+            },
+        }
+        Self::answer(answer).await
+    }
+
+    /// All in one transaction.
+    ///
+    /// # Cancel safety
+    /// As for [`Store::compare_exchange`].
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, SqliteError>> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let write = |item: &BatchPut<'_>| Write {
+            key: item.key.clone(),
+            expected: item.expected,
+            put: Encoded::new(item.put),
+        };
+        let claims_only = batch.iter().all(|item| item.expected == Expected::Vacant);
+        let room = self.inner.writer.check_room(self.inner.writer.jobs.len());
+        if let (true, Err(full)) = (claims_only, room) {
+            return batch.iter().map(|_| Err(full.clone())).collect();
+        }
+        let (sender, answer) = oneshot::channel();
+        self.inner.writer.hand_in(Job::Batch(batch.iter().map(write).collect(), sender));
+        answer.await.unwrap_or_else(|_| batch.iter().map(|_| Err(SqliteError::ThreadGone)).collect())
+    }
+
+    /// In steps of a bounded number of rows, each in a transaction that it shares with whatever else waits.
+    ///
+    /// # Cancel safety
+    /// If dropped, it removes no more than a step more.
+    async fn purge(&self, limit: usize) -> Result<Purged, SqliteError> {
+        let (sender, answer) = oneshot::channel();
+        self.inner.writer.hand_in(Job::Purge { limit, removed: 0, answer: sender });
+        Self::answer(answer).await
+    }
+
+    fn durability(&self) -> Durability {
+        const CLOCK: &str = "Expiry is judged by the host's wall clock: a step forward ends leases early by as much, \
+             a step back only delays. A restored backup loses what was acknowledged since.";
+        match self.inner.place.synchronous {
+            Synchronous::Full => Durability::new(
+                DurabilityClass::Disk,
+                format!(
+                    "WAL with synchronous = FULL: each commit is flushed before it is acknowledged. {CLOCK}"
+                ),
+            ),
+            Synchronous::Normal => Durability::new(
+                DurabilityClass::Machine,
+                format!("WAL with synchronous = NORMAL: a power loss can lose the latest commits. {CLOCK}"),
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl ListInDoubt for SqliteStore {
+    /// # Cancel safety
+    /// Reads only.
+    async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, SqliteError> {
+        let (sender, answer) = oneshot::channel();
+        self.inner.ask(Question::List { cursor, limit, answer: sender })?;
+        Self::answer(answer).await
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path())
+            .field("synchronous", &self.inner.place.synchronous)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The threads of a store, which end with it.
+pub(crate) struct Threads {
+    jobs: Arc<Queue<Job>>,
+    questions: Arc<Queue<Question>>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    pub(crate) fn new(jobs: Arc<Queue<Job>>, questions: Arc<Queue<Question>>) -> Self {
+        Self { jobs, questions, running: Vec::new() }
+    }
+
+    pub(crate) fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) {
+        let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+        self.running.push(started.expect("the system starts a thread"));
+    }
+}
+
+impl Drop for Threads {
+    /// What is under way is finished first, so that the file is closed when this returns.
+    fn drop(&mut self) {
+        drop(self.questions.close());
+        for job in self.jobs.close() {
+            job.refuse(&SqliteError::Closed);
+        }
+        for thread in self.running.drain(..) {
+            // An answer may wake somebody who drops the last handle on the spot: a thread does not wait for itself.
+            if thread.thread().id() != thread::current().id() {
+                // A thread that panicked has said so.
+                let _ = thread.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Processes that are killed, and what others find then.
+
+mod steps;
+mod storm;
+
+pub use crate::child::run as worker;
+pub use steps::check;
+pub use storm::storm;
+
+pub(crate) use steps::child as step_child;
+pub(crate) use storm::child as storm_child;
+
+use oncekey::Policy;
+
+fn policy(name: &str) -> Policy {
+    match name {
+        "reclaim" => Policy::Reclaim,
+        "hold" => Policy::Hold,
+        other => panic!("no such policy: {other}"),
+    }
+}
+
+fn name(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Reclaim => "reclaim",
+        Policy::Hold => "hold",
+    }
+}
