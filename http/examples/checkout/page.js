@@ -91,9 +91,9 @@ function show(key, cents, demo, earlier) {
     number,
     answer({ none, status, replayed, after, text }) {
       const tags = [];
-      if (replayed) tags.push(element("span", "tag good replayed", "replayed"));
       if (none) tags.push(element("span", "tag warn status", none));
       else tags.push(element("span", `tag status ${status < 300 ? "good" : after ? "wait" : "warn"}`, `${status}`));
+      if (replayed) tags.push(element("span", "tag good replayed", "replayed"));
       if (!none && after) tags.push(element("span", "note", `ask again in ${after} s`));
       then.replaceChildren(...tags);
       body.textContent = none ? "" : readable(text);

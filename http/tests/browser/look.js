@@ -3,6 +3,7 @@ const text = (at, css) => at.querySelector(css)?.textContent ?? "";
 return {
     key: text(document, "#key"),
     verdict: text(document, "#verdict"),
+    reachable: !document.querySelector("#away").checkVisibility(),
     ledger: [...document.querySelectorAll("#ledger tr:not(.none) td:first-child")].map((cell) => cell.textContent),
     total: text(document, "#total"),
     sent: [...document.querySelectorAll("#requests > li")].map((entry) => ({

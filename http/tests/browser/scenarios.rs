@@ -6,6 +6,7 @@ use oncekey_sqlite::SqliteStore;
 
 use crate::app;
 use crate::bank::Bank;
+use crate::driver::until;
 use crate::till::{Open, Page, Sent, Till};
 
 /// Statuses and marks, the oldest first.
@@ -151,6 +152,7 @@ fn over_sqlite_a_key_is_answered_by_the_next_process_too() {
     till.browser.click("#pay");
     let before = till.settled(1);
     let address = till.close();
+    until("the page says that the shop is closed", || (!till.look().reachable).then_some(()));
     let (router, bank) = shop();
     till.reopen(bank, Open::at(address.port(), router));
     till.browser.click("#pay");

@@ -62,6 +62,8 @@ pub(crate) struct Sent {
 pub(crate) struct Page {
     pub(crate) key: String,
     pub(crate) verdict: String,
+    /// The page has the ledger from the shop as it grows.
+    pub(crate) reachable: bool,
     /// The ids of the charges, the newest first.
     pub(crate) ledger: Vec<String>,
     pub(crate) total: String,
@@ -113,7 +115,8 @@ impl Till {
         until(&format!("{requests} requests come to an end"), || {
             let page = self.look();
             let all = page.sent.len() == requests && page.sent.iter().all(|sent| !sent.status.is_empty());
-            (all && page.ledger.len() == self.charges().len()).then_some(page)
+            let current = page.reachable && page.ledger.len() == self.charges().len();
+            (all && current).then_some(page)
         })
     }
 
