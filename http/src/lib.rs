@@ -31,7 +31,7 @@
 //!
 //! 1. Other methods than POST and PATCH ([`methods`](Builder::methods)) and requests without a key pass untouched, unless
 //!    a key is [required](Builder::required).
-//! 2. The [key](key) is read: a structured-field string, or leniently a bare token. It belongs to its
+//! 2. The [key] is read: a structured-field string, or leniently a bare token. It belongs to its
 //!    [principal](Principal), method and [route](Builder::route), so that no client collects the response of another.
 //! 3. The body is read, up to [a limit](Builder::request_body_max). Its digest, with that of method, path, query and
 //!    content type, tells whether the key was used for another request.
