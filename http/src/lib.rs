@@ -1,7 +1,9 @@
 //! `Idempotency-Key` for every tower service. (Docs to come.)
 
+mod answered;
 mod body;
 mod call;
+mod detach;
 mod disposition;
 mod fingerprint;
 mod given;
@@ -9,10 +11,12 @@ mod headers;
 mod kept;
 pub mod key;
 mod layer;
+mod operation;
 mod options;
 pub mod problem;
 mod rules;
 mod scope;
+mod structured;
 
 pub use body::{RequestBody, ResponseBody};
 pub use disposition::{Disposition, Effect};
