@@ -32,6 +32,20 @@ pub enum Effect {
     Unknown,
 }
 
+/// So that an axum handler can return `(StatusCode::BAD_GATEWAY, Effect::None, "the bank did not take the call")`.
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponseParts for Effect {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(
+        self,
+        mut parts: axum::response::ResponseParts,
+    ) -> Result<axum::response::ResponseParts, Self::Error> {
+        parts.extensions_mut().insert(self);
+        Ok(parts)
+    }
+}
+
 impl From<Effect> for Disposition {
     fn from(effect: Effect) -> Self {
         match effect {

@@ -1,9 +1,12 @@
-//! What tells one request from another under the same key: method, path, query, content type and body.
+//! What tells one request from another under the same key: method, path, query, content type and body. The draft's
+//! section 2.4 leaves it to the server; this is its "checksum of the entire request payload", and what it is sent to.
 
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use oncekey::{Algorithm, Fingerprint};
 use sha2::{Digest as _, Sha256};
+
+use crate::scope::target;
 
 /// A digest that grows with the body as it comes in.
 pub(crate) struct Digest {
@@ -19,9 +22,10 @@ impl Digest {
             sha.update(bytes);
         };
         field(parts.method.as_str().as_bytes());
-        field(parts.uri.path().as_bytes());
+        let target = target(parts);
+        field(target.path().as_bytes());
         // No query is not an empty one.
-        field(&parts.uri.query().map_or_else(Vec::new, |query| [b"?", query.as_bytes()].concat()));
+        field(&target.query().map_or_else(Vec::new, |query| [b"?", query.as_bytes()].concat()));
         let types = parts.headers.get_all(CONTENT_TYPE);
         field(&(types.iter().count() as u64).to_be_bytes());
         types.iter().for_each(|value| field(value.as_bytes()));

@@ -9,9 +9,9 @@ use crate::body::ResponseBody;
 use crate::kept::{Kept, Responses};
 
 pub(crate) struct Given<R: Body, E> {
-    pub(crate) kept: Kept,
+    kept: Kept,
     /// For the caller whose request ran; `None` when it was read from a record.
-    pub(crate) live: Option<Live<R, E>>,
+    live: Option<Box<Live<R, E>>>,
 }
 
 /// What the service answered.
@@ -19,23 +19,28 @@ pub(crate) enum Live<R: Body, E> {
     Response(Response<ResponseBody<R>>),
     /// The service's own error, which goes on as it is.
     Error(E),
+    /// Nothing: it panicked.
+    Panicked,
 }
 
 impl<R: Body, E> Given<R, E> {
-    /// An answer of which nothing is kept.
-    pub(crate) fn live(live: Live<R, E>) -> Self {
-        Self { kept: Kept::NotReplayable, live: Some(live) }
+    /// An outcome.
+    pub(crate) fn new(kept: Kept, response: Response<ResponseBody<R>>) -> Self {
+        Self { kept, live: Some(Box::new(Live::Response(response))) }
     }
 
-    pub(crate) fn is_kept(&self) -> bool {
-        matches!(self.kept, Kept::Whole(_))
+    /// An answer that is no outcome.
+    pub(crate) fn nothing_kept(live: Live<R, E>) -> Self {
+        Self { kept: Kept::Nothing, live: Some(Box::new(live)) }
     }
 
-    pub(crate) fn into_live(self) -> Result<Response<ResponseBody<R>>, E> {
-        match self.live.expect("the engine gives back what the operation returned") {
-            Live::Response(response) => Ok(response),
-            Live::Error(error) => Err(error),
-        }
+    /// Whether it is what later callers should get, or be told of.
+    pub(crate) fn is_an_outcome(&self) -> bool {
+        !matches!(self.kept, Kept::Nothing)
+    }
+
+    pub(crate) fn into_live(self) -> Live<R, E> {
+        *self.live.expect("the engine gives back what the operation returned")
     }
 
     /// The response as it was kept.
@@ -43,9 +48,7 @@ impl<R: Body, E> Given<R, E> {
         let Kept::Whole(recorded) = self.kept else { return None };
         let mut response = Response::new(ResponseBody::whole(recorded.body, recorded.trailers));
         *response.status_mut() = recorded.status;
-        for (name, value) in recorded.headers {
-            response.headers_mut().append(name, value);
-        }
+        *response.headers_mut() = recorded.headers;
         Some(response)
     }
 }

@@ -2,17 +2,18 @@
 
 use std::collections::HashSet;
 
+use http::HeaderMap;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, DATE, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue};
 
 /// Which header fields of a response are kept with it, and come back when it is replayed. By default: all but
 /// `Set-Cookie`.
 ///
 /// Never kept, whatever is chosen: those that are about one connection (RFC 9110, section 7.6.1; those that `Connection`
-/// names among them), and `Content-Length` and `Date`, which the server writes anew.
+/// names among them), and `Content-Length` and `Date`, which the server writes anew. `Trailer` is kept, as the trailer
+/// fields are: HTTP/1.1 servers send none that it does not announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptHeaders {
     names: HashSet<HeaderName>,
@@ -38,7 +39,7 @@ impl KeptHeaders {
     }
 
     /// The fields to keep, in their order; several values of one name stay in theirs.
-    pub(crate) fn pick(&self, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn pick(&self, headers: &HeaderMap) -> HeaderMap {
         let named_by_connection: HashSet<HeaderName> = headers
             .get_all(CONNECTION)
             .iter()
@@ -63,7 +64,6 @@ fn is_about_a_connection(name: &HeaderName) -> bool {
         PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION,
         TE,
-        TRAILER,
         TRANSFER_ENCODING,
         UPGRADE,
     ]

@@ -1,7 +1,8 @@
 //! The stored form of a response: what the engine keeps as the outcome.
 //!
-//! One byte of format, the status, the header fields, the body, the trailer fields; each byte string with its length.
-//! Integers are big-endian. A later format gets another first byte.
+//! One byte of format, the status, the header fields, the body, the trailer fields; each byte string with its length, and
+//! each field with a byte that says whether its value is sensitive. Integers are big-endian. A later format gets another
+//! first byte.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
@@ -11,19 +12,21 @@ use oncekey::codec::CodecError;
 
 const FORMAT: u8 = 1;
 
-/// A response, or that it is done and cannot be given again.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What is kept of a response.
 pub(crate) enum Kept {
-    Whole(Recorded),
-    /// It was streamed, or too large.
+    Whole(Box<Recorded>),
+    /// That it is done: it was streamed, or is too large.
     NotReplayable,
+    /// Nothing: it is no outcome.
+    Nothing,
 }
 
 /// A response as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Recorded {
     pub(crate) status: StatusCode,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// As `http` keeps them: the values of one name in their order.
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
 }
@@ -46,24 +49,30 @@ pub(crate) enum KeptError {
 
 impl Recorded {
     pub(crate) fn encode(&self) -> Bytes {
-        let fields =
-            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 8).sum::<usize>();
-        let mut out = BytesMut::with_capacity(32 + fields + self.body.len());
+        let fields = |fields: &HeaderMap| {
+            fields
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len() + FIELD_LEN_MIN)
+                .sum::<usize>()
+        };
+        let fields = fields(&self.headers) + self.trailers.as_ref().map_or(0, fields);
+        let mut out = BytesMut::with_capacity(16 + fields + self.body.len());
         out.put_u8(FORMAT);
         out.put_u16(self.status.as_u16());
-        put_fields(&mut out, self.headers.len(), self.headers.iter().map(|(name, value)| (name, value)));
+        put_fields(&mut out, &self.headers);
         put_bytes(&mut out, &self.body);
         match &self.trailers {
             None => out.put_u8(0),
             Some(trailers) => {
                 out.put_u8(1);
-                put_fields(&mut out, trailers.len(), trailers.iter());
+                put_fields(&mut out, trailers);
             }
         }
         out.freeze()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, KeptError> {
+    /// The body shares memory with `bytes`.
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, KeptError> {
         let mut input = Input(bytes);
         match input.u8()? {
             FORMAT => {}
@@ -71,16 +80,10 @@ impl Recorded {
         }
         let status = StatusCode::from_u16(input.u16()?).map_err(|_| KeptError::Damaged("no such status"))?;
         let headers = input.fields()?;
-        let body = Bytes::copy_from_slice(input.bytes()?);
+        let body = bytes.slice_ref(input.bytes()?);
         let trailers = match input.u8()? {
             0 => None,
-            1 => {
-                let mut trailers = HeaderMap::new();
-                for (name, value) in input.fields()? {
-                    trailers.append(name, value);
-                }
-                Some(trailers)
-            }
+            1 => Some(input.fields()?),
             _ => return Err(KeptError::Damaged("it neither has trailers nor lacks them")),
         };
         if input.0.is_empty() {
@@ -94,15 +97,20 @@ impl Recorded {
 impl Responses {
     pub(crate) fn encode_kept(self, value: &Kept) -> Result<Payload, CodecError> {
         match value {
-            Kept::Whole(recorded) => Ok(Payload::from(recorded.encode().to_vec())),
-            Kept::NotReplayable => Err(CodecError::from(KeptError::NotReplayable)),
+            Kept::Whole(recorded) => Ok(Payload::from(&recorded.encode()[..])),
+            Kept::NotReplayable | Kept::Nothing => Err(CodecError::from(KeptError::NotReplayable)),
         }
     }
 
     pub(crate) fn decode_kept(self, bytes: &Payload) -> Result<Kept, CodecError> {
-        Recorded::decode(bytes).map(Kept::Whole).map_err(CodecError::from)
+        let bytes = Bytes::from_owner(bytes.clone());
+        let recorded = Recorded::decode(&bytes).map_err(CodecError::from)?;
+        Ok(Kept::Whole(Box::new(recorded)))
     }
 }
+
+/// The fewest bytes that a field takes: two lengths, and whether it is sensitive.
+const FIELD_LEN_MIN: usize = 9;
 
 fn length(len: usize) -> u32 {
     u32::try_from(len).expect("the limit of a kept response is below 4 GiB")
@@ -113,15 +121,12 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-fn put_fields<'f>(
-    out: &mut BytesMut,
-    count: usize,
-    fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
-) {
-    out.put_u32(length(count));
+fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
+    out.put_u32(length(fields.len()));
     for (name, value) in fields {
         put_bytes(out, name.as_str().as_bytes());
         put_bytes(out, value.as_bytes());
+        out.put_u8(u8::from(value.is_sensitive()));
     }
 }
 
@@ -152,19 +157,20 @@ impl<'b> Input<'b> {
         self.take(len)
     }
 
-    fn fields(&mut self) -> Result<Vec<(HeaderName, HeaderValue)>, KeptError> {
+    fn fields(&mut self) -> Result<HeaderMap, KeptError> {
         let count = self.len()?;
-        // A field has eight bytes of lengths: a count beyond what is there is damage, and reserves nothing.
-        if count > self.0.len() / 8 {
-            return Err(KeptError::Damaged("it has fewer fields than it says"));
+        let mut fields = HeaderMap::new();
+        for _ in 0..count {
+            let name = HeaderName::from_bytes(self.bytes()?);
+            let name = name.map_err(|_| KeptError::Damaged("a field has no such name"))?;
+            let value = HeaderValue::from_bytes(self.bytes()?);
+            let mut value = value.map_err(|_| KeptError::Damaged("a field has no such value"))?;
+            match self.u8()? {
+                sensitive @ (0 | 1) => value.set_sensitive(sensitive == 1),
+                _ => return Err(KeptError::Damaged("a value is neither sensitive nor not")),
+            }
+            fields.try_append(name, value).map_err(|_| KeptError::Damaged("it has too many fields"))?;
         }
-        (0..count)
-            .map(|_| {
-                let name = HeaderName::from_bytes(self.bytes()?);
-                let name = name.map_err(|_| KeptError::Damaged("a field has no such name"))?;
-                let value = HeaderValue::from_bytes(self.bytes()?);
-                Ok((name, value.map_err(|_| KeptError::Damaged("a field has no such value"))?))
-            })
-            .collect()
+        Ok(fields)
     }
 }

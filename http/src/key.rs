@@ -4,6 +4,8 @@ use std::fmt;
 
 use http::HeaderValue;
 
+use crate::structured;
+
 /// Most characters of a key.
 pub const KEY_LEN_MAX: usize = 255;
 
@@ -13,7 +15,8 @@ pub enum Syntax {
     /// A structured-field string, or a bare token as most clients send it: `"k"` and `k` are one key.
     #[default]
     Lenient,
-    /// A structured-field string only, as section 2.1 of the draft says.
+    /// A structured-field string only, as the draft's section 2.1 says: "`Idempotency-Key` is an Item Structured Header.
+    /// Its value MUST be a String".
     Strict,
 }
 
@@ -21,7 +24,7 @@ pub enum Syntax {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyProblem {
-    /// There is more than one field (the draft's section 2.1 has clients send one).
+    /// There is more than one field; an item has one (RFC 8941, section 4.2).
     #[error("the request has more than one such field; send one")]
     Several,
     /// The value is empty, or an empty string.
@@ -60,7 +63,7 @@ pub fn read<'v>(
     let value = value.as_bytes().trim_ascii();
     let key = match value {
         [] => return Err(KeyProblem::Empty),
-        [b'"', quoted @ ..] => string(quoted)?,
+        [b'"', quoted @ ..] => string(quoted, syntax)?,
         _ if syntax == Syntax::Strict => return Err(KeyProblem::NotAString),
         bare => bare.to_vec(),
     };
@@ -76,29 +79,24 @@ pub fn read<'v>(
     Ok(Some(String::from_utf8(key).expect("visible ASCII is text")))
 }
 
-/// What is in a structured-field string, after its opening quote (RFC 8941, section 4.2.5), and nothing after it but
-/// parameters, which an item may have (section 4.2.3) and which mean nothing here.
-fn string(quoted: &[u8]) -> Result<Vec<u8>, KeyProblem> {
-    let mut key = Vec::with_capacity(quoted.len());
-    let mut bytes = quoted.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => {
-                return match bytes.as_slice().trim_ascii_start() {
-                    [] | [b';', ..] => Ok(key),
-                    _ => Err(KeyProblem::BadString),
-                };
-            }
-            b'\\' => match bytes.next() {
-                Some(escaped @ (b'"' | b'\\')) => key.push(*escaped),
-                _ => return Err(KeyProblem::BadString),
-            },
-            // A string may have spaces; a key may not, and is refused for that.
-            b' '..=b'~' => key.push(*byte),
-            _ => return Err(KeyProblem::Character),
-        }
-    }
-    Err(KeyProblem::BadString)
+/// What is in a structured-field string, after its opening quote, and nothing after it but parameters, which an item may
+/// have (RFC 8941, section 3.3) and which mean nothing here.
+fn string(quoted: &[u8], syntax: Syntax) -> Result<Vec<u8>, KeyProblem> {
+    let (key, rest) =
+        structured::string(quoted).ok_or_else(|| match quoted.iter().find(|byte| !is_text(**byte)) {
+            Some(_) => KeyProblem::Character,
+            None => KeyProblem::BadString,
+        })?;
+    let fits = match syntax {
+        Syntax::Strict => structured::parameters(rest),
+        Syntax::Lenient => matches!(rest.trim_ascii_start(), [] | [b';', ..]),
+    };
+    if fits { Ok(key) } else { Err(KeyProblem::BadString) }
+}
+
+/// What a string may have. A key may not have the space, and is refused for that.
+fn is_text(byte: u8) -> bool {
+    byte == b' ' || byte.is_ascii_graphic()
 }
 
 impl fmt::Display for Syntax {

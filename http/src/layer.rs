@@ -29,9 +29,14 @@ use crate::scope::Principal;
 /// responses becomes a [`ResponseBody`].
 ///
 /// # Cancel safety
-/// A request's future may be dropped at any point, as a server does when its client goes away. Unless
-/// [`run_in_request`](Builder::run_in_request) was chosen, its handler then runs to its end, and a retry gets the
-/// response; a body that was not yet read to its end never reaches a handler.
+/// A request's future may be dropped at any point, as a server does when its client goes away. A body that was not yet
+/// read to its end never reaches a handler. After that, unless [`run_in_request`](Builder::run_in_request) was chosen, what
+/// is left of the request goes on in a task of its own, its handler runs to its end, and a retry gets the response.
+///
+/// # Panics
+/// A handler that panics is taken for one whose effect is unknown; its client gets a problem with status 500. With the
+/// feature `tokio`, and unless it was told where to run handlers, a service panics when it is polled outside of a tokio
+/// runtime.
 pub struct IdempotencyLayer<S: Store + 'static> {
     shared: Arc<Shared<S>>,
 }
@@ -107,6 +112,14 @@ impl<S: Store + 'static, I: Clone> Clone for Idempotency<S, I> {
     }
 }
 
+impl<S: Store + 'static, I: Clone> Idempotency<S, I> {
+    /// Lets go of what `poll_ready` reserved: a request that is refused, or is a duplicate, needs none of it, and one that
+    /// runs asks for it when it does. Were it left here, a service with room for one request would wait for itself.
+    fn give_room_back(&mut self) {
+        self.inner = self.inner.clone();
+    }
+}
+
 impl<S: Store + 'static, I> fmt::Debug for Idempotency<S, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Idempotency").field("options", &self.shared.options).finish_non_exhaustive()
@@ -141,10 +154,12 @@ where
                 async move { Ok(response.await?.map(ResponseBody::untouched)) }.boxed()
             }
             Before::Refuse(situation) => {
+                self.give_room_back();
                 let refusal = self.shared.refusal(&situation);
                 async move { Ok(refusal) }.boxed()
             }
             Before::Keyed(key) => {
+                self.give_room_back();
                 let call = Call { shared: Arc::clone(&self.shared), inner: self.inner.clone(), parts, key };
                 call.answer(body).boxed()
             }

@@ -61,8 +61,10 @@
 //! | `tokio` | yes | handlers of clients that went away run on on tokio's runtime |
 //! | `axum` | no | the route that axum matched is part of the scope |
 
+mod answered;
 mod body;
 mod call;
+mod detach;
 mod disposition;
 mod fingerprint;
 mod given;
@@ -70,10 +72,12 @@ mod headers;
 mod kept;
 pub mod key;
 mod layer;
+mod operation;
 mod options;
 pub mod problem;
 mod rules;
 mod scope;
+mod structured;
 
 pub use body::{RequestBody, ResponseBody};
 pub use disposition::{Disposition, Effect};

@@ -9,6 +9,7 @@ use http::header::HeaderName;
 use http::{HeaderValue, Method, request, response};
 use oncekey::{Deduplicator, Policy, Store};
 
+use crate::detach::Onto;
 use crate::disposition::Disposition;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
@@ -57,19 +58,38 @@ pub(crate) struct Options {
 
 /// Where a handler runs.
 pub(crate) enum Run {
-    /// In a task of its own.
-    Task(Arc<Spawn>),
-    /// In the task of its request: it ends with it.
+    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that the request is on.
+    #[cfg(feature = "tokio")]
+    Tokio,
+    /// So too, on a spawner.
+    Spawner(Arc<Spawn>),
+    /// With its request: it ends with it.
     Request,
     /// Nobody said.
     #[cfg(not(feature = "tokio"))]
     Unsaid,
 }
 
+impl Run {
+    /// Where the rest of a request goes if it is dropped; nowhere if it is to end with it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, where one was to be used.
+    pub(crate) fn onto(&self) -> Option<Onto> {
+        match self {
+            #[cfg(feature = "tokio")]
+            Self::Tokio => Some(Onto::Tokio(tokio::runtime::Handle::current())),
+            Self::Spawner(spawn) => Some(Onto::Spawner(Arc::clone(spawn))),
+            Self::Request => None,
+            #[cfg(not(feature = "tokio"))]
+            Self::Unsaid => unreachable!("such a layer is not built"),
+        }
+    }
+}
+
 #[cfg(feature = "tokio")]
 fn default_run() -> Run {
-    // What the task answers is sent from within it.
-    Run::Task(Arc::new(|job| drop(tokio::spawn(job))))
+    Run::Tokio
 }
 
 #[cfg(not(feature = "tokio"))]
@@ -247,15 +267,17 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Where handlers run: each in a task of its own, so that a client that goes away does not cancel it. On tokio by
-    /// default, with the feature `tokio`.
+    /// Where the rest of a request runs once its client has gone away, so that its handler is not cancelled. On tokio by
+    /// default, with the feature `tokio`. Until then a handler runs as it would without this layer.
+    ///
+    /// A server that shuts down does not wait for what was spawned: give a spawner that can be waited for, if it should.
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
-        self.options.run = Run::Task(Arc::new(spawn));
+        self.options.run = Run::Spawner(Arc::new(spawn));
         self
     }
 
-    /// Runs handlers in the task of their request: **a client that goes away in the middle cancels its handler**, whose
-    /// effect is then in doubt. For handlers whose effect is in the same transaction as their completion.
+    /// Lets a handler end with its request: **a client that goes away in the middle cancels it**, and its effect is in
+    /// doubt. For handlers whose effect is in the same transaction as their completion.
     pub fn run_in_request(mut self) -> Self {
         self.options.run = Run::Request;
         self

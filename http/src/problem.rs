@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LINK, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, LINK, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use oncekey::OperationId;
 use oncekey::store::StoreErrorKind;
@@ -56,6 +56,8 @@ pub enum Situation {
     HandlerEnded,
     /// The store cannot answer for now; the handler did not run.
     StoreUnavailable,
+    /// The store refuses, or contradicts itself, and asking again will not help; the handler did not run.
+    StoreFailed,
     /// What is on record cannot be used; the handler did not run.
     RecordUnusable,
 }
@@ -66,10 +68,11 @@ impl Situation {
         match error {
             oncekey::Error::Store { source, .. } => match source.kind() {
                 StoreErrorKind::Corrupt | StoreErrorKind::Newer => Self::RecordUnusable,
-                _ => Self::StoreUnavailable,
+                kind if kind.is_transient() => Self::StoreUnavailable,
+                _ => Self::StoreFailed,
             },
             oncekey::Error::Incomparable { .. } => Self::RecordUnusable,
-            _ => Self::StoreUnavailable,
+            _ => Self::StoreFailed,
         }
     }
 }
@@ -88,6 +91,8 @@ pub struct Problem {
     pub detail: String,
     /// When asking again makes sense; `None` if it does not, until somebody acts.
     pub retry_after: Option<Duration>,
+    /// The operation that somebody must resolve, for a program to read: the member `operation_id`.
+    pub operation_id: Option<OperationId>,
 }
 
 /// How long a client is told to wait where nothing better is known.
@@ -95,6 +100,9 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 
 impl Problem {
     /// What a client is told of a situation.
+    ///
+    /// 400 for a missing key, 422 for one that was used for another request and 409 for one whose request is outstanding
+    /// are from the draft's section 2.7; the others are chosen here.
     pub fn of(situation: &Situation) -> Self {
         use Situation as S;
         let (status, slug, title) = match situation {
@@ -129,13 +137,27 @@ impl Problem {
                 "store-unavailable",
                 "Idempotency cannot be ensured for now",
             ),
+            S::StoreFailed => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "store-failed", "Idempotency cannot be ensured")
+            }
             S::RecordUnusable => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "record-unusable",
                 "The record of this key cannot be used",
             ),
         };
-        Self { status, slug, title, detail: detail(situation), retry_after: retry_after(situation) }
+        let operation_id = match situation {
+            S::InDoubt { operation_id } => Some(*operation_id),
+            _ => None,
+        };
+        Self {
+            status,
+            slug,
+            title,
+            detail: detail(situation),
+            retry_after: retry_after(situation),
+            operation_id,
+        }
     }
 
     /// The response: problem details as JSON, `Retry-After` where asking again makes sense, and no caching.
@@ -149,16 +171,20 @@ impl Problem {
             title: &'a str,
             status: u16,
             detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            operation_id: Option<String>,
         }
         let details = Details {
             r#type: format!("{base}{}", self.slug),
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,
+            operation_id: self.operation_id.map(|id| id.to_string()),
         };
         let body = serde_json::to_vec(&details).expect("strings and a number are written to memory");
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(after) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
@@ -194,6 +220,7 @@ fn retry_after(situation: &Situation) -> Option<Duration> {
         | S::Exhausted { .. }
         | S::Done
         | S::HandlerEnded
+        | S::StoreFailed
         | S::RecordUnusable => None,
     }
 }
@@ -229,13 +256,14 @@ fn detail(situation: &Situation) -> String {
         S::Done => {
             "A request with this key was processed, and is not processed again; its response was not kept. Look the result up.".to_owned()
         }
-        S::LeaseLost => {
-            "Processing was interrupted, and may have taken effect. Ask again with the same key.".to_owned()
-        }
-        S::HandlerEnded => {
+        S::LeaseLost | S::HandlerEnded => {
             "Processing was interrupted, and may have taken effect. Ask again with the same key.".to_owned()
         }
         S::StoreUnavailable => "Not processed. Ask again with the same key.".to_owned(),
+        S::StoreFailed => {
+            "Not processed: the store of this service refuses to keep keys. Ask the operator of this service."
+                .to_owned()
+        }
         S::RecordUnusable => {
             "Not processed: what is on record for this key cannot be read. Ask the operator of this service.".to_owned()
         }

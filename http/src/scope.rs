@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::Uri;
 use http::request::Parts;
 use oncekey::{Key, KeyError};
 use sha2::{Digest as _, Sha256};
@@ -76,8 +77,20 @@ impl Route {
             Some(extract) => extract(parts),
             None => matched(parts),
         };
-        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| parts.uri.path().to_owned())
+        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| target(parts).path().to_owned())
     }
+}
+
+/// What the client asked for. A router that nests others takes their prefix off the request's own URI, so that two
+/// resources may have one there.
+#[cfg(feature = "axum")]
+pub(crate) fn target(parts: &Parts) -> &Uri {
+    parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0)
+}
+
+#[cfg(not(feature = "axum"))]
+pub(crate) fn target(parts: &Parts) -> &Uri {
+    &parts.uri
 }
 
 #[cfg(feature = "axum")]
