@@ -39,7 +39,7 @@
 //!    or the first response is given again, marked `Idempotent-Replayed: true`; or the client gets a
 //!    [problem](problem::Problem) that says what to do.
 //! 5. The response is kept, or the key freed, or the effect taken for unknown: by its [status](Disposition::by_status), by
-//!    a [closure](Builder::dispose), or by the handler's own [word](Effect). Responses over
+//!    a [closure](Builder::disposition), or by the handler's own [word](Effect). Responses over
 //!    [a limit](Builder::response_body_max) and streams are passed on and recorded as done.
 //!
 //! # What to know
@@ -59,7 +59,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tokio` | yes | handlers of clients that went away run on on tokio's runtime |
-//! | `axum` | no | the route that axum matched is part of the scope |
+//! | `axum` | no | the route that axum matched is part of the scope, and in nested routers the path as the client sent it; [`Effect`] in what a handler returns |
 
 mod answered;
 mod body;
