@@ -60,7 +60,9 @@ fn shop(store: StoreChoice) -> Result<Router, Box<dyn Error>> {
         StoreChoice::Sqlite(path) => {
             let mut ledger = path.clone().into_os_string();
             ledger.push(".ledger");
-            app::shop(SqliteStore::open(&path)?, &Arc::new(Bank::on_file(ledger.as_ref())?))?
+            let bank = Bank::on_file(ledger.as_ref())
+                .map_err(|error| format!("the ledger {} cannot be used: {error}", ledger.display()))?;
+            app::shop(SqliteStore::open(&path)?, &Arc::new(bank))?
         }
     })
 }

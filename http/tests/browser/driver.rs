@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const INSTALL: &str = "these tests click in a real browser: install Chromium and its driver \
     (Debian: apt-get install chromium chromium-driver), or name the driver in ONCEKEY_CHROMEDRIVER";
@@ -21,13 +22,17 @@ pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    /// Where driver and browser keep their files; gone when they are.
+    _home: TempDir,
 }
 
 impl Browser {
     /// A fresh browser with a window of this size, in pixels.
     pub(crate) fn open(width: u32, height: u32) -> Self {
         let program = std::env::var_os("ONCEKEY_CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
+        let home = tempfile::tempdir().unwrap();
         let started = Command::new(&program)
+            .env("TMPDIR", home.path())
             .arg("--port=0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -35,7 +40,7 @@ impl Browser {
             .spawn();
         let mut driver = started.unwrap_or_else(|error| panic!("{program:?}: {error}; {INSTALL}"));
         let port = port(&mut driver);
-        let mut browser = Self { driver, port, session: String::new() };
+        let mut browser = Self { driver, port, session: String::new(), _home: home };
         let capabilities = json!({ "alwaysMatch": {
             "browserName": "chrome",
             // No sandbox: root has none, and the only page it opens is ours.
