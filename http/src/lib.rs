@@ -17,6 +17,9 @@ pub mod problem;
 mod rules;
 mod scope;
 mod structured;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 pub use body::{RequestBody, ResponseBody};
 pub use disposition::{Disposition, Effect};
