@@ -6,6 +6,8 @@ mod call;
 mod detach;
 mod disposition;
 mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
 mod given;
 mod headers;
 mod kept;
