@@ -37,7 +37,8 @@ fn examples() {
     // 255 characters, each of them escaped.
     let escaped = "\\".repeat(KEY_LEN_MAX);
     let escaped_string = quoted(&escaped);
-    let cases: &[(&str, Result<&str, KeyProblem>, Result<&str, KeyProblem>)] = &[
+    type Read<'a> = Result<&'a str, KeyProblem>;
+    let cases: &[(&str, Read<'_>, Read<'_>)] = &[
         (r#""k""#, Ok("k"), Ok("k")),
         ("k", Ok("k"), Err(NotAString)),
         ("8e03978e-40d5-43e8-bc93-6894a57f9324", Ok("8e03978e-40d5-43e8-bc93-6894a57f9324"), Err(NotAString)),
@@ -72,7 +73,7 @@ fn examples() {
         (&escaped_string, Ok(&escaped), Ok(&escaped)),
     ];
     for (sent, lenient, strict) in cases {
-        let owned = |read: &Result<&str, KeyProblem>| read.map(str::to_owned);
+        let owned = |read: &Read<'_>| read.map(str::to_owned);
         assert_eq!(one(sent.as_bytes(), Syntax::Lenient), owned(lenient), "{sent:?}, leniently");
         assert_eq!(one(sent.as_bytes(), Syntax::Strict), owned(strict), "{sent:?}, strictly");
     }

@@ -62,21 +62,12 @@ async fn servers(http: Http) -> Vec<(&'static str, Served, Count)> {
     vec![("axum", axum, count), ("hyper", hyper, hypers)]
 }
 
+/// Only who asks for trailers gets them (RFC 9110, section 6.5.1), and only those that are announced can be sent.
 fn request(key: &str, body: Sent) -> Request<Sent> {
-    post("/", key, "").map(|_| body).map_headers()
-}
-
-trait MapHeaders {
-    fn map_headers(self) -> Self;
-}
-
-impl MapHeaders for Request<Sent> {
-    /// Only who asks for trailers gets them (RFC 9110, section 6.5.1), and only those that are announced can be sent.
-    fn map_headers(mut self) -> Self {
-        self.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        self.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
-        self
-    }
+    let mut request = post("/", key, "").map(|_| body);
+    request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+    request.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
+    request
 }
 
 fn streamed(chunks: usize, trailers: bool) -> Sent {
@@ -93,7 +84,8 @@ fn streamed(chunks: usize, trailers: bool) -> Sent {
 async fn each_kind_of_body_arrives_and_is_answered_again() {
     for http in BOTH {
         for (server, served, count) in servers(http).await {
-            let kinds: [(&str, fn() -> Sent, &str); 5] = [
+            type Kind = (&'static str, fn() -> Sent, &'static str);
+            let kinds: [Kind; 5] = [
                 ("known length", || Full::from("x".repeat(500)).boxed_unsync(), "500 bytes, trailer None"),
                 ("none", || Empty::new().boxed_unsync(), "0 bytes, trailer None"),
                 ("chunked", || streamed(20, false), "200 bytes, trailer None"),

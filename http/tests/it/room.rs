@@ -18,14 +18,15 @@ use crate::support::{Count, Gate, Got, LONG, layer, post};
 
 fn gated(
     room: usize,
-    layer: IdempotencyLayer<MemoryStore>,
+    layer: &IdempotencyLayer<MemoryStore>,
     gate: Gate,
 ) -> impl Service<
     Request<Full<Bytes>>,
-    Response = Response<impl http_body::Body<Data = Bytes, Error = Infallible>>,
+    Response = Response<oncekey_http::ResponseBody<Full<Bytes>>>,
     Error = Infallible,
     Future: Send,
-> + Clone {
+> + Clone
++ use<> {
     let service = service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {
         let gate = gate.clone();
         async move {
@@ -41,7 +42,7 @@ fn gated(
 /// A service that is kept between its calls does not hold the room that the call itself needs.
 #[tokio::test]
 async fn room_for_one_is_enough() {
-    let mut service = gated(1, layer().build().unwrap(), Gate::closed());
+    let mut service = gated(1, &layer().build().unwrap(), Gate::closed());
     for key in ["a", "a", "b", "\"", "c"] {
         let called = service.ready().await.unwrap().call(post("/", key, ""));
         let response = tokio::time::timeout(LONG, called).await.expect("it does not wait for itself");
@@ -60,7 +61,7 @@ async fn room_for_one_is_enough() {
 async fn who_waits_for_a_duplicate_takes_no_room() {
     let gate = Gate::closed();
     let layer = layer().wait(LONG).build().unwrap();
-    let service = gated(2, layer.clone(), gate.clone());
+    let service = gated(2, &layer, gate.clone());
     let first = tokio::spawn(service.clone().oneshot(post("/", "gated", "")).map(|answer| answer.is_ok()));
     gate.came(1).await;
     let mut waiting = Vec::new();
