@@ -5,6 +5,7 @@ mod fingerprint;
 mod headers;
 mod kept;
 mod key;
+mod options;
 mod problems;
 mod rules;
 mod scope;

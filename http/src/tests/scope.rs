@@ -7,7 +7,7 @@ use crate::scope::{Principal, Route, key};
 fn key_of(principal: &Principal, method: &str, target: &str, id: &str) -> Key {
     let parts = parts(|request| request.method(method).uri(target));
     let principal = principal.of(&parts).unwrap();
-    key(&parts, &Route::default(), &principal, id).unwrap()
+    key(&parts, "http", &Route::default(), &principal, id).unwrap()
 }
 
 fn named(who: &str) -> Principal {
@@ -39,7 +39,7 @@ fn long_parts_are_taken_by_their_digest_and_never_for_another() {
     assert!(digest.starts_with("sha256:"));
     let spelled = Route::from_request(move |_| Some(digest.clone()));
     let parts = parts(|request| request.method("POST").uri("/a"));
-    let spelled = key(&parts, &spelled, &who("a").of(&parts).unwrap(), "k").unwrap();
+    let spelled = key(&parts, "http", &spelled, &who("a").of(&parts).unwrap(), "k").unwrap();
     assert_ne!(base, spelled);
 }
 
@@ -47,7 +47,7 @@ fn long_parts_are_taken_by_their_digest_and_never_for_another() {
 fn a_route_of_ones_own_goes_before_the_path() {
     let route = |route: &'static str| Route::from_request(move |_| Some(route.to_owned()));
     let at = |path: &str, route: &Route| {
-        key(&parts(|request| request.method("POST").uri(path)), route, "-", "k").unwrap()
+        key(&parts(|request| request.method("POST").uri(path)), "http", route, "-", "k").unwrap()
     };
     assert_eq!(at("/orders/1", &route("/orders/{id}")), at("/orders/2", &route("/orders/{id}")));
     assert_ne!(at("/orders/1", &route("/orders/{id}")), at("/orders/1", &route("/refunds/{id}")));
@@ -74,4 +74,14 @@ proptest! {
         };
         prop_assert_eq!(a == b, make(&a) == make(&b));
     }
+}
+
+#[test]
+fn services_that_share_a_store_do_not_share_keys() {
+    let parts = parts(|request| request.method("POST").uri("/a"));
+    let of = |namespace: &str| key(&parts, namespace, &Route::default(), "-", "k").unwrap();
+    let long = "n".repeat(300);
+    assert_eq!(of("http").scope().collect::<Vec<_>>(), ["http", "POST", "/a", "-"]);
+    assert_ne!(of("http"), of("other"));
+    assert_ne!(of(&long), of(&format!("{long}n")));
 }

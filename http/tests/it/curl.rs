@@ -37,10 +37,12 @@ async fn curl_gets_the_same_response_again() {
         assert!(again.ends_with("charge 1 of cents=5000"), "{again}");
         let other = curl(&served, &[version, "-H", "Idempotency-Key: k-1", "-d", "cents=1"]).await;
         assert!(other.contains(" 422") && other.contains("application/problem+json"), "{other}");
-        let none = curl(&served, &[version, "-d", "cents=1"]).await;
+        // Without a body: curl takes it badly if a stream that it still sends on is answered and reset (RFC 9113, section
+        // 8.1), as HTTP/2 servers do that do not read a body.
+        let none = curl(&served, &[version, "-X", "POST"]).await;
         assert!(none.contains(" 400") && none.contains("key-missing"), "{none}");
         // curl leaves a field with an empty value out, unless it ends in a semicolon.
-        let empty = curl(&served, &[version, "-H", "Idempotency-Key;", "-d", "cents=1"]).await;
+        let empty = curl(&served, &[version, "-H", "Idempotency-Key;", "-X", "POST"]).await;
         assert!(empty.contains(" 400") && empty.contains("key-malformed"), "{empty}");
         assert_eq!(count.get(), 1);
     }

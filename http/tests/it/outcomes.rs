@@ -47,7 +47,7 @@ async fn each_status_is_kept_or_released_or_unknown() {
         (401, "call 2"),
         (403, "call 2"),
         (407, "call 2"),
-        (408, "call 2"),
+        (408, "call 2 after doubt"),
         (409, "call 2"),
         (425, "call 2"),
         (429, "call 2"),
