@@ -103,11 +103,14 @@ impl<B: Body<Data = Bytes>> Inner<B> {
             Self::Read { read, .. } if read.iter().any(Result::is_err) => SizeHint::new(),
             Self::Read { read, rest } => {
                 let data = read.iter().flatten().filter_map(Frame::data_ref);
-                let read: u64 = data.map(|data| data.len() as u64).sum();
+                let known: u64 = data.map(|data| data.len() as u64).sum();
                 let rest = rest.as_ref().map_or_else(|| SizeHint::with_exact(0), |rest| rest.size_hint());
                 let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower().saturating_add(read));
-                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+                hint.set_lower(rest.lower().saturating_add(known));
+                // HTTP/1.1 sends a body of known length without its trailers.
+                let trailers = read.iter().flatten().any(Frame::is_trailers);
+                let upper = rest.upper().and_then(|upper| upper.checked_add(known));
+                if let Some(upper) = upper.filter(|_| !trailers) {
                     hint.set_upper(upper);
                 }
                 hint

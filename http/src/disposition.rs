@@ -62,12 +62,14 @@ impl Disposition {
     /// | status | it is |
     /// |---|---|
     /// | 2xx, 3xx, and 4xx but for those below | kept |
-    /// | 401, 403, 407, 408, 409, 425, 429 | released: another try may fare better, and nothing was done |
+    /// | 401, 403, 407, 409, 425, 429 | released: another try may fare better, and nothing was done |
+    /// | 408 | unknown: the request was there in full, so it is the handler that was too slow, and was stopped in the middle |
     /// | 5xx | unknown, unless the handler [says](Effect) |
     /// | 1xx | unknown: no final response |
     pub fn by_status(status: StatusCode) -> Self {
         match status.as_u16() {
-            401 | 403 | 407 | 408 | 409 | 425 | 429 => Self::Release,
+            401 | 403 | 407 | 409 | 425 | 429 => Self::Release,
+            408 => Self::Unknown,
             200..=499 => Self::Keep,
             _ => Self::Unknown,
         }

@@ -74,6 +74,11 @@ impl<S: Store + 'static> IdempotencyLayer<S> {
         Self { shared: Arc::new(Shared { dedup, options }) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
     /// The engine, for its keeper and for operators.
     pub fn dedup(&self) -> &Deduplicator<S> {
         &self.shared.dedup

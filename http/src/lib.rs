@@ -67,6 +67,8 @@ mod call;
 mod detach;
 mod disposition;
 mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
 mod given;
 mod headers;
 mod kept;
@@ -78,6 +80,9 @@ pub mod problem;
 mod rules;
 mod scope;
 mod structured;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 pub use body::{RequestBody, ResponseBody};
 pub use disposition::{Disposition, Effect};

@@ -35,6 +35,7 @@ impl<S: Store + 'static> fmt::Debug for Builder<S> {
 
 /// Everything that can be chosen.
 pub(crate) struct Options {
+    pub(crate) namespace: String,
     pub(crate) principal: Principal,
     pub(crate) route: Route,
     pub(crate) field: HeaderName,
@@ -100,6 +101,7 @@ fn default_run() -> Run {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
+            .field("namespace", &self.namespace)
             .field("principal", &self.principal)
             .field("route", &self.route)
             .field("field", &self.field)
@@ -129,6 +131,9 @@ pub enum LayerError {
         /// What was given.
         url: String,
     },
+    /// The namespace is empty, so it tells nothing from anything.
+    #[error("the namespace is empty; give it a name")]
+    Namespace,
     /// A limit is above what can be kept.
     #[error("{option} is {bytes} bytes; at most {most} can be kept")]
     TooMuch {
@@ -147,6 +152,7 @@ const BODY_MAX: usize = 1 << 29;
 impl<S: Store + 'static> Builder<S> {
     pub(crate) fn new(dedup: Deduplicator<S>, principal: Principal) -> Self {
         let options = Options {
+            namespace: "http".to_owned(),
             principal,
             route: Route::default(),
             field: HeaderName::from_static("idempotency-key"),
@@ -168,6 +174,13 @@ impl<S: Store + 'static> Builder<S> {
             documentation: None,
         };
         Self { dedup, options }
+    }
+
+    /// What tells this service from others that keep their keys in the same store; `http` by default. Two services that
+    /// share a store, and this, are one service: a request to the one can be answered with the other's response.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.options.namespace = name.into();
+        self
     }
 
     /// What a request is made to; by default the route that axum matched (feature `axum`), or else the path.
@@ -248,7 +261,10 @@ impl<S: Store + 'static> Builder<S> {
     }
 
     /// How long a duplicate waits for the response of the first request, instead of being told that it is in progress;
-    /// not at all by default, as the draft has it.
+    /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
+    /// completed. The resource SHOULD respond with a resource conflict error."
+    ///
+    /// One that waits goes on waiting, up to this bound, when its client goes away, with its body in memory.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.options.wait = at_most;
         self
@@ -326,6 +342,9 @@ impl<S: Store + 'static> Builder<S> {
         #[cfg(not(feature = "tokio"))]
         if matches!(options.run, Run::Unsaid) {
             return Err(LayerError::NoSpawner);
+        }
+        if options.namespace.is_empty() {
+            return Err(LayerError::Namespace);
         }
         if options.response_body_max > BODY_MAX {
             return Err(LayerError::TooMuch {

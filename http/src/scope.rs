@@ -103,15 +103,23 @@ fn matched(_: &Parts) -> Option<String> {
     None
 }
 
-/// The engine's key for a request: in the scope of this crate, method, route and principal.
+/// The engine's key for a request: the composite that the draft's section 5 asks for, so that nobody who guesses a key gets
+/// at what belongs to another client. In the scope of the service, method, route and principal.
 ///
 /// # Errors
 /// [`KeyError`] if the idempotency key is empty or has more than 255 bytes.
-pub(crate) fn key(parts: &Parts, route: &Route, principal: &str, id: &str) -> Result<Key, KeyError> {
+pub(crate) fn key(
+    parts: &Parts,
+    namespace: &str,
+    route: &Route,
+    principal: &str,
+    id: &str,
+) -> Result<Key, KeyError> {
+    let namespace = component(namespace.to_owned());
     let (route, principal) = (component(route.of(parts)), component(principal.to_owned()));
     // An asterisk-form target has no path (RFC 9112, section 3.2.4).
     let route = if route.is_empty() { "*".to_owned() } else { route };
-    Key::scoped(["http", parts.method.as_str(), &route, &principal], id)
+    Key::scoped([&namespace, parts.method.as_str(), &route, &principal], id)
 }
 
 /// Text that fits into a key: by its digest where it is too long. Text that looks like such a digest goes by its own,
