@@ -24,7 +24,7 @@
 //!     // The same id at each attempt: the key to hand to the bank.
 //!     format!("charged {body} as {}", attempt.operation_id())
 //! }
-//! # app().unwrap();
+//! # if cfg!(feature = "tokio") { app().unwrap(); }
 //! ```
 //!
 //! # What it does with a request

@@ -12,6 +12,7 @@ mod visitor;
 use std::error::Error;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -60,7 +61,8 @@ fn shop(store: StoreChoice) -> Result<Router, Box<dyn Error>> {
         StoreChoice::Sqlite(path) => {
             let mut ledger = path.clone().into_os_string();
             ledger.push(".ledger");
-            let bank = Bank::on_file(ledger.as_ref())
+            let ledger = PathBuf::from(ledger);
+            let bank = Bank::on_file(&ledger)
                 .map_err(|error| format!("the ledger {} cannot be used: {error}", ledger.display()))?;
             app::shop(SqliteStore::open(&path)?, &Arc::new(bank))?
         }
