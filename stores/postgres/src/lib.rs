@@ -1,1 +1,139 @@
-//! To come.
+//! PostgreSQL store for [oncekey], with completion inside the caller's transaction.
+//!
+//! ```no_run
+//! use deadpool_postgres::{Manager, Pool};
+//! use oncekey::{Deduplicator, Key};
+//! use oncekey_postgres::{PostgresStore, Schema, migrate};
+//! use tokio_postgres::NoTls;
+//!
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = Pool::builder(Manager::new("host=db user=app".parse()?, NoTls)).max_size(16).build()?;
+//! migrate(&mut *pool.get().await?, &Schema::of_search_path()).await?; // when the service is deployed
+//! let dedup = Deduplicator::builder(PostgresStore::new(pool)).tokio().build()?;
+//!
+//! let answer = dedup.request(Key::new("payments.charge", "7f3a-91")?)
+//!     .json()
+//!     .run(|attempt| async move { Ok::<_, std::io::Error>(format!("charged, {}", attempt.operation_id())) })
+//!     .await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Effect and outcome in one transaction
+//!
+//! Where the effect is in this database, it and the outcome commit together or not at all: exactly once, with no assumption
+//! about clocks. The claim is committed beforehand, and renewed by the engine's keeper until it is prepared:
+//!
+//! ```no_run
+//! # use oncekey::{ClaimAnswer, Deduplicator, Key, Settled};
+//! # use oncekey_postgres::{Connections, PostgresStore};
+//! # async fn demo<C: Connections>(dedup: Deduplicator<PostgresStore<C>>, client: &mut tokio_postgres::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let ClaimAnswer::Granted(mut claim) = dedup.request(Key::new("transfers", "17")?).claim().await? else { return Ok(()) };
+//! let prepared = claim.prepare("receipt").await?;
+//! let transaction = client.transaction().await?; // READ COMMITTED, or begun after `prepare`
+//! transaction.execute("UPDATE accounts SET cents = cents - 50 WHERE id = 9", &[]).await?;
+//! if let Err(superseded) = dedup.store().complete_in(&transaction, &prepared).await {
+//!     transaction.rollback().await?; // taken over: no effect of ours may commit
+//!     claim.rolled_back();
+//!     return Err(superseded.into());
+//! }
+//! match transaction.commit().await {
+//!     Ok(()) => claim.committed(&prepared)?,
+//!     // The answer to COMMIT is lost: find out, and see to it that it cannot commit any more if it did not.
+//!     Err(_) => if let Settled::NotCommitted = claim.settle(&prepared).await? { /* again from `prepare` */ },
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! - With another driver (sqlx, diesel): [`PostgresStore::completion_sql`] and [`sql::Complete`].
+//! - Where a whole message is one transaction: [`Inbox`], which claims, acts and completes in it, with no lease at all.
+//!
+//! While such a transaction is open its row is locked, and nobody queues behind it: renewals in a batch skip it, other calls
+//! try again for `lock_wait` and then say [`Error::Locked`].
+//!
+//! # What is kept
+//!
+//! One row per key: see [`MIGRATIONS`], plain SQL that [`migrate`] runs and nothing else does. The view `oncekey_keys` is for
+//! people; `docs/stuck-key.md` says how to read it at 3 am. The schema may be named ([`Builder::schema`]); the database's
+//! encoding must be UTF8.
+//!
+//! Rights of the service's role: USAGE on the schema, SELECT, INSERT, UPDATE, DELETE on `oncekey_records`, USAGE on
+//! `oncekey_versions`; for [`PostgresStore::check`] also SELECT on `oncekey_migrations`.
+//!
+//! # Round trips
+//!
+//! | call | statements |
+//! |---|---|
+//! | fresh claim, completion, renewal, replay, load | 1 |
+//! | takeover; claim of a key whose record is gone and not purged yet | 2 |
+//! | a write that conflicts | 2 |
+//! | batch, however many items | 1; 2 where some conflict |
+//!
+//! Counted on the wire and in the server's log by a test. Each is a transaction of its own, sent unnamed, so that it works
+//! behind pgbouncer in transaction mode; [`Builder::named_statements`] prepares them once per connection instead. A replay
+//! only reads: it draws no transaction id and writes no log.
+//!
+//! A call whose future is dropped still runs to its end on its connection, and is then maybe applied; a pool lends the
+//! connection on meanwhile, and the next call waits behind it. No statement waits for a lock for longer than `lock_wait`.
+//!
+//! # Durability, and the clock
+//!
+//! Class *disk*: a write is committed before it is acknowledged. That holds with `fsync`, `full_page_writes` and
+//! `synchronous_commit` on, which they are by default; [`PostgresStore::check`] reads them. With `synchronous_commit = off` a
+//! crash of the server loses the latest acknowledged writes; with an asynchronous standby, a failover does; either may let an
+//! operation run again. With synchronous standbys it is a quorum's.
+//!
+//! Expiry is judged by the server's clock alone. If that steps back, leases and retentions last longer; if it steps forward by
+//! more than the engine's `margin`, a lease may end under its owner.
+//!
+//! # Versions (S2)
+//!
+//! They come from a sequence, which outlives every row, is not rolled back, and hands out each number once, in order (`CACHE
+//! 1`). A version in a committed row is flushed with it, so a crash does not hand it out again.
+//!
+//! - *Over a row* (an exchange, or a claim of what is gone) the number is drawn while the row is locked, so it is greater than
+//!   the row's; `greatest(version + 1, ..)` holds even where a sequence was restored from an older dump than its table.
+//! - *Where there is no row*, a claim draws its number and then inserts. Between the two, another claim of the same key could
+//!   draw a greater one, live, be gone, and be purged; then the first would insert the smaller. All of that would have to
+//!   happen while one statement stalls between two steps of its execution that wait for nothing. So a purge leaves what is gone
+//!   in the table for the [`purge_grace`](Builder::purge_grace), a minute unless set; while the row is there, the insert finds
+//!   it and does nothing. A statement that stalls for longer than lease, linger and grace together is the assumption.
+//! - Dump and restore the sequence together with the table. Logical replication does not carry sequences: set it beyond the
+//!   greatest version before a subscriber is written to.
+//!
+//! # Purging
+//!
+//! Nothing is deleted unasked: have one instance call `store.purge(limit)` now and then, until it says that there is no more.
+//! It goes through the table in the order of rows, in bounded steps, and two at once skip each other's rows.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `deadpool` | yes | [`Connections`] for `deadpool_postgres::Pool` |
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(not(feature = "deadpool"), allow(rustdoc::broken_intra_doc_links))]
+
+mod batch;
+mod check;
+mod completion;
+mod connections;
+mod error;
+mod inbox;
+mod notice;
+mod purge;
+mod row;
+mod schema;
+pub mod sql;
+mod store;
+mod times;
+
+pub use check::{Checked, Finding};
+#[cfg(feature = "deadpool")]
+pub use connections::Pooled;
+pub use connections::{Connections, OneConnection};
+pub use error::{Error, ListenError, MigrateError, NameError};
+pub use inbox::{Inbox, InboxAnswer, Ticket, Wait};
+pub use notice::listen;
+pub use schema::{MIGRATIONS, Migration, Schema, migrate};
+pub use store::{Builder, PostgresStore};

@@ -62,7 +62,9 @@ pub enum RedisStoreError {
         wanted: u32,
     },
     /// What is under the key is not a record of this store.
-    #[error("what Redis holds under the key is not a record of this store: {what}; look at it with redis-cli")]
+    #[error(
+        "what Redis holds under the key is not a record of this store: {what}; look at it with redis-cli"
+    )]
     Corrupt {
         /// What does not fit.
         what: String,
@@ -109,7 +111,9 @@ pub enum RedisStoreError {
         source: RedisError,
     },
     /// An answer that no script gives.
-    #[error("Redis answered what was not asked for: {what}; something in between may have changed the request")]
+    #[error(
+        "Redis answered what was not asked for: {what}; something in between may have changed the request"
+    )]
     Unexpected {
         /// The answer, in short.
         what: String,
@@ -144,6 +148,13 @@ impl RedisStoreError {
                     Self::NotNow { code: code(&source), source, resent: resends }
                 }
                 Some("NOAUTH" | "WRONGPASS" | "NOPROTO") => Self::Refused { code: code(&source), source },
+                // Redis 7.0 gives this no word of its own when it happens within a script.
+                _ if source
+                    .detail()
+                    .is_some_and(|what| what.contains("user executing the script can't run")) =>
+                {
+                    Self::Refused { code: "NOPERM".to_owned(), source }
+                }
                 Some("WRONGTYPE") => Self::Corrupt { what: "it is not a hash".to_owned() },
                 _ => Self::Other { source },
             },
@@ -190,5 +201,86 @@ impl StoreError for RedisStoreError {
             Self::Replica | Self::Unknown { .. } | Self::Settings { .. } => StoreErrorKind::Rejected,
             Self::Undecodable(_) | Self::Other { .. } | Self::Unexpected { .. } => StoreErrorKind::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redis::Value;
+
+    /// The client's error for what a server answers.
+    fn answered(line: &str) -> RedisError {
+        let value =
+            redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(Value::extract_error);
+        value.expect_err("it is an error")
+    }
+
+    #[test]
+    fn what_a_server_refuses_for_now_is_not_applied_unless_it_was_sent_before() {
+        for code in [
+            "READONLY",
+            "LOADING",
+            "BUSY",
+            "MISCONF",
+            "NOREPLICAS",
+            "CLUSTERDOWN",
+            "MASTERDOWN",
+            "TRYAGAIN",
+            "MOVED",
+            "ASK",
+        ] {
+            let line = format!("{code} 1 127.0.0.1:1 and so on");
+            let error = RedisStoreError::of(answered(&line), false);
+            assert!(
+                matches!(&error, RedisStoreError::NotNow { code: found, .. } if found == code),
+                "{error:?}"
+            );
+            assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false), "{code}");
+            assert!(RedisStoreError::of(answered(&line), true).maybe_applied(), "{code}, of a cluster");
+        }
+        let full = "OOM command not allowed when used memory > 'maxmemory'";
+        let error = RedisStoreError::of(answered(full), false);
+        assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Full, false));
+        assert!(RedisStoreError::of(answered(full), true).maybe_applied());
+    }
+
+    #[test]
+    fn what_a_server_refuses_for_good_is_rejected_and_what_nobody_knows_is_maybe_applied() {
+        for line in [
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair",
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            "CROSSSLOT Keys in request don't hash to the same slot",
+            "ERR The user executing the script can't run this command or subcommand script: ..",
+        ] {
+            let error = RedisStoreError::of(answered(line), false);
+            assert!(matches!(error, RedisStoreError::Refused { .. }), "{error:?}");
+            assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Rejected, true));
+        }
+        let other = RedisStoreError::of(answered("ERR something else"), false);
+        assert_eq!((other.kind(), other.maybe_applied()), (StoreErrorKind::Other, true));
+        let wrong = RedisStoreError::of(answered("WRONGTYPE Operation against a key"), false);
+        assert_eq!((wrong.kind(), wrong.maybe_applied()), (StoreErrorKind::Corrupt, false));
+    }
+
+    #[test]
+    fn a_refused_connection_was_sent_nothing_unless_the_client_tried_before() {
+        let refused = || RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert!(!RedisStoreError::of(refused(), false).maybe_applied());
+        assert!(RedisStoreError::of(refused(), true).maybe_applied());
+        for kind in [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe] {
+            let error = RedisStoreError::of(std::io::Error::from(kind).into(), false);
+            assert!(
+                matches!(error, RedisStoreError::Disconnected { .. }) && error.maybe_applied(),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_expects_is_shown_in_short() {
+        let error = RedisStoreError::unexpected(&"é".repeat(1000));
+        assert!(error.to_string().len() < 300, "{error}");
     }
 }

@@ -32,6 +32,6 @@ mod tests {
     fn a_double_holds_every_sum() {
         let micros = micros(LONGEST).unwrap_or_default();
         let year_2150 = 5_680_281_600_000_000;
-        assert!(year_2100 + 2 * micros < 1 << 53, "{micros}");
+        assert!(year_2150 + 2 * micros < 1 << 53, "{micros}");
     }
 }

@@ -1,5 +1,6 @@
 //! Calls of scripts over a connection: by their digest, and with their text where the server does not have them.
 
+use oncekey::Expected;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
 
@@ -12,14 +13,69 @@ use crate::script::{Reply, Source, read};
 pub(crate) struct Call<'s> {
     pub(crate) source: &'s Source,
     pub(crate) key: Vec<u8>,
-    pub(crate) args: Vec<Vec<u8>>,
+    pub(crate) args: Args,
+}
+
+/// What a script is given.
+#[derive(Debug)]
+pub(crate) enum Args {
+    Exchange(Write),
+    /// Whether only what is in doubt is wanted.
+    Load {
+        only_in_doubt: bool,
+    },
+}
+
+/// What `exchange.lua` is given, in its order.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) expected: Expected,
+    /// In microseconds; `None` for ever.
+    pub(crate) live: Option<u64>,
+    pub(crate) linger: Option<u64>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) state: &'static str,
+    pub(crate) about: String,
+    pub(crate) call: String,
+    pub(crate) outlives_ms: u64,
 }
 
 impl Call<'_> {
     fn command(&self, whole: bool) -> Cmd {
-        let mut cmd = self.source.call(whole, &self.key);
-        cmd.arg(&self.args);
+        let mut cmd = self.source.call(whole, &self.key, self.args.len());
+        match &self.args {
+            Args::Exchange(write) => write.add_to(&mut cmd),
+            Args::Load { only_in_doubt } => {
+                cmd.arg(if *only_in_doubt { "doubt" } else { "" });
+            }
+        }
         cmd
+    }
+}
+
+impl Args {
+    /// About as many bytes as it takes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Exchange(write) => write.body.len() + write.about.len() + write.call.len() + 80,
+            Self::Load { .. } => 5,
+        }
+    }
+}
+
+impl Write {
+    fn add_to(&self, cmd: &mut Cmd) {
+        match self.expected {
+            Expected::Vacant => cmd.arg(""),
+            Expected::At(version) => cmd.arg(version.get()),
+        };
+        for lifetime in [self.live, self.linger] {
+            match lifetime {
+                Some(micros) => cmd.arg(micros),
+                None => cmd.arg(""),
+            };
+        }
+        cmd.arg(&self.body).arg(self.state).arg(&self.about).arg(&self.call).arg(self.outlives_ms);
     }
 }
 
@@ -71,7 +127,9 @@ impl<C: ConnectionLike> Link<C> {
                             Err(error) if !whole && is_no_script(&error) => None,
                             answered => Some(self.told(answered).and_then(read).and_then(|reply| {
                                 match (&reply, wait) {
-                                    (Reply::Done(_), Some(wait)) => wait.satisfied_by(confirmed).map(|()| reply),
+                                    (Reply::Done(_), Some(wait)) => {
+                                        wait.satisfied_by(confirmed).map(|()| reply)
+                                    }
                                     _ => Ok(reply),
                                 }
                             })),
@@ -128,7 +186,8 @@ impl Wait {
     fn command(self) -> Cmd {
         let mut cmd = Cmd::new();
         // Zero would be for ever.
-        let millis = u64::try_from(self.at_most.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs());
+        let millis =
+            u64::try_from(self.at_most.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs());
         cmd.arg("WAIT").arg(self.replicas).arg(millis);
         cmd
     }

@@ -58,11 +58,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> ListInDoubt for RedisSto
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     /// Some names of hashes of this store, each with its key, and where to go on; 0 at the end.
-    async fn scan(
-        &self,
-        cursor: u64,
-        stride: usize,
-    ) -> Result<(u64, Vec<(Vec<u8>, Key)>), RedisStoreError> {
+    async fn scan(&self, cursor: u64, stride: usize) -> Result<(u64, Vec<(Vec<u8>, Key)>), RedisStoreError> {
         let mut cmd = Cmd::new();
         cmd.arg("SCAN").arg(cursor).arg("MATCH").arg(pattern(self.prefix())).arg("COUNT").arg(stride);
         let mut link = self.link();

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use oncekey::store::{BatchPut, Durability, Exchange, Purged, Put};
 use oncekey::{Entry, Expected, Key, Store};
-use redis::aio::{ConnectionLike, ConnectionManager};
 use redis::IntoConnectionInfo;
+use redis::aio::{ConnectionLike, ConnectionManager};
 
 use crate::about::{about, state};
 use crate::builder::{RedisStoreBuilder, Wait};
 use crate::call_id::CallIds;
-use crate::link::{Call, Link};
 use crate::lifetime::micros;
+use crate::link::{Args, Call, Link, Write};
 use crate::script::{Reply, Scripts};
 use crate::{RedisStoreError, Server};
 
@@ -92,28 +92,26 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     }
 
     fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Call<'_> {
-        let (source, expected) = match expected {
-            Expected::Vacant => (&self.shared.scripts.claim, String::new()),
-            Expected::At(version) => (&self.shared.scripts.exchange, version.to_string()),
+        let source = match expected {
+            Expected::Vacant => &self.shared.scripts.claim,
+            Expected::At(_) => &self.shared.scripts.exchange,
         };
-        let text = |micros: Option<u64>| micros.map(|micros| micros.to_string()).unwrap_or_default().into_bytes();
-        let args = vec![
-            expected.into_bytes(),
-            text(micros(put.live)),
-            text(micros(put.linger)),
-            put.record.encode(),
-            state(put.record).as_bytes().to_vec(),
-            about(put.record).into_bytes(),
-            self.shared.calls.as_ref().map(CallIds::next).unwrap_or_default().into_bytes(),
-            OUTLIVES_MS.to_string().into_bytes(),
-        ];
-        Call { source, key: self.redis_key(key), args }
+        let write = Write {
+            expected,
+            live: micros(put.live),
+            linger: micros(put.linger),
+            body: put.record.encode(),
+            state: state(put.record),
+            about: about(put.record),
+            call: self.shared.calls.as_ref().map(CallIds::next).unwrap_or_default(),
+            outlives_ms: OUTLIVES_MS,
+        };
+        Call { source, key: self.redis_key(key), args: Args::Exchange(write) }
     }
 
     /// A look at a hash; for a listing, only at what is in doubt.
     pub(crate) fn look(&self, key: Vec<u8>, only_in_doubt: bool) -> Call<'_> {
-        let filter = if only_in_doubt { b"doubt".to_vec() } else { Vec::new() };
-        Call { source: &self.shared.scripts.load, key, args: vec![filter] }
+        Call { source: &self.shared.scripts.load, key, args: Args::Load { only_in_doubt } }
     }
 
     async fn exchange(&self, call: Call<'_>) -> Result<Exchange, RedisStoreError> {

@@ -63,19 +63,26 @@ fn open(server: &Redis, prefix: &str) -> RedisStore {
 /// A connection of the caller's own.
 struct Multiplexed;
 
+impl Multiplexed {
+    fn open(&self, prefix: String) -> Subject<RedisStore<MultiplexedConnection>, String> {
+        let store = async {
+            let connection = support::connection(Redis::shared()).await;
+            RedisStore::builder().prefix(prefix.clone()).over(connection).await.unwrap()
+        };
+        Subject::guarded(block_on(store), time(), prefix)
+    }
+}
+
 impl Harness for Multiplexed {
     type Store = RedisStore<MultiplexedConnection>;
-    type Guard = ();
+    type Guard = String;
 
-    fn fresh(&self) -> Subject<Self::Store> {
-        let store = async {
-            let client = redis::Client::open(Redis::shared().url()).unwrap();
-            // The client's default would be 500 ms, which a busy machine may exceed.
-            let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-            let connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-            RedisStore::builder().prefix(support::prefix()).over(connection).await.unwrap()
-        };
-        Subject::new(block_on(store), time())
+    fn fresh(&self) -> Subject<Self::Store, String> {
+        self.open(support::prefix())
+    }
+
+    fn reopen(&self, prefix: String) -> Option<Subject<Self::Store, String>> {
+        Some(self.open(prefix))
     }
 
     fn block_on<F: Future>(&self, future: F) -> F::Output {

@@ -9,11 +9,12 @@ use rusqlite::Connection;
 use crate::clock::WallClock;
 use crate::connect::Place;
 use crate::error::{BUSY_TIMEOUT, SqliteError, Step};
+use crate::lock::wait_for_lock;
 use crate::queue::Queue;
 use crate::reader::{Desk, Reader};
 use crate::schema;
 use crate::store::{Inner, SqliteStore, Threads};
-use crate::writer::{Writer, wait_for_lock};
+use crate::writer::Writer;
 
 /// When a commit is on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

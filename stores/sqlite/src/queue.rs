@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// What waits for a thread.
 pub(crate) struct Queue<T> {
@@ -12,6 +12,8 @@ pub(crate) struct Queue<T> {
 
 struct State<T> {
     waiting: VecDeque<T>,
+    /// Threads that sleep until something comes, less those that something came for.
+    idle: usize,
     closed: bool,
 }
 
@@ -21,19 +23,37 @@ pub(crate) struct Closed<T>(pub(crate) T);
 
 impl<T> Queue<T> {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State { waiting: VecDeque::new(), closed: false }), news: Condvar::new() }
+        Self {
+            state: Mutex::new(State { waiting: VecDeque::new(), idle: 0, closed: false }),
+            news: Condvar::new(),
+        }
     }
 
     /// Adds to the end.
     pub(crate) fn push(&self, item: T) -> Result<(), Closed<T>> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.closed {
             return Err(Closed(item));
         }
+        self.put(state, item);
+        Ok(())
+    }
+
+    /// Adds only if it is taken at once, by a thread that has nothing else to do; else it comes back.
+    pub(crate) fn push_if_idle(&self, item: T) -> Result<(), T> {
+        let state = self.state.lock();
+        if state.closed || state.idle == 0 || !state.waiting.is_empty() {
+            return Err(item);
+        }
+        self.put(state, item);
+        Ok(())
+    }
+
+    fn put(&self, mut state: MutexGuard<'_, State<T>>, item: T) {
         state.waiting.push_back(item);
+        state.idle = state.idle.saturating_sub(1);
         drop(state);
         self.news.notify_one();
-        Ok(())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -49,16 +69,24 @@ impl<T> Queue<T> {
     pub(crate) fn take(&self, mut fits: impl FnMut(&T) -> bool) -> Option<Vec<T>> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() && !state.closed {
+            state.idle += 1;
             self.news.wait(&mut state);
         }
         if state.closed {
             return None;
         }
         let mut count = 0;
-        while state.waiting.get(count).is_some_and(|item| fits(item) || count == 0) {
+        while state.waiting.get(count).is_some_and(|item| fits(item) | (count == 0)) {
             count += 1;
         }
         Some(state.waiting.drain(..count).collect())
+    }
+
+    /// The same without the wait; nothing if nothing waits, if the first does not fit, or if the queue is closed.
+    pub(crate) fn take_more(&self, mut fits: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut state = self.state.lock();
+        let count = state.waiting.iter().take_while(|item| fits(item)).count();
+        state.waiting.drain(..count).collect()
     }
 
     /// Takes no more, ends every wait, and gives back what nobody will come to.
@@ -94,7 +122,9 @@ mod tests {
             room >= 0
         };
         assert_eq!(queue.take(fits), Some(vec![1, 2]));
-        assert_eq!(queue.len(), 1);
+        assert!(queue.take_more(|item| *item < 9).is_empty());
+        assert_eq!(queue.take_more(|item| *item == 9), [9]);
+        assert!(queue.take_more(|_| true).is_empty());
     }
 
     #[test]
@@ -104,6 +134,24 @@ mod tests {
         assert_eq!(queue.close(), [1]);
         assert!(matches!(queue.push(2), Err(Closed(2))));
         assert_eq!(queue.take(|_| true), None);
+    }
+
+    #[test]
+    fn what_must_not_wait_goes_only_to_a_thread_that_sleeps() {
+        let queue = Queue::new();
+        assert_eq!(queue.push_if_idle(1), Err(1), "nobody takes it");
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| queue.take(|_| true));
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            while queue.push_if_idle(7).is_err() {
+                assert!(std::time::Instant::now() < end, "the taker never sleeps");
+                std::thread::yield_now();
+            }
+            assert_eq!(queue.push_if_idle(8), Err(8), "the one that slept has something to do");
+            assert_eq!(taker.join().unwrap(), Some(vec![7]));
+        });
+        queue.close();
+        assert_eq!(queue.push_if_idle(9), Err(9));
     }
 
     #[test]

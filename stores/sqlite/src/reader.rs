@@ -8,9 +8,9 @@ use rusqlite::Connection;
 
 use crate::clock::WallClock;
 use crate::error::SqliteError;
+use crate::job::{Answer, Exchanged, Job, Write};
 use crate::queue::{Closed, Queue};
 use crate::table;
-use crate::writer::{Answer, Exchanged, Job, Write};
 
 /// What a reader is asked for.
 pub(crate) enum Question {
@@ -77,6 +77,20 @@ impl Desk {
             Ok(()) => self.hand_in(Job::Exchange(write, answer)),
             Err(full) => drop(answer.send(Err(full))),
         }
+    }
+
+    /// The same for one that nobody has looked for, if the writer has nothing else to do: else it comes back.
+    #[expect(clippy::result_large_err, reason = "it is moved on at once")]
+    pub(crate) fn claim_if_idle(
+        &self,
+        write: Write,
+        answer: Answer<Exchanged>,
+    ) -> Result<(), (Write, Answer<Exchanged>)> {
+        let job = Job::Exchange(Write { unseen: true, ..write }, answer);
+        self.jobs.push_if_idle(job).map_err(|job| match job {
+            Job::Exchange(write, answer) => (Write { unseen: false, ..write }, answer),
+            _ => unreachable!("what comes back is what was handed in"),
+        })
     }
 
     /// A write of the holder of a claim is never refused for want of room: claims are, so these are bounded too.

@@ -19,10 +19,10 @@ use crate::clock::WallClock;
 use crate::complete::complete_at;
 use crate::connect::Place;
 use crate::error::{CompleteError, SqliteError};
+use crate::job::{Job, Write};
 use crate::queue::{Closed, Queue};
 use crate::reader::{Desk, Question};
 use crate::table::{self, Encoded};
-use crate::writer::{Job, Write};
 
 /// A store in one SQLite file: embedded, durable, shared by the processes of one machine.
 ///
@@ -222,7 +222,7 @@ impl Store for SqliteStore {
         expected: Expected,
         put: Put<'_>,
     ) -> Result<Exchange, SqliteError> {
-        let write = Write { key: key.clone(), expected, put: Encoded::new(put) };
+        let write = Write { key: key.clone(), expected, put: Encoded::new(put), unseen: false };
         let (sender, answer) = oneshot::channel();
         match expected {
             Expected::At(_) => self.inner.writer.hand_in(Job::Exchange(write, sender)),
@@ -231,7 +231,11 @@ impl Store for SqliteStore {
                 Some(Ok(Some(entry))) => return Ok(Exchange::Conflict(Some(entry))),
                 Some(Ok(None)) => self.inner.writer.claim(write, sender),
                 Some(Err(error)) => return Err(error),
-                None => self.inner.ask(Question::Look(write, sender))?,
+                // A lone claim is spared a change of thread.
+                None => match self.inner.writer.claim_if_idle(write, sender) {
+                    Ok(()) => {}
+                    Err((write, sender)) => self.inner.ask(Question::Look(write, sender))?,
+                },
             },
         }
         Self::answer(answer).await
@@ -249,6 +253,7 @@ impl Store for SqliteStore {
             key: item.key.clone(),
             expected: item.expected,
             put: Encoded::new(item.put),
+            unseen: false,
         };
         let claims_only = batch.iter().all(|item| item.expected == Expected::Vacant);
         let room = self.inner.writer.check_room(self.inner.writer.jobs.len());

@@ -1,85 +1,22 @@
 //! The one thread that writes: what waits goes into one transaction, and is answered when that is committed.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::channel::oneshot;
 use oncekey::store::{Exchange, Purged};
-use oncekey::{Expected, Key};
 use rusqlite::Connection;
 
 use crate::clock::WallClock;
 use crate::error::{SqliteError, Step};
+use crate::job::{Exchanged, Job, Room, Write};
+use crate::lock::waiting_until;
 use crate::queue::Queue;
-use crate::table::{self, Encoded, Meta};
+use crate::table::{self, Meta};
 
 /// Rows that a purge removes in one transaction: claims wait for so much at most.
 const PURGE_STEP: usize = 128;
 /// Bytes of records after which a group takes no more.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-
-pub(crate) type Answer<T> = oneshot::Sender<T>;
-pub(crate) type Exchanged = Result<Exchange, SqliteError>;
-
-/// What the writer is asked for.
-pub(crate) enum Job {
-    Exchange(Write, Answer<Exchanged>),
-    /// Items of one caller: one transaction, and one answer to all.
-    Batch(Vec<Write>, Answer<Vec<Exchanged>>),
-    Purge {
-        limit: usize,
-        removed: usize,
-        answer: Answer<Result<Purged, SqliteError>>,
-    },
-}
-
-pub(crate) struct Write {
-    pub(crate) key: Key,
-    pub(crate) expected: Expected,
-    pub(crate) put: Encoded,
-}
-
-impl Job {
-    fn writes(&self) -> usize {
-        match self {
-            Self::Exchange(..) | Self::Purge { .. } => 1,
-            Self::Batch(writes, _) => writes.len(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Exchange(write, _) => write.put.len(),
-            Self::Batch(writes, _) => writes.iter().map(|write| write.put.len()).sum(),
-            Self::Purge { .. } => 0,
-        }
-    }
-
-    /// Nobody waits for it any more, and it is better left: a claim that nobody would know of, a purge. Other writes
-    /// are those of a holder, who may be gone and still mean them.
-    fn is_idle(&self) -> bool {
-        match self {
-            Self::Exchange(write, answer) => answer.is_canceled() && write.expected == Expected::Vacant,
-            Self::Batch(writes, answer) => {
-                answer.is_canceled() && writes.iter().all(|write| write.expected == Expected::Vacant)
-            }
-            Self::Purge { answer, .. } => answer.is_canceled(),
-        }
-    }
-
-    /// Answers that nothing of it was, or will be, done.
-    pub(crate) fn refuse(self, error: &SqliteError) {
-        // Who does not wait any more misses nothing.
-        match self {
-            Self::Exchange(_, answer) => drop(answer.send(Err(error.clone()))),
-            Self::Batch(writes, answer) => {
-                drop(answer.send(writes.iter().map(|_| Err(error.clone())).collect()));
-            }
-            Self::Purge { answer, .. } => drop(answer.send(Err(error.clone()))),
-        }
-    }
-}
 
 /// What came of a job, to be told once the transaction is committed.
 enum Came {
@@ -110,32 +47,48 @@ impl Writer {
     /// Works until the queue is closed.
     pub(crate) fn run(self) {
         let closing = CloseOnEnd(Arc::clone(&self.queue));
-        while let Some(group) = self.next_group() {
-            self.carry_out(group);
+        while let Some((group, room)) = self.next_group() {
+            let group = self.answer_from_what_is_there(group);
+            self.carry_out(group, room);
         }
         drop(closing);
     }
 
-    fn next_group(&self) -> Option<Vec<Job>> {
-        let (mut writes, mut bytes) = (0, 0);
-        self.queue.take(|job| {
-            writes += job.writes();
-            bytes += job.bytes();
-            writes <= self.group_max && bytes <= GROUP_BYTES_MAX
-        })
+    fn next_group(&self) -> Option<(Vec<Job>, Room)> {
+        let mut room = Room { writes: self.group_max, bytes: GROUP_BYTES_MAX };
+        let group = self.queue.take(|job| room.takes(job))?;
+        Some((group, room))
     }
 
-    fn carry_out(&self, mut group: Vec<Job>) {
+    /// As a reader does: a replay waits for no lock and for no flush.
+    fn answer_from_what_is_there(&self, group: Vec<Job>) -> Vec<Job> {
+        let look = |job| match job {
+            Job::Exchange(write, answer) if write.unseen => {
+                let now = self.clock.now();
+                match table::load(&self.connection, &write.key, now) {
+                    // What must wait for a lock after all does so with the others.
+                    Ok(None) | Err(SqliteError::Busy(_)) => return Some(Job::Exchange(write, answer)),
+                    Ok(Some(entry)) => drop(answer.send(Ok(Exchange::Conflict(Some(entry))))),
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+                None
+            }
+            job => Some(job),
+        };
+        group.into_iter().filter_map(look).collect()
+    }
+
+    fn carry_out(&self, mut group: Vec<Job>, room: Room) {
         group.retain(|job| !job.is_idle());
         if group.is_empty() {
             return;
         }
-        match self.transact(&group) {
+        match self.transact(&mut group, room) {
             Ok(came) => self.tell(group, came),
             // One job's misfortune is not its neighbours': each is tried alone.
             Err(Undone::GivenUp(_)) if group.len() > 1 => {
                 for job in group {
-                    self.carry_out(vec![job]);
+                    self.carry_out(vec![job], Room::NONE);
                 }
             }
             Err(Undone::NotBegun(error) | Undone::GivenUp(error)) => {
@@ -145,13 +98,13 @@ impl Writer {
         }
     }
 
-    fn transact(&self, group: &[Job]) -> Result<Vec<Came>, Undone> {
+    fn transact(&self, group: &mut Vec<Job>, room: Room) -> Result<Vec<Came>, Undone> {
         let not_begun = |error| Undone::NotBegun(SqliteError::of(error, Step::Write));
         let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
         self.roll_back().map_err(not_begun)?;
         waiting_until(Instant::now() + self.busy_timeout, &self.queue, || self.say("BEGIN IMMEDIATE"))
             .map_err(not_begun)?;
-        let came = self.judge(group).and_then(|(came, meta)| {
+        let came = self.judge(group, room).and_then(|(came, meta)| {
             meta.write(&self.connection).map_err(given_up)?;
             Ok(came)
         });
@@ -168,29 +121,41 @@ impl Writer {
         }
     }
 
-    /// Each job on its own, within the one transaction.
-    fn judge(&self, group: &[Job]) -> Result<(Vec<Came>, Meta), Undone> {
+    /// Each job on its own, within the one transaction; and with them those that come meanwhile.
+    fn judge(&self, group: &mut Vec<Job>, mut room: Room) -> Result<(Vec<Came>, Meta), Undone> {
         let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
         let mut meta = Meta::read(&self.connection).map_err(given_up)?;
         let mut came = Vec::with_capacity(group.len());
-        for job in group {
-            // Read while the lock is held, so that times come in the order of the writes.
-            let now = self.clock.now();
-            came.push(match job {
-                Job::Exchange(write, _) => Came::Exchanged(vec![self.exchange(&mut meta, write, now)?]),
-                Job::Batch(writes, _) => {
-                    let each = writes.iter().map(|write| self.exchange(&mut meta, write, now));
-                    Came::Exchanged(each.collect::<Result<_, _>>()?)
-                }
-                Job::Purge { limit, removed, .. } => {
-                    let step = limit.saturating_sub(*removed).min(PURGE_STEP);
-                    let removed = table::purge(&self.connection, &mut meta, now, step).map_err(given_up)?;
-                    let more = table::anything_gone(&self.connection, now).map_err(given_up)?;
-                    Came::Purged { removed, more }
-                }
-            });
+        loop {
+            for job in &group[came.len()..] {
+                came.push(self.judge_one(&mut meta, job)?);
+            }
+            let mut more = self.queue.take_more(|job| room.takes(job));
+            more.retain(|job| !job.is_idle());
+            if more.is_empty() {
+                return Ok((came, meta));
+            }
+            group.append(&mut more);
         }
-        Ok((came, meta))
+    }
+
+    fn judge_one(&self, meta: &mut Meta, job: &Job) -> Result<Came, Undone> {
+        let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
+        // Read while the lock is held, so that times come in the order of the writes.
+        let now = self.clock.now();
+        Ok(match job {
+            Job::Exchange(write, _) => Came::Exchanged(vec![self.exchange(meta, write, now)?]),
+            Job::Batch(writes, _) => {
+                let each = writes.iter().map(|write| self.exchange(meta, write, now));
+                Came::Exchanged(each.collect::<Result<_, _>>()?)
+            }
+            Job::Purge { limit, removed, .. } => {
+                let step = limit.saturating_sub(*removed).min(PURGE_STEP);
+                let removed = table::purge(&self.connection, meta, now, step).map_err(given_up)?;
+                let more = table::anything_gone(&self.connection, now).map_err(given_up)?;
+                Came::Purged { removed, more }
+            }
+        })
     }
 
     /// An error is the one job's own, as long as SQLite did not give the whole transaction up.
@@ -263,49 +228,5 @@ impl Drop for CloseOnEnd {
         for job in self.0.close() {
             job.refuse(&SqliteError::Closed);
         }
-    }
-}
-
-thread_local! {
-    /// Until when this thread waits for a lock, and the queue that may be closed meanwhile.
-    static PATIENCE: RefCell<Option<(Instant, Arc<Queue<Job>>)>> = const { RefCell::new(None) };
-}
-
-fn waiting_until<T>(end: Instant, queue: &Arc<Queue<Job>>, act: impl FnOnce() -> T) -> T {
-    PATIENCE.set(Some((end, Arc::clone(queue))));
-    let done = act();
-    PATIENCE.set(None);
-    done
-}
-
-/// SQLite's own handler waits longer and longer, so that a process that comes back at once takes the lock again and
-/// again before one that waits. This one asks every millisecond or so.
-pub(crate) fn wait_for_lock(tries: i32) -> bool {
-    let waits_on = PATIENCE.with_borrow(|patience| {
-        patience.as_ref().is_some_and(|(end, queue)| Instant::now() < *end && !queue.is_closed())
-    });
-    if waits_on {
-        // Not in step with the others that wait.
-        let jitter = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| u64::from(since.subsec_nanos()) % 500);
-        std::thread::sleep(Duration::from_micros(if tries < 100 { 300 + jitter } else { 2000 + jitter }));
-    }
-    waits_on
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_for_a_lock_ends_with_the_patience_and_with_the_queue() {
-        let queue = Arc::new(Queue::new());
-        assert!(!wait_for_lock(0), "nobody said how long");
-        let later = Instant::now() + Duration::from_secs(60);
-        assert!(waiting_until(later, &queue, || wait_for_lock(0)));
-        assert!(!waiting_until(Instant::now(), &queue, || wait_for_lock(0)));
-        queue.close();
-        assert!(!waiting_until(later, &queue, || wait_for_lock(0)));
     }
 }

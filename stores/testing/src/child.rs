@@ -7,6 +7,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Child as Process, ChildStdin, Command, Stdio};
 use std::thread;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::deployment::{Deployment, PATIENCE};
@@ -34,6 +35,7 @@ pub fn run<D: Deployment>(deployment: &D) {
         match job.get("role") {
             "race" => races::child(deployment, job).await,
             "step" => crash::step_child(deployment, job).await,
+            "frozen" => crash::frozen_child(deployment, job).await,
             "storm" => crash::storm_child(deployment, job).await,
             role => panic!("no such role: {role}"),
         }
@@ -151,6 +153,12 @@ impl Child {
     /// Lets it begin.
     pub(crate) fn go(&mut self) {
         self.stdin.write_all(b"go\n").expect("it takes orders");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("a child that was not waited for can be sent a signal");
     }
 
     /// Kills it with SIGKILL, and reaps it.

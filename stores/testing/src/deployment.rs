@@ -43,9 +43,10 @@ pub trait Deployment: Clone + Send + Sync + 'static {
     fn open(&self, url: &str) -> impl Future<Output = Self::Store> + Send;
 }
 
-/// An engine as the checks use it, over tokio; they set what matters to them.
+/// An engine as the checks use it, over tokio; they set what matters to them. Waiters look no sooner than by default: 63 of
+/// them, each in an engine of its own, would keep the store busy with looks.
 pub(crate) fn engine<S: Store + 'static>(store: S) -> DeduplicatorBuilder<S> {
-    Deduplicator::builder(store).tokio().poll_every(Duration::from_millis(2), Duration::from_millis(50))
+    Deduplicator::builder(store).tokio().poll_every(Duration::from_millis(10), Duration::from_millis(100))
 }
 
 /// The longest that anything is waited for before a check fails: long on a machine that does other things too.

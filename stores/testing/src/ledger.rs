@@ -52,7 +52,11 @@ impl Ledger {
     }
 
     /// The effect of an attempt happens. Answers the outcome of the operation, which is different for each effect.
+    ///
+    /// # Panics
+    /// If the id of the key has a space or a line break.
     pub fn effect(&self, key: &Key, attempt: &Attempt) -> String {
+        assert!(!key.id().contains([' ', '\n']), "{:?} has no place in a line of a ledger", key.id());
         let effect = Effect {
             id: key.id().to_owned(),
             operation_id: attempt.operation_id().to_string(),

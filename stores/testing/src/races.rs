@@ -23,7 +23,8 @@ pub async fn one_winner<D: Deployment>(deployment: &D, url: &str, clients: usize
     one_winner_sharing(deployment, url, clients, clients, keys).await;
 }
 
-/// As [`one_winner`], with so many `stores` among the clients: for a store whose connection is dear.
+/// As [`one_winner`], with so many `stores` among the clients, each of which has an engine of its own: for a store whose
+/// connection is dear.
 ///
 /// # Panics
 /// As [`one_winner`].
@@ -34,10 +35,10 @@ pub async fn one_winner_sharing<D: Deployment>(
     clients: usize,
     keys: usize,
 ) {
-    let engines = engines(deployment, url, stores, Duration::from_secs(60)).await;
+    let engines = engines(deployment, url, stores, clients, Duration::from_secs(60)).await;
     let scope = unique_name("one_winner");
     let ledger = Ledger::new();
-    let answers = race(&engines, clients, &scope, keys, &ledger).await;
+    let answers = race(&engines, &scope, keys, &ledger).await;
     check(&answers, &scope, keys, &ledger, |basis| basis.attempt == 1 && !basis.after_doubt);
 }
 
@@ -56,7 +57,7 @@ pub async fn one_takeover<D: Deployment>(
     let scope = unique_name("one_takeover");
     // Long enough that a grant is not over when it arrives.
     let lease = Duration::from_secs(2);
-    let abandoning = &engines(deployment, url, 1, lease).await[0];
+    let abandoning = &engines(deployment, url, 1, 1, lease).await[0];
     for number in 0..keys {
         let claimed = abandoning.request(key(&scope, number)).claim().await.expect("the store answers");
         let ClaimAnswer::Granted(claim) = claimed else { panic!("a fresh key was not granted: {claimed:?}") };
@@ -64,24 +65,29 @@ pub async fn one_takeover<D: Deployment>(
         drop(claim);
     }
     tokio::time::sleep(lease + Duration::from_millis(200)).await;
-    let engines = engines(deployment, url, stores, Duration::from_secs(60)).await;
+    let engines = engines(deployment, url, stores, clients, Duration::from_secs(60)).await;
     let ledger = Ledger::new();
-    let answers = race(&engines, clients, &scope, keys, &ledger).await;
+    let answers = race(&engines, &scope, keys, &ledger).await;
     check(&answers, &scope, keys, &ledger, |basis| basis.attempt == 2 && basis.after_doubt);
 }
 
+/// An engine for each client, so that they meet in the store and nowhere else; so many stores among them.
 async fn engines<D: Deployment>(
     deployment: &D,
     url: &str,
-    count: usize,
+    stores: usize,
+    clients: usize,
     lease: Duration,
-) -> Vec<Deduplicator<D::Store>> {
-    let mut engines = Vec::with_capacity(count);
-    for _ in 0..count {
-        let builder = engine(deployment.open(url).await).lease(lease).store_timeout(PATIENCE);
-        engines.push(builder.build().expect("options in order"));
+) -> Vec<Deduplicator<Arc<D::Store>>> {
+    let mut opened = Vec::with_capacity(stores);
+    for _ in 0..stores {
+        opened.push(Arc::new(deployment.open(url).await));
     }
-    engines
+    let of_client = |client: usize| {
+        let store = Arc::clone(&opened[client % stores]);
+        engine(store).lease(lease).store_timeout(PATIENCE).build().expect("options in order")
+    };
+    (0..clients).map(of_client).collect()
 }
 
 fn key(scope: &str, number: usize) -> Key {
@@ -91,20 +97,14 @@ fn key(scope: &str, number: usize) -> Key {
 /// What a client got for each key, in order.
 type Got = Vec<Answer<String>>;
 
-async fn race<S>(
-    engines: &[Deduplicator<S>],
-    clients: usize,
-    scope: &str,
-    keys: usize,
-    ledger: &Ledger,
-) -> Vec<Got>
+async fn race<S>(engines: &[Deduplicator<S>], scope: &str, keys: usize, ledger: &Ledger) -> Vec<Got>
 where
     S: oncekey::Store + 'static,
 {
-    let barrier = Arc::new(Barrier::new(clients));
+    let barrier = Arc::new(Barrier::new(engines.len()));
     let mut tasks = JoinSet::new();
-    for client in 0..clients {
-        let dedup = engines[client % engines.len()].clone();
+    for dedup in engines {
+        let dedup = dedup.clone();
         let (barrier, scope, ledger) = (Arc::clone(&barrier), scope.to_owned(), ledger.clone());
         tasks.spawn(async move {
             let mut got = Vec::with_capacity(keys);
@@ -223,7 +223,7 @@ pub async fn processes<D: Deployment>(_deployment: &D, url: &str, processes: usi
 
 /// A process of [`processes`].
 pub(crate) async fn child<D: Deployment>(deployment: &D, mut job: Job) {
-    let dedup = &engines(deployment, job.get("url"), 1, Duration::from_secs(60)).await[0];
+    let dedup = &engines(deployment, job.get("url"), 1, 1, Duration::from_secs(60)).await[0];
     let ledger = Ledger::at(job.get("ledger"));
     let (scope, keys) = (job.get("scope").to_owned(), job.number("keys"));
     say("ready");

@@ -10,3 +10,9 @@ mod races;
 
 #[path = "checks/crash.rs"]
 mod crash;
+
+#[path = "checks/lost.rs"]
+mod lost;
+
+#[path = "checks/servers.rs"]
+mod servers;

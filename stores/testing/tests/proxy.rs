@@ -74,6 +74,9 @@ fn it_passes_and_counts() {
     assert_eq!(ask(&mut one, "c").unwrap(), "c");
     assert_eq!((proxy.connections(), proxy.open(), proxy.requests(), proxy.round_trips()), (2, 2, 3, 3));
     assert_eq!((proxy.faulted(), proxy.held()), (0, 0));
+    let (before, url) = Proxy::before(&format!("postgres://u:p@{server}/db?x=y"));
+    assert_eq!(url, format!("postgres://u:p@{}/db?x=y", before.addr()));
+    assert_eq!(ask(&mut connect(&before), "d").unwrap(), "d");
     assert_eq!(proxy.url(&format!("redis://{server}/1")), format!("redis://{}/1", proxy.addr()));
 }
 

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use oncekey_store_testing::server::{Pgbouncer, Postgres, Redis, execute};
 
+/// Set in the process that is killed.
+const IS_CHILD: &str = "ONCEKEY_SERVERS_CHILD";
+
 fn redis(port: u16, command: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
@@ -122,6 +125,9 @@ fn arguments_win_and_nothing_is_left() {
 #[test]
 #[ignore = "run by the test below, in a process of its own"]
 fn child_that_is_killed() {
+    if std::env::var_os(IS_CHILD).is_none() {
+        return;
+    }
     let (postgres, redis) = (Postgres::shared(), Redis::shared());
     println!("SERVERS {} {} {}", postgres.pid().unwrap(), redis.pid().unwrap(), redis.dir().display());
     std::thread::sleep(Duration::from_secs(120));
@@ -131,6 +137,7 @@ fn child_that_is_killed() {
 fn servers_end_with_the_process_whatever_ends_it() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "child_that_is_killed", "--nocapture"])
+        .env(IS_CHILD, "yes")
         .env_remove("ONCEKEY_POSTGRES_URL")
         .env_remove("ONCEKEY_REDIS_URL")
         .stdout(Stdio::piped())

@@ -5,24 +5,24 @@ local call = ARGV[7]
 if call ~= '' and last and was[5] == call then
   return last -- an earlier copy of this very call
 end
-if ARGV[1] == '' then
-  if readable then return entry() end
-elseif not readable or last ~= ARGV[1] then
-  return entry()
+if readable and last ~= ARGV[1] then
+  return {last, left, was[4]}
+elseif not readable and ARGV[1] ~= '' then
+  return {}
 end
 
 local version = now
 if last and tonumber(last) >= now then version = tonumber(last) + 1 end
-version = whole(version)
+version = string.format('%.0f', version)
 live_until, gone_at = 'never', 'never'
 local expire_at
 if ARGV[2] ~= '' then
   local live = now + ARGV[2]
-  live_until = whole(live)
+  live_until = string.format('%.0f', live)
   if ARGV[3] ~= '' then
     local gone = live + ARGV[3]
-    gone_at = whole(gone)
-    expire_at = whole(math.ceil(gone / 1000) + ARGV[8])
+    gone_at = string.format('%.0f', gone)
+    expire_at = string.format('%.0f', math.ceil(gone / 1000) + ARGV[8])
   end
 end
 

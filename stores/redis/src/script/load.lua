@@ -1,5 +1,5 @@
 -- ARGV: 'doubt' for a listing, which wants only records that are in progress with nothing left to live.
-if ARGV[1] == 'doubt' and readable and (was[6] ~= 'in_progress' or live_until > now) then
+if not readable or ARGV[1] == 'doubt' and (was[6] ~= 'in_progress' or left ~= 0) then
   return {}
 end
-return entry()
+return {last, left, was[4]}

@@ -33,9 +33,15 @@ impl Source {
     }
 
     /// The call by digest, which needs the script in the server's cache; or with the whole text, which puts it there.
-    pub(crate) fn call(&self, whole: bool, key: &[u8]) -> Cmd {
-        let mut cmd = Cmd::new();
-        if whole { cmd.arg("EVAL").arg(&self.text) } else { cmd.arg("EVALSHA").arg(&self.digest) };
+    /// `args_len` is about how many bytes follow.
+    pub(crate) fn call(&self, whole: bool, key: &[u8], args_len: usize) -> Cmd {
+        let script = if whole { self.text.len() } else { self.digest.len() };
+        let mut cmd = Cmd::with_capacity(12, script + key.len() + args_len + 8);
+        if whole {
+            cmd.arg("EVAL").arg(&self.text)
+        } else {
+            cmd.arg("EVALSHA").arg(&self.digest)
+        };
         cmd.arg(1).arg(key);
         cmd
     }

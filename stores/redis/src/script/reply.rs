@@ -26,24 +26,23 @@ pub(crate) fn read(value: Value) -> Result<Reply, RedisStoreError> {
 }
 
 fn found(parts: Vec<Value>) -> Result<Reply, RedisStoreError> {
-    let mut bytes = Vec::with_capacity(parts.len());
-    for part in parts {
-        let Value::BulkString(part) = part else { return Err(RedisStoreError::unexpected(&part)) };
-        bytes.push(part);
-    }
-    match <[Vec<u8>; 3]>::try_from(bytes) {
-        Ok([version, left, body]) => {
-            let left = match &left[..] {
-                b"never" => Duration::MAX,
-                micros => Duration::from_micros(number(micros)?),
+    match <[Value; 3]>::try_from(parts) {
+        Ok([Value::BulkString(version), left, Value::BulkString(body)]) => {
+            let left = match left {
+                Value::Int(micros) => Duration::from_micros(micros.unsigned_abs()),
+                Value::BulkString(never) if never == b"never" => Duration::MAX,
+                other => return Err(RedisStoreError::unexpected(&other)),
             };
             let record = Record::decode(&Payload::from(body))?;
             Ok(Reply::Found(Some(Entry { record, version: Version::new(number(&version)?), left })))
         }
+        Ok(other) => Err(RedisStoreError::unexpected(&other)),
         Err(other) => match &other[..] {
             [] => Ok(Reply::Found(None)),
-            [what] => Err(RedisStoreError::Corrupt { what: String::from_utf8_lossy(what).into_owned() }),
-            _ => Err(RedisStoreError::unexpected(&format_args!("{} parts", other.len()))),
+            [Value::BulkString(what)] => {
+                Err(RedisStoreError::Corrupt { what: String::from_utf8_lossy(what).into_owned() })
+            }
+            other => Err(RedisStoreError::unexpected(other)),
         },
     }
 }

@@ -1,10 +1,15 @@
-//! What the tests share: one runtime, and stores on it.
+//! What the tests share: one runtime, stores on it, a connection to look behind them, and records.
 
 use std::future::Future;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
+use oncekey::store::{Exchange, Put, Store};
+use oncekey::{Expected, Key, Record, Version};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::server::{Redis, unique_name};
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, ToRedisArgs};
 use tokio::runtime::{Builder, Runtime};
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -22,6 +27,80 @@ pub(crate) fn prefix() -> String {
 }
 
 /// A store on this server, with keys of its own.
-pub(crate) fn store(server: &Redis) -> RedisStore {
-    block_on(RedisStore::builder().prefix(prefix()).connect(server.url())).expect("the server serves")
+pub(crate) async fn store(server: &Redis) -> RedisStore {
+    RedisStore::builder().prefix(prefix()).connect(server.url()).await.expect("the server serves")
+}
+
+/// A connection of the test's own.
+pub(crate) async fn connection(server: &Redis) -> MultiplexedConnection {
+    let client = redis::Client::open(server.url()).unwrap();
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+}
+
+/// A command by its words.
+pub(crate) fn words<A: ToRedisArgs>(words: &[A]) -> redis::Cmd {
+    let mut cmd = redis::Cmd::new();
+    for word in words {
+        cmd.arg(word);
+    }
+    cmd
+}
+
+/// Asks the server itself.
+pub(crate) async fn ask<T: FromRedisValue>(server: &Redis, command: &[&str]) -> T {
+    let mut connection = connection(server).await;
+    let answer = words(command).query_async(&mut connection).await;
+    answer.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Live and lingering for ever, for an hour, and not at all.
+pub(crate) const FOR_EVER: Duration = Duration::MAX;
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const NOTHING: Duration = Duration::ZERO;
+
+pub(crate) fn key(id: &str) -> Key {
+    Key::new("payments.charge", id).unwrap()
+}
+
+/// A first attempt in progress, in the stored form.
+pub(crate) fn in_progress(owner: u8) -> Record {
+    let bytes = [&[1, 0x80][..], &[owner; 16], &[1, 0, 7]].concat();
+    Record::decode(&bytes.into()).unwrap()
+}
+
+/// A first attempt completed with this outcome, of less than 128 bytes, in the stored form.
+pub(crate) fn completed(owner: u8, outcome: &[u8]) -> Record {
+    let len = u8::try_from(outcome.len()).unwrap();
+    let bytes = [&[1, 0x81][..], &[owner; 16], &[1, 0, 7, 9, 0, len], outcome].concat();
+    Record::decode(&bytes.into()).unwrap()
+}
+
+/// A put that must be done.
+pub(crate) async fn write<S: Store>(
+    store: &S,
+    key: &Key,
+    expected: Expected,
+    record: &Record,
+    (live, linger): (Duration, Duration),
+) -> Version {
+    match store.compare_exchange(key, expected, Put::new(record, live, linger)).await {
+        Ok(Exchange::Done(version)) => version,
+        other => panic!("a put expecting {expected:?} answered {other:?}"),
+    }
+}
+
+/// A claim for an hour.
+pub(crate) async fn claim<S: Store>(store: &S, key: &Key, owner: u8) -> Result<Exchange, S::Error> {
+    let record = in_progress(owner);
+    store.compare_exchange(key, Expected::Vacant, Put::new(&record, HOUR, HOUR)).await
+}
+
+/// Tries until it holds; for what a server does on its own time.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

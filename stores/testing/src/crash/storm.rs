@@ -21,6 +21,7 @@ const LEASE: Duration = Duration::from_secs(2);
 ///   attempts and tokens that rise, each attempt at most one.
 /// - Under `Hold`: at most one effect per key; each key is answered, or in doubt until it is resolved, and has one effect in
 ///   the end.
+/// - Under both: each completion that was acknowledged to a process, killed since or not, is replayed, with its bytes.
 ///
 /// # Panics
 /// If not; and outside of a tokio runtime of several threads.
@@ -32,7 +33,7 @@ pub async fn storm<D: Deployment>(deployment: &D, url: &str, policy: Policy, key
         ledger: Ledger::new(),
         dedup: dedup(deployment.open(url).await),
     };
-    let killed_in_effect = storm.rage::<D>(url, kills).await;
+    let Raged { met, acknowledged } = storm.rage::<D>(url, kills).await;
     let before = storm.effects();
     let (mut in_doubt, mut again) = (0, 0);
     for number in 0..keys {
@@ -62,6 +63,10 @@ pub async fn storm<D: Deployment>(deployment: &D, url: &str, policy: Policy, key
             }
             other => panic!("{}: neither executed nor replayed: {other:?}", key.id()),
         }
+        if let Some(outcome) = acknowledged.get(key.id()) {
+            let kept = matches!(&answer, Answer::Replayed { value, .. } if value == outcome);
+            assert!(kept, "{}: an acknowledged completion is lost: {outcome:?} became {answer:?}", key.id());
+        }
         let value = answer.into_value().expect("it has one");
         let replayed = storm.retry(&key).await;
         assert!(
@@ -71,10 +76,12 @@ pub async fn storm<D: Deployment>(deployment: &D, url: &str, policy: Policy, key
         );
     }
     println!(
-        "{kills} kills, {killed_in_effect} of them in an operation, {keys} keys under {policy:?}: {in_doubt} in doubt, \
-         {again} with more than one effect"
+        "{kills} kills, {met} of them in an operation, {keys} keys under {policy:?}: {} acknowledged, {in_doubt} in doubt, \
+         {again} with more than one effect",
+        acknowledged.len()
     );
-    assert!(kills < 10 || killed_in_effect > 0, "no kill met an operation: nothing was shown");
+    assert!(!acknowledged.is_empty(), "nothing was acknowledged: nothing was shown");
+    assert!(kills < 10 || met > 0, "no kill met an operation: nothing was shown");
     assert!(policy == Policy::Reclaim || in_doubt >= 1 || kills < 10, "nothing was ever in doubt");
 }
 
@@ -104,9 +111,29 @@ struct Storm<S: oncekey::Store + 'static> {
     dedup: Deduplicator<S>,
 }
 
+/// What came of the kills.
+#[derive(Default)]
+struct Raged {
+    /// How many met an operation that had begun and had not ended.
+    met: usize,
+    /// The outcomes whose completion was acknowledged, by id.
+    acknowledged: BTreeMap<String, String>,
+}
+
+impl Raged {
+    /// Takes down what a process says; answers whether an operation runs in it now.
+    fn hear(&mut self, said: &str) -> bool {
+        let ended = said.strip_prefix("ended ").and_then(|rest| rest.split_once(' '));
+        if let Some((id, outcome)) = ended {
+            let before = self.acknowledged.insert(id.to_owned(), outcome.to_owned());
+            assert_eq!(before, None, "{id}: two completions were acknowledged");
+        }
+        said.starts_with("begun ")
+    }
+}
+
 impl<S: oncekey::Store + 'static> Storm<S> {
-    /// Kills; answers how many kills met an operation that had begun and had not ended.
-    async fn rage<D: Deployment>(&self, url: &str, kills: usize) -> usize {
+    async fn rage<D: Deployment>(&self, url: &str, kills: usize) -> Raged {
         let path = self.ledger.path().to_str().expect("a path in UTF-8");
         let keys = self.keys.to_string();
         let parameters = [
@@ -123,7 +150,7 @@ impl<S: oncekey::Store + 'static> Storm<S> {
             Child::start::<D>("storm", &parameters)
         };
         let mut dice = Dice(1);
-        let mut met = 0;
+        let mut raged = Raged::default();
         // The other lives on while one is killed, and is killed next.
         let mut other = start(0);
         for round in 1..=kills {
@@ -133,7 +160,7 @@ impl<S: oncekey::Store + 'static> Storm<S> {
             let mut begun = dice.below(4);
             let mut in_operation = false;
             while let Some(said) = victim.next().await {
-                in_operation = said.starts_with("begun");
+                in_operation = raged.hear(&said);
                 if in_operation && begun == 0 {
                     break;
                 }
@@ -142,12 +169,15 @@ impl<S: oncekey::Store + 'static> Storm<S> {
             tokio::time::sleep(Duration::from_micros(dice.below(8_000))).await;
             victim.kill();
             while let Some(said) = victim.next().await {
-                in_operation = said.starts_with("begun");
+                in_operation = raged.hear(&said);
             }
-            met += usize::from(in_operation);
+            raged.met += usize::from(in_operation);
         }
         other.kill();
-        met
+        while let Some(said) = other.next().await {
+            raged.hear(&said);
+        }
+        raged
     }
 
     fn effects(&self) -> BTreeMap<String, Vec<Effect>> {
@@ -199,7 +229,7 @@ pub(crate) async fn child<D: Deployment>(deployment: &D, job: Job) {
         };
         // Another may have it, or have left it in doubt: both are answers, and the next key's turn.
         match dedup.request(key.clone()).policy(policy).run(operation).await {
-            Ok(answer) if answer.ran_now() => say(&format!("ended {}", key.id())),
+            Ok(Answer::Executed { value, .. }) => say(&format!("ended {} {value}", key.id())),
             Ok(_) => {}
             Err(error) => say(&format!("error {error:?}")),
         }

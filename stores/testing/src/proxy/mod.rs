@@ -15,7 +15,7 @@
 mod connection;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -116,6 +116,24 @@ impl Proxy {
             });
         });
         Self { shared, addr, end: Some((end, thread.expect("a thread can be started"))) }
+    }
+
+    /// Starts one in front of the server that a URL names, and answers the URL that leads through it. TLS that looks at
+    /// the server's name will not like it.
+    ///
+    /// # Panics
+    /// If the URL has no host, or the host no address; as [`start`](Self::start).
+    pub fn before(url: &str) -> (Self, String) {
+        let (scheme, rest) = url.split_once("://").expect("a URL");
+        let authority = rest.split(['/', '?', '#']).next().expect("at least one part");
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let port = if scheme.starts_with("redis") { 6379 } else { 5432 };
+        let address = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
+        let upstream = address.to_socket_addrs().ok().and_then(|mut all| all.next());
+        let proxy = Self::start(upstream.unwrap_or_else(|| panic!("{address} has no address")));
+        let user = &authority[..authority.len() - host.len()];
+        let through = format!("{scheme}://{user}{}{}", proxy.addr, &rest[authority.len()..]);
+        (proxy, through)
     }
 
     /// Where clients connect.

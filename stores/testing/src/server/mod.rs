@@ -24,6 +24,48 @@ pub use sql::execute;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// A server that a check may kill, stop and hang: one that this process started.
+pub trait Server: Send + Sync {
+    /// Kills it with SIGKILL, and reaps it.
+    fn kill(&self);
+    /// Ends it in an orderly way.
+    fn stop(&self);
+    /// Starts it again on the same data and port, and waits until it answers.
+    fn start_again(&self);
+    /// Makes it hang, with its connections open.
+    fn hang(&self);
+    /// Lets it go on.
+    fn go_on(&self);
+}
+
+macro_rules! is_a_server {
+    ($($server:ty),*) => {$(
+        impl Server for $server {
+            fn kill(&self) {
+                Self::kill(self);
+            }
+
+            fn stop(&self) {
+                Self::stop(self);
+            }
+
+            fn start_again(&self) {
+                Self::start_again(self);
+            }
+
+            fn hang(&self) {
+                Self::hang(self);
+            }
+
+            fn go_on(&self) {
+                Self::go_on(self);
+            }
+        }
+    )*};
+}
+
+is_a_server!(Postgres, Redis);
+
 /// A name that nobody else has, in this process or another: `prefix` and hexadecimal digits, fit for a database, a
 /// schema or a prefix of keys.
 pub fn unique_name(prefix: &str) -> String {

@@ -32,7 +32,7 @@ async fn a_takeover_that_does_not_compare_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_forgotten_completion_is_refused() {
+async fn leases_that_end_at_once_are_refused() {
     let url = with_flaw(Redis::shared().url(), Flaw::NoLease);
     let check = async move { races::one_winner(&OnRedis, &url, 16, 20).await };
     assert_refused(check, &["one effect per key", "rests on another attempt", "neither executed"]).await;

@@ -23,17 +23,16 @@ pub(crate) enum Flaw {
     VersionIgnored,
     /// A completion is acknowledged and not stored.
     CompletionForgotten,
-    /// A write is sent again by the store itself, without looking, when its answer was lost: its own ghost is a conflict
-    /// without an entry.
+    /// A write whose answer is lost counts as refused.
     ErrorIsRefusal,
-    /// An error says that nothing was applied, though it does not know.
-    NeverApplied,
     /// Leases end at once.
     NoLease,
     /// What is over is gone: doubt with it.
     NoLinger,
-    /// A server that is gone is waited for without an end, past the engine's patience, on the caller's thread.
-    Stale,
+    /// A claim is granted when the server cannot be asked.
+    GrantsWhenDown,
+    /// A server that is gone is an error like any other.
+    SaysOther,
 }
 
 /// Reads the server's clock once, and compares before it writes. ARGV: expected version or `-`, body, live and linger in
@@ -63,6 +62,7 @@ return {'none'}";
 pub(crate) struct ToyError {
     what: String,
     sent: bool,
+    kind: StoreErrorKind,
 }
 
 impl StoreError for ToyError {
@@ -71,7 +71,7 @@ impl StoreError for ToyError {
     }
 
     fn kind(&self) -> StoreErrorKind {
-        StoreErrorKind::Unavailable
+        self.kind
     }
 }
 
@@ -87,18 +87,22 @@ impl Toy {
         Self { address, flaw, connections: Mutex::new(VecDeque::new()) }
     }
 
+    fn error(&self, error: &std::io::Error, sent: bool) -> ToyError {
+        let kind =
+            if self.flaw == Flaw::SaysOther { StoreErrorKind::Other } else { StoreErrorKind::Unavailable };
+        ToyError { what: error.to_string(), sent, kind }
+    }
+
     async fn ask(&self, words: &[&[u8]]) -> Result<Vec<Vec<u8>>, ToyError> {
         let idle = self.connections.lock().await.pop_front();
         let mut connection = match idle {
             Some(connection) => connection,
             None => {
                 let connected = TcpStream::connect(&self.address).await;
-                BufReader::new(connected.map_err(|error| ToyError { what: error.to_string(), sent: false })?)
+                BufReader::new(connected.map_err(|error| self.error(&error, false))?)
             }
         };
-        let answer = ask(&mut connection, words).await;
-        let answer = answer
-            .map_err(|error| ToyError { what: error.to_string(), sent: self.flaw != Flaw::NeverApplied })?;
+        let answer = ask(&mut connection, words).await.map_err(|error| self.error(&error, true))?;
         self.connections.lock().await.push_back(connection);
         Ok(answer)
     }
@@ -212,6 +216,7 @@ impl Store for Toy {
         let answer = self.exchange(key, &text, &put.record.encode(), live, linger).await;
         match answer {
             Err(_) if self.flaw == Flaw::ErrorIsRefusal => Ok(Exchange::Conflict(None)),
+            Err(_) if self.flaw == Flaw::GrantsWhenDown => Ok(Exchange::Done(Version::new(1))),
             answer => answer,
         }
     }
@@ -246,10 +251,10 @@ const FLAWS: [Flaw; 9] = [
     Flaw::VersionIgnored,
     Flaw::CompletionForgotten,
     Flaw::ErrorIsRefusal,
-    Flaw::NeverApplied,
+    Flaw::GrantsWhenDown,
     Flaw::NoLease,
     Flaw::NoLinger,
-    Flaw::Stale,
+    Flaw::SaysOther,
 ];
 
 pub(crate) fn with_flaw(url: &str, flaw: Flaw) -> String {

@@ -1,5 +1,8 @@
 //! Where the records are kept: `--store`, and the ledger that goes with it.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod remote;
+
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
@@ -9,6 +12,8 @@ use oncekey::MemoryStore;
 
 use super::audit::Column;
 use super::input::Request;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::job::Drive as _;
 use super::job::{self, Anywhere};
 use super::ledger::Ledger;
 use super::progress;

@@ -1,0 +1,198 @@
+//! Several puts in one statement.
+
+use std::collections::HashMap;
+
+use futures::future::join;
+use oncekey::store::{BatchPut, Exchange};
+use oncekey::{Entry, Expected, Key, Store as _, Version};
+use tokio_postgres::types::ToSql;
+
+use crate::connections::Connections;
+use crate::sql::{Columns, id_text, scope_text, version_number};
+use crate::store::{Patience, columns};
+use crate::{Error, PostgresStore, row};
+
+type Answers = Vec<Option<Result<Exchange, Error>>>;
+
+/// Items of a batch, sorted by key, as the arrays of a statement.
+#[derive(Default)]
+struct Lists<'b> {
+    /// Which item of the batch each is.
+    places: Vec<usize>,
+    keys: Vec<&'b [u8]>,
+    expected: Vec<i64>,
+    live: Vec<Option<i64>>,
+    gone: Vec<Option<i64>>,
+    body: Vec<Vec<u8>>,
+    state: Vec<&'static str>,
+    attempt: Vec<i64>,
+    created: Vec<i64>,
+    finished: Vec<Option<i64>>,
+    scope: Vec<String>,
+    id: Vec<String>,
+}
+
+impl<'b> Lists<'b> {
+    fn push(&mut self, place: usize, item: &BatchPut<'b>, c: &Columns) {
+        self.places.push(place);
+        self.keys.push(item.key.as_bytes());
+        if let Expected::At(version) = item.expected {
+            self.expected.push(version_number(version.get()));
+        } else {
+            self.scope.push(scope_text(item.key));
+            self.id.push(id_text(item.key));
+        }
+        self.live.push(c.live_us);
+        self.gone.push(c.gone_us);
+        self.body.push(c.body.clone());
+        self.state.push(c.state);
+        self.attempt.push(c.attempt);
+        self.created.push(c.created_ms);
+        self.finished.push(c.finished_ms);
+    }
+}
+
+impl<C: Connections> PostgresStore<C> {
+    /// One statement for the items that expect a version, one for those that expect none, both under way together; one
+    /// more to look at what was not as expected.
+    pub(crate) async fn exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Error>> {
+        let mut answers: Answers = batch.iter().map(|_| None).collect();
+        let mut open: Vec<(usize, Columns)> = Vec::with_capacity(batch.len());
+        for (place, item) in batch.iter().enumerate() {
+            match columns(item.key, &item.put) {
+                Ok(columns) => open.push((place, columns)),
+                Err(error) => answers[place] = Some(Err(error)),
+            }
+        }
+        // All statements lock and insert in the same order, so that two batches cannot wait for each other.
+        open.sort_by(|(a, _), (b, _)| batch[*a].key.as_bytes().cmp(batch[*b].key.as_bytes()));
+        let mut patience = Patience::new(self.options.lock_wait);
+        loop {
+            self.attempt_many(batch, &open, &mut answers).await;
+            open.retain(|(place, _)| answers[*place].is_none());
+            if open.is_empty() {
+                break;
+            }
+            if patience.is_over() {
+                for (place, _) in &open {
+                    let scope = batch[*place].key.scope_label();
+                    answers[*place] = Some(Err(Error::Locked { scope, waited: self.options.lock_wait }));
+                }
+                break;
+            }
+            patience.rest().await;
+        }
+        answers.into_iter().map(|answer| answer.expect("each item has an answer once none is open")).collect()
+    }
+
+    /// One round. What it leaves without an answer is as expected, and was locked.
+    async fn attempt_many(&self, batch: &[BatchPut<'_>], open: &[(usize, Columns)], answers: &mut Answers) {
+        let (mut claims, mut exchanges) = (Lists::default(), Lists::default());
+        for (place, columns) in open {
+            let item = &batch[*place];
+            let lists = if item.expected == Expected::Vacant { &mut claims } else { &mut exchanges };
+            lists.push(*place, item, columns);
+        }
+        let (claimed, exchanged) = join(self.claim_lists(&claims), self.exchange_lists(&exchanges)).await;
+        let mut missed = Vec::new();
+        for (lists, done) in [(&claims, claimed), (&exchanges, exchanged)] {
+            match done {
+                Ok(mut done) => {
+                    for (place, key) in lists.places.iter().zip(&lists.keys) {
+                        match done.remove(*key) {
+                            Some(version) => answers[*place] = Some(Ok(Exchange::Done(version))),
+                            None => missed.push(*place),
+                        }
+                    }
+                }
+                Err(error) => {
+                    for place in &lists.places {
+                        answers[*place] = Some(Err(self.or_locked(error.clone(), batch[*place].key)));
+                    }
+                }
+            }
+        }
+        if missed.is_empty() {
+            return;
+        }
+        let current = match self.read_many(missed.iter().map(|place| batch[*place].key)).await {
+            Ok(current) => current,
+            Err(error) => {
+                // Whatever was not as expected was not written.
+                for place in missed {
+                    answers[place] = Some(Err(error.clone()));
+                }
+                return;
+            }
+        };
+        for place in missed {
+            let item = &batch[place];
+            let entry = match current.get(item.key.as_bytes()) {
+                Some(Ok(entry)) => Some(entry.clone()),
+                Some(Err(error)) => {
+                    answers[place] = Some(Err(error.clone()));
+                    continue;
+                }
+                None => None,
+            };
+            answers[place] = match (item.expected, entry) {
+                // Gone and not purged, or gone since: rare, and not worth a statement for many.
+                (Expected::Vacant, None) => {
+                    Some(self.compare_exchange(item.key, item.expected, item.put).await)
+                }
+                (Expected::At(expected), Some(entry)) if entry.version == expected => None,
+                (_, entry) => Some(Ok(Exchange::Conflict(entry))),
+            };
+        }
+    }
+
+    async fn claim_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {
+        let values: [&(dyn ToSql + Sync); 10] = [
+            &l.keys,
+            &l.live,
+            &l.gone,
+            &l.body,
+            &l.state,
+            &l.attempt,
+            &l.created,
+            &l.finished,
+            &l.scope,
+            &l.id,
+        ];
+        self.write_lists(l, &self.statements.claim_many, &values).await
+    }
+
+    async fn exchange_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {
+        let values: [&(dyn ToSql + Sync); 9] =
+            [&l.keys, &l.expected, &l.live, &l.gone, &l.body, &l.state, &l.attempt, &l.created, &l.finished];
+        self.write_lists(l, &self.statements.exchange_many, &values).await
+    }
+
+    async fn write_lists(
+        &self,
+        lists: &Lists<'_>,
+        statement: &crate::sql::Statement,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<HashMap<Vec<u8>, Version>, Error> {
+        if lists.places.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = self.run(statement, values).await?;
+        rows.iter().map(|done| Ok((row::get(done, 1)?, row::version(row::get(done, 0)?)))).collect()
+    }
+
+    async fn read_many(
+        &self,
+        keys: impl Iterator<Item = &Key>,
+    ) -> Result<HashMap<Vec<u8>, Result<Entry, Error>>, Error> {
+        let keys: Vec<&[u8]> = keys.map(Key::as_bytes).collect();
+        let rows = self.run(&self.statements.load_many, &[&keys]).await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for read in &rows {
+            let bytes: Vec<u8> = row::get(read, 4)?;
+            let key = Key::from_bytes(&bytes).map_err(|source| Error::Key { source })?;
+            found.insert(bytes, row::entry(read, &key));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,111 @@
+//! What the server's settings mean for what was promised.
+
+use std::fmt;
+
+use oncekey::store::DurabilityClass;
+
+use crate::connections::Connections;
+use crate::schema::MIGRATIONS;
+use crate::sql::Statement;
+use crate::{Error, PostgresStore, row};
+
+/// What [`PostgresStore::check`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Checked {
+    /// How durable an acknowledged write is, as this connection is set.
+    pub durability: DurabilityClass,
+    /// What is not as it should be, worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Finding {
+    /// The tables lack migrations that this version has: some statements will fail.
+    #[non_exhaustive]
+    OldTables {
+        /// The newest that was run.
+        found: i32,
+        /// The newest there is.
+        newest: i32,
+    },
+    /// The server takes no writes: a standby, or `default_transaction_read_only`.
+    ReadOnly,
+    /// `fsync` is off: a crash of the machine may damage everything.
+    FsyncOff,
+    /// `full_page_writes` is off: a crash of the machine may tear pages.
+    FullPageWritesOff,
+    /// `synchronous_commit` is off: a crash of the server loses the latest acknowledged writes.
+    SynchronousCommitOff,
+    /// The database's encoding is not UTF8: keys beyond ASCII may be refused.
+    #[non_exhaustive]
+    Encoding {
+        /// What it is.
+        found: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OldTables { found, newest } => {
+                write!(f, "the tables are at migration {found} of {newest}: run `migrate`")
+            }
+            Self::ReadOnly => f.write_str("the server takes no writes: connect to the primary"),
+            Self::FsyncOff => f.write_str("fsync is off: a crash of the machine may lose everything; turn it on"),
+            Self::FullPageWritesOff => {
+                f.write_str("full_page_writes is off: a crash of the machine may tear pages; turn it on")
+            }
+            Self::SynchronousCommitOff => f.write_str(
+                "synchronous_commit is off: a crash of the server loses the latest acknowledged writes, and with them \
+                 the promise; set it to on for this role",
+            ),
+            Self::Encoding { found } => {
+                write!(f, "the database's encoding is {found}, not UTF8: keys beyond ASCII may be refused")
+            }
+        }
+    }
+}
+
+const SETTINGS: &str = "\
+SELECT coalesce((SELECT max(number) FROM {t}), 0), current_setting('transaction_read_only') = 'on', \
+       current_setting('fsync') = 'off', current_setting('full_page_writes') = 'off', \
+       current_setting('synchronous_commit'), current_setting('server_encoding'), \
+       current_setting('synchronous_standby_names') <> ''";
+
+impl<C: Connections> PostgresStore<C> {
+    /// Reads the settings of the server, as of one connection, and says what they mean. To be called when a service
+    /// starts; nothing else in this crate does. What to refuse is the caller's.
+    ///
+    /// # Errors
+    /// [`Error`]: what the database said, such as that the tables are missing.
+    pub async fn check(&self) -> Result<Checked, Error> {
+        let table = format!("{}oncekey_migrations", self.options.schema.prefix());
+        let statement = Statement { text: SETTINGS.replace("{t}", &table), types: Vec::new() };
+        let rows = self.run(&statement, &[]).await?;
+        let read = rows.first().expect("a SELECT without FROM has one row");
+        let newest = MIGRATIONS.last().map_or(0, |last| last.number);
+        let (found, commit): (i32, String) = (row::get(read, 0)?, row::get(read, 4)?);
+        let encoding: String = row::get(read, 5)?;
+        let (fsync_off, commit_off) = (row::get(read, 2)?, commit == "off");
+        let all = [
+            (found < newest, Finding::OldTables { found, newest }),
+            (row::get(read, 1)?, Finding::ReadOnly),
+            (fsync_off, Finding::FsyncOff),
+            (row::get(read, 3)?, Finding::FullPageWritesOff),
+            (commit_off, Finding::SynchronousCommitOff),
+            (encoding != "UTF8", Finding::Encoding { found: encoding }),
+        ];
+        let findings = all.into_iter().filter(|(is, _)| *is).map(|(_, finding)| finding).collect();
+        let durability = if fsync_off || commit_off {
+            DurabilityClass::Machine
+        } else if row::get(read, 6)? && commit != "local" {
+            DurabilityClass::Quorum
+        } else {
+            DurabilityClass::Disk
+        };
+        Ok(Checked { durability, findings })
+    }
+}

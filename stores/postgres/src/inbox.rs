@@ -1,0 +1,414 @@
+//! Claim, effect and completion in one transaction of the caller's.
+
+use std::time::{Duration, SystemTime};
+
+use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, Verdict, Write, decide};
+use oncekey::store::{Exchange, Put};
+use oncekey::{
+    Entry, Expected, FencingToken, Fingerprint, Key, OperationId, Outcome, Owner, Payload, Policy,
+    UnixMillis, Version,
+};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{GenericClient, SimpleQueryMessage};
+
+use crate::completion::write_in;
+use crate::schema::{Schema, literal};
+use crate::sql::{Complete, Statement, Statements, id_text, scope_text, version_number};
+use crate::store::{columns, typed};
+use crate::{Error, row};
+
+/// How often an answer that was overtaken is asked for again.
+const TRIES: u32 = 100;
+
+/// Claim, effect and completion in one transaction of the caller's: exactly once, with no lease, no clock and no keeper.
+/// For a message whose whole effect is in this database.
+///
+/// The claim is a row that nobody sees before the transaction commits, and that each duplicate waits for. If the
+/// transaction rolls back, nothing happened, and the duplicate that waits wins.
+///
+/// ```no_run
+/// # use oncekey_postgres::{Inbox, InboxAnswer, Schema};
+/// # async fn handle(client: &mut tokio_postgres::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let inbox = Inbox::new(Schema::of_search_path());
+/// let key = oncekey::Key::new("orders.placed", "message-17")?;
+/// let transaction = client.transaction().await?;
+/// match inbox.claim(&transaction, &key, None).await? {
+///     InboxAnswer::Granted(ticket) => {
+///         transaction.execute("UPDATE stock SET left_over = left_over - 1", &[]).await?;
+///         ticket.complete(&transaction, "reserved").await?;
+///         transaction.commit().await?;
+///     }
+///     InboxAnswer::Replay(outcome) => println!("done before: {outcome:?}"),
+///     other => println!("{other:?}"),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Inbox {
+    statements: Statements,
+    schema: Schema,
+    lifetimes: Lifetimes,
+    policy: Policy,
+    wait: Wait,
+}
+
+/// What a duplicate does while the first is under way in a transaction that has not ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// It waits for that transaction, as long as it takes.
+    Always,
+    /// It waits so long, and is then told [`InboxAnswer::InProgress`]; at least a millisecond.
+    AtMost(Duration),
+}
+
+/// What a claim in an inbox gets.
+#[derive(Debug)]
+#[must_use = "only a granted claim may act"]
+pub enum InboxAnswer {
+    /// The right to act, in this transaction.
+    Granted(Ticket),
+    /// It was done before; here is its outcome.
+    Replay(Outcome),
+    /// It was done before, and its outcome is no longer kept.
+    Done,
+    /// Another transaction, or an engine's attempt, is at it.
+    InProgress,
+    /// The key is bound to another request.
+    Mismatch,
+    /// The key is bound to a fingerprint of another algorithm, so nobody can tell.
+    Incomparable,
+    /// An attempt stopped in the middle, or committed without completing, and must be resolved first.
+    #[non_exhaustive]
+    InDoubt {
+        /// The number of that attempt.
+        attempt: u32,
+        /// The id of its generation.
+        operation_id: OperationId,
+    },
+}
+
+/// A granted claim. Complete it in the same transaction; if that commits without, the attempt counts as abandoned.
+#[derive(Debug)]
+#[must_use = "a claim that commits uncompleted counts as abandoned"]
+pub struct Ticket {
+    key: Key,
+    entry: Entry,
+    lifetimes: Lifetimes,
+    conclude: Statement,
+}
+
+impl Inbox {
+    /// An inbox in these tables. Outcomes are kept for a day; duplicates wait at most a second.
+    pub fn new(schema: Schema) -> Self {
+        let day = Duration::from_secs(24 * 3600);
+        let lifetimes = Lifetimes { lease: Duration::ZERO, retention: day, tail: Duration::ZERO };
+        let wait = Wait::AtMost(Duration::from_secs(1));
+        let statements = Statements::new(&schema, None, wait.millis());
+        Self { statements, schema, lifetimes, policy: Policy::Reclaim, wait }
+    }
+
+    /// How long outcomes are kept, from completion.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.lifetimes.retention = retention;
+        self
+    }
+
+    /// How much longer the fact that it is done is kept.
+    #[must_use]
+    pub fn tail(mut self, tail: Duration) -> Self {
+        self.lifetimes.tail = tail;
+        self
+    }
+
+    /// What may happen after a transaction that committed its claim and not its completion: [`Policy::Reclaim`] by
+    /// default.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What a duplicate does meanwhile.
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self.statements = Statements::new(&self.schema, None, wait.millis());
+        self
+    }
+
+    /// Claims `key` in the caller's transaction. The transaction can go on whatever the answer is: the wait is bounded by a
+    /// `lock_timeout` of a savepoint, and both are as before afterwards.
+    ///
+    /// Use READ COMMITTED: above it a duplicate fails with a serialization error instead of getting its answer.
+    ///
+    /// # Errors
+    /// [`Error`]: what the database said; [`Error::Server`] with SQLSTATE 25P01 if no transaction is open.
+    ///
+    /// # Cancel safety
+    /// If dropped, roll the transaction back.
+    pub async fn claim(
+        &self,
+        transaction: &impl GenericClient,
+        key: &Key,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<InboxAnswer, Error> {
+        let before = self.enter(transaction).await?;
+        match self.claim_inside(transaction, key, fingerprint).await {
+            Ok(answer) => {
+                let leave =
+                    format!("SET LOCAL lock_timeout ={}; RELEASE SAVEPOINT oncekey_inbox", literal(&before));
+                transaction.batch_execute(&leave).await.map_err(Error::of_statement)?;
+                Ok(answer)
+            }
+            Err(error) => {
+                // Takes the lock_timeout back too.
+                let back = "ROLLBACK TO SAVEPOINT oncekey_inbox; RELEASE SAVEPOINT oncekey_inbox";
+                let back = transaction.batch_execute(back).await;
+                if error.is_lock_timeout() {
+                    back.map_err(Error::of_statement)?;
+                    return Ok(InboxAnswer::InProgress);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a savepoint with a `lock_timeout` of its own; answers the one before.
+    async fn enter(&self, transaction: &impl GenericClient) -> Result<String, Error> {
+        let enter = format!(
+            "SAVEPOINT oncekey_inbox; SHOW lock_timeout; SET LOCAL lock_timeout = {}",
+            self.wait.millis()
+        );
+        let messages = transaction.simple_query(&enter).await.map_err(Error::of_statement)?;
+        let shown = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        Ok(shown.unwrap_or("0").to_owned())
+    }
+
+    async fn claim_inside(
+        &self,
+        transaction: &impl GenericClient,
+        key: &Key,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<InboxAnswer, Error> {
+        let claim = ClaimCommand {
+            owner: Owner::from_bytes(random()),
+            operation_id: OperationId::from_bytes(random()),
+            fingerprint,
+            policy: self.policy,
+            attempts_max: None,
+            now: now(),
+        };
+        let mut entry = None;
+        for _ in 0..TRIES {
+            match decide(entry.as_ref(), &Command::Claim(&claim), &self.lifetimes) {
+                Decision::Write(write) => match self.put(transaction, key, &write).await? {
+                    Exchange::Done(version) => {
+                        return Ok(InboxAnswer::Granted(Ticket {
+                            key: key.clone(),
+                            entry: Entry { record: write.record, version, left: Duration::ZERO },
+                            lifetimes: self.lifetimes,
+                            conclude: self.statements.conclude.clone(),
+                        }));
+                    }
+                    Exchange::Conflict(current) => entry = current,
+                },
+                Decision::Answer(verdict) => {
+                    let entry = entry.as_ref().expect("a vacant key is written, not answered");
+                    return Ok(answer(verdict, entry));
+                }
+            }
+        }
+        Err(Error::Locked { scope: key.scope_label(), waited: Duration::ZERO })
+    }
+
+    async fn put(
+        &self,
+        transaction: &impl GenericClient,
+        key: &Key,
+        write: &Write,
+    ) -> Result<Exchange, Error> {
+        let put = Put::new(&write.record, write.live, write.linger);
+        match write.expected {
+            Expected::Vacant => self.put_vacant(transaction, key, &put).await,
+            Expected::At(version) => {
+                let c = complete_over(key, version, &put)?;
+                let scope = key.scope_label();
+                if let Some(version) = write_in(transaction, &self.statements.complete, &c, &scope).await? {
+                    return Ok(Exchange::Done(version));
+                }
+                let load = &self.statements.load_in;
+                let rows = query(transaction, load, &[&key.as_bytes()]).await?;
+                Ok(Exchange::Conflict(rows.first().map(|row| row::entry(row, key)).transpose()?))
+            }
+        }
+    }
+
+    async fn put_vacant(
+        &self,
+        transaction: &impl GenericClient,
+        key: &Key,
+        put: &Put<'_>,
+    ) -> Result<Exchange, Error> {
+        let c = columns(key, put)?;
+        let (scope, id) = (scope_text(key), id_text(key));
+        let values: [&(dyn ToSql + Sync); 10] = [
+            &key.as_bytes(),
+            &c.live_us,
+            &c.gone_us,
+            &c.body,
+            &c.state,
+            &c.attempt,
+            &c.created_ms,
+            &c.finished_ms,
+            &scope,
+            &id,
+        ];
+        let rows = query(transaction, &self.statements.claim, &values).await?;
+        // None: somebody committed one meanwhile. It is vacant again, or there, when asked again.
+        let Some(found) = rows.first() else { return Ok(Exchange::Conflict(None)) };
+        match row::get::<Option<bool>>(found, 4)? {
+            None => Ok(Exchange::Done(row::version(row::get(found, 0)?))),
+            Some(false) => Ok(Exchange::Conflict(Some(row::entry(found, key)?))),
+            Some(true) => {
+                let c = complete_over(key, row::version(row::get(found, 0)?), put)?;
+                let scope = key.scope_label();
+                let version = write_in(transaction, &self.statements.reclaim, &c, &scope).await?;
+                Ok(version.map_or(Exchange::Conflict(None), Exchange::Done))
+            }
+        }
+    }
+}
+
+impl Wait {
+    /// For `lock_timeout`, to which zero is for ever.
+    fn millis(self) -> u128 {
+        match self {
+            Self::Always => 0,
+            Self::AtMost(wait) => wait.as_millis().clamp(1, 86_400_000),
+        }
+    }
+}
+
+impl Ticket {
+    /// The id of this generation, the same for all of its attempts: to hand downstream.
+    pub fn operation_id(&self) -> OperationId {
+        self.entry.record.operation_id()
+    }
+
+    /// The number of this attempt, from 1.
+    pub fn number(&self) -> u32 {
+        self.entry.record.attempt()
+    }
+
+    /// The fencing token of this attempt.
+    pub fn fence(&self) -> FencingToken {
+        self.entry.fencing_token()
+    }
+
+    /// Whether an earlier attempt stopped in the middle, so that its effect may have happened.
+    pub fn after_doubt(&self) -> bool {
+        self.entry.record.doubt()
+    }
+
+    /// Concludes with a success, in the same transaction. It is not limited in size but by what a row takes.
+    ///
+    /// # Errors
+    /// On any, roll the transaction back.
+    ///
+    /// # Cancel safety
+    /// If dropped, roll the transaction back.
+    pub async fn complete(
+        self,
+        transaction: &impl GenericClient,
+        value: impl Into<Payload>,
+    ) -> Result<(), Error> {
+        self.conclude(transaction, Outcome::success(value)).await
+    }
+
+    /// Concludes with a final failure, which is replayed as one. What the transaction did before still commits with it.
+    ///
+    /// # Errors
+    /// As for [`Ticket::complete`].
+    ///
+    /// # Cancel safety
+    /// As for [`Ticket::complete`].
+    pub async fn fail(
+        self,
+        transaction: &impl GenericClient,
+        failure: impl Into<Payload>,
+    ) -> Result<(), Error> {
+        self.conclude(transaction, Outcome::failure(failure)).await
+    }
+
+    async fn conclude(self, transaction: &impl GenericClient, outcome: Outcome) -> Result<(), Error> {
+        let record = &self.entry.record;
+        let holder =
+            Holder { owner: record.owner(), token: self.entry.fencing_token(), attempt: record.attempt() };
+        let command = Command::Complete(holder, &outcome, now());
+        let Decision::Write(write) = decide(Some(&self.entry), &command, &self.lifetimes) else {
+            unreachable!("a record of ours in progress can be completed")
+        };
+        let put = Put::new(&write.record, write.live, write.linger);
+        let c = complete_over(&self.key, self.entry.version, &put)?;
+        let scope = self.key.scope_label();
+        let written = write_in(transaction, &self.conclude, &c, &scope).await?;
+        written.map(|_| ()).ok_or(Error::NotCurrent { scope })
+    }
+}
+
+fn answer(verdict: Verdict, entry: &Entry) -> InboxAnswer {
+    let record = &entry.record;
+    match verdict {
+        Verdict::Replay => match record.outcome() {
+            Some(outcome) => InboxAnswer::Replay(outcome.clone()),
+            None => InboxAnswer::Done,
+        },
+        Verdict::Done => InboxAnswer::Done,
+        Verdict::InProgress => InboxAnswer::InProgress,
+        Verdict::Mismatch => InboxAnswer::Mismatch,
+        Verdict::Incomparable => InboxAnswer::Incomparable,
+        Verdict::InDoubt => {
+            InboxAnswer::InDoubt { attempt: record.attempt(), operation_id: record.operation_id() }
+        }
+        other => unreachable!("not an answer to the first claim of a fresh owner without a limit: {other:?}"),
+    }
+}
+
+fn complete_over(key: &Key, expected: Version, put: &Put<'_>) -> Result<Complete, Error> {
+    let c = columns(key, put)?;
+    Ok(Complete {
+        key: key.as_bytes().to_vec(),
+        expected: version_number(expected.get()),
+        live_us: c.live_us,
+        gone_us: c.gone_us,
+        body: c.body,
+        state: c.state,
+        attempt: c.attempt,
+        created_ms: c.created_ms,
+        finished_ms: c.finished_ms,
+    })
+}
+
+async fn query(
+    transaction: &impl GenericClient,
+    statement: &Statement,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<tokio_postgres::Row>, Error> {
+    transaction.query_typed(&statement.text, &typed(statement, values)).await.map_err(Error::of_statement)
+}
+
+/// 128 random bits.
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

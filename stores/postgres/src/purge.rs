@@ -1,0 +1,120 @@
+//! Deleting what nobody can read, and listing what is in doubt.
+
+use oncekey::Key;
+use oncekey::store::{InDoubtPage, Purged};
+
+use crate::connections::Connections;
+use crate::times::{LIFETIME_MAX_US, micros};
+use crate::{Error, PostgresStore, row};
+
+/// How many rows one statement looks at for each that it may delete, and at least.
+const SEEN_PER_DELETED: i64 = 4;
+const SEEN_MIN: i64 = 1_000;
+/// How many rows one statement looks at, and one call, at most.
+const SEEN_MAX: i64 = 10_000;
+const SEEN_PER_CALL: i64 = 50_000;
+
+/// One round through the table, over several calls.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    /// The last `row_id` that was looked at.
+    cursor: i64,
+    /// Where it began, while it is under way.
+    began: Option<i64>,
+    /// It has passed the end of the table.
+    wrapped: bool,
+}
+
+impl Round {
+    /// Goes on to `last`, or past the end of the table; answers whether it is back where it began.
+    fn is_over(&mut self, last: Option<i64>) -> bool {
+        let began = *self.began.get_or_insert_with(|| {
+            self.wrapped = self.cursor == 0;
+            self.cursor
+        });
+        self.cursor = last.unwrap_or(0);
+        let over = match last {
+            None => self.wrapped,
+            Some(last) => self.wrapped && began > 0 && last >= began,
+        };
+        self.wrapped |= last.is_none();
+        if over {
+            self.began = None;
+        }
+        over
+    }
+}
+
+impl<C: Connections> PostgresStore<C> {
+    /// Goes through the table in the order of `row_id`, on from where the last purge stopped, and around: what is live at
+    /// its beginning is not looked at again by each call. Purgers of one store wait for each other, those of two skip each
+    /// other's rows.
+    pub(crate) async fn purge_some(&self, limit: usize) -> Result<Purged, Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let grace_us = micros(self.options.purge_grace).unwrap_or(LIFETIME_MAX_US);
+        let mut round = self.round.lock().await;
+        let (mut removed, mut seen_in_all) = (0, 0);
+        while removed < limit && seen_in_all < SEEN_PER_CALL {
+            let wanted = limit - removed;
+            let look = wanted.saturating_mul(SEEN_PER_DELETED).clamp(SEEN_MIN, SEEN_MAX);
+            let rows = self.run(&self.statements.purge, &[&round.cursor, &look, &wanted, &grace_us]).await?;
+            let Some(counts) = rows.first() else { break };
+            let seen: i64 = row::get(counts, 0)?;
+            let deleted: i64 = row::get(counts, 2)?;
+            let gone: i64 = row::get(counts, 4)?;
+            removed += deleted;
+            seen_in_all += seen;
+            // With more of them gone than were wanted, it goes on behind the last that was tried.
+            let last: Option<i64> = row::get(counts, if gone > wanted { 3 } else { 1 })?;
+            let at_end = seen < look && gone <= wanted;
+            if round.is_over(last.filter(|_| !at_end)) {
+                return Ok(purged(removed, false));
+            }
+        }
+        Ok(purged(removed, limit > 0))
+    }
+
+    /// In the order of `row_id`.
+    pub(crate) async fn page_in_doubt(
+        &self,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<InDoubtPage, Error> {
+        let after = cursor.map_or(0, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
+        let most = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.run(&self.statements.in_doubt, &[&after, &most]).await?;
+        let mut entries = Vec::with_capacity(rows.len());
+        let mut last = None;
+        for found in &rows {
+            let key = Key::from_bytes(row::get(found, 4)?).map_err(|source| Error::Key { source })?;
+            let entry = row::entry(found, &key)?;
+            entries.push((key, entry));
+            last = u64::try_from(row::get::<i64>(found, 5)?).ok();
+        }
+        let next = if rows.len() == limit { last } else { None };
+        Ok(InDoubtPage::new(entries, next))
+    }
+}
+
+fn purged(removed: i64, more: bool) -> Purged {
+    Purged { removed: usize::try_from(removed).unwrap_or(0), more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_ends_where_it_began() {
+        let mut round = Round::default();
+        assert!(!round.is_over(Some(10)));
+        assert!(!round.is_over(Some(20)));
+        assert!(round.is_over(None), "from the beginning to the end");
+        round.cursor = 15;
+        assert!(!round.is_over(Some(20)));
+        assert!(!round.is_over(None), "the rows before 15 are left");
+        assert!(!round.is_over(Some(10)));
+        assert!(round.is_over(Some(20)));
+        assert_eq!(round.cursor, 20, "the next goes on from here");
+    }
+}

@@ -1,0 +1,462 @@
+//! The statements, for whoever runs one on a transaction of another driver.
+//!
+//! A transaction of sqlx, diesel or anything else can complete a claim: [`Complete`] has the parameters in order, and
+//! [`PostgresStore::completion_sql`](crate::PostgresStore::completion_sql) the text. It must touch exactly one row; if
+//! it touches none, roll back: the claim is not what was prepared, and the effect must not commit.
+//!
+//! ```no_run
+//! # mod sqlx {
+//! #     use sqlx_postgres::{PgArguments, Postgres};
+//! #     pub fn query(sql: &str) -> sqlx_core::query::Query<'_, Postgres, PgArguments> { sqlx_core::query::query(sql) }
+//! # }
+//! # use oncekey_postgres::{Connections, PostgresStore};
+//! # async fn demo<C: Connections>(
+//! #     store: &PostgresStore<C>, claim: &mut oncekey::Claim<PostgresStore<C>>, connection: &mut sqlx_postgres::PgConnection,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! # use sqlx_core::connection::Connection as _;
+//! let prepared = claim.prepare("receipt").await?;
+//! let row = oncekey_postgres::sql::Complete::of(&prepared);
+//! let mut transaction = connection.begin().await?;
+//! // .. the effect, and then:
+//! let done = sqlx::query(store.completion_sql())
+//!     .bind(&row.key).bind(row.expected).bind(row.live_us).bind(row.gone_us).bind(&row.body)
+//!     .bind(row.state).bind(row.attempt).bind(row.created_ms).bind(row.finished_ms)
+//!     .execute(&mut *transaction).await?;
+//! if done.rows_affected() == 1 { transaction.commit().await? } else { transaction.rollback().await? }
+//! # Ok(()) }
+//! ```
+
+use oncekey::{Conclusion, Key, Prepared, Record, State};
+use tokio_postgres::types::Type;
+
+use crate::schema::{Name, Schema, literal};
+use crate::times::{micros, millis};
+
+/// The parameters of the statement that completes a claim inside a transaction, `$1` to `$9` in the order of the fields.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Complete {
+    /// `$1 bytea`: the key.
+    pub key: Vec<u8>,
+    /// `$2 bigint`: the version that must be there.
+    pub expected: i64,
+    /// `$3 bigint`: how long it lives, in microseconds; null: for ever.
+    pub live_us: Option<i64>,
+    /// `$4 bigint`: when it is gone, in microseconds from now; null: never.
+    pub gone_us: Option<i64>,
+    /// `$5 bytea`: the encoded record.
+    pub body: Vec<u8>,
+    /// `$6 text`: its state, for people.
+    pub state: &'static str,
+    /// `$7 bigint`: its attempt, for people.
+    pub attempt: i64,
+    /// `$8 bigint`: when its generation began, in milliseconds since 1970, for people.
+    pub created_ms: i64,
+    /// `$9 bigint`: when it finished, or null.
+    pub finished_ms: Option<i64>,
+}
+
+impl Complete {
+    /// The parameters that complete what was prepared.
+    pub fn of(prepared: &Prepared) -> Self {
+        let Columns { live_us, gone_us, body, state, attempt, created_ms, finished_ms } =
+            Columns::of(&prepared.record, prepared.live, prepared.linger);
+        let key = prepared.key.as_bytes().to_vec();
+        let expected = version_number(prepared.expected.get());
+        Self { key, expected, live_us, gone_us, body, state, attempt, created_ms, finished_ms }
+    }
+}
+
+/// What a write puts into a row, whatever it expects there.
+pub(crate) struct Columns {
+    pub(crate) live_us: Option<i64>,
+    pub(crate) gone_us: Option<i64>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) state: &'static str,
+    pub(crate) attempt: i64,
+    pub(crate) created_ms: i64,
+    pub(crate) finished_ms: Option<i64>,
+}
+
+impl Columns {
+    pub(crate) fn of(record: &Record, live: std::time::Duration, linger: std::time::Duration) -> Self {
+        Self {
+            live_us: micros(live),
+            gone_us: micros(live.saturating_add(linger)),
+            body: record.encode(),
+            state: state_of(record),
+            attempt: i64::from(record.attempt()),
+            created_ms: millis(record.created_at()),
+            finished_ms: record.finished_at().map(millis),
+        }
+    }
+}
+
+/// A version as a `bigint`. One that no row can have becomes one that no row has.
+pub(crate) fn version_number(version: u64) -> i64 {
+    i64::try_from(version).unwrap_or(-1)
+}
+
+pub(crate) const IN_PROGRESS: &str = "in progress";
+
+fn state_of(record: &Record) -> &'static str {
+    match record.state() {
+        State::InProgress => IN_PROGRESS,
+        State::Completed(outcome) => match outcome.conclusion {
+            Conclusion::Succeeded => "completed",
+            Conclusion::Failed => "failed",
+        },
+        State::Released { .. } => "released",
+        State::Forgotten => "forgotten",
+    }
+}
+
+/// The components of a key's scope, for people: text cannot hold NUL, and a `/` within one is not one between two.
+pub(crate) fn scope_text(key: &Key) -> String {
+    let components: Vec<String> = key.scope().map(|part| escaped(part).replace('/', "\\/")).collect();
+    components.join("/")
+}
+
+/// A key's id, for people.
+pub(crate) fn id_text(key: &Key) -> String {
+    escaped(key.id())
+}
+
+fn escaped(part: &str) -> String {
+    part.replace('\\', "\\\\").replace('\0', "\\0")
+}
+
+/// One statement with the types of its parameters, so that it can be sent without being prepared first.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    pub(crate) text: String,
+    pub(crate) types: Vec<Type>,
+}
+
+/// All statements of a store.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    pub(crate) load: Statement,
+    pub(crate) load_in: Statement,
+    pub(crate) load_many: Statement,
+    pub(crate) claim: Statement,
+    pub(crate) claim_many: Statement,
+    pub(crate) reclaim: Statement,
+    pub(crate) exchange: Statement,
+    pub(crate) exchange_many: Statement,
+    pub(crate) complete: Statement,
+    pub(crate) conclude: Statement,
+    pub(crate) purge: Statement,
+    pub(crate) in_doubt: Statement,
+}
+
+/// What the store sends, for the benches beside the raw client.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Texts<'s> {
+    pub claim: &'s str,
+    pub exchange: &'s str,
+    pub exchange_many: &'s str,
+}
+
+impl<C> crate::PostgresStore<C> {
+    #[doc(hidden)]
+    pub fn statement_texts(&self) -> Texts<'_> {
+        let Statements { claim, exchange, exchange_many, .. } = &self.statements;
+        Texts { claim: &claim.text, exchange: &exchange.text, exchange_many: &exchange_many.text }
+    }
+}
+
+/// What an entry is answered with: the row, judged by a moment that is no later than the snapshot that found it. So there
+/// was an instant at which it was both current and as judged. A clock that stepped back counts as standing still.
+const ENTRY: &str = "version, live_until, greatest({clock}, updated_at) AS judged_at, body";
+
+/// The columns of a write in progress `w`, from its moment `w.n`.
+const STAMPS: &str = "coalesce(w.n + {live} * interval '1 microsecond', 'infinity'), \
+                      coalesce(w.n + {gone} * interval '1 microsecond', 'infinity'), w.n";
+/// When a generation began and when it finished, from milliseconds.
+const PEOPLE: &str = "timestamptz 'epoch' + {created} * interval '1 millisecond', \
+                      timestamptz 'epoch' + {finished} * interval '1 millisecond'";
+
+/// Columns of a row that a write over it changes. `scope`, `id` and `row_id` stay.
+const CHANGED: &str =
+    "version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at";
+
+impl Statements {
+    /// `lock_wait_ms`: how long a claim waits for somebody's transaction that holds its key.
+    pub(crate) fn new(schema: &Schema, channel: Option<&Name>, lock_wait_ms: u128) -> Self {
+        let prefix = schema.prefix();
+        let sequence = literal(&format!("{prefix}oncekey_versions"));
+        let notice = |key: &str, state: &str, live: &str| match channel {
+            // An answer that somebody may wait for: the end of an attempt. Renewals and claims are not told.
+            Some(channel) => format!(
+                ", CASE WHEN {state} <> '{IN_PROGRESS}' OR {live} = 0 \
+                 THEN pg_notify({}, encode({key}, 'hex'))::text END",
+                literal(channel.as_str())
+            ),
+            None => String::new(),
+        };
+        let fill = |text: &str| {
+            text.replace("{entry}", ENTRY)
+                .replace("{stamps}", STAMPS)
+                .replace("{people}", PEOPLE)
+                .replace("{changed}", CHANGED)
+                .replace("{t}", &format!("{prefix}oncekey_records"))
+                .replace("{next}", &format!("nextval({sequence}::regclass)"))
+                .replace("{lock_wait}", &lock_wait_ms.to_string())
+                .replace("{state_in_progress}", IN_PROGRESS)
+        };
+        let bytes = Type::BYTEA;
+        let number = Type::INT8;
+        let text = Type::TEXT;
+        let columns = [&number, &number, &bytes, &text, &number, &number, &number];
+        let lists = [
+            Type::INT8_ARRAY,
+            Type::INT8_ARRAY,
+            Type::BYTEA_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::INT8_ARRAY,
+            Type::INT8_ARRAY,
+            Type::INT8_ARRAY,
+        ];
+        let single = |first: &[Type], rest: &[Type]| {
+            first.iter().chain(columns).chain(rest).cloned().collect::<Vec<Type>>()
+        };
+        let many = |first: &[Type], rest: &[Type]| {
+            first.iter().chain(&lists).chain(rest).cloned().collect::<Vec<Type>>()
+        };
+        let fields = |text: &str| {
+            text.replace("{live}", "$3")
+                .replace("{gone}", "$4")
+                .replace("{created}", "$8")
+                .replace("{finished}", "$9")
+        };
+        let item_fields = |text: &str| {
+            text.replace("{live}", "i.live")
+                .replace("{gone}", "i.gone")
+                .replace("{created}", "i.created")
+                .replace("{finished}", "i.finished")
+        };
+        let exchange = |found: &str, over: &str| {
+            let text = EXCHANGE.replace("{found}", found).replace("{over}", over);
+            fields(&fill(&text)) + &notice("r.key", "$6", "$3")
+        };
+        Self {
+            load: Statement { text: fill(LOAD).replace("{clock}", "now()"), types: vec![bytes.clone()] },
+            // In somebody's transaction, whose now() stands still.
+            load_in: Statement {
+                text: fill(LOAD).replace("{clock}", "now()").replace("now()", "statement_timestamp()"),
+                types: vec![bytes.clone()],
+            },
+            load_many: Statement {
+                text: fill(LOAD_MANY).replace("{clock}", "now()"),
+                types: vec![Type::BYTEA_ARRAY],
+            },
+            claim: Statement {
+                text: fill(CLAIM)
+                    .replace("{clock}", "statement_timestamp()")
+                    .replace("{live}", "$2")
+                    .replace("{gone}", "$3")
+                    .replace("{created}", "$7")
+                    .replace("{finished}", "$8"),
+                types: single(&[Type::BYTEA], &[text.clone(), text.clone()]),
+            },
+            claim_many: Statement {
+                text: item_fields(&fill(CLAIM_MANY)),
+                types: many(&[Type::BYTEA_ARRAY], &[Type::TEXT_ARRAY, Type::TEXT_ARRAY]),
+            },
+            reclaim: Statement {
+                text: exchange(OF_ANY_GONE, "w.gone_at <= w.n"),
+                types: single(&[bytes.clone(), number.clone()], &[]),
+            },
+            exchange: Statement {
+                text: exchange(OF_VERSION, "w.gone_at > w.n"),
+                types: single(&[bytes.clone(), number.clone()], &[]),
+            },
+            exchange_many: Statement {
+                text: item_fields(&fill(EXCHANGE_MANY)) + &notice("r.key", "i.state", "i.live"),
+                types: many(&[Type::BYTEA_ARRAY, Type::INT8_ARRAY], &[]),
+            },
+            complete: Statement {
+                text: fields(&fill(COMPLETE)) + &notice("r.key", "$6", "$3"),
+                types: single(&[bytes.clone(), number.clone()], &[]),
+            },
+            // Over a row of the same transaction, which nobody else can have claimed, however long it took.
+            conclude: Statement {
+                text: fields(&fill(&COMPLETE.replace(READABLE, ""))) + &notice("r.key", "$6", "$3"),
+                types: single(&[Type::BYTEA, Type::INT8], &[]),
+            },
+            purge: Statement { text: fill(PURGE), types: vec![Type::INT8; 4] },
+            in_doubt: Statement {
+                text: fill(IN_DOUBT).replace("{clock}", "now()"),
+                types: vec![Type::INT8; 2],
+            },
+        }
+    }
+}
+
+/// In a transaction of its own `now()` is the arrival of the request, before the snapshot.
+const LOAD: &str = "SELECT {entry} FROM {t} WHERE key = $1 AND gone_at > greatest(now(), updated_at)";
+
+const LOAD_MANY: &str =
+    "SELECT {entry}, key FROM {t} WHERE key = ANY ($1) AND gone_at > greatest(now(), updated_at)";
+
+/// A claim of a vacant key, or what is there. No row: somebody committed one between our snapshot and our insert; run it
+/// again. A row that is gone and not purged is answered as such, and taken by `reclaim`.
+///
+/// On a key that has a row it only reads: no transaction id, no lock on the row, nothing in the log.
+///
+/// `statement_timestamp()` is when its execution was asked for, before its snapshot.
+const CLAIM: &str = "\
+WITH cur AS MATERIALIZED (
+    SELECT {entry}, gone_at <= greatest({clock}, updated_at) AS gone FROM {t} WHERE key = $1
+), ins AS (
+    INSERT INTO {t} (key, scope, id, {changed})
+    SELECT $1, $9, $10, {next}, {stamps}, $4, $5, $6, {people}
+    FROM (SELECT {clock} AS n) AS w
+    WHERE NOT EXISTS (SELECT FROM cur) AND set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL
+    ON CONFLICT (key) DO NOTHING
+    RETURNING version
+)
+SELECT version, NULL::timestamptz, NULL::timestamptz, NULL::bytea, NULL::boolean FROM ins
+UNION ALL SELECT version, live_until, judged_at, body, gone FROM cur";
+
+const CLAIM_MANY: &str = "\
+WITH w AS MATERIALIZED (
+    SELECT statement_timestamp() AS n WHERE set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL
+)
+INSERT INTO {t} (key, scope, id, {changed})
+SELECT i.key, i.scope, i.id, {next}, {stamps}, i.body, i.state, i.attempt, {people}
+FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+     AS i (key, live, gone, body, state, attempt, created, finished, scope, id), w
+WHERE NOT EXISTS (SELECT FROM {t} AS r WHERE r.key = i.key)
+ORDER BY i.key
+ON CONFLICT (key) DO NOTHING
+RETURNING version, key";
+
+/// A write over one version. The row is locked first, and judged by a moment after that: nobody can have written or read
+/// it otherwise since. A row that somebody else has locked counts as not there, and is looked at again.
+const EXCHANGE: &str = "\
+WITH cur AS MATERIALIZED (
+    SELECT key, version, gone_at, updated_at FROM {t} WHERE key = $1 AND {found}
+), w AS MATERIALIZED (
+    SELECT key, gone_at, greatest(version + 1, {next}) AS version, greatest(clock_timestamp(), updated_at) AS n FROM cur
+)
+UPDATE {t} AS r SET ({changed}) = ROW (w.version, {stamps}, $5, $6, $7, {people})
+FROM w WHERE r.key = w.key AND {over}
+RETURNING r.version";
+
+const OF_VERSION: &str = "version = $2 FOR UPDATE SKIP LOCKED";
+
+/// Over a row that is gone: whichever claim of it comes next, so that of many at once each has its turn. It is looked at
+/// again after a wait, by the clock of then.
+const OF_ANY_GONE: &str = "version >= $2 AND gone_at <= clock_timestamp() \
+    AND set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL FOR UPDATE";
+
+const EXCHANGE_MANY: &str = "\
+WITH i AS MATERIALIZED (
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        AS i (key, expected, live, gone, body, state, attempt, created, finished)
+), cur AS MATERIALIZED (
+    SELECT r.key, r.version, r.gone_at, r.updated_at FROM {t} AS r JOIN i ON r.key = i.key AND r.version = i.expected
+    ORDER BY r.key FOR UPDATE OF r SKIP LOCKED
+), t AS MATERIALIZED (
+    SELECT clock_timestamp() AS n FROM (SELECT count(*) FROM cur) AS locked
+), w AS MATERIALIZED (
+    SELECT cur.key, greatest(cur.version + 1, {next}) AS version, greatest(t.n, cur.updated_at) AS n
+    FROM t, cur WHERE cur.gone_at > greatest(t.n, cur.updated_at)
+)
+UPDATE {t} AS r SET ({changed}) = ROW (w.version, {stamps}, i.body, i.state, i.attempt, {people})
+FROM w JOIN i ON i.key = w.key WHERE r.key = w.key
+RETURNING r.version, r.key";
+
+/// In somebody's transaction, where a row that is locked is waited for.
+const COMPLETE: &str = "\
+UPDATE {t} AS r SET ({changed}) = (
+    SELECT greatest(r.version + 1, {next}), {stamps}, $5, $6, $7, {people}
+    FROM (SELECT greatest(statement_timestamp(), r.updated_at) AS n) AS w)
+WHERE r.key = $1 AND r.version = $2 AND r.gone_at > greatest(statement_timestamp(), r.updated_at)
+RETURNING r.version";
+const READABLE: &str = " AND r.gone_at > greatest(statement_timestamp(), r.updated_at)";
+
+/// Looks at `$2` rows after `$1` and deletes up to `$3` that have been gone for `$4` microseconds: how many it looked at,
+/// the last of them, how many it deleted, the last that it tried to, and how many were gone.
+///
+/// A row that is locked is skipped, and one that was claimed since stays: the second look at `gone_at` is under its lock.
+const PURGE: &str = "\
+WITH seen AS MATERIALIZED (
+    SELECT row_id, gone_at <= statement_timestamp() - $4 * interval '1 microsecond' AS gone
+    FROM {t} WHERE row_id > $1 ORDER BY row_id LIMIT $2
+), taken AS MATERIALIZED (
+    SELECT row_id FROM seen WHERE gone ORDER BY row_id LIMIT $3
+), victim AS MATERIALIZED (
+    SELECT r.key FROM {t} AS r JOIN taken USING (row_id)
+    WHERE r.gone_at <= statement_timestamp() - $4 * interval '1 microsecond'
+    ORDER BY r.row_id FOR UPDATE OF r SKIP LOCKED
+), deleted AS (
+    DELETE FROM {t} AS r USING victim WHERE r.key = victim.key RETURNING r.row_id
+)
+SELECT (SELECT count(*) FROM seen), (SELECT max(row_id) FROM seen), (SELECT count(*) FROM deleted),
+       (SELECT max(row_id) FROM taken), (SELECT count(*) FROM seen WHERE gone)";
+
+const IN_DOUBT: &str = "\
+SELECT {entry}, key, row_id FROM {t}
+WHERE row_id > $1 AND state = '{state_in_progress}'
+  AND live_until <= greatest(now(), updated_at) AND gone_at > greatest(now(), updated_at)
+ORDER BY row_id LIMIT $2";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_readable_and_unambiguous() {
+        let key = Key::scoped(["a/b", "c\\d", "e\0f"], "1/2\\3\0").unwrap();
+        assert_eq!(scope_text(&key), "a\\/b/c\\\\d/e\\0f");
+        assert_eq!(id_text(&key), "1/2\\\\3\\0");
+        let other = Key::scoped(["a", "b"], "1").unwrap();
+        assert_ne!(scope_text(&other), scope_text(&Key::new("a/b", "1").unwrap()));
+    }
+
+    #[test]
+    fn a_version_that_no_row_can_have_matches_none() {
+        assert_eq!(version_number(7), 7);
+        assert_eq!(version_number(u64::MAX), -1);
+    }
+
+    #[test]
+    fn only_a_conclusion_of_ones_own_is_taken_whenever_it_comes() {
+        let s = Statements::new(&Schema::of_search_path(), None, 500);
+        assert!(s.complete.text.contains(READABLE) && !s.conclude.text.contains(READABLE));
+    }
+
+    #[test]
+    fn no_place_is_left_open_in_a_statement() {
+        let channel = Name::new("it's").unwrap();
+        for channel in [None, Some(&channel)] {
+            let s = Statements::new(&Schema::named("app").unwrap(), channel, 500);
+            for statement in [
+                &s.load,
+                &s.load_in,
+                &s.load_many,
+                &s.claim,
+                &s.claim_many,
+                &s.reclaim,
+                &s.exchange,
+                &s.exchange_many,
+                &s.complete,
+                &s.conclude,
+                &s.purge,
+                &s.in_doubt,
+            ] {
+                assert!(!statement.text.contains('{') && !statement.text.contains('}'), "{}", statement.text);
+                let last = format!("${}", statement.types.len());
+                assert!(statement.text.contains(&last), "{last} in {}", statement.text);
+                let beyond = format!("${}", statement.types.len() + 1);
+                assert!(!statement.text.contains(&beyond), "{beyond} in {}", statement.text);
+                assert!(statement.text.contains("\"app\".oncekey_records"));
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Rows that somebody's transaction holds: nobody queues behind it.
+
+use std::time::{Duration, Instant};
+
+use oncekey::store::{BatchPut, Exchange, Put, StoreError as _, StoreErrorKind};
+use oncekey::{Deduplicator, Expected, Key, Store as _};
+use oncekey_postgres::{Error, Inbox, Wait};
+
+use crate::statements::{claim, some_record};
+use crate::support::{Tables, block_on, connect, database, granted, key, number, shared_pool};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const LOCK_WAIT: Duration = Duration::from_millis(300);
+
+/// One of a batch is locked by a completion under way: the others are renewed, and it is told apart, not waited for.
+#[test]
+fn a_batch_does_not_queue_behind_a_transaction() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let store = tables.builder(shared_pool().clone()).lock_wait(LOCK_WAIT).build();
+        let record = some_record().await;
+        let keys: Vec<Key> = (0..20).map(|n| key(&format!("batch {n:02}"))).collect();
+        let mut versions = Vec::new();
+        for key in &keys {
+            versions.push(claim(&store, key, &record).await);
+        }
+        let mut client = connect(database().url()).await;
+        let transaction = client.transaction().await.unwrap();
+        let lock = format!("SELECT 1 FROM {} WHERE key = $1 FOR UPDATE", tables.records());
+        transaction.query_one(&lock, &[&keys[7].as_bytes()]).await.unwrap();
+
+        let put = Put::new(&record, DAY, DAY);
+        let batch: Vec<_> = keys
+            .iter()
+            .zip(&versions)
+            .map(|(key, version)| BatchPut::new(key, Expected::At(*version), put))
+            .collect();
+        let began = Instant::now();
+        let answers = store.compare_exchange_many(&batch).await;
+        assert!(began.elapsed() >= LOCK_WAIT, "the locked one was tried again");
+        for (place, answer) in answers.iter().enumerate() {
+            match answer {
+                Ok(Exchange::Done(version)) if place != 7 => assert!(*version > versions[place]),
+                Err(error @ Error::Locked { .. }) if place == 7 => {
+                    assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false));
+                    assert!(error.to_string().contains("locked by a transaction"), "{error}");
+                }
+                other => panic!("item {place}: {other:?}"),
+            }
+        }
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('tuple', 'transactionid') \
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        assert_eq!(number(transaction.client(), waiting).await, 0);
+        transaction.rollback().await.unwrap();
+        let again = store.compare_exchange(&keys[7], Expected::At(versions[7]), put).await.unwrap();
+        assert!(matches!(again, Exchange::Done(_)), "nothing had been applied: {again:?}");
+    });
+}
+
+/// The engine's keeper, with a completion of one of its claims open in a transaction for several leases: the others are
+/// kept.
+#[test]
+fn the_keeper_renews_the_others_while_a_transaction_is_open() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let lease = Duration::from_secs(2);
+        let dedup = Deduplicator::builder(tables.builder(shared_pool().clone()).lock_wait(LOCK_WAIT).build())
+            .tokio()
+            .lease(lease)
+            .build()
+            .unwrap();
+        let keeper = tokio::spawn(dedup.keeper());
+        let mut others = Vec::new();
+        for n in 0..10 {
+            others.push(granted(&dedup, &key(&format!("other {n}"))).await);
+        }
+        let mut claim = granted(&dedup, &key("completing")).await;
+        let prepared = claim.prepare("\"slow\"").await.unwrap();
+        let mut client = connect(database().url()).await;
+        let transaction = client.transaction().await.unwrap();
+        let _version = dedup.store().complete_in(&transaction, &prepared).await.unwrap();
+        tokio::time::sleep(lease * 2).await;
+        for other in &others {
+            assert!(other.time_left() > Duration::ZERO, "a claim was lost: {other:?}");
+        }
+        // Its own lease is over, and nobody can take it over before the transaction has ended.
+        let challenger =
+            Deduplicator::builder(tables.builder(shared_pool().clone()).lock_wait(LOCK_WAIT).build())
+                .tokio()
+                .store_timeout(Duration::from_secs(2))
+                .claim_tries(1)
+                .build()
+                .unwrap();
+        let refused = challenger.request(key("completing")).claim().await.unwrap_err();
+        let text = format!("{refused:?}");
+        assert!(text.contains("Locked"), "{text}");
+        transaction.commit().await.unwrap();
+        claim.committed(&prepared).unwrap();
+        let replay = challenger.request(key("completing")).claim().await.unwrap();
+        assert!(matches!(replay, oncekey::ClaimAnswer::Replay(_)), "{replay:?}");
+        keeper.abort();
+    });
+}
+
+/// A claim of a key that an inbox has claimed, uncommitted, waits for `lock_wait` and is told; the connection is as before.
+#[test]
+fn a_claim_is_told_of_an_inbox_that_holds_its_key() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let store = tables.builder(crate::support::pool_to(database().url(), 1)).lock_wait(LOCK_WAIT).build();
+        let record = some_record().await;
+        let inbox = Inbox::new(tables.schema.clone()).wait(Wait::Always);
+        let mut client = connect(database().url()).await;
+        let transaction = client.transaction().await.unwrap();
+        let _ticket = inbox.claim(&transaction, &key("inbox"), None).await.unwrap();
+
+        let put = Put::new(&record, DAY, DAY);
+        let began = Instant::now();
+        let told = store.compare_exchange(&key("inbox"), Expected::Vacant, put).await.unwrap_err();
+        assert!(matches!(told, Error::Locked { .. }), "{told:?}");
+        assert!(began.elapsed() >= LOCK_WAIT);
+        let other = key("beside it");
+        let batch =
+            [BatchPut::new(&other, Expected::Vacant, put), BatchPut::new(told_key(), Expected::Vacant, put)];
+        let answers = store.compare_exchange_many(&batch).await;
+        assert!(matches!(answers[1], Err(Error::Locked { .. })), "{answers:?}");
+        let setting =
+            store.connections().get().await.unwrap().query_one("SHOW lock_timeout", &[]).await.unwrap();
+        assert_eq!(setting.get::<_, String>(0), "0", "nothing is left on the connection");
+
+        transaction.rollback().await.unwrap();
+        let _version = claim(&store, &key("inbox"), &record).await;
+    });
+}
+
+fn told_key() -> &'static Key {
+    static KEY: std::sync::OnceLock<Key> = std::sync::OnceLock::new();
+    KEY.get_or_init(|| key("inbox"))
+}

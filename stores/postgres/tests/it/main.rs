@@ -1,0 +1,18 @@
+//! The store against real servers. Each test that needs one fails where there is none, saying what to install.
+
+#![allow(clippy::unwrap_used)]
+
+mod completion;
+mod deployment;
+mod errors;
+mod faults;
+mod inbox;
+mod kit;
+mod locks;
+mod notice;
+mod operators;
+mod purge;
+mod schema;
+mod sqlx;
+mod statements;
+mod support;

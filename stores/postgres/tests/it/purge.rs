@@ -1,0 +1,136 @@
+//! Purging and listing.
+
+use std::time::Duration;
+
+use oncekey::store::{ListInDoubt as _, Put};
+use oncekey::{Deduplicator, Expected, Policy, Store as _};
+
+use crate::statements::{claim, some_record};
+use crate::support::{Tables, block_on, connect, database, granted, key, number, shared_pool};
+
+/// `count` rows that live for ever or are gone since an hour, put there by SQL.
+async fn fill(tables: &Tables, prefix: &str, count: usize, gone: bool) {
+    let gone_at = if gone { "now() - interval '1 hour'" } else { "'infinity'" };
+    let body = some_record().await.encode();
+    let insert = format!(
+        "INSERT INTO {} (key, version, live_until, gone_at, updated_at, created_at, attempt, state, scope, id, body) \
+         SELECT \"{}\".oncekey_key('fill', '{prefix}' || n), n, {gone_at}, {gone_at}, now() - interval '2 hours', now(), 1, \
+         'completed', 'fill', '{prefix}' || n, $1 FROM generate_series(1, {count}) AS n",
+        tables.records(),
+        tables.name
+    );
+    connect(database().url()).await.execute(&insert, &[&body]).await.unwrap();
+}
+
+#[test]
+fn a_purge_goes_through_the_table_in_bounded_steps() {
+    block_on(async {
+        let tables = Tables::new().await;
+        fill(&tables, "live", 3000, false).await;
+        fill(&tables, "gone", 2500, true).await;
+        fill(&tables, "more live", 3000, false).await;
+        let store = tables.store();
+        let (mut removed, mut calls) = (0, 0);
+        loop {
+            let purged = store.purge(1000).await.unwrap();
+            assert!(purged.removed <= 1000);
+            (removed, calls) = (removed + purged.removed, calls + 1);
+            if !purged.more {
+                break;
+            }
+            assert!(calls < 20, "no end");
+        }
+        assert_eq!(removed, 2500);
+        let client = connect(database().url()).await;
+        assert_eq!(number(&client, &format!("SELECT count(*) FROM {}", tables.records())).await, 6000);
+        // What is gone later, before the place where it stopped, is found too.
+        fill(&tables, "late", 10, true).await;
+        let late = store.purge(1000).await.unwrap();
+        assert_eq!((late.removed, late.more), (10, false));
+    });
+}
+
+/// Two purgers skip each other's rows, and a row that a transaction holds.
+#[test]
+fn two_purgers_count_each_row_once() {
+    block_on(async {
+        let tables = Tables::new().await;
+        fill(&tables, "gone", 4000, true).await;
+        let mut client = connect(database().url()).await;
+        let transaction = client.transaction().await.unwrap();
+        let held = format!("SELECT 1 FROM {} WHERE version = 17 FOR UPDATE", tables.records());
+        transaction.batch_execute(&held).await.unwrap();
+        let purge_all = async |store: oncekey_postgres::PostgresStore<_>| {
+            let mut removed = 0;
+            loop {
+                let purged = store.purge(100).await.unwrap();
+                removed += purged.removed;
+                if !purged.more {
+                    return removed;
+                }
+            }
+        };
+        let (one, other) = tokio::join!(purge_all(tables.store()), purge_all(tables.store()));
+        assert_eq!(one + other, 3999, "{one} and {other}");
+        transaction.rollback().await.unwrap();
+        assert_eq!(purge_all(tables.store()).await, 1);
+    });
+}
+
+/// Within the grace a row stays, so that its key's versions go on from it.
+#[test]
+fn what_is_just_gone_stays_for_the_grace() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let store = tables.builder(shared_pool().clone()).purge_grace(Duration::from_secs(3600)).build();
+        let record = some_record().await;
+        let put = Put::new(&record, Duration::ZERO, Duration::ZERO);
+        let _done = store.compare_exchange(&key("just gone"), Expected::Vacant, put).await.unwrap();
+        assert_eq!(store.load(&key("just gone")).await.unwrap(), None);
+        let purged = store.purge(10).await.unwrap();
+        assert_eq!((purged.removed, purged.more), (0, false));
+        let client = connect(database().url()).await;
+        let back = format!("ALTER SEQUENCE \"{}\".oncekey_versions RESTART 1", tables.name);
+        client.batch_execute(&back).await.unwrap();
+        // Even with a sequence that was set back, as by a restore of the table alone.
+        let first = number(&client, &format!("SELECT max(version) FROM {}", tables.records())).await;
+        let version = claim(&store, &key("just gone"), &record).await;
+        assert!(version.get() > u64::try_from(first).unwrap());
+    });
+}
+
+#[test]
+fn what_is_in_doubt_is_listed_page_by_page() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let dedup = Deduplicator::builder(tables.store())
+            .tokio()
+            .policy(Policy::Hold)
+            .lease(Duration::from_millis(200))
+            .build()
+            .unwrap();
+        for n in 0..7 {
+            drop(granted(&dedup, &key(&format!("doubt {n}"))).await);
+        }
+        let mut done = granted(&dedup, &key("done")).await;
+        done.complete("1").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let long = Deduplicator::builder(tables.store()).tokio().build().unwrap();
+        let _live = granted(&long, &key("live")).await;
+        let (mut cursor, mut ids, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let page = dedup.store().list_in_doubt(cursor, 3).await.unwrap();
+            ids.extend(page.entries.iter().map(|(key, entry)| {
+                assert!(entry.left.is_zero());
+                key.id().to_owned()
+            }));
+            pages += 1;
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pages, 3);
+        assert_eq!(ids, (0..7).map(|n| format!("doubt {n}")).collect::<Vec<_>>());
+    });
+}

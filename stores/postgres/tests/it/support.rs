@@ -1,0 +1,130 @@
+//! What the tests share: one runtime, one server, one database, a schema for each store.
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Store};
+use oncekey_postgres::{Builder, Connections, PostgresStore, Schema, migrate};
+use oncekey_store_testing::server::{Database, Postgres};
+use tokio::runtime::Runtime;
+use tokio_postgres::{Client, NoTls};
+
+/// The runtime that all connections live on.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap()
+    })
+}
+
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    runtime().block_on(future)
+}
+
+/// The database of this test process.
+pub(crate) fn database() -> &'static Database {
+    static DATABASE: OnceLock<Database> = OnceLock::new();
+    DATABASE.get_or_init(|| Postgres::shared().database())
+}
+
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(async move {
+        let _ended = connection.await;
+    });
+    client
+}
+
+pub(crate) fn pool_to(url: &str, size: usize) -> Pool {
+    let config: tokio_postgres::Config = url.parse().unwrap();
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    Pool::builder(Manager::from_config(config, NoTls, recycling)).max_size(size).build().unwrap()
+}
+
+/// The pool that stores share: each has a schema of its own.
+pub(crate) fn shared_pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| pool_to(database().url(), 16))
+}
+
+/// A schema with the tables, dropped with this.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) schema: Schema,
+    pub(crate) name: String,
+}
+
+impl Tables {
+    pub(crate) async fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("s{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let schema = Schema::named(name.clone()).unwrap();
+        let mut client = shared_pool().get().await.unwrap();
+        migrate(&mut client, &schema).await.unwrap();
+        Self { schema, name }
+    }
+
+    pub(crate) fn builder<C: Connections>(&self, connections: C) -> Builder<C> {
+        PostgresStore::builder(connections).schema(self.schema.clone()).purge_grace(Duration::ZERO)
+    }
+
+    pub(crate) fn store(&self) -> PostgresStore<Pool> {
+        self.builder(shared_pool().clone()).build()
+    }
+
+    /// The name of the table of records, quoted.
+    pub(crate) fn records(&self) -> String {
+        format!("\"{}\".oncekey_records", self.name)
+    }
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
+        let drop = format!(
+            "SET lock_timeout = '20s'; DROP SCHEMA IF EXISTS \"{}\" CASCADE; RESET lock_timeout",
+            self.name
+        );
+        let run = async move {
+            // A server that was killed takes it along.
+            if let Ok(client) = shared_pool().get().await {
+                let _dropped = client.batch_execute(&drop).await;
+            }
+        };
+        // Also where a future is running on this thread.
+        std::thread::scope(|scope| {
+            scope.spawn(|| block_on(run));
+        });
+    }
+}
+
+/// A claim of a fresh key in the hands of a test.
+pub(crate) async fn granted<S: Store + 'static>(dedup: &Deduplicator<S>, key: &Key) -> Claim<S> {
+    match dedup.request(key.clone()).claim().await.unwrap() {
+        ClaimAnswer::Granted(claim) => claim,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+pub(crate) fn key(id: &str) -> Key {
+    Key::new("test", id).unwrap()
+}
+
+/// A number that the database answers.
+pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(&format!("SELECT ({sql})::bigint"), &[]).await.unwrap().get(0)
+}
+
+/// Waits until so many sessions of the server wait for a lock.
+pub(crate) async fn until_waiting(client: &Client, count: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    for _ in 0..2000 {
+        if number(client, waiting).await >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("nobody waits for a lock");
+}

@@ -1,0 +1,103 @@
+#!lua flags=allow-oom
+-- Settles by hand what an attempt that stopped in the middle left, as Deduplicator::resolve and forget do:
+--   redis-cli --eval ops/resolve.lua "$KEY" , completed "$OUTCOME"   it happened, and this is its outcome
+--   redis-cli --eval ops/resolve.lua "$KEY" , no_effect              nothing happened: it may run, as the same operation
+--   redis-cli --eval ops/resolve.lua "$KEY" , forget                 whatever happened: the next call begins anew
+-- The last argument, after these, is how many seconds the record is kept: a day if it is left out.
+-- Writes records of format 1, and refuses any other.
+local key, command = KEYS[1], ARGV[1]
+local keep = ARGV[command == 'completed' and 3 or 2] or '86400'
+if command ~= 'completed' and command ~= 'no_effect' and command ~= 'forget' then
+  return 'refused: say completed, no_effect or forget'
+end
+if command == 'completed' and not ARGV[2] then return 'refused: completed takes the outcome' end
+if not string.find(keep, '^%d+$') then return 'refused: the seconds to keep it are not a number' end
+
+local was = redis.call('HMGET', key, 'version', 'live_until', 'gone_at', 'body', 'state', 'about')
+if not was[1] then return 'refused: there is nothing under this key' end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if was[3] ~= 'never' and tonumber(was[3]) <= now then return 'refused: the record is gone' end
+local live = was[2] == 'never' or tonumber(was[2]) > now
+if was[5] == 'in_progress' and live then return 'refused: the operation is running; wait for its lease to end' end
+if command ~= 'forget' and was[5] ~= 'in_progress' then return 'refused: it is not in doubt, it is ' .. was[5] end
+if command == 'forget' and was[5] == 'forgotten' then return 'done: it was forgotten before' end
+
+-- The stored form, as it is written in src/protocol/encoding.rs: format, flags, ids, numbers, then byte strings.
+local body = was[4]
+if string.byte(body, 1) ~= 1 then return 'refused: this is a record of another format than 1' end
+local flags = string.byte(body, 2)
+local function has(bit) return math.floor(flags / bit) % 2 == 1 end
+local HOLD, FINGERPRINT, TOKEN, CHECKPOINT, OWN_ID, DOUBT = 8, 16, 32, 64, 128, 4
+local at = has(OWN_ID) and 19 or 35
+
+local function number()
+  local value, place = 0, 1
+  while true do
+    local byte = string.byte(body, at)
+    at = at + 1
+    value = value + byte % 128 * place
+    if byte < 128 then return value end
+    place = place * 128
+  end
+end
+
+local function varint(value)
+  local bytes = ''
+  while value >= 128 do
+    bytes = bytes .. string.char(value % 128 + 128)
+    value = math.floor(value / 128)
+  end
+  return bytes .. string.char(value)
+end
+
+-- The ids, and attempt, forgiven and created.
+number()
+number()
+number()
+local begin = string.sub(body, 3, at - 1)
+local token = varint(tonumber(was[1]))
+if has(TOKEN) then
+  local from = at
+  number()
+  token = string.sub(body, from, at - 1)
+end
+local function part(is_there, skipped)
+  if not is_there then return '' end
+  local from = at
+  at = at + skipped
+  local len = number()
+  at = at + len
+  return string.sub(body, from, at - 1)
+end
+local fingerprint, checkpoint = '', ''
+if command ~= 'forget' then
+  fingerprint = part(has(FINGERPRINT), 1)
+  checkpoint = part(has(CHECKPOINT), 0)
+end
+
+local state, kept, last
+if command == 'completed' then
+  state, last = 1, string.char(0) .. varint(#ARGV[2]) .. ARGV[2]
+  checkpoint = ''
+elseif command == 'no_effect' then
+  state, last = 2, string.char(0)
+else
+  state, last = 3, ''
+end
+flags = state + TOKEN + (has(HOLD) and HOLD or 0) + (has(OWN_ID) and OWN_ID or 0)
+  + (command == 'forget' and has(DOUBT) and DOUBT or 0)
+  + (fingerprint ~= '' and FINGERPRINT or 0) + (checkpoint ~= '' and CHECKPOINT or 0)
+local finished = varint(time[1] * 1000 + math.floor(time[2] / 1000))
+body = string.char(1, flags) .. begin .. token .. finished .. fingerprint .. checkpoint .. last
+
+-- Live for so long if it is an outcome; else expired, and readable for so long.
+local version = math.max(now, tonumber(was[1]) + 1)
+local gone_at = now + keep * 1000000
+local live_until = command == 'completed' and gone_at or now
+local names = {'completed', 'released', 'forgotten'}
+local function whole(value) return string.format('%.0f', value) end
+redis.call('HSET', key, 'version', whole(version), 'live_until', whole(live_until), 'gone_at', whole(gone_at),
+  'body', body, 'state', names[state], 'about', string.gsub(was[6] or '', ' finished=.*', '') .. ' by_hand')
+redis.call('PEXPIREAT', key, whole(math.ceil(gone_at / 1000) + 60000))
+return 'done: ' .. names[state]

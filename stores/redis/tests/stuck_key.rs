@@ -1,0 +1,175 @@
+//! The page for operators does what it says: its commands, as they stand there, against a real server.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
+use oncekey_redis::RedisStore;
+use oncekey_store_testing::server::Redis;
+use support::*;
+
+/// The commands of the page, by the words before which they stand.
+fn command(heading: &str, index: usize) -> String {
+    let page = include_str!("../docs/stuck-key.md");
+    let (_, section) =
+        page.split_once(&format!("## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let block =
+        section.split("```sh\n").nth(index + 1).unwrap_or_else(|| panic!("{heading}: no command {index}"));
+    block.split("```").next().unwrap().to_owned()
+}
+
+/// Runs a command of the page; answers what it prints.
+fn run(server: &Redis, command: &str) -> String {
+    let script = format!("set -eu\n{}\n{command}", self::command("The key", 0));
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).env("REDIS_URL", server.url()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn the_key() -> Key {
+    Key::new("payments.charge", "7f3a-91").unwrap()
+}
+
+async fn engine(server: &Redis, policy: Policy) -> Deduplicator<RedisStore> {
+    let store = RedisStore::connect(server.url()).await.unwrap();
+    let lease = Duration::from_millis(200);
+    let builder = Deduplicator::builder(store).tokio().policy(policy).lease(lease).margin(lease / 10);
+    builder.renew_every(lease / 4).build().unwrap()
+}
+
+/// An attempt that got as far as a checkpoint and whose owner is gone; answers its operation id.
+async fn in_doubt(dedup: &Deduplicator<RedisStore>) -> String {
+    let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
+    let ClaimAnswer::Granted(claim) = answer else { panic!("{answer:?}") };
+    claim.checkpoint("half way").await.unwrap();
+    let id = claim.operation_id().to_string();
+    std::mem::forget(claim);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    id
+}
+
+#[test]
+fn the_name_of_the_hash_is_what_the_page_makes() {
+    let server = Redis::start();
+    block_on(async {
+        let dedup = engine(&server, Policy::Hold).await;
+        let _id = in_doubt(&dedup).await;
+        let name = String::from_utf8(dedup.store().redis_key(&the_key())).unwrap();
+        assert_eq!(run(&server, "printf %s \"$KEY\""), name);
+        assert_eq!(run(&server, &command("The key", 1)).trim_end(), name);
+        // Lengths that are a newline, a percent sign, a backslash, and more than seven bits.
+        for len in [10, 37, 92, 200] {
+            let id = "x".repeat(len);
+            let due = dedup.store().redis_key(&Key::new("a\\b%s", &id).unwrap());
+            let script = format!("set -eu\n{}\noncekey_key 'a\\b%s' {id}", command("The key", 0));
+            let made = Command::new("sh").arg("-c").arg(script).output().unwrap().stdout;
+            assert_eq!(made, due, "{len}");
+        }
+        let inside = include_str!("../docs/stuck-key.md").split("hexadecimal: `").nth(1).unwrap();
+        let inside = inside.split('`').next().unwrap();
+        let input = format!("printf '%s\\n' 'HGET {inside} state' | redis-cli -u \"$REDIS_URL\"");
+        assert_eq!(run(&server, &input).trim_end(), "in_progress");
+    });
+}
+
+#[test]
+fn a_look_says_what_each_record_means() {
+    let server = Redis::start();
+    block_on(async {
+        let look = || run(&server, &command("What it says", 0));
+        assert!(look().starts_with("nothing"), "{}", look());
+        let dedup = engine(&server, Policy::Hold).await;
+        let long = Deduplicator::builder(dedup.store().clone()).tokio().build().unwrap();
+        let ClaimAnswer::Granted(mut claim) = long.request(the_key()).claim().await.unwrap() else {
+            panic!()
+        };
+        assert!(look().starts_with("running: its lease holds for "), "{}", look());
+        claim.complete("done").await.unwrap();
+        let said = look();
+        assert!(said.starts_with("completed: its outcome is replayed for 86400 s"), "{said}");
+        assert!(said.contains(&format!("operation_id={}", claim.operation_id())), "{said}");
+        assert_eq!(run(&server, &command("What it says", 1)).lines().next(), Some("completed"));
+        let _ = dedup.forget(&the_key()).await.unwrap();
+        assert!(look().starts_with("forgotten: the next call runs"), "{}", look());
+        let id = in_doubt(&dedup).await;
+        let said = look();
+        assert!(said.starts_with("in doubt: its owner stopped in the middle; kept for ever"), "{said}");
+        assert!(said.contains("policy=hold") && said.contains(&id), "{said}");
+    });
+}
+
+/// By hand as by the engine, for both policies: the outcome is replayed, to the same request only.
+#[test]
+fn what_happened_is_put_on_record() {
+    for policy in [Policy::Hold, Policy::Reclaim] {
+        let server = Redis::start();
+        block_on(async {
+            let dedup = engine(&server, policy).await;
+            let id = in_doubt(&dedup).await;
+            let before = dedup.inspect(&the_key()).await.unwrap().unwrap();
+            assert_eq!(run(&server, &command("Settling a doubt", 0)).trim_end(), "done: completed");
+            let after = dedup.inspect(&the_key()).await.unwrap().unwrap();
+            assert_eq!(after.operation_id.to_string(), id);
+            assert_eq!((after.attempt, after.token, after.policy), (before.attempt, before.token, policy));
+            assert!(after.version > before.version && after.finished_at.is_some() && !after.doubt);
+            assert_eq!((after.checkpoint_len, after.outcome_len), (0, Some(12)));
+            let replayed = dedup
+                .request(the_key())
+                .fingerprint_of("pay 50")
+                .json()
+                .run(|_| async { Ok::<String, std::io::Error>("charged twice".to_owned()) });
+            assert_eq!(replayed.await.unwrap().into_value().unwrap(), "receipt 17");
+            let other = dedup.request(the_key()).fingerprint_of("pay 51").claim().await.unwrap();
+            assert!(matches!(other, ClaimAnswer::Mismatch), "{other:?}");
+            let again = run(&server, &command("Settling a doubt", 0));
+            assert!(again.starts_with("refused: it is not in doubt, it is completed"), "{again}");
+        });
+    }
+}
+
+#[test]
+fn what_did_not_happen_may_run_again() {
+    let server = Redis::start();
+    block_on(async {
+        let dedup = engine(&server, Policy::Hold).await;
+        let id = in_doubt(&dedup).await;
+        let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
+        assert!(matches!(answer, ClaimAnswer::InDoubt { .. }), "{answer:?}");
+        assert_eq!(run(&server, &command("Settling a doubt", 1)).trim_end(), "done: released");
+        let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
+        let ClaimAnswer::Granted(claim) = answer else { panic!("{answer:?}") };
+        assert_eq!((claim.operation_id().to_string(), claim.number(), claim.after_doubt()), (id, 2, false));
+        let running = run(&server, &command("Settling a doubt", 1));
+        assert!(running.starts_with("refused: the operation is running"), "{running}");
+    });
+}
+
+#[test]
+fn what_is_forgotten_begins_anew() {
+    let server = Redis::start();
+    block_on(async {
+        let dedup = engine(&server, Policy::Hold).await;
+        let forget = command("Beginning anew", 0);
+        assert!(run(&server, &forget).starts_with("refused: there is nothing"));
+        let id = in_doubt(&dedup).await;
+        let token = dedup.inspect(&the_key()).await.unwrap().unwrap().token;
+        assert_eq!(run(&server, &forget).trim_end(), "done: forgotten");
+        assert_eq!(run(&server, &forget).trim_end(), "done: it was forgotten before");
+        // Bound to nothing: another request under the same key is no mismatch.
+        let answer = dedup.request(the_key()).fingerprint_of("pay 51").claim().await.unwrap();
+        let ClaimAnswer::Granted(mut claim) = answer else { panic!("{answer:?}") };
+        assert!(claim.operation_id().to_string() != id && claim.number() == 1 && claim.fence() > token);
+        assert!(run(&server, &forget).starts_with("refused: the operation is running"));
+        claim.complete("done").await.unwrap();
+        assert_eq!(run(&server, &forget).trim_end(), "done: forgotten", "a completed one is forgotten too");
+        let answer = dedup.request(the_key()).claim().await.unwrap();
+        assert!(matches!(answer, ClaimAnswer::Granted(_)), "{answer:?}");
+    });
+}

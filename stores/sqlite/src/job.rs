@@ -1,0 +1,97 @@
+//! What the writer is asked for.
+
+use futures::channel::oneshot;
+use oncekey::store::{Exchange, Purged};
+use oncekey::{Expected, Key};
+
+use crate::error::SqliteError;
+use crate::table::Encoded;
+
+pub(crate) type Answer<T> = oneshot::Sender<T>;
+pub(crate) type Exchanged = Result<Exchange, SqliteError>;
+
+/// What the writer is asked for.
+pub(crate) enum Job {
+    Exchange(Write, Answer<Exchanged>),
+    /// Items of one caller: one transaction, and one answer to all.
+    Batch(Vec<Write>, Answer<Vec<Exchanged>>),
+    Purge {
+        limit: usize,
+        removed: usize,
+        answer: Answer<Result<Purged, SqliteError>>,
+    },
+}
+
+pub(crate) struct Write {
+    pub(crate) key: Key,
+    pub(crate) expected: Expected,
+    pub(crate) put: Encoded,
+    /// No reader has looked yet whether something is there: the writer, which had nothing else to do, does.
+    pub(crate) unseen: bool,
+}
+
+impl Job {
+    fn writes(&self) -> usize {
+        match self {
+            Self::Exchange(..) | Self::Purge { .. } => 1,
+            Self::Batch(writes, _) => writes.len(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Exchange(write, _) => write.put.len(),
+            Self::Batch(writes, _) => writes.iter().map(|write| write.put.len()).sum(),
+            Self::Purge { .. } => 0,
+        }
+    }
+
+    /// Nobody waits for it any more, and it is better left: a claim that nobody would know of, a purge. Other writes
+    /// are those of a holder, who may be gone and still mean them.
+    pub(crate) fn is_idle(&self) -> bool {
+        match self {
+            Self::Exchange(write, answer) => answer.is_canceled() && write.expected == Expected::Vacant,
+            Self::Batch(writes, answer) => {
+                answer.is_canceled() && writes.iter().all(|write| write.expected == Expected::Vacant)
+            }
+            Self::Purge { answer, .. } => answer.is_canceled(),
+        }
+    }
+
+    /// Answers that nothing of it was, or will be, done.
+    pub(crate) fn refuse(self, error: &SqliteError) {
+        // Who does not wait any more misses nothing.
+        match self {
+            Self::Exchange(_, answer) => drop(answer.send(Err(error.clone()))),
+            Self::Batch(writes, answer) => {
+                drop(answer.send(writes.iter().map(|_| Err(error.clone())).collect()));
+            }
+            Self::Purge { answer, .. } => drop(answer.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// How much more a group takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) writes: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Room {
+    pub(crate) const NONE: Self = Self { writes: 0, bytes: 0 };
+
+    /// Whether the job fits; if so, there is so much less room. If not, there is none.
+    pub(crate) fn takes(&mut self, job: &Job) -> bool {
+        match (self.writes.checked_sub(job.writes()), self.bytes.checked_sub(job.bytes())) {
+            (Some(writes), Some(bytes)) => {
+                *self = Self { writes, bytes };
+                true
+            }
+            _ => {
+                *self = Self::NONE;
+                false
+            }
+        }
+    }
+}

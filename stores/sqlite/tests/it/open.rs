@@ -1,0 +1,192 @@
+//! Opening a file, and what is refused.
+
+use std::fs;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use oncekey::Expected;
+use oncekey::store::{DurabilityClass, Store as _, StoreError as _, StoreErrorKind};
+use oncekey_sqlite::rusqlite::Connection;
+use oncekey_sqlite::{MIGRATIONS, SqliteError, SqliteStore, Synchronous};
+
+use super::{in_progress, key, put, scratch, written};
+
+#[test]
+fn a_path_that_names_no_file_is_refused() {
+    for path in ["", ":memory:", "file::memory:", "file:x.db?mode=memory&cache=shared"] {
+        let error = SqliteStore::open(path).unwrap_err();
+        assert!(matches!(error, SqliteError::NotAFile { .. }), "{path:?}: {error:?}");
+        assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Rejected, false));
+    }
+}
+
+#[test]
+fn options_that_cannot_be_are_refused() {
+    let (_directory, path) = scratch();
+    let builder = || SqliteStore::builder(&path);
+    for builder in [builder().group_max(0), builder().queue_max(0), builder().readers(0)] {
+        assert!(matches!(builder.open(), Err(SqliteError::Options { .. })));
+    }
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let (_directory, path) = scratch();
+    let text = "not a database at all, but longer than a header of one hundred bytes would be: ".repeat(9);
+    fs::write(&path, &text).unwrap();
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_refused() {
+    let (directory, _) = scratch();
+    let error = SqliteStore::open(directory.path().join("absent/store.db")).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Rejected, "{error:?}");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let (_directory, path) = scratch();
+    drop(SqliteStore::open(&path).unwrap());
+    Connection::open(&path).unwrap().execute("UPDATE oncekey_meta SET schema_version = 7", []).unwrap();
+    for migrate in [true, false] {
+        let error = SqliteStore::builder(&path).migrate(migrate).open().unwrap_err();
+        assert!(matches!(error, SqliteError::SchemaNewer { found: 7, known: 1 }), "{error:?}");
+        assert_eq!(error.kind(), StoreErrorKind::Newer);
+    }
+}
+
+#[test]
+fn told_not_to_migrate_it_creates_nothing() {
+    let (_directory, path) = scratch();
+    let open = || SqliteStore::builder(&path).migrate(false).open();
+    assert_eq!(open().unwrap_err().kind(), StoreErrorKind::Rejected);
+    assert!(!path.exists(), "no file was made");
+    let connection = Connection::open(&path).unwrap();
+    connection.execute("CREATE TABLE mine (x)", []).unwrap();
+    assert!(matches!(open(), Err(SqliteError::SchemaOlder { found: 0, known: 1 })));
+    for migration in MIGRATIONS {
+        connection.execute_batch(&format!("BEGIN;\n{}\nCOMMIT;", migration.sql)).unwrap();
+    }
+    written(put(&open().unwrap(), &key("a"), Expected::Vacant, &in_progress(1)));
+}
+
+/// The file is also somebody else's.
+#[test]
+fn what_else_is_in_the_file_stays() {
+    let (_directory, path) = scratch();
+    let mine = Connection::open(&path).unwrap();
+    mine.execute_batch("PRAGMA user_version = 42; PRAGMA application_id = 43; CREATE TABLE mine (x); INSERT INTO mine VALUES (1)")
+        .unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    written(put(&store, &key("a"), Expected::Vacant, &in_progress(1)));
+    let number = |sql: &str| mine.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("PRAGMA user_version"), 42);
+    assert_eq!(number("PRAGMA application_id"), 43);
+    assert_eq!(number("SELECT count(*) FROM mine"), 1);
+    assert_eq!(
+        number(
+            "SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'oncekey%' AND name NOT LIKE 'sqlite_%'"
+        ),
+        1
+    );
+}
+
+#[test]
+fn a_new_file_that_many_open_at_once_is_opened_by_all() {
+    for round in 0..10 {
+        let (_directory, path) = scratch();
+        std::thread::scope(|scope| {
+            let opening: Vec<_> = (0..8).map(|_| scope.spawn(|| SqliteStore::open(&path).unwrap())).collect();
+            for (index, store) in opening.into_iter().enumerate() {
+                written(put(
+                    &store.join().unwrap(),
+                    &key(format!("{index}")),
+                    Expected::Vacant,
+                    &in_progress(1),
+                ));
+            }
+        });
+        let records: i64 = Connection::open(&path)
+            .unwrap()
+            .query_row("SELECT records FROM oncekey_meta", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(records, 8, "round {round}");
+    }
+}
+
+#[test]
+fn it_declares_how_durable_it_is_and_is_set_up_so() {
+    let (_directory, path) = scratch();
+    for (synchronous, class, level) in
+        [(Synchronous::Full, DurabilityClass::Disk, 2), (Synchronous::Normal, DurabilityClass::Machine, 1)]
+    {
+        let store = SqliteStore::builder(&path).synchronous(synchronous).open().unwrap();
+        assert_eq!(store.durability().class, class);
+        let connection = store.connect().unwrap();
+        let pragma = |name: &str| {
+            connection.query_row(&format!("PRAGMA {name}"), [], |row| {
+                row.get_ref(0).map(|value| format!("{value:?}"))
+            })
+        };
+        assert_eq!(pragma("synchronous").unwrap(), format!("Integer({level})"));
+        assert!(pragma("journal_mode").unwrap().contains("[119, 97, 108]"), "wal");
+    }
+}
+
+/// A handle is the store; with the last one its threads end and its file is closed.
+#[test]
+fn the_threads_end_with_the_last_handle() {
+    let (directory, path) = scratch();
+    let store = SqliteStore::builder(&path).readers(3).open().unwrap();
+    let other = store.clone();
+    drop(store);
+    written(put(&other, &key("a"), Expected::Vacant, &in_progress(1)));
+    assert!(block_on(other.load(&key("a"))).unwrap().is_some());
+    drop(other);
+    // The last connection that closes takes the log with it.
+    let left: Vec<_> =
+        fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left, ["store.db"], "a connection is still open");
+}
+
+/// The lock is held by somebody else: the end of the store does not wait for it.
+#[test]
+fn a_store_ends_while_its_writer_waits_for_a_lock() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::builder(&path).busy_timeout(Duration::from_secs(600)).open().unwrap();
+    let holder = Connection::open(&path).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (key, record) = (key("a"), in_progress(1));
+    {
+        let mut write = store.compare_exchange(
+            &key,
+            Expected::Vacant,
+            oncekey::store::Put::new(&record, super::HOUR, super::HOUR),
+        );
+        assert!(futures::poll_once(&mut write).is_none());
+        // Until the writer has it.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let begun = std::time::Instant::now();
+    drop(store);
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+/// Looks at a future once.
+mod futures {
+    pub(super) use ::futures::executor;
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    pub(super) fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The page "a stuck key at 3 am": its commands, on a real file, by the sqlite3 shell.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use oncekey::store::Store as _;
+use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
+use oncekey_sqlite::SqliteStore;
+
+use super::scratch;
+
+const PAGE: &str = include_str!("../../docs/stuck-key.md");
+
+/// The commands of the page under this name.
+fn commands(name: &str) -> &'static str {
+    let (_, from) =
+        PAGE.split_once(&format!("```sql {name}\n")).unwrap_or_else(|| panic!("no commands {name:?}"));
+    from.split_once("```").unwrap().0
+}
+
+fn shell(path: &Path, options: &[&str], commands: &str) -> String {
+    let mut shell = Command::new("sqlite3");
+    shell.args(options).args(["-bail", "-cmd", ".timeout 5000", "-list"]).arg(path).arg(commands);
+    let ran = shell.output().unwrap_or_else(|error| {
+        panic!(
+            "the sqlite3 shell is needed ({error}): `apt-get install sqlite3`, or what the system has for it"
+        )
+    });
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success(), "{commands}\n{said}{}", String::from_utf8_lossy(&ran.stderr));
+    said
+}
+
+fn key() -> Key {
+    Key::new("payments.charge", "7f3a-91").unwrap()
+}
+
+#[test]
+fn every_command_of_the_page_does_what_it_says() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::open(&path).unwrap();
+    let dedup = Deduplicator::new(store.clone());
+    let look = |name: &str| shell(&path, &["-readonly"], commands(name));
+    let claim = |id: &str, policy| {
+        let key = Key::new("payments.charge", id).unwrap();
+        match block_on(dedup.request(key).policy(policy).claim()).unwrap() {
+            ClaimAnswer::Granted(claim) => claim,
+            other => panic!("a claim that is due answered {other:?}"),
+        }
+    };
+
+    assert_eq!(look("look"), "", "nothing is on record");
+    let mut stuck = claim("7f3a-91", Policy::Hold);
+    let operation_id = stuck.operation_id().to_string();
+    let first = look("look");
+    assert!(first.starts_with("payments.charge|7f3a-91|in progress|hold|1|20"), "{first}");
+    assert!(first.trim_end().ends_with(&format!("|{operation_id}|1")), "{first}");
+    assert!(look("all running").contains("7f3a-91"));
+    // Alive, it is left alone.
+    assert_eq!(shell(&path, &[], commands("forget")).trim(), "forgotten: 0");
+
+    block_on(stuck.abandon()).unwrap();
+    let doubt = look("look");
+    assert!(doubt.starts_with("payments.charge|7f3a-91|in doubt|hold|1|20"), "{doubt}");
+    assert_eq!(look("by key").split('|').next(), Some("in doubt"));
+    assert_eq!(look("by key").trim().rsplit('|').next(), Some("2"));
+    assert!(look("all in doubt").contains(&operation_id));
+    assert_eq!(look("all running"), "");
+    assert!(look("counts").starts_with("1|2|20"), "{}", look("counts"));
+    assert_eq!(look("integrity").trim(), "ok");
+
+    // With a version of before, nothing is removed; with the one it has, it is.
+    assert_eq!(shell(&path, &[], commands("forget")).trim(), "forgotten: 0");
+    let forget = commands("forget").replace("version = 1", "version = 2");
+    assert_eq!(shell(&path, &[], &forget).trim(), "forgotten: 1");
+    assert!(look("counts").starts_with("0|2|"), "{}", look("counts"));
+    assert!(block_on(store.load(&key())).unwrap().is_none());
+    let mut next = claim("7f3a-91", Policy::Hold);
+    assert!(next.fence().get() > 2 && next.operation_id().to_string() != operation_id);
+    block_on(next.complete("charged")).unwrap();
+    assert!(look("look").contains("|completed|"));
+}
+
+/// The states of the page are those of the view, each reached by the store itself.
+#[test]
+fn every_state_of_the_view_is_on_the_page() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::open(&path).unwrap();
+    let dedup = Deduplicator::builder(store.clone())
+        .lease(Duration::from_secs(60))
+        .retention(Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let quick = Deduplicator::builder(store)
+        .lease(Duration::from_millis(100))
+        .retention(Duration::from_millis(100))
+        .margin(Duration::from_millis(10));
+    let with_tail = quick.tail(Duration::from_secs(60)).build().unwrap();
+    let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| match dedup
+        .request(Key::new("states", id).unwrap())
+        .claim()
+        .await
+        .unwrap()
+    {
+        ClaimAnswer::Granted(claim) => claim,
+        other => panic!("a claim that is due answered {other:?}"),
+    };
+    block_on(async {
+        std::mem::forget(claim(&dedup, "in progress").await);
+        claim(&dedup, "in doubt").await.abandon().await.unwrap();
+        claim(&dedup, "completed").await.complete("x").await.unwrap();
+        claim(&with_tail, "done, outcome no longer kept").await.complete("x").await.unwrap();
+        claim(&dedup, "released").await.release().await.unwrap();
+        claim(&dedup, "forgotten").await.release().await.unwrap();
+        let _ = dedup.forget(&Key::new("states", "forgotten").unwrap()).await.unwrap();
+        std::mem::forget(claim(&with_tail, "gone").await);
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let states = shell(&path, &["-readonly"], "SELECT id, state FROM oncekey ");
+    let states: Vec<_> = states.lines().map(|line| line.split_once('|').unwrap()).collect();
+    assert_eq!(states.len(), 7);
+    for (expected, state) in states {
+        assert_eq!(state, expected);
+        assert!(PAGE.contains(&format!("| `{state}` |")), "the page does not say what {state} is");
+    }
+}
