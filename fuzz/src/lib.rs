@@ -9,7 +9,9 @@
 #[path = "../../tests/reference/mod.rs"]
 mod reference;
 
+use http::HeaderValue;
 use oncekey::{Key, Payload, Record};
+use oncekey_http::key;
 use reference::{register, steps, world};
 
 /// Most steps of one history: long ones find nothing that short ones do not, and are slow.
@@ -26,6 +28,32 @@ pub fn record(data: &[u8]) {
         assert_eq!(again, key, "a key is its parts");
         assert!(data.len() <= Key::LEN_MAX, "a key has a longest stored form");
     }
+}
+
+/// Arbitrary bytes as the value of an `Idempotency-Key` field. Whatever reads as a key is 1 to 255 visible ASCII characters,
+/// and the same key when it is sent as a string; whatever reads strictly, reads leniently.
+pub fn http_key(data: &[u8]) {
+    let read = |value: &[u8], syntax| {
+        let value = HeaderValue::from_bytes(value).ok()?;
+        key::read([&value], syntax).ok().map(|key| key.expect("there is a field"))
+    };
+    let lenient = read(data, key::Syntax::Lenient);
+    let strict = read(data, key::Syntax::Strict);
+    if strict.is_some() {
+        assert_eq!(strict, lenient, "strict and lenient are of one mind");
+    }
+    if let Some(key) = lenient {
+        assert!(
+            (1..=key::KEY_LEN_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+        );
+        let string = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
+        assert_eq!(read(string.as_bytes(), key::Syntax::Strict), Some(key), "a key is the same as a string");
+    }
+}
+
+/// Arbitrary bytes as a kept HTTP response.
+pub fn http_kept(data: &[u8]) {
+    oncekey_http::fuzzing::kept(data);
 }
 
 /// A history of the engine, against the reference.

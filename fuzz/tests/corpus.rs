@@ -33,3 +33,13 @@ fn histories_of_the_engine() {
 fn histories_of_the_memory_store() {
     assert!(feed("register", oncekey_fuzz::register) >= 10);
 }
+
+#[test]
+fn values_of_the_key_field() {
+    assert!(feed("http_key", oncekey_fuzz::http_key) >= 10);
+}
+
+#[test]
+fn kept_responses() {
+    assert!(feed("http_kept", oncekey_fuzz::http_kept) >= 10);
+}

@@ -1,0 +1,72 @@
+//! From the engine's answer to the client's.
+
+use http::{HeaderValue, Response};
+use http_body::Body;
+use oncekey::{AfterFailure, Answer, RunError, Store};
+
+use crate::body::ResponseBody;
+use crate::given::{Given, Live};
+use crate::layer::Shared;
+use crate::problem::Situation;
+
+/// What comes of a run.
+type Ran<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
+type Responded<R, E> = Result<Response<ResponseBody<R>>, E>;
+
+/// What the client gets.
+pub(crate) fn answered<S: Store + 'static, R: Body, E>(
+    shared: &Shared<S>,
+    answer: Ran<R, E>,
+) -> Responded<R, E> {
+    let situation = match answer {
+        Ok(Answer::Executed { value, .. }) => return live(shared, value, true),
+        Ok(Answer::Unrecorded { value, .. }) => return live(shared, value, false),
+        // What would have been kept is not on record; and of a call that ran unprotected, nothing is.
+        Err(RunError::Operation { error, claim, .. }) => {
+            let recorded = match claim {
+                AfterFailure::Recorded | AfterFailure::Released | AfterFailure::InDoubt => true,
+                AfterFailure::NotStored(_) => !error.is_an_outcome(),
+                // Unprotected, or something that a later engine says.
+                _ => false,
+            };
+            return live(shared, error, recorded);
+        }
+        // The draft's section 2.6: the result of the previously completed operation, success or an error.
+        Ok(Answer::Replayed { value, .. } | Answer::FailedBefore { failure: Some(value), .. }) => {
+            match value.into_replay() {
+                Some(response) => return Ok(marked(response, &shared.options.replayed)),
+                None => Situation::Done,
+            }
+        }
+        Ok(Answer::Done { .. } | Answer::FailedBefore { failure: None, .. }) => Situation::Done,
+        Ok(Answer::InProgress { left, .. }) => Situation::InProgress { left },
+        Ok(Answer::Mismatch) => Situation::Mismatch,
+        Ok(Answer::InDoubt { operation_id, .. }) => Situation::InDoubt { operation_id },
+        Ok(Answer::Exhausted { attempts, .. }) => Situation::Exhausted { attempts },
+        Err(RunError::LeaseLost { .. }) => Situation::LeaseLost,
+        Err(RunError::Decode { .. }) => Situation::RecordUnusable,
+        Err(RunError::Claim { source, .. }) => Situation::of_claim_error(&source),
+        // An error of a later engine: that it ran is possible.
+        Err(_) => Situation::HandlerEnded,
+    };
+    Ok(shared.refusal(&situation))
+}
+
+/// The response of a handler that ran for this very request.
+fn live<S: Store + 'static, R: Body, E>(
+    shared: &Shared<S>,
+    given: Given<R, E>,
+    recorded: bool,
+) -> Responded<R, E> {
+    let response = match given.into_live() {
+        Live::Response(response) => response,
+        Live::Error(error) => return Err(error),
+        Live::Panicked => shared.refusal(&Situation::HandlerEnded),
+    };
+    Ok(if recorded { response } else { marked(response, &shared.options.unrecorded) })
+}
+
+fn marked<B>(mut response: Response<B>, mark: &http::HeaderName) -> Response<B> {
+    response.headers_mut().insert(mark, HeaderValue::from_static("true"));
+    response
+}

@@ -1,0 +1,107 @@
+//! One request with a key, from its body to its response.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::Response;
+use http::request::Parts;
+use http_body::Body;
+use oncekey::{Failure, Fingerprint, Key, Store};
+use tower_service::Service;
+
+use crate::answered::answered;
+use crate::body::{self, Read, RequestBody, ResponseBody, Whole};
+use crate::detach::Detaching;
+use crate::fingerprint::Digest;
+use crate::given::{Given, Live};
+use crate::kept::Responses;
+use crate::layer::Shared;
+use crate::operation::operate;
+use crate::problem::Situation;
+
+/// A request that is under way.
+pub(crate) struct Call<S: Store + 'static, I> {
+    pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) inner: I,
+    pub(crate) parts: Parts,
+    pub(crate) key: Key,
+}
+
+impl<S: Store + 'static, I> Call<S, I> {
+    /// Reads the body, and then has the engine see to the rest.
+    pub(crate) async fn answer<B, R>(self, body: B) -> Result<Response<ResponseBody<R>>, I::Error>
+    where
+        I: Service<Request<B>, Response = Response<R>> + Send + 'static,
+        I::Future: Send + 'static,
+        I::Error: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Send,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Send,
+    {
+        let limit = self.shared.options.request_body_max;
+        let mut digest = Digest::of(&self.parts);
+        // Of a body that says that it is too long, nothing is read.
+        let read = if body.size_hint().lower() > limit as u64 {
+            Err(Situation::BodyTooLarge { limit })
+        } else {
+            match body::read(body, limit, |data| digest.update(data)).await {
+                Read::Whole(whole) => Ok(whole),
+                Read::Over(..) => Err(Situation::BodyTooLarge { limit }),
+                Read::Broken(..) => Err(Situation::BodyUnreadable),
+            }
+        };
+        let whole = match read {
+            Ok(whole) => whole,
+            Err(refused) => return Ok(self.shared.refusal(&refused)),
+        };
+        let onto = self.shared.options.run.onto();
+        let run = self.run(whole, digest.finish());
+        match onto {
+            Some(onto) => Detaching::new(run.boxed(), onto).await,
+            None => run.await,
+        }
+    }
+
+    async fn run<B, R>(
+        self,
+        body: Whole,
+        fingerprint: Fingerprint,
+    ) -> Result<Response<ResponseBody<R>>, I::Error>
+    where
+        I: Service<Request<B>, Response = Response<R>> + Send + 'static,
+        I::Future: Send + 'static,
+        I::Error: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Send,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Send,
+    {
+        let Self { shared, inner, parts, key } = self;
+        let options = &shared.options;
+        let mut request =
+            shared.dedup.request(key).fingerprint(fingerprint).wait(options.wait).codec(Responses);
+        if let Some(policy) = options.policy {
+            request = request.policy(policy);
+        }
+        if options.fail_open {
+            request = request.fail_open();
+        }
+        let answer = request
+            .run_or_fail(|attempt| {
+                let operation = operate(Arc::clone(&shared), inner, parts, body, attempt);
+                async move {
+                    // One that panicked has stopped, its effect unknown: nobody needs to wait for its lease to end.
+                    let ended = AssertUnwindSafe(operation).catch_unwind().await;
+                    ended.unwrap_or_else(|_| Err(Failure::Unknown(Given::nothing_kept(Live::Panicked))))
+                }
+            })
+            .await;
+        answered(&shared, answer)
+    }
+}
+
+/// A request as the service under the layer gets it.
+type Request<B> = http::Request<RequestBody<B>>;

@@ -1,0 +1,68 @@
+//! A request whose client may go away in the middle.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use crate::options::Spawn;
+
+/// Where the rest of a request runs once nobody polls it any more.
+pub(crate) enum Onto {
+    /// The runtime that its request came in on: known here, since a drop may come from elsewhere.
+    #[cfg(feature = "tokio")]
+    Tokio(tokio::runtime::Handle),
+    Spawner(Arc<Spawn>),
+}
+
+impl Onto {
+    fn run(&self, job: BoxFuture<'static, ()>) {
+        match self {
+            #[cfg(feature = "tokio")]
+            Self::Tokio(runtime) => drop(runtime.spawn(job)),
+            Self::Spawner(spawn) => spawn(job),
+        }
+    }
+}
+
+/// A future that goes on in a task of its own if it is dropped before its end.
+///
+/// As long as it is polled it runs where its request runs: with the task-locals, the tracing span and the backpressure of
+/// that place, and without the price of a task for each request.
+pub(crate) struct Detaching<T: Send + 'static> {
+    job: Option<BoxFuture<'static, T>>,
+    onto: Onto,
+}
+
+impl<T: Send + 'static> Detaching<T> {
+    pub(crate) fn new(job: BoxFuture<'static, T>, onto: Onto) -> Self {
+        Self { job: Some(job), onto }
+    }
+}
+
+impl<T: Send + 'static> Future for Detaching<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        // Taken out, so that one that panics is not polled again.
+        let mut job = self.job.take().expect("not polled after its end");
+        let polled = job.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.job = Some(job);
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Detaching<T> {
+    fn drop(&mut self) {
+        if let Some(job) = self.job.take() {
+            // This may run while a panic unwinds: a spawner that panics costs its job and nothing else.
+            let _lost = catch_unwind(AssertUnwindSafe(|| self.onto.run(job.map(drop).boxed())));
+        }
+    }
+}

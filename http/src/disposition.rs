@@ -1,0 +1,77 @@
+//! Which responses are outcomes.
+
+use http::StatusCode;
+
+/// What becomes of a response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    /// It is the outcome of the operation: kept, and given to every later request with the key.
+    Keep,
+    /// Nothing happened: the key is free, and the next request runs.
+    Release,
+    /// Whether something happened is not known: the engine's policy says what the next request meets.
+    Unknown,
+}
+
+/// A handler's own word on what became of the operation, put into the extensions of its response. It goes before any
+/// rule about statuses.
+///
+/// ```
+/// use oncekey_http::Effect;
+/// let mut response = http::Response::new("the bank did not take the call");
+/// *response.status_mut() = http::StatusCode::BAD_GATEWAY;
+/// response.extensions_mut().insert(Effect::None);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Nothing happened: the key is free, and the next request runs.
+    None,
+    /// What happened is final, success or not: the response is kept.
+    Final,
+    /// Whether something happened is not known.
+    Unknown,
+}
+
+/// So that an axum handler can return `(StatusCode::BAD_GATEWAY, Effect::None, "the bank did not take the call")`.
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponseParts for Effect {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(
+        self,
+        mut parts: axum::response::ResponseParts,
+    ) -> Result<axum::response::ResponseParts, Self::Error> {
+        parts.extensions_mut().insert(self);
+        Ok(parts)
+    }
+}
+
+impl From<Effect> for Disposition {
+    fn from(effect: Effect) -> Self {
+        match effect {
+            Effect::None => Self::Release,
+            Effect::Final => Self::Keep,
+            Effect::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl Disposition {
+    /// The default rule.
+    ///
+    /// | status | it is |
+    /// |---|---|
+    /// | 2xx, 3xx, and 4xx but for those below | kept |
+    /// | 401, 403, 407, 409, 425, 429 | released: another try may fare better, and nothing was done |
+    /// | 408 | unknown: the request was there in full, so it is the handler that was too slow, and was stopped in the middle |
+    /// | 5xx | unknown, unless the handler [says](Effect) |
+    /// | 1xx | unknown: no final response |
+    pub fn by_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            401 | 403 | 407 | 409 | 425 | 429 => Self::Release,
+            408 => Self::Unknown,
+            200..=499 => Self::Keep,
+            _ => Self::Unknown,
+        }
+    }
+}

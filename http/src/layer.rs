@@ -1,0 +1,173 @@
+//! The layer, and the service that it makes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
+use http::{Request, Response};
+use http_body::Body;
+use oncekey::{Deduplicator, Store};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::body::{RequestBody, ResponseBody};
+use crate::call::Call;
+use crate::options::{Builder, LayerError, Options};
+use crate::problem::{Problem, Situation};
+use crate::rules::Before;
+use crate::scope::Principal;
+
+/// Gives the services under it idempotency by key: a request that is sent again gets the response of the first one, and
+/// its handler does not run again.
+///
+/// Cheap to clone; clones are one layer.
+///
+/// # What is wrapped
+/// Any `Service<http::Request<_>>` that can be cloned. The body it gets is a [`RequestBody`], and the body of its
+/// responses becomes a [`ResponseBody`].
+///
+/// # Cancel safety
+/// A request's future may be dropped at any point, as a server does when its client goes away. A body that was not yet
+/// read to its end never reaches a handler. After that, unless [`run_in_request`](Builder::run_in_request) was chosen, what
+/// is left of the request goes on in a task of its own, its handler runs to its end, and a retry gets the response.
+///
+/// # Panics
+/// A handler that panics is taken for one whose effect is unknown; its client gets a problem with status 500. With the
+/// feature `tokio`, and unless it was told where to run handlers, a service panics when it is polled outside of a tokio
+/// runtime.
+pub struct IdempotencyLayer<S: Store + 'static> {
+    shared: Arc<Shared<S>>,
+}
+
+/// What all services of a layer share.
+pub(crate) struct Shared<S: Store + 'static> {
+    pub(crate) dedup: Deduplicator<S>,
+    pub(crate) options: Options,
+}
+
+impl<S: Store + 'static> Shared<S> {
+    /// The response that a situation comes to.
+    pub(crate) fn refusal<B: Body>(&self, situation: &Situation) -> Response<ResponseBody<B>> {
+        let problem = Problem::of(situation);
+        let response = problem.response(&self.options.problem_base, self.options.documentation.as_ref());
+        response.map(|body| ResponseBody::whole(body, None))
+    }
+}
+
+impl<S: Store + 'static> IdempotencyLayer<S> {
+    /// A layer with the defaults, over an engine.
+    ///
+    /// # Errors
+    /// [`LayerError::NoSpawner`] without the feature `tokio`: [say](Builder::spawner) where handlers run.
+    pub fn new(dedup: Deduplicator<S>, principal: Principal) -> Result<Self, LayerError> {
+        Self::builder(dedup, principal).build()
+    }
+
+    /// Sets a layer up.
+    pub fn builder(dedup: Deduplicator<S>, principal: Principal) -> Builder<S> {
+        Builder::new(dedup, principal)
+    }
+
+    pub(crate) fn new_with(dedup: Deduplicator<S>, options: Options) -> Self {
+        Self { shared: Arc::new(Shared { dedup, options }) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// The engine, for its keeper and for operators.
+    pub fn dedup(&self) -> &Deduplicator<S> {
+        &self.shared.dedup
+    }
+}
+
+impl<S: Store + 'static> Clone for IdempotencyLayer<S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S: Store + 'static> fmt::Debug for IdempotencyLayer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyLayer").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl<S: Store + 'static, I> Layer<I> for IdempotencyLayer<S> {
+    type Service = Idempotency<S, I>;
+
+    fn layer(&self, inner: I) -> Self::Service {
+        Idempotency { shared: Arc::clone(&self.shared), inner }
+    }
+}
+
+/// A service with idempotency: from an [`IdempotencyLayer`].
+pub struct Idempotency<S: Store + 'static, I> {
+    shared: Arc<Shared<S>>,
+    inner: I,
+}
+
+impl<S: Store + 'static, I: Clone> Clone for Idempotency<S, I> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), inner: self.inner.clone() }
+    }
+}
+
+impl<S: Store + 'static, I: Clone> Idempotency<S, I> {
+    /// Lets go of what `poll_ready` reserved: a request that is refused, or is a duplicate, needs none of it, and one that
+    /// runs asks for it when it does. Were it left here, a service with room for one request would wait for itself.
+    fn give_room_back(&mut self) {
+        self.inner = self.inner.clone();
+    }
+}
+
+impl<S: Store + 'static, I> fmt::Debug for Idempotency<S, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl<S, I, B, R> Service<Request<B>> for Idempotency<S, I>
+where
+    S: Store + 'static,
+    I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+    I::Future: Send + 'static,
+    I::Error: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Send,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Send,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = I::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, I::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        match self.shared.options.before(&parts) {
+            Before::Pass => {
+                let request = Request::from_parts(parts, RequestBody::untouched(body));
+                let response = self.inner.call(request);
+                async move { Ok(response.await?.map(ResponseBody::untouched)) }.boxed()
+            }
+            Before::Refuse(situation) => {
+                self.give_room_back();
+                let refusal = self.shared.refusal(&situation);
+                async move { Ok(refusal) }.boxed()
+            }
+            Before::Keyed(key) => {
+                self.give_room_back();
+                let call = Call { shared: Arc::clone(&self.shared), inner: self.inner.clone(), parts, key };
+                call.answer(body).boxed()
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `Idempotency-Key` for every tower service: a request that is sent again gets the first response, and its handler does
+//! not run again.
+//!
+//! A [`tower_layer::Layer`] on `http` and `http-body` types over [`oncekey`] and any of its stores, after
+//! [draft-ietf-httpapi-idempotency-key-header-07](https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header-07).
+//!
+//! ```
+//! use axum::{Extension, Router, middleware, routing::post};
+//! use oncekey::{Attempt, Deduplicator, MemoryStore};
+//! use oncekey_http::{IdempotencyLayer, LayerError, Principal};
+//!
+//! # #[derive(Clone)] struct Account(String);
+//! # async fn authenticate(request: axum::extract::Request, next: middleware::Next) -> axum::response::Response { next.run(request).await }
+//! fn app() -> Result<Router, LayerError> {
+//!     let dedup = Deduplicator::new(MemoryStore::new()); // or any other store
+//!     let caller = Principal::from_request(|parts| parts.extensions.get().map(|Account(id)| id.clone()));
+//!     Ok(Router::new()
+//!         .route("/charges", post(charge))
+//!         .layer(IdempotencyLayer::builder(dedup, caller).required().build()?)
+//!         .layer(middleware::from_fn(authenticate))) // outside, so it runs first
+//! }
+//!
+//! async fn charge(Extension(attempt): Extension<Attempt>, body: String) -> String {
+//!     // The same id at each attempt: the key to hand to the bank.
+//!     format!("charged {body} as {}", attempt.operation_id())
+//! }
+//! # if cfg!(feature = "tokio") { app().unwrap(); }
+//! ```
+//!
+//! # What it does with a request
+//!
+//! 1. Other methods than POST and PATCH ([`methods`](Builder::methods)) and requests without a key pass untouched, unless
+//!    a key is [required](Builder::required).
+//! 2. The [key] is read: a structured-field string, or leniently a bare token. It belongs to its
+//!    [principal](Principal), method and [route](Builder::route), so that no client collects the response of another.
+//! 3. The body is read, up to [a limit](Builder::request_body_max). Its digest, with that of method, path, query and
+//!    content type, tells whether the key was used for another request.
+//! 4. The engine claims the key. Either the handler runs, with an [`oncekey::Attempt`] in the extensions of its request;
+//!    or the first response is given again, marked `Idempotent-Replayed: true`; or the client gets a
+//!    [problem](problem::Problem) that says what to do.
+//! 5. The response is kept, or the key freed, or the effect taken for unknown: by its [status](Disposition::by_status), by
+//!    a [closure](Builder::disposition), or by the handler's own [word](Effect). Responses over
+//!    [a limit](Builder::response_body_max) and streams are passed on and recorded as done.
+//!
+//! # What to know
+//!
+//! - A client that goes away does not cancel its handler, unless [`run_in_request`](Builder::run_in_request) was chosen.
+//! - A store that cannot answer means 503 and no run, unless [`fail_open`](Builder::fail_open) was chosen.
+//! - Authentication, time limits and compression go outside of this layer: the principal comes from the first, the second
+//!   would cut a handler off, and the third would be kept.
+//! - What happens if a process dies in the middle is the engine's [policy](Builder::policy): [`oncekey`] says what can be
+//!   promised, and what nobody can.
+//!
+//! The README has tables of what a client sees, for authors of clients, and of the order of layers. `cargo run --release -p
+//! oncekey-http --example checkout` is a shop to click in.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `tokio` | yes | handlers of clients that went away run on on tokio's runtime |
+//! | `axum` | no | the route that axum matched is part of the scope, and in nested routers the path as the client sent it; [`Effect`] in what a handler returns |
+
+mod answered;
+mod body;
+mod call;
+mod detach;
+mod disposition;
+mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
+mod given;
+mod headers;
+mod kept;
+pub mod key;
+mod layer;
+mod operation;
+mod options;
+pub mod problem;
+mod rules;
+mod scope;
+mod structured;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+pub use body::{RequestBody, ResponseBody};
+pub use disposition::{Disposition, Effect};
+pub use headers::KeptHeaders;
+pub use key::Syntax;
+pub use layer::{Idempotency, IdempotencyLayer};
+pub use options::{Builder, LayerError};
+pub use scope::{Principal, Route};
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

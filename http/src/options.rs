@@ -1,0 +1,358 @@
+//! How the layer is set up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::header::HeaderName;
+use http::{HeaderValue, Method, request, response};
+use oncekey::{Deduplicator, Policy, Store};
+
+use crate::detach::Onto;
+use crate::disposition::Disposition;
+use crate::headers::KeptHeaders;
+use crate::key::Syntax;
+use crate::layer::IdempotencyLayer;
+use crate::scope::{Principal, Route};
+
+pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
+type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
+type Dispose = dyn Fn(&response::Parts) -> Disposition + Send + Sync;
+
+/// Sets a layer up: from [`IdempotencyLayer::builder`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder<S: Store + 'static> {
+    dedup: Deduplicator<S>,
+    options: Options,
+}
+
+impl<S: Store + 'static> fmt::Debug for Builder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("dedup", &self.dedup).field("options", &self.options).finish()
+    }
+}
+
+/// Everything that can be chosen.
+pub(crate) struct Options {
+    pub(crate) namespace: String,
+    pub(crate) principal: Principal,
+    pub(crate) route: Route,
+    pub(crate) field: HeaderName,
+    pub(crate) syntax: Syntax,
+    pub(crate) required: Arc<Required>,
+    pub(crate) methods: Vec<Method>,
+    pub(crate) request_body_max: usize,
+    pub(crate) response_body_max: usize,
+    pub(crate) buffer_streams: bool,
+    pub(crate) kept_headers: KeptHeaders,
+    pub(crate) dispose: Arc<Dispose>,
+    pub(crate) wait: Duration,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) fail_open: bool,
+    pub(crate) run: Run,
+    pub(crate) replayed: HeaderName,
+    pub(crate) unrecorded: HeaderName,
+    pub(crate) problem_base: String,
+    pub(crate) documentation: Option<HeaderValue>,
+}
+
+/// Where a handler runs.
+pub(crate) enum Run {
+    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that the request is on.
+    #[cfg(feature = "tokio")]
+    Tokio,
+    /// So too, on a spawner.
+    Spawner(Arc<Spawn>),
+    /// With its request: it ends with it.
+    Request,
+    /// Nobody said.
+    #[cfg(not(feature = "tokio"))]
+    Unsaid,
+}
+
+impl Run {
+    /// Where the rest of a request goes if it is dropped; nowhere if it is to end with it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, where one was to be used.
+    pub(crate) fn onto(&self) -> Option<Onto> {
+        match self {
+            #[cfg(feature = "tokio")]
+            Self::Tokio => Some(Onto::Tokio(tokio::runtime::Handle::current())),
+            Self::Spawner(spawn) => Some(Onto::Spawner(Arc::clone(spawn))),
+            Self::Request => None,
+            #[cfg(not(feature = "tokio"))]
+            Self::Unsaid => unreachable!("such a layer is not built"),
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+fn default_run() -> Run {
+    Run::Tokio
+}
+
+#[cfg(not(feature = "tokio"))]
+fn default_run() -> Run {
+    Run::Unsaid
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("namespace", &self.namespace)
+            .field("principal", &self.principal)
+            .field("route", &self.route)
+            .field("field", &self.field)
+            .field("syntax", &self.syntax)
+            .field("methods", &self.methods)
+            .field("request_body_max", &self.request_body_max)
+            .field("response_body_max", &self.response_body_max)
+            .field("wait", &self.wait)
+            .field("policy", &self.policy)
+            .field("fail_open", &self.fail_open)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A layer that cannot be built as it was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// There is no runtime to run handlers on.
+    #[error(
+        "nothing says where handlers run: name a spawner, or enable the feature `tokio`, or choose run_in_request"
+    )]
+    NoSpawner,
+    /// The documentation's URL cannot stand in a header field.
+    #[error("the URL of the documentation cannot stand in a Link field: {url:?}")]
+    Documentation {
+        /// What was given.
+        url: String,
+    },
+    /// The namespace is empty, so it tells nothing from anything.
+    #[error("the namespace is empty; give it a name")]
+    Namespace,
+    /// A limit is above what can be kept.
+    #[error("{option} is {bytes} bytes; at most {most} can be kept")]
+    TooMuch {
+        /// Which option.
+        option: &'static str,
+        /// What was asked for.
+        bytes: usize,
+        /// What can be.
+        most: usize,
+    },
+}
+
+/// Most bytes of a body that can be kept: with its header fields it must fit into a record.
+const BODY_MAX: usize = 1 << 29;
+
+impl<S: Store + 'static> Builder<S> {
+    pub(crate) fn new(dedup: Deduplicator<S>, principal: Principal) -> Self {
+        let options = Options {
+            namespace: "http".to_owned(),
+            principal,
+            route: Route::default(),
+            field: HeaderName::from_static("idempotency-key"),
+            syntax: Syntax::Lenient,
+            required: Arc::new(|_| false),
+            methods: vec![Method::POST, Method::PATCH],
+            request_body_max: 2 << 20,
+            response_body_max: 512 << 10,
+            buffer_streams: false,
+            kept_headers: KeptHeaders::default(),
+            dispose: Arc::new(|parts| Disposition::by_status(parts.status)),
+            wait: Duration::ZERO,
+            policy: None,
+            fail_open: false,
+            run: default_run(),
+            replayed: HeaderName::from_static("idempotent-replayed"),
+            unrecorded: HeaderName::from_static("idempotent-unrecorded"),
+            problem_base: "urn:oncekey:problem:".to_owned(),
+            documentation: None,
+        };
+        Self { dedup, options }
+    }
+
+    /// What tells this service from others that keep their keys in the same store; `http` by default. Two services that
+    /// share a store, and this, are one service: a request to the one can be answered with the other's response.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.options.namespace = name.into();
+        self
+    }
+
+    /// What a request is made to; by default the route that axum matched (feature `axum`), or else the path.
+    pub fn route(mut self, route: Route) -> Self {
+        self.options.route = route;
+        self
+    }
+
+    /// The name of the request's field; `Idempotency-Key` by default.
+    pub fn field(mut self, name: HeaderName) -> Self {
+        self.options.field = name;
+        self
+    }
+
+    /// How the field is read; leniently by default.
+    pub fn syntax(mut self, syntax: Syntax) -> Self {
+        self.options.syntax = syntax;
+        self
+    }
+
+    /// Refuses requests (of the methods it is about) without a key; by default they pass untouched.
+    pub fn required(self) -> Self {
+        self.required_where(|_| true)
+    }
+
+    /// Refuses those requests without a key for which `required` says so.
+    pub fn required_where(
+        mut self,
+        required: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.options.required = Arc::new(required);
+        self
+    }
+
+    /// The methods it is about; POST and PATCH by default. Requests of others pass untouched.
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.options.methods = methods.into_iter().collect();
+        self
+    }
+
+    /// Most bytes of the body of a request with a key; 2 MiB by default. It is held in memory, since all of it is
+    /// compared before the handler runs. A larger one is refused with 413.
+    pub fn request_body_max(mut self, bytes: usize) -> Self {
+        self.options.request_body_max = bytes;
+        self
+    }
+
+    /// Most bytes of a response's body that are kept; 512 KiB by default, and at most 512 MiB. A larger one goes to the
+    /// first caller, and later ones are told that it is not kept. The engine's
+    /// [`outcome_len_max`](oncekey::DeduplicatorBuilder::outcome_len_max) (1 MiB by default) bounds it too.
+    pub fn response_body_max(mut self, bytes: usize) -> Self {
+        self.options.response_body_max = bytes;
+        self
+    }
+
+    /// Keeps bodies of unknown length too, up to the limit, which means that a client gets none of one until all of it
+    /// is there. By default a body that does not know its length is taken for a stream: it goes to the first caller as
+    /// it comes, and is not kept.
+    pub fn buffer_streams(mut self) -> Self {
+        self.options.buffer_streams = true;
+        self
+    }
+
+    /// Which header fields of a response are kept; all but `Set-Cookie` by default.
+    pub fn kept_headers(mut self, kept: KeptHeaders) -> Self {
+        self.options.kept_headers = kept;
+        self
+    }
+
+    /// Which responses are outcomes; by default as [`Disposition::by_status`] says. A handler's own [`Effect`](crate::Effect)
+    /// goes before it.
+    pub fn disposition(
+        mut self,
+        rule: impl Fn(&response::Parts) -> Disposition + Send + Sync + 'static,
+    ) -> Self {
+        self.options.dispose = Arc::new(rule);
+        self
+    }
+
+    /// How long a duplicate waits for the response of the first request, instead of being told that it is in progress;
+    /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
+    /// completed. The resource SHOULD respond with a resource conflict error."
+    ///
+    /// One that waits goes on waiting, up to this bound, when its client goes away, with its body in memory.
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.options.wait = at_most;
+        self
+    }
+
+    /// What may happen if an attempt stops in the middle, instead of the engine's default.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.options.policy = Some(policy);
+        self
+    }
+
+    /// If the store cannot answer, runs the handler all the same, **without any promise**. By default such a request is
+    /// refused with 503.
+    pub fn fail_open(mut self) -> Self {
+        self.options.fail_open = true;
+        self
+    }
+
+    /// Where the rest of a request runs once its client has gone away, so that its handler is not cancelled. On tokio by
+    /// default, with the feature `tokio`. Until then a handler runs as it would without this layer.
+    ///
+    /// A server that shuts down does not wait for what was spawned: give a spawner that can be waited for, if it should.
+    pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
+        self.options.run = Run::Spawner(Arc::new(spawn));
+        self
+    }
+
+    /// Lets a handler end with its request: **a client that goes away in the middle cancels it**, and its effect is in
+    /// doubt. For handlers whose effect is in the same transaction as their completion.
+    pub fn run_in_request(mut self) -> Self {
+        self.options.run = Run::Request;
+        self
+    }
+
+    /// The name of the field that marks a replayed response (with `true`); `Idempotent-Replayed` by default.
+    pub fn replayed_field(mut self, name: HeaderName) -> Self {
+        self.options.replayed = name;
+        self
+    }
+
+    /// The name of the field that marks a response which could not be put on record (with `true`), so that a retry may
+    /// run again; `Idempotent-Unrecorded` by default.
+    pub fn unrecorded_field(mut self, name: HeaderName) -> Self {
+        self.options.unrecorded = name;
+        self
+    }
+
+    /// What goes before a problem's slug to make the URI of its type; `urn:oncekey:problem:` by default. Clients may
+    /// depend on it: choose once.
+    pub fn problem_base(mut self, base: impl Into<String>) -> Self {
+        self.options.problem_base = base.into();
+        self
+    }
+
+    /// Where this service documents its idempotency, linked from each problem as the draft's section 2.7 shows.
+    ///
+    /// # Errors
+    /// [`LayerError::Documentation`] if it cannot stand in a header field.
+    pub fn documentation(mut self, url: &str) -> Result<Self, LayerError> {
+        let refused = || LayerError::Documentation { url: url.to_owned() };
+        if url.contains(['<', '>', ' ']) {
+            return Err(refused());
+        }
+        let link = format!("<{url}>; rel=\"describedby\"; type=\"text/html\"");
+        self.options.documentation = Some(HeaderValue::try_from(link).map_err(|_| refused())?);
+        Ok(self)
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    /// [`LayerError`]: an option that cannot be carried out.
+    pub fn build(self) -> Result<IdempotencyLayer<S>, LayerError> {
+        let options = self.options;
+        #[cfg(not(feature = "tokio"))]
+        if matches!(options.run, Run::Unsaid) {
+            return Err(LayerError::NoSpawner);
+        }
+        if options.namespace.is_empty() {
+            return Err(LayerError::Namespace);
+        }
+        if options.response_body_max > BODY_MAX {
+            return Err(LayerError::TooMuch {
+                option: "response_body_max",
+                bytes: options.response_body_max,
+                most: BODY_MAX,
+            });
+        }
+        Ok(IdempotencyLayer::new_with(self.dedup, options))
+    }
+}

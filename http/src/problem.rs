@@ -1,0 +1,271 @@
+//! What a client is told when it does not get the handler's response: RFC 9457 problem details, with a status and a
+//! stable type each.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, LINK, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use oncekey::OperationId;
+use oncekey::store::StoreErrorKind;
+use serde::Serialize;
+
+use crate::key::KeyProblem;
+
+/// Why the client does not get the handler's response.
+///
+/// What each is for the client is in [`Problem`], which [`Problem::of`] makes of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Situation {
+    /// The key is required, and there is none: draft section 2.7.
+    KeyMissing,
+    /// There is a field, and no key in it.
+    KeyMalformed(KeyProblem),
+    /// The request has a key, and nobody can tell whose request it is.
+    NoPrincipal,
+    /// The body is over the limit up to which it is compared.
+    BodyTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The body could not be read to its end.
+    BodyUnreadable,
+    /// The key was used for another request: draft section 2.7.
+    Mismatch,
+    /// The first request is running: draft section 2.7.
+    InProgress {
+        /// How long its lease runs unless renewed.
+        left: Duration,
+    },
+    /// An attempt stopped in the middle, and nobody knows what came of it.
+    InDoubt {
+        /// The id that it handed downstream, for whoever resolves it.
+        operation_id: OperationId,
+    },
+    /// All attempts failed, and no more are made.
+    Exhausted {
+        /// How many there were.
+        attempts: u32,
+    },
+    /// The request was carried out, and its response cannot be given again.
+    Done,
+    /// The attempt lost its claim in the middle, and was stopped.
+    LeaseLost,
+    /// The handler ended without a response.
+    HandlerEnded,
+    /// The store cannot answer for now; the handler did not run.
+    StoreUnavailable,
+    /// The store refuses, or contradicts itself, and asking again will not help; the handler did not run.
+    StoreFailed,
+    /// What is on record cannot be used; the handler did not run.
+    RecordUnusable,
+}
+
+impl Situation {
+    /// Of a claim that could not be answered.
+    pub(crate) fn of_claim_error(error: &oncekey::Error) -> Self {
+        match error {
+            oncekey::Error::Store { source, .. } => match source.kind() {
+                StoreErrorKind::Corrupt | StoreErrorKind::Newer => Self::RecordUnusable,
+                kind if kind.is_transient() => Self::StoreUnavailable,
+                _ => Self::StoreFailed,
+            },
+            oncekey::Error::Incomparable { .. } => Self::RecordUnusable,
+            _ => Self::StoreFailed,
+        }
+    }
+}
+
+/// A problem, ready to be sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The status.
+    pub status: StatusCode,
+    /// The last part of its type's URI. Stable: a client may depend on it.
+    pub slug: &'static str,
+    /// What kind of problem it is, the same each time.
+    pub title: &'static str,
+    /// What happened, and what to do about it.
+    pub detail: String,
+    /// When asking again makes sense; `None` if it does not, until somebody acts.
+    pub retry_after: Option<Duration>,
+    /// The operation that somebody must resolve, for a program to read: the member `operation_id`.
+    pub operation_id: Option<OperationId>,
+}
+
+/// How long a client is told to wait where nothing better is known.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+impl Problem {
+    /// What a client is told of a situation.
+    ///
+    /// 400 for a missing key, 422 for one that was used for another request and 409 for one whose request is outstanding
+    /// are from the draft's section 2.7; the others are chosen here.
+    pub fn of(situation: &Situation) -> Self {
+        use Situation as S;
+        let (status, slug, title) = match situation {
+            S::KeyMissing => (StatusCode::BAD_REQUEST, "key-missing", "Idempotency-Key is missing"),
+            S::KeyMalformed(_) => (StatusCode::BAD_REQUEST, "key-malformed", "Idempotency-Key is malformed"),
+            S::NoPrincipal => (StatusCode::FORBIDDEN, "no-principal", "Idempotency-Key needs a known caller"),
+            S::BodyTooLarge { .. } => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "The body is too large for an Idempotency-Key",
+            ),
+            S::BodyUnreadable => (StatusCode::BAD_REQUEST, "body-unreadable", "The body could not be read"),
+            S::Mismatch => (StatusCode::UNPROCESSABLE_ENTITY, "mismatch", "Idempotency-Key is already used"),
+            S::InProgress { .. } => {
+                (StatusCode::CONFLICT, "in-progress", "A request is outstanding for this Idempotency-Key")
+            }
+            S::InDoubt { .. } => {
+                (StatusCode::CONFLICT, "in-doubt", "It is not known whether the request took effect")
+            }
+            S::Exhausted { .. } => (StatusCode::CONFLICT, "exhausted", "All attempts failed"),
+            S::Done => (
+                StatusCode::CONFLICT,
+                "done-not-replayable",
+                "The request was carried out, and its response is not kept",
+            ),
+            S::LeaseLost => (StatusCode::SERVICE_UNAVAILABLE, "lease-lost", "The request was interrupted"),
+            S::HandlerEnded => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "handler-ended", "The request ended without a response")
+            }
+            S::StoreUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store-unavailable",
+                "Idempotency cannot be ensured for now",
+            ),
+            S::StoreFailed => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "store-failed", "Idempotency cannot be ensured")
+            }
+            S::RecordUnusable => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "record-unusable",
+                "The record of this key cannot be used",
+            ),
+        };
+        let operation_id = match situation {
+            S::InDoubt { operation_id } => Some(*operation_id),
+            _ => None,
+        };
+        Self {
+            status,
+            slug,
+            title,
+            detail: detail(situation),
+            retry_after: retry_after(situation),
+            operation_id,
+        }
+    }
+
+    /// The response: problem details as JSON, `Retry-After` where asking again makes sense, and no caching.
+    ///
+    /// `base` goes before the slug to make the type's URI. `documentation`, if any, is linked as the draft's section
+    /// 2.7 shows.
+    pub fn response(&self, base: &str, documentation: Option<&HeaderValue>) -> Response<Bytes> {
+        #[derive(Serialize)]
+        struct Details<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            operation_id: Option<String>,
+        }
+        let details = Details {
+            r#type: format!("{base}{}", self.slug),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            operation_id: self.operation_id.map(|id| id.to_string()),
+        };
+        let body = serde_json::to_vec(&details).expect("strings and a number are written to memory");
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(after) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        }
+        if let Some(link) = documentation {
+            headers.insert(LINK, link.clone());
+        }
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// Rounded up, and at least one: zero would say "at once".
+fn whole_seconds(duration: Duration) -> u64 {
+    let up = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
+    up.max(1)
+}
+
+fn retry_after(situation: &Situation) -> Option<Duration> {
+    use Situation as S;
+    match situation {
+        S::InProgress { left } => Some(*left),
+        S::LeaseLost | S::StoreUnavailable => Some(RETRY_SOON),
+        S::KeyMissing
+        | S::KeyMalformed(_)
+        | S::NoPrincipal
+        | S::BodyTooLarge { .. }
+        | S::BodyUnreadable
+        | S::Mismatch
+        | S::InDoubt { .. }
+        | S::Exhausted { .. }
+        | S::Done
+        | S::HandlerEnded
+        | S::StoreFailed
+        | S::RecordUnusable => None,
+    }
+}
+
+fn detail(situation: &Situation) -> String {
+    use Situation as S;
+    match situation {
+        S::KeyMissing => {
+            "This operation needs an Idempotency-Key: a fresh random one for each new operation, and the same one for each retry of it."
+                .to_owned()
+        }
+        S::KeyMalformed(problem) => format!("Not processed: {problem}."),
+        S::NoPrincipal => {
+            "Not processed: keys are kept for each caller, and this request does not say who calls.".to_owned()
+        }
+        S::BodyTooLarge { limit } => {
+            format!("Not processed: with an Idempotency-Key, a body may have at most {limit} bytes.")
+        }
+        S::BodyUnreadable => "Not processed: the body broke off, or could not be decoded.".to_owned(),
+        S::Mismatch => {
+            "Not processed: this key was sent with another request. Use a new key for a new request, and the very same request for a retry."
+                .to_owned()
+        }
+        S::InProgress { .. } => {
+            "The first request with this key is being processed. Ask again with the same key for its response.".to_owned()
+        }
+        S::InDoubt { operation_id } => format!(
+            "The first request with this key was interrupted, and is not processed again until it is known what came of it. Ask the operator of this service, naming operation {operation_id}."
+        ),
+        S::Exhausted { attempts } => {
+            format!("Not processed again: all {attempts} attempts with this key failed.")
+        }
+        S::Done => {
+            "A request with this key was processed, and is not processed again; its response was not kept. Look the result up.".to_owned()
+        }
+        S::LeaseLost | S::HandlerEnded => {
+            "Processing was interrupted, and may have taken effect. Ask again with the same key.".to_owned()
+        }
+        S::StoreUnavailable => "Not processed. Ask again with the same key.".to_owned(),
+        S::StoreFailed => {
+            "Not processed: the store of this service refuses to keep keys. Ask the operator of this service."
+                .to_owned()
+        }
+        S::RecordUnusable => {
+            "Not processed: what is on record for this key cannot be read. Ask the operator of this service.".to_owned()
+        }
+    }
+}

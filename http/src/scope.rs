@@ -1,0 +1,134 @@
+//! Whose request it is, and to what: the scope of its key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Uri;
+use http::request::Parts;
+use oncekey::{Key, KeyError};
+use sha2::{Digest as _, Sha256};
+
+type Extract = dyn Fn(&Parts) -> Option<String> + Send + Sync;
+
+/// Who makes a request: keys of different principals never meet, so no client can collect another's response.
+///
+/// There is no default: whoever sets the layer up says where the principal is to be found, or that there is none.
+#[derive(Clone)]
+pub struct Principal(Who);
+
+#[derive(Clone)]
+enum Who {
+    From(Arc<Extract>),
+    Waived,
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Who::From(_) => "Principal(extracted)",
+            Who::Waived => "Principal(waived)",
+        })
+    }
+}
+
+impl Principal {
+    /// Found in the request: an account id that a layer outside of this one has authenticated and put into the
+    /// extensions, say. Never something that the caller may choose freely.
+    ///
+    /// A request for which it is `None` or empty is refused, if it has a key.
+    pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Who::From(Arc::new(extract)))
+    }
+
+    /// There is none: **whoever knows a key can collect the response that was given for it**. For services with one
+    /// caller, or behind a gateway that puts the caller into the key.
+    pub fn waived() -> Self {
+        Self(Who::Waived)
+    }
+
+    /// `None` if it cannot be told.
+    pub(crate) fn of(&self, parts: &Parts) -> Option<String> {
+        match &self.0 {
+            Who::Waived => Some("-".to_owned()),
+            // So that nobody is taken for "nobody in particular".
+            Who::From(extract) => extract(parts).filter(|who| !who.is_empty()).map(|who| format!("={who}")),
+        }
+    }
+}
+
+/// What a request is made to: the same key may be used for another route.
+#[derive(Clone, Default)]
+pub struct Route(Option<Arc<Extract>>);
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Route(extracted)" } else { "Route(default)" })
+    }
+}
+
+impl Route {
+    /// Found in the request; where it is `None` or empty, the path is taken.
+    pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(extract)))
+    }
+
+    fn of(&self, parts: &Parts) -> String {
+        let extracted = match &self.0 {
+            Some(extract) => extract(parts),
+            None => matched(parts),
+        };
+        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| target(parts).path().to_owned())
+    }
+}
+
+/// What the client asked for. A router that nests others takes their prefix off the request's own URI, so that two
+/// resources may have one there.
+#[cfg(feature = "axum")]
+pub(crate) fn target(parts: &Parts) -> &Uri {
+    parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0)
+}
+
+#[cfg(not(feature = "axum"))]
+pub(crate) fn target(parts: &Parts) -> &Uri {
+    &parts.uri
+}
+
+#[cfg(feature = "axum")]
+fn matched(parts: &Parts) -> Option<String> {
+    parts.extensions.get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned())
+}
+
+#[cfg(not(feature = "axum"))]
+fn matched(_: &Parts) -> Option<String> {
+    None
+}
+
+/// The engine's key for a request: the composite that the draft's section 5 asks for, so that nobody who guesses a key gets
+/// at what belongs to another client. In the scope of the service, method, route and principal.
+///
+/// # Errors
+/// [`KeyError`] if the idempotency key is empty or has more than 255 bytes.
+pub(crate) fn key(
+    parts: &Parts,
+    namespace: &str,
+    route: &Route,
+    principal: &str,
+    id: &str,
+) -> Result<Key, KeyError> {
+    let namespace = component(namespace.to_owned());
+    let (route, principal) = (component(route.of(parts)), component(principal.to_owned()));
+    // An asterisk-form target has no path (RFC 9112, section 3.2.4).
+    let route = if route.is_empty() { "*".to_owned() } else { route };
+    Key::scoped([&namespace, parts.method.as_str(), &route, &principal], id)
+}
+
+/// Text that fits into a key: by its digest where it is too long. Text that looks like such a digest goes by its own,
+/// so that no text is ever taken for another.
+fn component(text: String) -> String {
+    const PREFIX: &str = "sha256:";
+    if text.len() <= Key::PART_LEN_MAX && !text.starts_with(PREFIX) {
+        return text;
+    }
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().fold(PREFIX.to_owned(), |hex, byte| format!("{hex}{byte:02x}"))
+}

@@ -1,0 +1,44 @@
+use http::HeaderValue;
+use oncekey::{Deduplicator, MemoryStore};
+
+use crate::{Builder, IdempotencyLayer, LayerError, Principal};
+
+fn builder() -> Builder<MemoryStore> {
+    IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), Principal::waived())
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_refused_when_the_layer_is_built() {
+    let ready = || builder().run_in_request();
+    assert!(ready().build().is_ok());
+    assert_eq!(ready().namespace("").build().err(), Some(LayerError::Namespace));
+    let too_much = ready().response_body_max((1 << 29) + 1).build().err();
+    assert!(matches!(too_much, Some(LayerError::TooMuch { option: "response_body_max", .. })));
+    assert!(ready().response_body_max(1 << 29).build().is_ok());
+}
+
+#[cfg(not(feature = "tokio"))]
+#[test]
+fn somebody_must_say_where_handlers_go_on() {
+    assert_eq!(builder().build().err(), Some(LayerError::NoSpawner));
+    assert!(builder().spawner(drop).build().is_ok());
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn tokio_is_where_handlers_go_on_by_default() {
+    assert!(builder().build().is_ok());
+}
+
+/// The draft's section 2.7, and nothing that would end the link or the field.
+#[test]
+fn documentation_is_a_link() {
+    let layer =
+        builder().run_in_request().documentation("https://pay.example/docs#keys").unwrap().build().unwrap();
+    let link = r#"<https://pay.example/docs#keys>; rel="describedby"; type="text/html""#;
+    assert_eq!(layer.options().documentation, Some(HeaderValue::from_static(link)));
+    for url in ["a>b", "a<b", "a b", "a\nb", "a\u{7f}b"] {
+        let refused = builder().documentation(url).err();
+        assert_eq!(refused, Some(LayerError::Documentation { url: url.to_owned() }));
+    }
+}

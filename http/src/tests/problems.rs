@@ -1,0 +1,139 @@
+//! What a client is told in each situation, as a table for review: `problems.txt` beside this file.
+//!
+//! `ONCEKEY_BLESS=1 cargo test -p oncekey-http problems` writes it anew; read the difference before it is committed.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::HeaderValue;
+use oncekey::OperationId;
+
+use crate::key::KeyProblem;
+use crate::problem::{Problem, Situation};
+
+/// Every situation. A new one breaks the match below on purpose.
+fn situations() -> Vec<Situation> {
+    use Situation as S;
+    let all = vec![
+        S::KeyMissing,
+        S::KeyMalformed(KeyProblem::Several),
+        S::NoPrincipal,
+        S::BodyTooLarge { limit: 2 << 20 },
+        S::BodyUnreadable,
+        S::Mismatch,
+        S::InProgress { left: Duration::from_millis(29_001) },
+        S::InDoubt { operation_id: OperationId::from_bytes([9; 16]) },
+        S::Exhausted { attempts: 3 },
+        S::Done,
+        S::LeaseLost,
+        S::HandlerEnded,
+        S::StoreUnavailable,
+        S::StoreFailed,
+        S::RecordUnusable,
+    ];
+    let place = |situation: &Situation| match situation {
+        S::KeyMissing => 0,
+        S::KeyMalformed(_) => 1,
+        S::NoPrincipal => 2,
+        S::BodyTooLarge { .. } => 3,
+        S::BodyUnreadable => 4,
+        S::Mismatch => 5,
+        S::InProgress { .. } => 6,
+        S::InDoubt { .. } => 7,
+        S::Exhausted { .. } => 8,
+        S::Done => 9,
+        S::LeaseLost => 10,
+        S::HandlerEnded => 11,
+        S::StoreUnavailable => 12,
+        S::StoreFailed => 13,
+        S::RecordUnusable => 14,
+    };
+    assert!(all.iter().map(place).eq(0..15), "each is there, once");
+    all
+}
+
+fn table() -> String {
+    let mut table = "status | Retry-After | type, title, detail, members\n".to_owned();
+    for situation in situations() {
+        let response = Problem::of(&situation).response("urn:oncekey:problem:", None);
+        let after = response.headers().get("retry-after").map_or("-", |value| value.to_str().unwrap());
+        let body = std::str::from_utf8(response.body()).unwrap();
+        writeln!(table, "{} | {after} | {body}", response.status().as_u16()).unwrap();
+    }
+    table
+}
+
+#[test]
+fn every_situation_has_the_answer_that_was_reviewed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/problems.txt");
+    let table = table();
+    if std::env::var_os("ONCEKEY_BLESS").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    let reviewed = std::fs::read_to_string(path).unwrap();
+    assert!(
+        table == reviewed,
+        "what clients see has changed; if that is meant, bless and review it:\n{table}"
+    );
+}
+
+/// RFC 9457, section 3: the media type, and members of the right type, `status` the same as the response's.
+#[test]
+fn every_problem_is_one_by_the_book() {
+    let mut types = Vec::new();
+    for situation in situations() {
+        let problem = Problem::of(&situation);
+        let response = problem.response("https://pay.example/problems#", None);
+        let fields = response.headers();
+        assert_eq!(fields["content-type"], "application/problem+json");
+        assert_eq!(fields["content-language"], "en");
+        assert_eq!(fields["cache-control"], "no-store");
+        assert!(!fields.contains_key("link"));
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["status"], response.status().as_u16());
+        assert_eq!(body["type"], format!("https://pay.example/problems#{}", problem.slug));
+        assert!(body["title"].is_string() && body["detail"].is_string());
+        types.push(problem.slug);
+    }
+    types.sort_unstable();
+    types.dedup();
+    assert_eq!(types.len(), situations().len(), "each has a type of its own");
+}
+
+#[test]
+fn a_documentation_is_linked_from_each() {
+    let link = HeaderValue::from_static("<https://pay.example/docs>; rel=\"describedby\"");
+    for situation in situations() {
+        let response = Problem::of(&situation).response("", Some(&link));
+        assert_eq!(response.headers()["link"], link);
+    }
+}
+
+/// Never "at once", and never too early.
+#[test]
+fn time_left_is_rounded_up_to_whole_seconds() {
+    for (left, seconds) in [
+        (Duration::ZERO, "1"),
+        (Duration::from_nanos(1), "1"),
+        (Duration::from_millis(1000), "1"),
+        (Duration::from_nanos(1_000_000_001), "2"),
+        (Duration::from_millis(29_999), "30"),
+        (Duration::MAX, "18446744073709551615"),
+    ] {
+        let response = Problem::of(&Situation::InProgress { left }).response("", None);
+        assert_eq!(response.headers()["retry-after"], seconds, "{left:?}");
+    }
+}
+
+#[test]
+fn only_what_is_in_doubt_names_an_operation() {
+    for situation in situations() {
+        let response = Problem::of(&situation).response("", None);
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        let expected = match situation {
+            Situation::InDoubt { operation_id } => serde_json::Value::from(operation_id.to_string()),
+            _ => serde_json::Value::Null,
+        };
+        assert_eq!(body["operation_id"], expected);
+    }
+}

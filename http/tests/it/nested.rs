@@ -1,0 +1,30 @@
+//! Routers in routers: axum takes the prefix off the URI, and two resources must not become one.
+
+use axum::Router;
+use axum::routing::post as on_post;
+
+use crate::support::{Count, Http, layer, post, send, serve};
+
+#[tokio::test]
+async fn nested_routers_do_not_share_keys() {
+    let count = Count::default();
+    let counting = count.clone();
+    let handler = move || async move { format!("call {}", counting.up()) };
+    let charges = Router::new().route("/charges", on_post(handler)).layer(layer().build().unwrap());
+    let app = Router::new()
+        .nest("/v1/{tenant}", charges.clone())
+        .nest("/v2", charges.clone())
+        .nest_service("/v3", charges.clone())
+        .merge(charges);
+    let served = serve(app).await;
+    let ask = |path: &'static str| send(served.addr, Http::One, post(path, "k", "50"));
+    for (n, path) in ["/v1/ada/charges", "/v2/charges", "/v3/charges", "/charges"].into_iter().enumerate() {
+        let first = ask(path).await;
+        assert_eq!((first.text(), first.replayed()), (format!("call {}", n + 1).as_str(), false), "{path}");
+        let again = ask(path).await;
+        assert_eq!((again.text(), again.replayed()), (format!("call {}", n + 1).as_str(), true), "{path}");
+    }
+    // The same route with the same key, and another resource: another request.
+    assert_eq!(ask("/v1/bob/charges").await.problem(), "mismatch");
+    assert_eq!(count.get(), 4);
+}

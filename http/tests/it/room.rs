@@ -1,0 +1,127 @@
+//! Services that have room for so many requests, and those that fail.
+
+use std::convert::Infallible;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{join_all, ready};
+use http::{Request, Response};
+use http_body_util::Full;
+use oncekey::MemoryStore;
+use oncekey_http::{IdempotencyLayer, RequestBody};
+use tower::limit::ConcurrencyLimitLayer;
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
+
+use crate::support::{Count, Gate, Got, LONG, layer, post};
+
+fn gated(
+    room: usize,
+    layer: &IdempotencyLayer<MemoryStore>,
+    gate: Gate,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = Response<oncekey_http::ResponseBody<Full<Bytes>>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ use<> {
+    let service = service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {
+        let gate = gate.clone();
+        async move {
+            if request.headers()["idempotency-key"] == "gated" {
+                gate.pass().await;
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
+        }
+    });
+    layer.layer(ConcurrencyLimitLayer::new(room).layer(service))
+}
+
+/// A service that is kept between its calls does not hold the room that the call itself needs.
+#[tokio::test]
+async fn room_for_one_is_enough() {
+    let mut service = gated(1, &layer().build().unwrap(), Gate::closed());
+    for key in ["a", "a", "b", "\"", "c"] {
+        let called = service.ready().await.unwrap().call(post("/", key, ""));
+        let response = tokio::time::timeout(LONG, called).await.expect("it does not wait for itself");
+        let status = response.unwrap().status();
+        assert_eq!(status.as_u16(), if key == "\"" { 400 } else { 200 });
+    }
+    // What was refused left its room behind too.
+    let refused = service.ready().await.unwrap().call(post("/", "\"", "")).await.unwrap();
+    assert_eq!(refused.status(), 400);
+    let mut other = service.clone();
+    let ready = tokio::time::timeout(LONG, other.ready()).await;
+    assert!(ready.expect("nobody holds it").is_ok());
+}
+
+#[tokio::test]
+async fn who_waits_for_a_duplicate_takes_no_room() {
+    let gate = Gate::closed();
+    let layer = layer().wait(LONG).build().unwrap();
+    let service = gated(2, &layer, gate.clone());
+    let first = tokio::spawn(service.clone().oneshot(post("/", "gated", "")).map(|answer| answer.is_ok()));
+    gate.came(1).await;
+    let mut waiting = Vec::new();
+    for n in 1..=5 {
+        waiting
+            .push(tokio::spawn(service.clone().oneshot(post("/", "gated", "")).map(|answer| answer.is_ok())));
+        while layer.dedup().waiting() < n {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    // One place is taken by the first, and the other is free.
+    let other = tokio::time::timeout(LONG, service.clone().oneshot(post("/", "other", ""))).await;
+    assert_eq!(other.expect("there is room").unwrap().status(), 200);
+    gate.open();
+    assert!(first.await.unwrap());
+    assert!(join_all(waiting).await.into_iter().all(Result::unwrap));
+}
+
+/// One that is not ready the first `not` times, and answers with an error the first `failing` times.
+#[derive(Clone)]
+struct Failing {
+    readied: Count,
+    not: u32,
+    called: Count,
+    failing: u32,
+}
+
+impl Service<Request<RequestBody<Full<Bytes>>>> for Failing {
+    type Response = Response<Full<Bytes>>;
+    type Error = &'static str;
+    type Future = futures::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(if self.readied.up() <= self.not { Err("not ready") } else { Ok(()) })
+    }
+
+    fn call(&mut self, request: Request<RequestBody<Full<Bytes>>>) -> Self::Future {
+        let doubt = request.extensions().get::<oncekey::Attempt>().unwrap().after_doubt();
+        let n = self.called.up();
+        ready(if n <= self.failing {
+            Err("failed")
+        } else {
+            Ok(Response::new(Full::from(format!("call {n}, after doubt: {doubt}"))))
+        })
+    }
+}
+
+/// The service's own errors go on as they are. One that it gave before it was called is of no effect, another may be.
+#[tokio::test]
+async fn errors_of_the_service_go_on() {
+    for (not, failing, error, then) in
+        [(2, 0, "not ready", "call 1, after doubt: false"), (0, 1, "failed", "call 2, after doubt: true")]
+    {
+        let failing = Failing { readied: Count::default(), not, called: Count::default(), failing };
+        let mut service = layer().build().unwrap().layer(failing);
+        // The layer's own look at the service, and then that of the call.
+        let looked = service.ready().await.err();
+        assert_eq!(looked, (not > 0).then_some("not ready"));
+        assert_eq!(service.call(post("/", "k", "")).await.err(), Some(error));
+        let got = Got::read(service.call(post("/", "k", "")).await.unwrap()).await.unwrap();
+        assert_eq!(got.text(), then);
+    }
+}

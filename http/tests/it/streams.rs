@@ -1,0 +1,124 @@
+//! Responses that are streamed, too large, or break off.
+
+use std::io;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::post as on_post;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use oncekey::{Deduplicator, MemoryStore};
+use oncekey_http::Builder;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::support::{BOTH, Count, Got, Http, Served, layer, layer_over, post, send, serve, try_send};
+
+async fn serving(
+    layer: Builder<MemoryStore>,
+    body: impl Fn(u32) -> Body + Clone + Send + Sync + 'static,
+) -> (Served, Count) {
+    let count = Count::default();
+    let counting = count.clone();
+    let handler = move || async move { body(counting.up()) };
+    (serve(Router::new().route("/", on_post(handler)).layer(layer.build().unwrap())).await, count)
+}
+
+fn request() -> http::Request<http_body_util::Full<Bytes>> {
+    post("/", "k", "50")
+}
+
+fn not_replayable(got: &Got) {
+    assert_eq!((got.status, got.problem().as_str()), (StatusCode::CONFLICT, "done-not-replayable"));
+    assert_eq!(got.retry_after(), None);
+}
+
+#[tokio::test]
+async fn a_stream_goes_to_its_first_client_as_it_comes() {
+    let (chunks, receive) = mpsc::unbounded_channel::<&'static str>();
+    let receive = std::sync::Arc::new(std::sync::Mutex::new(Some(receive)));
+    let (served, count) = serving(layer(), move |_| {
+        let mut receive = receive.lock().unwrap().take().unwrap();
+        Body::from_stream(stream::poll_fn(move |cx| {
+            receive.poll_recv(cx).map(|chunk| chunk.map(Ok::<_, io::Error>))
+        }))
+    })
+    .await;
+    let io = TokioIo::new(TcpStream::connect(served.addr).await.unwrap());
+    let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    chunks.send("one").unwrap();
+    let mut body = client.send_request(request()).await.unwrap().into_body();
+    // The first chunk is here while the stream goes on.
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
+    // Others are told already that it is done: what is done is done, the stream only tells of it.
+    not_replayable(&send(served.addr, Http::One, request()).await);
+    chunks.send("two").unwrap();
+    drop(chunks);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "two");
+    not_replayable(&send(served.addr, Http::One, request()).await);
+    assert_eq!(count.get(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_is_kept_if_that_was_chosen() {
+    let chunked = |n: u32| {
+        let chunks = [format!("call {n} "), "and".to_owned(), " more".to_owned()];
+        Body::from_stream(stream::iter(chunks.map(Ok::<_, io::Error>)))
+    };
+    for http in BOTH {
+        let (served, count) = serving(layer().buffer_streams(), chunked).await;
+        for replayed in [false, true] {
+            let got = send(served.addr, http, request()).await;
+            assert_eq!((got.text(), got.replayed()), ("call 1 and more", replayed));
+        }
+        assert_eq!(count.get(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_goes_to_its_first_client_whole() {
+    const LEN: usize = 300_000;
+    let whole = |_| Body::from(vec![b'x'; LEN]);
+    let chunked = |_| {
+        let chunks = stream::iter(0..LEN / 1000).map(|_| Ok::<_, io::Error>(vec![b'x'; 1000]));
+        Body::from_stream(chunks)
+    };
+    let dedup = || Deduplicator::builder(MemoryStore::new()).outcome_len_max(LEN).build().unwrap();
+    for http in BOTH {
+        for (what, (served, count)) in [
+            ("by its length", serving(layer().response_body_max(LEN - 1), whole).await),
+            ("as it is read", serving(layer().response_body_max(LEN - 1).buffer_streams(), chunked).await),
+            // The engine's limit is about the whole of what is kept, header fields too.
+            ("for the engine", serving(layer_over(dedup()), whole).await),
+        ] {
+            let first = send(served.addr, http, request()).await;
+            assert_eq!((first.status.as_u16(), first.body.len()), (200, LEN), "{what}, {http:?}");
+            assert!(first.body.iter().all(|byte| *byte == b'x') && !first.unrecorded());
+            not_replayable(&send(served.addr, http, request()).await);
+            assert_eq!(count.get(), 1, "{what}, {http:?}");
+        }
+        let (served, _) = serving(layer().response_body_max(LEN), whole).await;
+        assert!(!send(served.addr, http, request()).await.replayed());
+        assert!(send(served.addr, http, request()).await.replayed(), "the limit itself fits");
+    }
+}
+
+/// The first client sees it break off, as without the layer; what came of the operation is unknown.
+#[tokio::test]
+async fn a_body_that_breaks_off_is_no_outcome() {
+    let broken = |n: u32| {
+        let end = if n == 1 { Err(io::Error::other("the disk")) } else { Ok("whole") };
+        Body::from_stream(stream::iter([Ok("begun "), end]))
+    };
+    for http in BOTH {
+        let (served, count) = serving(layer().buffer_streams(), broken).await;
+        assert!(try_send(served.addr, http, request()).await.is_err(), "{http:?}");
+        let retry = send(served.addr, http, request()).await;
+        assert_eq!((retry.text(), retry.replayed()), ("begun whole", false));
+        assert_eq!(count.get(), 2);
+    }
+}

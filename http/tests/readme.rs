@@ -1,0 +1,56 @@
+//! The README's table of problems says what the code does.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use oncekey::OperationId;
+use oncekey_http::key::KeyProblem;
+use oncekey_http::problem::{Problem, Situation};
+
+/// As the table has them: status, name, and what stands under `Retry-After`.
+fn rows() -> Vec<[String; 3]> {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("\n## What the client sees\n").expect("the section is there");
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    rows.take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+        // The last row is a response, and no problem.
+        .filter(|cells| !cells[3].starts_with("none"))
+        .map(|cells| {
+            let name = cells[3].split('`').nth(1).expect("a name stands in backticks");
+            [cells[2].to_owned(), name.to_owned(), cells[4].to_owned()]
+        })
+        .collect()
+}
+
+#[test]
+fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
+    let left = Duration::from_millis(12_345);
+    let situations = [
+        Situation::KeyMissing,
+        Situation::KeyMalformed(KeyProblem::Several),
+        Situation::NoPrincipal,
+        Situation::BodyTooLarge { limit: 1 },
+        Situation::BodyUnreadable,
+        Situation::Mismatch,
+        Situation::InProgress { left },
+        Situation::InDoubt { operation_id: OperationId::from_bytes([7; 16]) },
+        Situation::Exhausted { attempts: 3 },
+        Situation::Done,
+        Situation::LeaseLost,
+        Situation::HandlerEnded,
+        Situation::StoreUnavailable,
+        Situation::StoreFailed,
+        Situation::RecordUnusable,
+    ];
+    let done = situations.iter().map(|situation| {
+        let problem = Problem::of(situation);
+        let after = match problem.retry_after {
+            None => String::new(),
+            Some(after) if after == left => "time left of its lease".to_owned(),
+            Some(after) => format!("{} s", after.as_secs()),
+        };
+        [problem.status.as_u16().to_string(), problem.slug.to_owned(), after]
+    });
+    assert_eq!(done.collect::<Vec<_>>(), rows());
+}
