@@ -1,6 +1,7 @@
 //! What the layer costs: the same axum service with it and without it.
 //!
-//! `cargo bench -p oncekey-http` (`-- --quick` for a look). Rounds of the two sides alternate, so that whatever else the
+//! `cargo bench -p oncekey-http` (`-- --quick` for a look; `-- --serve` serves both sides until its input ends, for a load
+//! generator of one's own). Rounds of the two sides alternate, so that whatever else the
 //! machine does meets both; reported is the median of the rounds' ratios. Over a real loopback socket, with keep-alive,
 //! client and server share the machine, so the layer's share is smaller than what it costs: that is in microseconds, from
 //! the same service called without a socket.
@@ -115,6 +116,12 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[tokio::main]
 async fn main() {
+    if std::env::args().any(|arg| arg == "--serve") {
+        let (without, with) = (serve(bare()).await, serve(layered()).await);
+        println!("bare: http://{without}/charges\nwith the layer: http://{with}/charges");
+        std::io::read_to_string(std::io::stdin()).unwrap();
+        return;
+    }
     let quick = std::env::args().any(|arg| arg == "--quick" || arg == "--test");
     let (rounds, time, count) =
         if quick { (5, Duration::from_millis(100), 2_000) } else { (21, Duration::from_millis(500), 20_000) };

@@ -57,6 +57,16 @@ fn a_route_of_ones_own_goes_before_the_path() {
 }
 
 #[test]
+fn each_component_tells_keys_apart_by_itself() {
+    let base = key_of(&named("ada"), "POST", "/a", "k");
+    assert_eq!(base, key_of(&named("ada"), "POST", "/a", "k"));
+    assert_ne!(base, key_of(&named("bob"), "POST", "/a", "k"));
+    assert_ne!(base, key_of(&named("ada"), "PATCH", "/a", "k"));
+    assert_ne!(base, key_of(&named("ada"), "POST", "/b", "k"));
+    assert_ne!(base, key_of(&named("ada"), "POST", "/a", "l"));
+}
+
+#[test]
 fn an_asterisk_is_a_route_too() {
     assert!(key_of(&Principal::waived(), "OPTIONS", "*", "k").scope().any(|part| part == "*"));
 }

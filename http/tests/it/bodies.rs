@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower::{Layer as _, service_fn};
 
-use crate::support::{BOTH, Count, Http, Served, layer, post, send, serve, serve_hyper, try_send};
+use crate::support::{BOTH, Count, Http, Served, in_time, layer, post, send, serve, serve_hyper, try_send};
 
 type Sent = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -173,7 +173,7 @@ async fn read_until(socket: &mut TcpStream, until: &str) -> String {
             }
         }
     };
-    tokio::time::timeout(crate::support::LONG, read).await.expect("an answer in time");
+    in_time("an answer", read).await;
     String::from_utf8(all).unwrap()
 }
 

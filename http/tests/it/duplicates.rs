@@ -11,7 +11,7 @@ use oncekey::{Deduplicator, MemoryStore};
 use oncekey_http::{IdempotencyLayer, Principal};
 use tokio::net::TcpStream;
 
-use crate::support::{BOTH, Count, Gate, Got, Http, LONG, Served, layer, post, send, serve};
+use crate::support::{BOTH, Count, Gate, Got, Http, LONG, Served, in_time, layer, post, send, serve, until};
 
 /// A handler that counts, and stops at a gate.
 async fn gated(layer: IdempotencyLayer<MemoryStore>) -> (Served, Count, Gate) {
@@ -46,8 +46,7 @@ async fn thousand(served: &Served, each: impl Fn(Got) + Send + Sync + Clone + 's
             }));
         }
     }
-    let all = tokio::time::timeout(LONG, join_all(tasks)).await.expect("everybody gets an answer");
-    all.into_iter().map(Result::unwrap).collect()
+    in_time("everybody has an answer", join_all(tasks)).await.into_iter().map(Result::unwrap).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -58,9 +57,7 @@ async fn a_thousand_that_wait_all_get_the_one_response() {
     // It opens once most are there, so that most did wait.
     let opener = tokio::spawn(async move {
         gate.came(1).await;
-        while dedup.waiting() < 500 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("most wait", || dedup.waiting() >= 500).await;
         gate.open();
     });
     let all = thousand(&served, |_| ()).await;

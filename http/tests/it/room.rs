@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -14,7 +13,7 @@ use oncekey_http::{IdempotencyLayer, RequestBody};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
-use crate::support::{Count, Gate, Got, LONG, layer, post};
+use crate::support::{Count, Gate, Got, LONG, in_time, layer, post, until};
 
 fn gated(
     room: usize,
@@ -45,16 +44,14 @@ async fn room_for_one_is_enough() {
     let mut service = gated(1, &layer().build().unwrap(), Gate::closed());
     for key in ["a", "a", "b", "\"", "c"] {
         let called = service.ready().await.unwrap().call(post("/", key, ""));
-        let response = tokio::time::timeout(LONG, called).await.expect("it does not wait for itself");
-        let status = response.unwrap().status();
+        let status = in_time("it does not wait for itself", called).await.unwrap().status();
         assert_eq!(status.as_u16(), if key == "\"" { 400 } else { 200 });
     }
     // What was refused left its room behind too.
     let refused = service.ready().await.unwrap().call(post("/", "\"", "")).await.unwrap();
     assert_eq!(refused.status(), 400);
     let mut other = service.clone();
-    let ready = tokio::time::timeout(LONG, other.ready()).await;
-    assert!(ready.expect("nobody holds it").is_ok());
+    assert!(in_time("nobody holds it", other.ready()).await.is_ok());
 }
 
 #[tokio::test]
@@ -68,13 +65,11 @@ async fn who_waits_for_a_duplicate_takes_no_room() {
     for n in 1..=5 {
         waiting
             .push(tokio::spawn(service.clone().oneshot(post("/", "gated", "")).map(|answer| answer.is_ok())));
-        while layer.dedup().waiting() < n {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("it waits", || layer.dedup().waiting() >= n).await;
     }
     // One place is taken by the first, and the other is free.
-    let other = tokio::time::timeout(LONG, service.clone().oneshot(post("/", "other", ""))).await;
-    assert_eq!(other.expect("there is room").unwrap().status(), 200);
+    let other = in_time("there is room", service.clone().oneshot(post("/", "other", ""))).await;
+    assert_eq!(other.unwrap().status(), 200);
     gate.open();
     assert!(first.await.unwrap());
     assert!(join_all(waiting).await.into_iter().all(Result::unwrap));

@@ -24,6 +24,21 @@ use tower::Service;
 /// Generous, for a busy machine: what takes longer hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
+/// Fails instead of hanging.
+pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("{what}: not within {LONG:?}"))
+}
+
+/// Looks again and again: for what nobody announces.
+pub(crate) async fn until(what: &str, is: impl Fn() -> bool) {
+    let looking = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    in_time(what, looking).await;
+}
+
 /// A server, which ends with it.
 pub(crate) struct Served {
     pub(crate) addr: SocketAddr,
@@ -147,7 +162,7 @@ where
             }
         }
     };
-    tokio::time::timeout(LONG, exchange).await.expect("an answer in time")
+    in_time("an answer", exchange).await
 }
 
 pub(crate) async fn send<B>(addr: SocketAddr, http: Http, request: Request<B>) -> Got
@@ -224,7 +239,7 @@ impl Gate {
     async fn wait(&self, what: &str, place: usize, count: u32) {
         let mut seen = self.seen.subscribe();
         let there = seen.wait_for(|seen| seen[place] >= count);
-        tokio::time::timeout(LONG, there).await.unwrap_or_else(|_| panic!("not {count} {what}")).unwrap();
+        in_time(&format!("{count} {what}"), there).await.unwrap();
     }
 
     pub(crate) async fn came(&self, count: u32) {
