@@ -90,9 +90,11 @@ impl Place {
     /// A connection that only reads.
     pub(crate) fn connect_reader(&self) -> Result<Connection, SqliteError> {
         let connection = self.connect(false)?;
-        connection
-            .pragma_update(None, "query_only", true)
-            .map_err(|error| SqliteError::of(error, Step::Open))?;
+        let set_up = || {
+            connection.pragma_update(None, "query_only", true)?;
+            connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
+        };
+        set_up().map_err(|error| SqliteError::of(error, Step::Open))?;
         Ok(connection)
     }
 }
