@@ -9,7 +9,7 @@ use oncekey::conformance::{Abilities, Effort, Harness, Subject, Time};
 use oncekey_postgres::{OneConnection, PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::{Database, Pgbouncer, Postgres, unique_name};
 
-use crate::support::{Tables, block_on, connect, database, pool_to, shared_pool};
+use crate::support::{LOCK_WAIT, Tables, block_on, connect, database, pool_to, shared_pool};
 
 fn time() -> Time {
     Time::real(Duration::from_millis(100), Duration::from_micros(1))
@@ -127,7 +127,7 @@ impl Harness for Bounced {
             migrate(&mut client, &schema).await.unwrap();
         });
         let store = PostgresStore::builder(bounced.clone()).schema(schema.clone());
-        Subject::guarded(store.purge_grace(Duration::ZERO).build(), time(), schema)
+        Subject::guarded(store.purge_grace(Duration::ZERO).lock_wait(LOCK_WAIT).build(), time(), schema)
     }
 
     fn block_on<F: Future>(&self, future: F) -> F::Output {
@@ -136,7 +136,7 @@ impl Harness for Bounced {
 
     fn reopen(&self, guard: Schema) -> Option<Subject<Self::Store, Schema>> {
         let store = PostgresStore::builder(Self::pool().0.clone()).schema(guard.clone());
-        Some(Subject::guarded(store.purge_grace(Duration::ZERO).build(), time(), guard))
+        Some(Subject::guarded(store.purge_grace(Duration::ZERO).lock_wait(LOCK_WAIT).build(), time(), guard))
     }
 
     fn abilities(&self) -> Abilities {

@@ -50,6 +50,9 @@ pub(crate) fn shared_pool() -> &'static Pool {
     POOL.get_or_init(|| pool_to(database().url(), 16))
 }
 
+/// Long: where eight race on one row of a busy machine, each flush of it can take a tenth of a second.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(20);
+
 /// A schema with the tables, dropped with this.
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -68,7 +71,10 @@ impl Tables {
     }
 
     pub(crate) fn builder<C: Connections>(&self, connections: C) -> Builder<C> {
-        PostgresStore::builder(connections).schema(self.schema.clone()).purge_grace(Duration::ZERO)
+        PostgresStore::builder(connections)
+            .schema(self.schema.clone())
+            .purge_grace(Duration::ZERO)
+            .lock_wait(LOCK_WAIT)
     }
 
     pub(crate) fn store(&self) -> PostgresStore<Pool> {
