@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sees to it that the servers and clients are here which the tests of the store crates start: installs what is missing
-# where it can, and says exactly what to install where it cannot. The tests start their own servers, on free ports, and
-# delete them again; no service of this machine is used or changed.
+# Sees to it that the programs are here which the tests of the companion crates start (database servers and their clients, a
+# browser): installs what is missing where it can, and says exactly what to install where it cannot. The tests start their
+# own servers, on free ports, and delete them again; no service of this machine is used or changed.
 set -euo pipefail
 
 # PostgreSQL's server is not in the PATH of Debian and its kin.
@@ -16,7 +16,10 @@ pgbouncer pgbouncer pgbouncer pgbouncer
 redis-server redis-server redis redis
 redis-cli redis-tools redis redis
 sqlite3 sqlite3 sqlite sqlite
-openssl openssl openssl openssl'
+openssl openssl openssl openssl
+curl curl curl curl
+chromium chromium chromium chromium
+chromedriver chromium-driver chromedriver chromedriver'
 
 missing=() debian=() fedora=() brew=()
 while read -r command deb rpm formula; do
@@ -26,7 +29,7 @@ while read -r command deb rpm formula; do
 done <<<"$needed"
 if ((${#missing[@]} == 0)); then exit 0; fi
 
-echo "missing for the tests of the store crates: ${missing[*]}"
+echo "missing for the tests: ${missing[*]}"
 as_root=()
 if ((EUID != 0)); then as_root=(sudo -n); fi
 if command -v apt-get >/dev/null && { ((EUID == 0)) || sudo -n true 2>/dev/null; }; then
@@ -49,6 +52,6 @@ cat >&2 <<TEXT
 They cannot be installed from here. Install them, and run this again:
   Debian, Ubuntu:  sudo apt-get install ${debian[*]}
   Fedora:          sudo dnf install ${fedora[*]}
-  macOS:           brew install ${brew[*]}
+  macOS:           brew install ${brew[*]} (chromium and chromedriver: brew install --cask)
 TEXT
 exit 1

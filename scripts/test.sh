@@ -10,7 +10,7 @@ say() { printf '\n== %s\n' "$*"; }
 # Each switch gets a target folder of its own, or every change of switch would build everything anew.
 base=${CARGO_TARGET_DIR:-target}
 
-say 'servers for the tests of the store crates'
+say 'servers and a browser, for the tests that start them'
 scripts/servers.sh
 
 say 'unit, scenario and property tests, and the examples build (all features)'
@@ -27,6 +27,9 @@ cargo run --quiet --example double_click
 
 say 'the store crates, each on its real database; and the main job over each'
 cargo test --all-features -p oncekey-store-testing -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p replay_log
+
+say 'the HTTP layer: its rules, real clients over real sockets, and the shop in a real browser'
+cargo test --all-features -p oncekey-http
 
 say 'fuzz bodies over the committed corpus'
 CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml --no-default-features
