@@ -114,7 +114,7 @@ fn a_completion_whose_answer_stalls_past_the_lease() {
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
         let effects = Arc::new(AtomicUsize::new(0));
         let slow = engine(&proxy.url(database.url()), 2)
-            .lease(Duration::from_millis(500))
+            .lease(Duration::from_secs(3))
             .store_timeout(Duration::from_secs(30))
             .build()
             .unwrap();
@@ -128,7 +128,7 @@ fn a_completion_whose_answer_stalls_past_the_lease() {
         while proxy.held() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        tokio::time::sleep(Duration::from_millis(3_100)).await;
         let other = engine(database.url(), 2).build().unwrap();
         let got = run(&other, "completing", &effects).await.unwrap();
         assert!(matches!(got, Answer::Replayed { .. }), "{got:?}");
