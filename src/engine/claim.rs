@@ -151,7 +151,7 @@ impl<S: Store + 'static> fmt::Debug for Claim<S> {
 }
 
 impl<S: Store + 'static> Claim<S> {
-    fn held(&self) -> &std::sync::Arc<Held<S>> {
+    pub(super) fn held(&self) -> &std::sync::Arc<Held<S>> {
         &self.guard.held
     }
 

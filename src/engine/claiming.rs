@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::convoy::Route;
 use super::error::{ClaimError, Error};
 use super::held::{CONFLICTS_MAX, Guard, Held, Step};
 use super::wait::Wait;
@@ -26,6 +27,7 @@ pub(super) struct Ask {
     pub(super) policy: Policy,
     pub(super) attempts_max: Option<NonZeroU32>,
     pub(super) wait: Duration,
+    pub(super) route: Route,
 }
 
 /// What a claim got.
@@ -128,7 +130,8 @@ impl<S: Store + 'static> Inner<S> {
             };
             // From here until the answer, dropping this call may leave a claim behind.
             let unsure = std::mem::replace(&mut attempt.maybe_written, true);
-            match self.exchange(&ask.key, &write).await {
+            let timeout = self.options.store_timeout;
+            match self.exchange_by(ask.route.as_ref(), timeout, &ask.key, &write).await {
                 Ok(Exchange::Done(version)) => {
                     let entry = Entry { record: write.record, version, left: write.live };
                     return Ok(attempt.granted(entry, sent, false));
@@ -233,6 +236,7 @@ impl<S: Store + 'static> Claiming<'_, S> {
     /// The guard takes over from here.
     fn granted(&mut self, entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
         let held = Held::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
+        held.go_by(&self.ask.route);
         // From here on the guard answers for the claim, also if an observer panics.
         let guard = Guard::new(held);
         self.maybe_written = false;

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::Inner;
+use super::convoy::Route;
 use super::error::ClaimError;
 use super::options::Options;
 use crate::observe::Event;
@@ -74,6 +75,8 @@ struct HeldState {
     unsure: u8,
     /// The operation is over; a renewal need not be tried again.
     winding_up: bool,
+    /// How its writes go to the store.
+    route: Route,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -189,6 +192,7 @@ impl<S: Store + 'static> Held<S> {
             turn_wakers: Vec::new(),
             unsure: 0,
             winding_up: false,
+            route: None,
         };
         let renew_until = sent + options.renew_for_max;
         Arc::new(Self { key, holder, facts, renew_until, state: Mutex::new(state), engine })
@@ -196,6 +200,13 @@ impl<S: Store + 'static> Held<S> {
 
     pub(super) fn scope(&self) -> String {
         self.key.scope_label()
+    }
+
+    /// From here on its writes go to the store by this route, for as long as there is one.
+    pub(super) fn go_by(&self, route: &Route) {
+        if route.is_some() {
+            self.state.lock().route.clone_from(route);
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {

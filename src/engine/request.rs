@@ -13,6 +13,7 @@ use super::answer::{Answer, Basis, Unavailable, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
+use super::convoy::Convoy;
 use super::error::{AfterFailure, ClaimError, Error, RunError};
 use super::held::{Facts, Guard};
 use super::run::{self, Ended, Renewal};
@@ -94,6 +95,7 @@ impl<'a, S: Store + 'static> Request<'a, S, Raw> {
             policy: engine.options.policy,
             attempts_max: engine.options.attempts_max,
             wait: Duration::ZERO,
+            route: None,
         };
         Self { engine, ask, fail_open: false, codec: Raw }
     }
@@ -136,6 +138,28 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// [`Answer::Unrecorded`] for [`Unrecorded::FailedOpen`]. For `run` only.
     pub fn fail_open(mut self) -> Self {
         self.fail_open = true;
+        self
+    }
+
+    /// The key that it is for.
+    pub fn key(&self) -> &Key {
+        &self.ask.key
+    }
+
+    /// Has it go by a convoy of `engine`, and wait so long instead of what was asked for, if that is said.
+    pub(super) fn in_convoy(
+        mut self,
+        engine: &Arc<Inner<S>>,
+        convoy: &Arc<Convoy>,
+        wait: Option<Duration>,
+    ) -> Self {
+        // A request of another engine goes its own way: to its own store.
+        if Arc::ptr_eq(self.engine, engine) {
+            self.ask.route = Some(Arc::downgrade(convoy));
+        }
+        if let Some(wait) = wait {
+            self.ask.wait = wait;
+        }
         self
     }
 

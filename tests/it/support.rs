@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use oncekey::store::{Exchange, Put, StoreError, StoreErrorKind};
+use oncekey::store::{BatchPut, Exchange, Put, StoreError, StoreErrorKind};
 use oncekey::time::{Clock as _, ManualClock, Moment};
 use oncekey::{
     Answer, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Entry, Expected, Key, MemoryStore, State,
@@ -69,6 +69,8 @@ pub struct FaultyStore {
     pub always: Arc<Mutex<Fault>>,
     pub exchanges: Arc<AtomicU32>,
     pub loads: Arc<AtomicU32>,
+    /// How many items each batch had. They count as exchanges too.
+    pub batches: Arc<Mutex<Vec<usize>>>,
     /// Yield once before and once after each call.
     pub yields: Arc<AtomicBool>,
     /// The states written, in order, of writes that were applied.
@@ -89,6 +91,7 @@ impl FaultyStore {
             always: Arc::new(Mutex::new(Fault::None)),
             exchanges: Arc::default(),
             loads: Arc::default(),
+            batches: Arc::default(),
             yields: Arc::default(),
             written: Arc::default(),
         }
@@ -166,6 +169,18 @@ impl Store for FaultyStore {
             Fault::HangAfter => std::future::pending().await,
             _ => Ok(answer),
         }
+    }
+
+    /// One after the other; each item goes as planned for it.
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Planned>> {
+        self.batches.lock().unwrap().push(batch.len());
+        let keys: BTreeSet<_> = batch.iter().map(|item| item.key).collect();
+        assert_eq!(keys.len(), batch.len(), "a batch is of distinct keys");
+        let mut answers = Vec::new();
+        for item in batch {
+            answers.push(self.compare_exchange(item.key, item.expected, item.put).await);
+        }
+        answers
     }
 }
 

@@ -35,7 +35,10 @@ impl<S: Store + 'static> Held<S> {
     ) -> Result<(), ClaimError> {
         let engine = &*self.engine;
         // Whether an earlier copy of this write, of this call or one before, may have been applied.
-        let mut unknown = self.state.lock().unsure & step.bit() != 0;
+        let (mut unknown, route) = {
+            let state = self.state.lock();
+            (state.unsure & step.bit() != 0, state.route.clone())
+        };
         let mut conflicts = 0;
         let mut backoff = engine.first_backoff();
         let mut found: Option<Entry> = None;
@@ -55,7 +58,8 @@ impl<S: Store + 'static> Held<S> {
                 engine.waiting.poke(&self.key);
             }
             let mut in_flight = InFlight { held: self, step: &step, answered: false };
-            let answer = engine.exchange_within(self.patience(&step, sent, until), &self.key, &write).await;
+            let patience = self.patience(&step, sent, until);
+            let answer = engine.exchange_by(route.as_ref(), patience, &self.key, &write).await;
             in_flight.answered = !answer.as_ref().is_err_and(StoreFailure::maybe_applied);
             drop(in_flight);
             match answer {

@@ -1,0 +1,184 @@
+//! Many calls side by side, whose writes go to the store together.
+//!
+//! Each call runs as it does alone: the same decisions, the same tries again after a lost reply. Only the way to the
+//! store differs: what the calls want written while nothing is under way goes there as one batch. So a thousand claims
+//! are one round trip, and so are the completions of those that end together.
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, Stream as _};
+
+use super::Inner;
+use crate::protocol::{Key, Write};
+use crate::store::{BatchPut, Exchange, Put, Store, StoreFailure};
+use crate::sync::Mutex;
+
+/// Most writes that go to the store in one call.
+const BATCH_MAX: usize = 1000;
+
+type Answer = Result<Exchange, StoreFailure>;
+
+/// A write on its way to the store.
+struct Parcel {
+    key: Key,
+    write: Write,
+    /// How long its sender waits.
+    patience: Duration,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Where calls that run side by side leave what is to be written.
+pub(super) struct Convoy {
+    state: Mutex<State>,
+}
+
+struct State {
+    waiting: Vec<Parcel>,
+    driver: Option<Waker>,
+}
+
+/// A way to the store: by a convoy, while there is one.
+pub(super) type Route = Option<Weak<Convoy>>;
+
+impl Convoy {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { waiting: Vec::new(), driver: None }) })
+    }
+
+    fn send(&self, key: &Key, write: &Write, patience: Duration) -> oneshot::Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let parcel = Parcel { key: key.clone(), write: write.clone(), patience, answer };
+        let driver = {
+            let mut state = self.state.lock();
+            state.waiting.push(parcel);
+            state.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        answered
+    }
+
+    /// What goes next: each key once, since a batch is of distinct keys. Whoever gave up waiting sends nothing.
+    fn load(&self, cx: &Context<'_>) -> Vec<Parcel> {
+        let mut state = self.state.lock();
+        state.driver = Some(cx.waker().clone());
+        if state.waiting.is_empty() {
+            return Vec::new();
+        }
+        let mut keys = HashSet::new();
+        let (mut next, mut later) = (Vec::new(), Vec::new());
+        for parcel in std::mem::take(&mut state.waiting) {
+            if parcel.answer.is_canceled() {
+                continue;
+            }
+            if next.len() < BATCH_MAX && keys.insert(parcel.key.clone()) {
+                next.push(parcel);
+            } else {
+                later.push(parcel);
+            }
+        }
+        state.waiting = later;
+        next
+    }
+}
+
+impl<S: Store + 'static> Inner<S> {
+    /// As [`Inner::exchange_within`], by this route.
+    pub(super) async fn exchange_by(
+        &self,
+        route: Option<&Weak<Convoy>>,
+        timeout: Duration,
+        key: &Key,
+        write: &Write,
+    ) -> Answer {
+        let Some(convoy) = route.and_then(Weak::upgrade) else {
+            return self.exchange_within(timeout, key, write).await;
+        };
+        let answered = convoy.send(key, write, timeout);
+        // The convoy is its driver's: a sender that keeps it alive would wait for a driver that is gone.
+        drop(convoy);
+        let answer = self.within(timeout, answered.boxed()).await?;
+        answer.unwrap_or_else(|oneshot::Canceled| Err(StoreFailure::new(Unloaded)))
+    }
+
+    /// Runs all of `calls` to their ends, side by side in this task; their outputs, in order. What they send by `convoy`
+    /// goes to the store in batches, one at a time.
+    pub(super) async fn drive_all<F: Future>(
+        self: &Arc<Self>,
+        convoy: &Arc<Convoy>,
+        calls: Vec<F>,
+    ) -> Vec<F::Output> {
+        let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
+        let numbered =
+            calls.into_iter().enumerate().map(|(place, call)| call.map(move |output| (place, output)));
+        let mut running: FuturesUnordered<_> = numbered.collect();
+        let mut under_way: Option<BoxFuture<'static, ()>> = None;
+        poll_fn(|cx| {
+            loop {
+                while let Poll::Ready(Some((place, output))) = Pin::new(&mut running).poll_next(cx) {
+                    outputs[place] = Some(output);
+                }
+                if running.is_empty() {
+                    // Nobody waits for what is under way.
+                    return Poll::Ready(());
+                }
+                if under_way.is_none() {
+                    let parcels = convoy.load(cx);
+                    if !parcels.is_empty() {
+                        under_way = Some(deliver(Arc::clone(self), parcels).boxed());
+                    }
+                }
+                match &mut under_way {
+                    Some(batch) => match batch.as_mut().poll(cx) {
+                        Poll::Ready(()) => under_way = None,
+                        Poll::Pending => return Poll::Pending,
+                    },
+                    None => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        outputs.into_iter().map(|output| output.expect("each call has ended")).collect()
+    }
+}
+
+/// One call to the store for all of them.
+async fn deliver<S: Store + 'static>(engine: Arc<Inner<S>>, parcels: Vec<Parcel>) {
+    let patience = parcels.iter().map(|parcel| parcel.patience).max().unwrap_or_default();
+    let puts: Vec<_> = parcels
+        .iter()
+        .map(|Parcel { key, write, .. }| {
+            BatchPut::new(key, write.expected, Put::new(&write.record, write.live, write.linger))
+        })
+        .collect();
+    let answers = engine.exchange_many(patience, &puts).await;
+    drop(puts);
+    for (parcel, answer) in parcels.into_iter().zip(answers) {
+        // Whoever waited may have given up meanwhile.
+        let _told = parcel.answer.send(answer);
+    }
+}
+
+/// The driver of a convoy went away with a write that was not answered.
+#[derive(Debug, thiserror::Error)]
+#[error("the batch that this write was in was dropped before it was answered")]
+struct Unloaded;
+
+impl crate::store::StoreError for Unloaded {
+    fn maybe_applied(&self) -> bool {
+        true
+    }
+
+    fn kind(&self) -> crate::store::StoreErrorKind {
+        crate::store::StoreErrorKind::Unavailable
+    }
+}

@@ -1,0 +1,164 @@
+//! Many operations at once: what a consumer does with a poll of messages.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Deduplicator;
+use super::answer::Answer;
+use super::attempt::Attempt;
+use super::claim::{Claim, ClaimAnswer};
+use super::convoy::Convoy;
+use super::error::{ClaimError, Error, RunError};
+use super::request::{Failure, Request};
+use crate::codec::Codec;
+use crate::protocol::{Key, Payload};
+use crate::store::Store;
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// Runs many operations, each as [`Request::run`] does, side by side in this task. What they have to write goes to the
+    /// store together: the claims of a thousand requests are one round trip, and so are the completions of operations
+    /// that end together. One answer per request, in order; none depends on another's.
+    ///
+    /// A request whose key comes before in the same call waits for that one, whatever its [`wait`](Request::wait) says,
+    /// and gets its outcome; if that one fails, it may run.
+    ///
+    /// All operations are under way at once, and all claims are held meanwhile: bound what one call takes.
+    ///
+    /// ```
+    /// # use oncekey::{Deduplicator, Key, MemoryStore};
+    /// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let polled = [("m-1", "ship 7"), ("m-2", "ship 8"), ("m-1", "ship 7")];
+    /// let mut work = Vec::new();
+    /// for (id, body) in polled {
+    ///     let request = dedup.request(Key::new("orders.ship", id)?).fingerprint_of(body);
+    ///     work.push((request, move |_attempt| async move { Ok::<_, std::io::Error>(format!("did {body}")) }));
+    /// }
+    /// let answers = dedup.run_many(work).await;
+    /// assert_eq!(answers.len(), 3);
+    /// # Ok(()) }
+    /// # futures::executor::block_on(demo()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// For each request, as for [`Request::run`].
+    ///
+    /// # Panics
+    /// If an operation does. The others then end as if this had been dropped.
+    ///
+    /// # Cancel safety
+    /// As for [`Request::run`], for each of them.
+    pub async fn run_many<'r, T, E, C, F, Fut>(
+        &self,
+        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+    ) -> Vec<Result<Answer<T>, RunError<E>>>
+    where
+        C: Codec<T> + 'r,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let convoy = Convoy::new();
+        let mut known = Known::default();
+        let run = |(request, operation): (Request<'r, S, C>, F)| {
+            let wait = known.comes_again(request.key()).then_some(Duration::MAX);
+            request.in_convoy(&self.inner, &convoy, wait).run(operation)
+        };
+        let runs = requests.into_iter().map(run).collect();
+        self.inner.drive_all(&convoy, runs).await
+    }
+
+    /// As [`run_many`](Self::run_many), for operations that say how they failed: see [`Request::run_or_fail`].
+    ///
+    /// # Errors
+    /// For each request, as for [`Request::run`].
+    ///
+    /// # Panics
+    /// As for [`run_many`](Self::run_many).
+    ///
+    /// # Cancel safety
+    /// As for [`Request::run`], for each of them.
+    pub async fn run_many_or_fail<'r, T, E, C, F, Fut>(
+        &self,
+        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+    ) -> Vec<Result<Answer<T, E>, RunError<E>>>
+    where
+        C: Codec<T> + Codec<E> + Clone + 'r,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        let convoy = Convoy::new();
+        let mut known = Known::default();
+        let run = |(request, operation): (Request<'r, S, C>, F)| {
+            let wait = known.comes_again(request.key()).then_some(Duration::MAX);
+            request.in_convoy(&self.inner, &convoy, wait).run_or_fail(operation)
+        };
+        let runs = requests.into_iter().map(run).collect();
+        self.inner.drive_all(&convoy, runs).await
+    }
+
+    /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
+    /// per request, in order; none depends on another's.
+    ///
+    /// A request whose key comes before in the same call does not wait: it is in progress, if that one was granted.
+    ///
+    /// # Errors
+    /// For each request, as for [`Request::claim`].
+    ///
+    /// # Cancel safety
+    /// As for [`Request::claim`], for each of them.
+    pub async fn claim_many<'r, C: 'r>(
+        &self,
+        requests: impl IntoIterator<Item = Request<'r, S, C>>,
+    ) -> Vec<Result<ClaimAnswer<S>, Error>> {
+        let convoy = Convoy::new();
+        let mut known = Known::default();
+        let claim = |request: Request<'r, S, C>| {
+            let wait = known.comes_again(request.key()).then_some(Duration::ZERO);
+            request.in_convoy(&self.inner, &convoy, wait).claim()
+        };
+        let claims = requests.into_iter().map(claim).collect();
+        self.inner.drive_all(&convoy, claims).await
+    }
+
+    /// Completes many claims, each as [`Claim::complete`] does: one round trip for all. One answer per claim, in order;
+    /// none depends on another's.
+    ///
+    /// # Errors
+    /// For each claim, as for [`Claim::complete`]. It stays in the caller's hands, and may be completed again.
+    ///
+    /// # Cancel safety
+    /// As for [`Claim::complete`], for each of them.
+    pub async fn complete_many<'c>(
+        &self,
+        claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
+    ) -> Vec<Result<(), ClaimError>> {
+        let convoy = Convoy::new();
+        let complete = |(claim, value): (&'c mut Claim<S>, Payload)| {
+            claim.go_by(&self.inner, &convoy);
+            claim.complete(value)
+        };
+        let completions = claims.into_iter().map(complete).collect();
+        self.inner.drive_all(&convoy, completions).await
+    }
+}
+
+/// The keys that came so far.
+#[derive(Default)]
+struct Known(HashSet<Key>);
+
+impl Known {
+    fn comes_again(&mut self, key: &Key) -> bool {
+        !self.0.insert(key.clone())
+    }
+}
+
+impl<S: Store + 'static> Claim<S> {
+    /// A claim of another engine goes its own way: to its own store.
+    fn go_by(&self, engine: &Arc<super::Inner<S>>, convoy: &Arc<Convoy>) {
+        if Arc::ptr_eq(&self.held().engine, engine) {
+            self.held().go_by(&Some(Arc::downgrade(convoy)));
+        }
+    }
+}
