@@ -13,11 +13,11 @@ use crate::support::*;
 
 type Told = Result<Answer<String>, RunError<String>>;
 
-fn key_of(id: impl ToString) -> Key {
+fn key_of(id: impl std::fmt::Display) -> Key {
     Key::new("orders.ship", id.to_string()).unwrap()
 }
 
-fn request(dedup: &Deduplicator<FaultyStore>, id: impl ToString) -> Request<'_, FaultyStore> {
+fn request(dedup: &Deduplicator<FaultyStore>, id: impl std::fmt::Display) -> Request<'_, FaultyStore> {
     dedup.request(key_of(id))
 }
 
