@@ -10,7 +10,8 @@ has() {
 }
 
 # Command, and the package that has it: in Debian and Ubuntu; in Fedora; in Homebrew.
-needed='postgres postgresql postgresql-server postgresql
+needed='cc build-essential gcc gcc
+postgres postgresql postgresql-server postgresql
 psql postgresql-client postgresql postgresql
 pgbouncer pgbouncer pgbouncer pgbouncer
 redis-server redis-server redis redis
@@ -21,37 +22,61 @@ curl curl curl curl
 chromium chromium chromium chromium
 chromedriver chromium-driver chromedriver chromedriver'
 
-missing=() debian=() fedora=() brew=()
-while read -r command deb rpm formula; do
-    if ! has "$command"; then
-        missing+=("$command") debian+=("$deb") fedora+=("$rpm") brew+=("$formula")
-    fi
-done <<<"$needed"
-if ((${#missing[@]} == 0)); then exit 0; fi
+look() {
+    missing=() debian=() fedora=() brew=()
+    while read -r command deb rpm formula; do
+        if ! has "$command"; then
+            missing+=("$command") debian+=("$deb") fedora+=("$rpm") brew+=("$formula")
+        fi
+    done <<<"$needed"
+}
 
-echo "missing for the tests: ${missing[*]}"
-as_root=()
-if ((EUID != 0)); then as_root=(sudo -n); fi
-if command -v apt-get >/dev/null && { ((EUID == 0)) || sudo -n true 2>/dev/null; }; then
-    echo "installing ${debian[*]}"
-    # Packages of servers start them as services on fixed ports; none is wanted.
-    policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-        "${as_root[@]}" chmod +x "$policy"
-        trap '"${as_root[@]}" rm -f "$policy"' EXIT
-    fi
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${debian[@]}"
-    for command in "${missing[@]}"; do
-        has "$command" || { echo "still missing after the installation: $command" >&2; exit 1; }
-    done
-    exit 0
+# Packages of servers start them as services on fixed ports; none is wanted. Each package on its own, so that one that this
+# system has no package of (Ubuntu has no chromium but as a snap) does not keep the others away.
+install='
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf "#!/bin/sh\nexit 101\n" >"$policy" && chmod +x "$policy"
+    trap "rm -f $policy" EXIT
 fi
-cat >&2 <<TEXT
+apt-get update -qq
+for package in "$@"; do
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" || echo "no package $package here"
+done'
+
+look
+if ((${#missing[@]} > 0)); then
+    echo "missing for the tests: ${missing[*]}"
+    as_root=()
+    if ((EUID != 0)); then as_root=(sudo -n); fi
+    if command -v apt-get >/dev/null && { ((EUID == 0)) || sudo -n true 2>/dev/null; }; then
+        echo "installing ${debian[*]}"
+        "${as_root[@]}" sh -c "$install" install "${debian[@]}"
+        look
+    fi
+fi
+if ((${#missing[@]} > 0)); then
+    cat >&2 <<TEXT
+still missing: ${missing[*]}
 They cannot be installed from here. Install them, and run this again:
-  Debian, Ubuntu:  sudo apt-get install ${debian[*]}
-  Fedora:          sudo dnf install ${fedora[*]}
-  macOS:           brew install ${brew[*]} (chromium and chromedriver: brew install --cask)
+  Debian:  sudo apt-get install ${debian[*]}
+  Ubuntu:  the same, but for a browser: Ubuntu's chromium is a snap. Install Google Chrome and the chromedriver of its version,
+           put both in the PATH as chromium and chromedriver
+  Fedora:  sudo dnf install ${fedora[*]}
+  macOS:   brew install ${brew[*]} (chromium and chromedriver: brew install --cask)
 TEXT
-exit 1
+    exit 1
+fi
+
+# One test of the SQLite store fills a small file system of its own.
+folder=$(mktemp -d)
+trap 'rmdir "$folder"' EXIT
+may_mount() { "$@" mount -t tmpfs -o size=1m tmpfs "$folder" 2>/dev/null; }
+if [ -z "${ONCEKEY_NO_MOUNT:-}" ] && ! may_mount unshare --mount && ! may_mount unshare --user --map-root-user --mount; then
+    cat >&2 <<'TEXT'
+The test of a full disk mounts a small file system, in a namespace of its own, and may not here (a container without that
+right, or a system that keeps user namespaces from users). Run the tests where it may, or leave that one out by name:
+  ONCEKEY_NO_MOUNT=1 scripts/test.sh
+TEXT
+    exit 1
+fi

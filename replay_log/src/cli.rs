@@ -28,6 +28,7 @@ usage: replay_log [FILE | -] [--store STORE] [--ledger FILE] [--workers N]
                      sqlite:PATH        a file, made if it is not there
                      postgres://..      schema `oncekey_replay_log`, made if not there
                      redis://..         keys under `oncekey_replay_log:`
+                   (by plain connections: no TLS)
                    all but memory need a build with `--features stores`. Run it
                    twice over one of them, or kill it in the middle and run it
                    again, or run two at once: nothing is charged twice

@@ -76,6 +76,11 @@ impl Gateway {
         self.with_ledger(|ledger| ledger.find(reference))
     }
 
+    /// The failure that closed it, if one did.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.books.lock().expect(NO_PANIC).failure.take().map_or(Ok(()), Err)
+    }
+
     /// Everything on the ledger, in the order it was charged.
     pub(crate) fn into_charges(self) -> io::Result<Vec<Charge>> {
         let Books { ledger, failure } = self.books.into_inner().expect(NO_PANIC);

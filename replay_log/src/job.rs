@@ -77,6 +77,7 @@ pub(crate) fn replay<S: Store + ListInDoubt + 'static>(
         race::run(requests, workers, progress, |request| drive.drive(answer(&dedup, &gateway, request)))
     });
     let elapsed = begun.elapsed();
+    gateway.check()?;
     let settled = drive.drive(settle(&dedup, &gateway, requests))?;
     let mut charges = gateway.into_charges()?;
     // What other logs left on the ledger is none of ours.
@@ -126,8 +127,9 @@ async fn charge(
     found: &Cell<bool>,
 ) -> Result<Receipt, Failure<Refusal>> {
     let reference = attempt.operation_id();
-    // The attempt before this one timed out: what became of its charge?
-    if attempt.after_doubt() {
+    // There was an attempt before this one: what became of its charge? Also where somebody has said since that it had
+    // none, who may have looked before the charge was made.
+    if attempt.number() > 1 {
         if let Some(receipt) = gateway.find(reference).map_err(Failure::Unknown)? {
             found.set(true);
             return Ok(receipt);

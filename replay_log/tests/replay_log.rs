@@ -390,7 +390,7 @@ fn nothing_to_replay_is_a_table_of_zeros() {
 
 #[test]
 fn bad_arguments_are_refused_with_a_reason() {
-    let cases: [(&[&str], &str); 18] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["no/such/log.jsonl"], "cannot read no/such/log.jsonl: "),
         (&["--workers", "0"], "--workers takes a number from 1 to 256, not `0`"),
         (&["--workers"], "--workers needs a number"),
@@ -406,6 +406,7 @@ fn bad_arguments_are_refused_with_a_reason() {
         (&["--store", "sqlite:"], "needs the path of a file"),
         (&["--store", "oracle:x"], "--store takes memory, sqlite:PATH, postgres://.. or redis://.."),
         (&["--store", "mysql://u:secret@h/d"], "not `mysql://u@h/d`"),
+        (&["--store", "mysql://h/d?password=secret"], "not `mysql://h/d`"),
         (&["--store", "postgres:nowhere"], "not `postgres:nowhere`"),
         (&["--ledger", "a.ledger"], "a ledger that outlives the run needs records that do"),
         (&["--ledger"], "--ledger needs a file"),

@@ -113,10 +113,11 @@ impl Place {
     }
 }
 
-/// A URL with its password left out, for people.
+/// A URL for people: its password left out, and its parameters, which may have one too.
 fn without_password(url: &str) -> String {
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (authority, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     match authority.rsplit_once('@') {
         None => url.to_owned(),
         Some((user, host)) => {

@@ -65,6 +65,10 @@ impl Writer {
 
     /// As a reader does: a replay waits for no lock and for no flush.
     fn answer_from_what_is_there(&self, group: Vec<Job>) -> Vec<Job> {
+        if !self.connection.is_autocommit() {
+            // A transaction that could not even be rolled back: what it wrote is there for nobody.
+            return group;
+        }
         let look = |job| match job {
             Job::Exchange(write, answer) if write.unseen => {
                 let now = self.clock.now();

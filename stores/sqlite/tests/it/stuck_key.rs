@@ -81,6 +81,10 @@ fn every_command_of_the_page_does_what_it_says() {
     assert!(next.fence().get() > 2 && next.operation_id().to_string() != operation_id);
     block_on(next.complete("charged")).unwrap();
     assert!(look("look").contains("|completed|"));
+    // A completed one is forgotten too.
+    let forget = commands("forget").replace("version = 1", "version = 4");
+    assert_eq!(shell(&path, &[], &forget).trim(), "forgotten: 1");
+    assert!(block_on(store.load(&key())).unwrap().is_none());
 }
 
 /// The states of the page are those of the view, each reached by the store itself.
