@@ -32,13 +32,16 @@ pub(crate) fn answered<S: Store + 'static, R: Body, E>(
             return live(shared, error, recorded);
         }
         // The draft's section 2.6: the result of the previously completed operation, success or an error.
-        Ok(Answer::Replayed { value, .. } | Answer::FailedBefore { failure: Some(value), .. }) => {
-            match value.into_replay() {
-                Some(response) => return Ok(marked(response, &shared.options.replayed)),
-                None => Situation::Done,
-            }
-        }
-        Ok(Answer::Done { .. } | Answer::FailedBefore { failure: None, .. }) => Situation::Done,
+        Ok(Answer::Replayed { value, .. }) => match value.into_replay() {
+            Some(response) => return Ok(marked(response, &shared.options.replayed)),
+            None => Situation::Done,
+        },
+        Ok(Answer::FailedBefore { failure: Some(value), .. }) => match value.into_replay() {
+            Some(response) => return Ok(marked(response, &shared.options.replayed)),
+            None => Situation::FailedBefore,
+        },
+        Ok(Answer::Done { .. }) => Situation::Done,
+        Ok(Answer::FailedBefore { failure: None, .. }) => Situation::FailedBefore,
         Ok(Answer::InProgress { left, .. }) => Situation::InProgress { left },
         Ok(Answer::Mismatch) => Situation::Mismatch,
         Ok(Answer::InDoubt { operation_id, .. }) => Situation::InDoubt { operation_id },
@@ -59,7 +62,13 @@ fn live<S: Store + 'static, R: Body, E>(
     recorded: bool,
 ) -> Responded<R, E> {
     let response = match given.into_live() {
-        Live::Response(response) => response,
+        Live::Response(mut response) => {
+            // These are this layer's to say.
+            for mark in [&shared.options.replayed, &shared.options.unrecorded] {
+                response.headers_mut().remove(mark);
+            }
+            response
+        }
         Live::Error(error) => return Err(error),
         Live::Panicked => shared.refusal(&Situation::HandlerEnded),
     };

@@ -32,7 +32,7 @@ where
 {
     let mut request = Request::from_parts(parts, RequestBody::whole(body.bytes, body.trailers));
     request.extensions_mut().insert(attempt);
-    // Only what is about to run asks for room: a duplicate that is answered, or waits, takes none.
+    // Only what is about to run takes room: a duplicate that is answered, or waits, takes none.
     if let Err(error) = poll_fn(|cx| inner.poll_ready(cx)).await {
         // It was not called.
         return Err(Failure::NoEffect(Given::nothing_kept(Live::Error(error))));
@@ -44,7 +44,7 @@ where
     let failure = match word.map_or_else(|| (shared.options.dispose)(&parts), Disposition::from) {
         Disposition::Keep => {
             let success = !parts.status.is_client_error() && !parts.status.is_server_error();
-            let given = keep(&shared.options, parts, body).await.map_err(Failure::Unknown)?;
+            let given = keep(&shared.options, parts, body).await;
             return if success { Ok(given) } else { Err(Failure::Final(given)) };
         }
         Disposition::Release => Failure::NoEffect,
@@ -54,22 +54,15 @@ where
     Err(failure(Given::nothing_kept(Live::Response(response))))
 }
 
-/// Reads a response's body so that it can be kept.
-///
-/// # Errors
-/// What is left of a body that broke off: the client gets it as far as it came, and what came of the operation is
-/// unknown.
-async fn keep<R: Body<Data = Bytes>, E>(
-    options: &Options,
-    parts: response::Parts,
-    body: R,
-) -> Result<Given<R, E>, Given<R, E>> {
+/// Reads a response's body so that it can be kept. One that breaks off is as a stream that does: its head says what came
+/// of the operation, the client gets the body as far as it came, and it is not run again for the rest.
+async fn keep<R: Body<Data = Bytes>, E>(options: &Options, parts: response::Parts, body: R) -> Given<R, E> {
     let limit = options.response_body_max;
     let size = body.size_hint();
     let stream = size.upper().is_none() && !options.buffer_streams && !body.is_end_stream();
     if stream || size.lower() > limit as u64 {
         let response = Response::from_parts(parts, ResponseBody::untouched(body));
-        return Ok(Given::new(Kept::NotReplayable, response));
+        return Given::new(Kept::NotReplayable, response);
     }
     match body::read(body, limit, |_| ()).await {
         Read::Whole(Whole { bytes, trailers }) => {
@@ -81,15 +74,15 @@ async fn keep<R: Body<Data = Bytes>, E>(
             let (status, body) = (parts.status, bytes.clone());
             let recorded = Recorded { status, headers, body, trailers: trailers.clone() };
             let response = Response::from_parts(parts, ResponseBody::whole(bytes, trailers));
-            Ok(Given::new(Kept::Whole(Box::new(recorded)), response))
+            Given::new(Kept::Whole(Box::new(recorded)), response)
         }
         Read::Over(read, rest) => {
             let response = Response::from_parts(parts, ResponseBody::begun(read, rest));
-            Ok(Given::new(Kept::NotReplayable, response))
+            Given::new(Kept::NotReplayable, response)
         }
         Read::Broken(read, error) => {
             let response = Response::from_parts(parts, ResponseBody::broken(read, error));
-            Err(Given::nothing_kept(Live::Response(response)))
+            Given::new(Kept::NotReplayable, response)
         }
     }
 }

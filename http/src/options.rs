@@ -293,7 +293,7 @@ impl<S: Store + 'static> Builder<S> {
     }
 
     /// Lets a handler end with its request: **a client that goes away in the middle cancels it**, and its effect is in
-    /// doubt. For handlers whose effect is in the same transaction as their completion.
+    /// doubt. For handlers that undo what they began when they are dropped.
     pub fn run_in_request(mut self) -> Self {
         self.options.run = Run::Request;
         self

@@ -50,6 +50,8 @@ pub enum Situation {
     },
     /// The request was carried out, and its response cannot be given again.
     Done,
+    /// The request failed for good, and its response cannot be given again.
+    FailedBefore,
     /// The attempt lost its claim in the middle, and was stopped.
     LeaseLost,
     /// The handler ended without a response.
@@ -122,7 +124,12 @@ impl Problem {
             S::InDoubt { .. } => {
                 (StatusCode::CONFLICT, "in-doubt", "It is not known whether the request took effect")
             }
-            S::Exhausted { .. } => (StatusCode::CONFLICT, "exhausted", "All attempts failed"),
+            S::Exhausted { .. } => (StatusCode::CONFLICT, "exhausted", "No further attempts are made"),
+            S::FailedBefore => (
+                StatusCode::CONFLICT,
+                "failed-not-replayable",
+                "The request failed for good, and its response is not kept",
+            ),
             S::Done => (
                 StatusCode::CONFLICT,
                 "done-not-replayable",
@@ -219,6 +226,7 @@ fn retry_after(situation: &Situation) -> Option<Duration> {
         | S::InDoubt { .. }
         | S::Exhausted { .. }
         | S::Done
+        | S::FailedBefore
         | S::HandlerEnded
         | S::StoreFailed
         | S::RecordUnusable => None,
@@ -250,14 +258,17 @@ fn detail(situation: &Situation) -> String {
         S::InDoubt { operation_id } => format!(
             "The first request with this key was interrupted, and is not processed again until it is known what came of it. Ask the operator of this service, naming operation {operation_id}."
         ),
-        S::Exhausted { attempts } => {
-            format!("Not processed again: all {attempts} attempts with this key failed.")
+        S::Exhausted { attempts } => format!(
+            "Not processed again: {attempts} attempts with this key ended without a known result, and may have taken effect. Do not send the request under a new key; ask the operator of this service."
+        ),
+        S::FailedBefore => {
+            "A request with this key was refused or failed for good, and is not processed again; the response that said why was not kept.".to_owned()
         }
         S::Done => {
             "A request with this key was processed, and is not processed again; its response was not kept. Look the result up.".to_owned()
         }
         S::LeaseLost | S::HandlerEnded => {
-            "Processing was interrupted, and may have taken effect. Ask again with the same key.".to_owned()
+            "Processing was interrupted, and may have taken effect. Ask again with the same key, and only with that.".to_owned()
         }
         S::StoreUnavailable => "Not processed. Ask again with the same key.".to_owned(),
         S::StoreFailed => {
@@ -265,7 +276,7 @@ fn detail(situation: &Situation) -> String {
                 .to_owned()
         }
         S::RecordUnusable => {
-            "Not processed: what is on record for this key cannot be read. Ask the operator of this service.".to_owned()
+            "This request was not processed; an earlier one with the key may have been, and what is on record for it cannot be read. Do not send the request under a new key; ask the operator of this service.".to_owned()
         }
     }
 }

@@ -33,7 +33,8 @@ impl fmt::Debug for Principal {
 
 impl Principal {
     /// Found in the request: an account id that a layer outside of this one has authenticated and put into the
-    /// extensions, say. Never something that the caller may choose freely.
+    /// extensions, say. Never something that the caller may choose freely, nor something that is another at the next
+    /// retry: the account, not the token or the session.
     ///
     /// A request for which it is `None` or empty is refused, if it has a key.
     pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {

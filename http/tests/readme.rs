@@ -37,6 +37,7 @@ fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
         Situation::InDoubt { operation_id: OperationId::from_bytes([7; 16]) },
         Situation::Exhausted { attempts: 3 },
         Situation::Done,
+        Situation::FailedBefore,
         Situation::LeaseLost,
         Situation::HandlerEnded,
         Situation::StoreUnavailable,

@@ -25,6 +25,7 @@ fn situations() -> Vec<Situation> {
         S::InDoubt { operation_id: OperationId::from_bytes([9; 16]) },
         S::Exhausted { attempts: 3 },
         S::Done,
+        S::FailedBefore,
         S::LeaseLost,
         S::HandlerEnded,
         S::StoreUnavailable,
@@ -42,13 +43,14 @@ fn situations() -> Vec<Situation> {
         S::InDoubt { .. } => 7,
         S::Exhausted { .. } => 8,
         S::Done => 9,
-        S::LeaseLost => 10,
-        S::HandlerEnded => 11,
-        S::StoreUnavailable => 12,
-        S::StoreFailed => 13,
-        S::RecordUnusable => 14,
+        S::FailedBefore => 10,
+        S::LeaseLost => 11,
+        S::HandlerEnded => 12,
+        S::StoreUnavailable => 13,
+        S::StoreFailed => 14,
+        S::RecordUnusable => 15,
     };
-    assert!(all.iter().map(place).eq(0..15), "each is there, once");
+    assert!(all.iter().map(place).eq(0..16), "each is there, once");
     all
 }
 

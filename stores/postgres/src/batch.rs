@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use futures::future::join;
+use futures::future::{FutureExt as _, join};
+use futures::stream::StreamExt as _;
 use oncekey::store::{BatchPut, Exchange};
 use oncekey::{Entry, Expected, Key, Store as _, Version};
 use tokio_postgres::types::ToSql;
@@ -11,6 +12,9 @@ use crate::connections::Connections;
 use crate::sql::{Columns, id_text, scope_text, version_number};
 use crate::store::{Patience, columns};
 use crate::{Error, PostgresStore, row};
+
+/// How many items are under way together where they cannot go as one.
+const SINGLY: usize = 16;
 
 type Answers = Vec<Option<Result<Exchange, Error>>>;
 
@@ -103,6 +107,19 @@ impl<C: Connections> PostgresStore<C> {
                             Some(version) => answers[*place] = Some(Ok(Exchange::Done(version))),
                             None => missed.push(*place),
                         }
+                    }
+                }
+                // One key that somebody's transaction holds: the others are done or not on their own.
+                Err(error) if error.is_lock_timeout() && lists.places.len() > 1 => {
+                    let one = |place: &usize| {
+                        let (place, item) = (*place, &batch[*place]);
+                        let call = self.compare_exchange(item.key, item.expected, item.put);
+                        call.map(move |answer| (place, answer))
+                    };
+                    let calls: Vec<_> = lists.places.iter().map(one).collect();
+                    let mut calls = futures::stream::iter(calls).buffer_unordered(SINGLY);
+                    while let Some((place, answer)) = calls.next().await {
+                        answers[place] = Some(answer);
                     }
                 }
                 Err(error) => {

@@ -158,7 +158,10 @@ impl Error {
 
 /// A statement that ends with an ERROR took its transaction, which was its own, with it.
 fn rolled_back(error: &DbError) -> bool {
-    error.parsed_severity() == Some(Severity::Error)
+    // But for those by which a pooler, say, tells of a server that went away in the middle.
+    let unknown = [SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN, SqlState::TRANSACTION_RESOLUTION_UNKNOWN];
+    let severe = error.parsed_severity() != Some(Severity::Error);
+    !severe && !error.code().code().starts_with("08") && !unknown.contains(error.code())
 }
 
 impl StoreError for Error {

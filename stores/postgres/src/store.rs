@@ -301,14 +301,15 @@ pub(crate) fn columns(key: &Key, put: &Put<'_>) -> Result<Columns, Error> {
 
 /// How long a row that somebody has locked is tried again.
 pub(crate) struct Patience {
-    since: Instant,
+    /// When it was locked first: what passed before was not spent on that.
+    since: Option<Instant>,
     wait: Duration,
     pause: Duration,
 }
 
 impl Patience {
     pub(crate) fn new(wait: Duration) -> Self {
-        Self { since: Instant::now(), wait, pause: Duration::ZERO }
+        Self { since: None, wait, pause: Duration::ZERO }
     }
 
     /// Waits a little, none at all the first time.
@@ -320,8 +321,15 @@ impl Patience {
         Ok(())
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.since.elapsed() >= self.wait
+    /// Not at the first time: there is always another look.
+    pub(crate) fn is_over(&mut self) -> bool {
+        match self.since {
+            Some(since) => since.elapsed() >= self.wait,
+            None => {
+                self.since = Some(Instant::now());
+                false
+            }
+        }
     }
 
     pub(crate) async fn rest(&mut self) {

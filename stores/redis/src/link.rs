@@ -88,6 +88,8 @@ pub(crate) struct Link<C> {
 }
 
 type Answer = Result<Reply, RedisStoreError>;
+/// How many replicas confirmed what was written; or why that is not known.
+type Confirmed = Result<u64, RedisError>;
 
 impl<C: ConnectionLike> Link<C> {
     /// Makes one call. If the server does not have the script it did nothing, and gets it.
@@ -128,7 +130,7 @@ impl<C: ConnectionLike> Link<C> {
                             answered => Some(self.told(answered).and_then(read).and_then(|reply| {
                                 match (&reply, wait) {
                                     (Reply::Done(_), Some(wait)) => {
-                                        wait.satisfied_by(confirmed).map(|()| reply)
+                                        wait.satisfied_by(&confirmed).map(|()| reply)
                                     }
                                     _ => Ok(reply),
                                 }
@@ -155,7 +157,7 @@ impl<C: ConnectionLike> Link<C> {
         open: &[usize],
         whole: bool,
         wait: Option<Wait>,
-    ) -> Result<(Vec<Value>, u64), RedisError> {
+    ) -> Result<(Vec<Value>, Confirmed), RedisError> {
         let mut pipeline = Pipeline::with_capacity(open.len() + 1);
         let mut brought: Vec<&Source> = Vec::new();
         for &index in open {
@@ -175,8 +177,9 @@ impl<C: ConnectionLike> Link<C> {
         }
         let mut values = self.connection.req_packed_commands(&pipeline, 0, count).await?;
         let confirmed = match wait.and_then(|_| values.pop()) {
-            Some(value) => redis::from_redis_value(value.extract_error()?)?,
-            None => 0,
+            // What was written before it is written, whatever becomes of it.
+            Some(value) => value.extract_error().and_then(|value| Ok(redis::from_redis_value(value)?)),
+            None => Ok(0),
         };
         Ok((values, confirmed))
     }
@@ -192,10 +195,13 @@ impl Wait {
         cmd
     }
 
-    fn satisfied_by(self, confirmed: u64) -> Result<(), RedisStoreError> {
-        if confirmed >= u64::from(self.replicas) {
-            return Ok(());
-        }
+    fn satisfied_by(self, confirmed: &Confirmed) -> Result<(), RedisStoreError> {
+        let confirmed = match confirmed {
+            Ok(confirmed) if *confirmed >= u64::from(self.replicas) => return Ok(()),
+            Ok(confirmed) => *confirmed,
+            // Nobody is known to have.
+            Err(_) => 0,
+        };
         Err(RedisStoreError::TooFewReplicas { confirmed, wanted: self.replicas })
     }
 }

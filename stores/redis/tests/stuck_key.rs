@@ -39,7 +39,8 @@ fn the_key() -> Key {
 
 async fn engine(server: &Redis, policy: Policy) -> Deduplicator<RedisStore> {
     let store = RedisStore::connect(server.url()).await.unwrap();
-    let lease = Duration::from_millis(200);
+    // Longer than a shell and its commands take to start on a busy machine.
+    let lease = Duration::from_secs(2);
     let builder = Deduplicator::builder(store).tokio().policy(policy).lease(lease).margin(lease / 10);
     builder.renew_every(lease / 4).build().unwrap()
 }
@@ -51,7 +52,7 @@ async fn in_doubt(dedup: &Deduplicator<RedisStore>) -> String {
     claim.checkpoint("half way").await.unwrap();
     let id = claim.operation_id().to_string();
     std::mem::forget(claim);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
     id
 }
 
