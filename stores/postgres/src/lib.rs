@@ -73,7 +73,7 @@
 //! only reads: it draws no transaction id and writes no log.
 //!
 //! A call whose future is dropped still runs to its end on its connection, and is then maybe applied; a pool lends the
-//! connection on meanwhile, and the next call waits behind it. No statement waits for a lock for longer than `lock_wait`.
+//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`.
 //!
 //! # Durability, and the clock
 //!
