@@ -126,3 +126,20 @@ async fn a_body_that_breaks_off_is_not_run_again() {
         assert_eq!(count.get(), 1);
     }
 }
+
+/// Whoever was refused by a response that is not kept must not be told that the request was carried out.
+#[tokio::test]
+async fn a_refusal_that_is_not_kept_is_told_as_one() {
+    let refuse = || async {
+        let why = Body::from_stream(stream::iter([Ok::<_, io::Error>("card declined")]));
+        (StatusCode::PAYMENT_REQUIRED, [("idempotent-replayed", "true")], why)
+    };
+    let app = Router::new().route("/", on_post(refuse)).layer(layer().build().unwrap());
+    let served = serve(app).await;
+    let first = send(served.addr, Http::One, request()).await;
+    assert_eq!((first.status, first.text()), (StatusCode::PAYMENT_REQUIRED, "card declined"));
+    assert!(!first.replayed(), "whether it is a replay is the layer's to say");
+    let again = send(served.addr, Http::One, request()).await;
+    assert_eq!((again.status, again.problem().as_str()), (StatusCode::CONFLICT, "failed-not-replayable"));
+    assert!(!again.text().contains("carried out"), "{}", again.text());
+}
