@@ -79,6 +79,20 @@ fn too_few_replicas_are_an_error_that_may_be_applied() {
     });
 }
 
+/// A WAIT that fails is no word on the writes before it: they stand, and conflicts need nobody.
+#[test]
+fn a_wait_that_fails_does_not_undo_what_was_written() {
+    block_on(async {
+        let server = Redis::start();
+        let store = waiting_for(1, Duration::from_millis(50), &server).await;
+        let _: () = ask(&server, &["ACL", "SETUSER", "default", "-wait"]).await;
+        let error = claim(&store, &key("1"), 1).await.unwrap_err();
+        assert!(error.maybe_applied(), "{error:?}");
+        assert!(store.load(&key("1")).await.unwrap().is_some(), "it was applied");
+        assert!(matches!(claim(&store, &key("1"), 2).await, Ok(Exchange::Conflict(Some(_)))));
+    });
+}
+
 /// What is declared of a server that another may replace.
 #[test]
 fn a_server_with_replicas_declares_what_a_failover_forgets() {
