@@ -88,6 +88,7 @@
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod consume;
 mod engine;
 pub mod memory;
 pub mod observe;

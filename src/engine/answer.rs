@@ -61,6 +61,8 @@ pub enum Answer<T, F = Payload> {
         left: Duration,
         /// The number of that attempt.
         attempt: u32,
+        /// It is running in this very engine.
+        here: bool,
     },
     /// The key is bound to another request. Nothing about that request is revealed.
     Mismatch,

@@ -11,8 +11,8 @@ use super::held::{Guard, Held, Phase, Step};
 use super::prepared::{Prepared, Settled};
 use crate::planted::planted;
 use crate::protocol::{
-    Decision, Entry, FencingToken, OperationId, Outcome, OutcomeBody, Payload, UnixMillis, Verdict, Version,
-    Write,
+    Conclusion, Decision, Entry, FencingToken, OperationId, Outcome, OutcomeBody, Payload, UnixMillis,
+    Verdict, Version, Write,
 };
 use crate::store::{Store, StoreFailure};
 
@@ -70,6 +70,8 @@ impl<S: Store + 'static> fmt::Debug for ClaimAnswer<S> {
 pub struct Saved {
     /// Its outcome; `None` once its retention is over.
     pub outcome: Option<Outcome>,
+    /// Whether it succeeded, or failed for good: known also when the outcome is not kept any more.
+    pub conclusion: Conclusion,
     /// What the answer rests on.
     pub basis: Basis,
 }
@@ -78,10 +80,9 @@ impl Saved {
     /// The encoded value of a success, where it was kept.
     pub fn value(&self) -> Option<&Payload> {
         match &self.outcome {
-            Some(Outcome {
-                conclusion: crate::protocol::Conclusion::Succeeded,
-                body: OutcomeBody::Kept(bytes),
-            }) => Some(bytes),
+            Some(Outcome { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(bytes) }) => {
+                Some(bytes)
+            }
             _ => None,
         }
     }
@@ -95,10 +96,13 @@ pub struct Running {
     pub left: Duration,
     /// Its number.
     pub attempt: u32,
+    /// It is running in this very engine.
+    pub here: bool,
 }
 
 impl<S: Store + 'static> ClaimAnswer<S> {
-    pub(super) fn of(claimed: Claimed<S>) -> Self {
+    /// `here`: whether this engine holds the claim that an answer is about.
+    pub(super) fn of(claimed: Claimed<S>, here: impl FnOnce(&Entry) -> bool) -> Self {
         let (verdict, entry) = match claimed {
             Claimed::Granted(guard) => {
                 // From here on its caller may act on it.
@@ -109,11 +113,16 @@ impl<S: Store + 'static> ClaimAnswer<S> {
         };
         let record = &entry.record;
         match verdict {
-            Verdict::Replay => {
-                Self::Replay(Saved { outcome: record.outcome().cloned(), basis: Basis::of(&entry) })
+            Verdict::Replay | Verdict::Done => {
+                let outcome = record.outcome().expect("a replay has a completed record");
+                let conclusion = outcome.conclusion;
+                let outcome = (verdict == Verdict::Replay).then(|| outcome.clone());
+                Self::Replay(Saved { outcome, conclusion, basis: Basis::of(&entry) })
             }
-            Verdict::Done => Self::Replay(Saved { outcome: None, basis: Basis::of(&entry) }),
-            Verdict::InProgress => Self::InProgress(Running { left: entry.left, attempt: record.attempt() }),
+            Verdict::InProgress => {
+                let here = here(&entry);
+                Self::InProgress(Running { left: entry.left, attempt: record.attempt(), here })
+            }
             Verdict::Mismatch => Self::Mismatch,
             Verdict::InDoubt => Self::InDoubt {
                 attempt: record.attempt(),

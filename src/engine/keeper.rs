@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::held::{Held, Step, Turn};
 use super::{Deduplicator, Inner};
-use crate::protocol::{Decision, Write};
+use crate::protocol::{Decision, Entry, FencingToken, Key, Write};
 use crate::store::{BatchPut, Put, Store};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::Moment;
@@ -42,14 +42,21 @@ impl<S: Store + 'static> HeldSet<S> {
         self.keepers.load(Ordering::Relaxed) > 0
     }
 
-    fn shard(&self, held: &Held<S>) -> &Mutex<Slots<S>> {
-        let token = held.holder.token.get();
+    /// Whether this engine holds the claim of `entry`, under `key`.
+    pub(super) fn holds(&self, key: &Key, entry: &Entry) -> bool {
+        let slots = self.shard(entry.fencing_token()).lock();
+        let mut claims = slots.claims.iter().flatten().filter_map(Weak::upgrade);
+        claims.any(|held| entry.is_held_by(&held.holder) && held.key == *key)
+    }
+
+    fn shard(&self, token: FencingToken) -> &Mutex<Slots<S>> {
+        let token = token.get();
         &self.shards[usize::try_from(token % SHARDS as u64).expect("less than SHARDS")]
     }
 
     /// Registers a claim; answers the slot to remove it from.
     pub(crate) fn add(&self, held: &Arc<Held<S>>) -> usize {
-        let mut slots = self.shard(held).lock();
+        let mut slots = self.shard(held.holder.token).lock();
         let claim = Some(Arc::downgrade(held));
         match slots.free.pop() {
             Some(slot) => {
@@ -65,7 +72,7 @@ impl<S: Store + 'static> HeldSet<S> {
 
     pub(crate) fn remove(&self, held: &Held<S>, slot: usize) {
         let claim = {
-            let mut slots = self.shard(held).lock();
+            let mut slots = self.shard(held.holder.token).lock();
             slots.free.push(slot);
             slots.claims[slot].take()
         };

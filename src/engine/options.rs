@@ -63,6 +63,7 @@ pub(crate) struct Options {
     pub(crate) attempts_max: Option<NonZeroU32>,
     pub(crate) outcome_len_max: usize,
     pub(crate) checkpoint_len_max: usize,
+    pub(crate) redelivered_for: Option<Duration>,
     pub(crate) poll_min: Duration,
     pub(crate) poll_max: Duration,
     pub(crate) on_lease_lost: OnLeaseLost,
@@ -116,6 +117,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 attempts_max: None,
                 outcome_len_max: 1 << 20,
                 checkpoint_len_max: 64 << 10,
+                redelivered_for: None,
                 poll_min: Duration::from_millis(10),
                 poll_max: Duration::from_secs(1),
                 on_lease_lost: OnLeaseLost::Drop,
@@ -144,7 +146,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How much longer the fact that it is done is kept, without its outcome; not at all by default.
+    /// How much longer the fact that it is done is kept, without its outcome; not at all by default. What is not done is
+    /// kept for as long: its operation id, and its attempts.
     pub fn tail(mut self, tail: Duration) -> Self {
         self.options.lifetimes.tail = tail;
         self
@@ -210,6 +213,14 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// Most bytes of a checkpoint; 64 KiB by default. A larger one is refused.
     pub fn checkpoint_len_max(mut self, len: usize) -> Self {
         self.options.checkpoint_len_max = len;
+        self
+    }
+
+    /// The longest time after which the source of requests may deliver one again: a queue's retention, the age of the
+    /// oldest retry. A record that goes before would let it run again, so [`build`](Self::build) refuses a retention
+    /// that is shorter, its [tail](Self::tail) included. Nothing is checked by default.
+    pub fn redelivered_for(mut self, longest: Duration) -> Self {
+        self.options.redelivered_for = Some(longest);
         self
     }
 
@@ -331,6 +342,18 @@ fn validate(options: &Options) -> Result<(), OptionsError> {
     ] {
         if duration > LEASE_MAX {
             return Err(refuse(option, format!("{duration:?} is longer than a year")));
+        }
+    }
+    if let Some(horizon) = options.redelivered_for {
+        let kept = retention.saturating_add(tail);
+        if kept < horizon {
+            return Err(refuse(
+                "redelivered_for",
+                format!(
+                    "a message may be delivered again after {horizon:?}, and would run again: its record is kept for \
+                     {kept:?} only; lengthen the retention, or the tail"
+                ),
+            ));
         }
     }
     if lease > retention {

@@ -184,7 +184,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
     /// the latest: under `Hold`, when it is resolved.
     pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
-        Ok(ClaimAnswer::of(self.engine.claim(&self.ask).await?))
+        let claimed = self.engine.claim(&self.ask).await?;
+        Ok(ClaimAnswer::of(claimed, |entry| self.engine.held.holds(&self.ask.key, entry)))
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
@@ -314,7 +315,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         let guard = match self.engine.claim(&self.ask).await {
             Ok(Claimed::Granted(guard)) => guard,
             Ok(Claimed::Answered(verdict, entry)) => {
-                return read(&self.codec, failures, &self.ask.key, verdict, &entry);
+                let here = verdict == Verdict::InProgress && self.engine.held.holds(&self.ask.key, &entry);
+                return read(&self.codec, failures, (&self.ask.key, verdict, &entry), here);
             }
             Err(Error::Store { source, .. }) if self.fail_open && source.kind().is_transient() => {
                 return self.unprotected(operation, source).await;
@@ -425,9 +427,8 @@ async fn conclude_failure<S: Store + 'static>(
 fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     codec: &C,
     failures: &Failures<Enc, Dec>,
-    key: &Key,
-    verdict: Verdict,
-    entry: &Entry,
+    (key, verdict, entry): (&Key, Verdict, &Entry),
+    here: bool,
 ) -> Result<Answer<T, G>, RunError<E>> {
     let decoded = |source| RunError::Decode { scope: key.scope_label(), source };
     let basis = Basis::of(entry);
@@ -454,7 +455,7 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
                 (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, basis },
             }
         }
-        Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt() },
+        Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },
         Verdict::Mismatch => Answer::Mismatch,
         Verdict::InDoubt => Answer::InDoubt {
             attempt: record.attempt(),

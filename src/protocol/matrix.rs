@@ -141,6 +141,7 @@ fn show(decision: &Decision) -> String {
         d if d == LIFETIMES.lease => "lease",
         d if d == LIFETIMES.retention => "retention",
         d if d == LIFETIMES.tail => "tail",
+        d if d == LIFETIMES.retention + LIFETIMES.tail => "retention and tail",
         _ => unreachable!("no other lifetime is configured"),
     };
     write!(text, "; live {}, linger {}", name(write.live), name(write.linger)).unwrap();

@@ -23,12 +23,18 @@ pub struct Lifetimes {
 
 impl Lifetimes {
     /// How long a record in progress stays readable after its lease: for ever under `Hold`, which waits for a
-    /// resolver, and the retention under `Reclaim`.
+    /// resolver, and under `Reclaim` as long as what is not done.
     fn linger_in_progress(&self, policy: Policy) -> Duration {
         match policy {
             Policy::Hold => Duration::MAX,
-            Policy::Reclaim => self.retention,
+            Policy::Reclaim => self.linger_undone(),
         }
+    }
+
+    /// How long what is not done stays readable: as long as what is. A delivery may come that late, and finds the same
+    /// operation id, and the attempts that were used.
+    fn linger_undone(&self) -> Duration {
+        self.retention.saturating_add(self.tail)
     }
 }
 
@@ -331,7 +337,7 @@ fn released(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes:
         finished_at: Some(now),
         ..follow_up(entry)
     };
-    write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+    write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.linger_undone())
 }
 
 fn abandon(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
@@ -404,7 +410,7 @@ fn reset_attempts(entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision {
         Judged::Expired(_) if entry.record.attempts_counted() == 0 => Decision::Answer(Verdict::AlreadyDone),
         Judged::Expired(Cause::Abandoned) => expire(entry, record, lifetimes),
         Judged::Expired(Cause::Released) => {
-            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+            write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.linger_undone())
         }
     }
 }

@@ -11,6 +11,7 @@ mod adversary; // found by a reviewer who tried to break it
 mod cancelling; // dropped at every await, panics
 mod claiming; // first claims, fingerprints, keys, batches of racers
 mod completing; // outcomes, codecs, limits, completions that fail
+mod consuming; // deliveries of messages, polls of them, redelivery
 mod expiry; // retention, tail, linger, full stores
 mod explicit; // the explicit claim: renew, checkpoint, release, prepare and settle
 mod failing; // NoEffect, Final, Unknown, Reclaim, Hold, doubt, attempts

@@ -168,7 +168,8 @@ impl Cell {
         match (&self.life, self.policy) {
             (Life::Completed(_), _) => options.tail,
             (Life::InProgress, Policy::Hold) => NEVER,
-            _ => options.retention,
+            (Life::Forgotten, _) => options.retention,
+            _ => options.retention + options.tail,
         }
     }
 }

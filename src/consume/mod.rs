@@ -1,0 +1,366 @@
+//! Consuming messages from a source that delivers them at least once, and sometimes twice at once.
+//!
+//! A [`Consumer`] runs a message's handler unless it ran before or runs now, and answers what to do with the *delivery*: a
+//! [`Disposal`]. It names no broker: acknowledging, delaying, extending and parking are the caller's, in the broker's own
+//! words.
+//!
+//! ```
+//! use oncekey::consume::{Consumer, Disposal, Message};
+//! use oncekey::{Deduplicator, Failure, Key, MemoryStore};
+//!
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! let consumer = Consumer::new(Deduplicator::new(MemoryStore::new()));
+//! let message = Message::new(Key::new("orders.ship", "message 7f3a")?).deliveries(2);
+//! let disposal = consumer
+//!     .consume(message, |attempt| async move {
+//!         // Hand attempt.operation_id() downstream.
+//!         Ok::<_, Failure<String>>("shipped".to_owned())
+//!     })
+//!     .await;
+//! match disposal {
+//!     Disposal::Acknowledge(_) => { /* ack */ }
+//!     Disposal::RetryLater { after, .. } => { /* nack, to come back after this */ }
+//!     Disposal::Extend { by } => { /* tell the broker that it is still at work */ }
+//!     Disposal::DeadLetter(why) => { /* park it, with the reason */ }
+//! }
+//! # Ok(()) }
+//! # futures::executor::block_on(demo()).unwrap();
+//! ```
+//!
+//! # The key of a message
+//!
+//! Take what the *producer* gave the message: an id of its own, or of the event that it tells of. Never what the broker
+//! gave the delivery: a delivery tag, an offset, a receipt handle. A message that a producer sends twice, after a lost
+//! reply, has two of those; so has one that a broker redelivers, or that is moved to another partition.
+//!
+//! # No delivery circles for ever
+//!
+//! Each disposal either ends the delivery (acknowledge, dead letter), or comes with something that will: a lease that ends,
+//! an attempt that counts. A duplicate is disposed of as the first was: acknowledged once it is done, and put aside if it
+//! never will be.
+//!
+//! Set a limit ([`Consumer::attempts_max`]), or a message that always fails is retried for ever. Attempts are counted in the
+//! record, so those that crash count too. [`Deduplicator::inspect`] shows them, and [`Deduplicator::reset_attempts`] has a
+//! message tried again once the cause is mended.
+//!
+//! # How long a source may redeliver
+//!
+//! Say so: [`DeduplicatorBuilder::redelivered_for`](crate::DeduplicatorBuilder::redelivered_for) refuses to build an engine
+//! whose records go before the last delivery may come. A short
+//! [`retention`](crate::DeduplicatorBuilder::retention) with a long [`tail`](crate::DeduplicatorBuilder::tail) keeps the
+//! fact that a message is done, without what its handler returned.
+//!
+//! # Exactly once
+//!
+//! A consumer that is killed between a handler's effect and its completion leaves the effect in doubt, as everywhere. Where
+//! the effect is in the store's own database, [`Consumer::claim`] the message, do both in one transaction
+//! ([`Claim::prepare`]), and dispose of the delivery by [`Consumer::settled`].
+
+mod disposal;
+mod rule;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
+use crate::codec::{Codec, Raw};
+use crate::engine::{Attempt, Claim, ClaimError, Deduplicator, Failure, Request, Settled};
+use crate::protocol::{Fingerprint, Key, Payload, Policy};
+use crate::store::Store;
+
+pub use disposal::{Acknowledged, Dead, Disposal, Later};
+use rule::{Ran, Rule};
+
+/// One delivery of a message.
+#[derive(Clone, Debug)]
+#[must_use = "a message does nothing until it is consumed"]
+pub struct Message {
+    key: Key,
+    fingerprint: Option<Fingerprint>,
+    deliveries: u32,
+}
+
+impl Message {
+    /// A message under this key: see the [module](self) on what to take.
+    pub fn new(key: Key) -> Self {
+        Self { key, fingerprint: None, deliveries: 1 }
+    }
+
+    /// Binds the key to this digest of the message: the same key with another one goes to the dead letters.
+    pub fn fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// Binds the key to the SHA-256 of the message's payload.
+    #[cfg(feature = "sha256")]
+    pub fn fingerprint_of(self, payload: impl AsRef<[u8]>) -> Self {
+        self.fingerprint(Fingerprint::sha256(payload.as_ref()))
+    }
+
+    /// How often it was delivered, this time included, where the broker counts; 1 by default. It makes retries of a
+    /// message whose claim the store could not answer come later and later.
+    pub fn deliveries(mut self, deliveries: u32) -> Self {
+        self.deliveries = deliveries.max(1);
+        self
+    }
+}
+
+/// Consumes messages over an engine. Cheap to clone, if its codec is.
+#[derive(Clone)]
+pub struct Consumer<S: Store + 'static, C = Raw> {
+    dedup: Deduplicator<S>,
+    codec: C,
+    policy: Option<Policy>,
+    attempts_max: Option<u32>,
+    wait: Duration,
+    backoff_first: Duration,
+    backoff_most: Duration,
+}
+
+impl<S: Store + 'static, C> std::fmt::Debug for Consumer<S, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+impl<S: Store + 'static> Consumer<S> {
+    /// A consumer with the defaults: what handlers return is text or bytes, and a message that failed comes back after one
+    /// second, then two, four, up to ten minutes.
+    pub fn new(dedup: Deduplicator<S>) -> Self {
+        Self {
+            dedup,
+            codec: Raw,
+            policy: None,
+            attempts_max: None,
+            wait: Duration::ZERO,
+            backoff_first: Duration::from_secs(1),
+            backoff_most: Duration::from_secs(600),
+        }
+    }
+}
+
+impl<S: Store + 'static, C> Consumer<S, C> {
+    /// What handlers return, and final failures, in this codec.
+    #[must_use]
+    pub fn codec<D>(self, codec: D) -> Consumer<S, D> {
+        let Self { dedup, policy, attempts_max, wait, backoff_first, backoff_most, .. } = self;
+        Consumer { dedup, codec, policy, attempts_max, wait, backoff_first, backoff_most }
+    }
+
+    /// What handlers return, and final failures, as JSON.
+    #[cfg(feature = "json")]
+    #[must_use]
+    pub fn json(self) -> Consumer<S, crate::codec::Json> {
+        self.codec(crate::codec::Json)
+    }
+
+    /// What may happen to a message whose handler stopped in the middle, instead of the engine's default.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Most attempts of one message, instead of the engine's default; then it goes to the dead letters. Those that
+    /// crashed count: attempts are in the record. Zero is taken as one.
+    #[must_use]
+    pub fn attempts_max(mut self, attempts: u32) -> Self {
+        self.attempts_max = Some(attempts);
+        self
+    }
+
+    /// Has a duplicate wait up to this long for the handler that is running, to be acknowledged with it; not at all by
+    /// default. Keep it below the broker's own timeout for a delivery.
+    #[must_use]
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.wait = at_most;
+        self
+    }
+
+    /// When a message that failed is to come back: after `first`, doubled with each attempt, up to `most`. It is for the
+    /// broker to keep: a second message with the same key that comes before is handled at once.
+    #[must_use]
+    pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
+        self.backoff_first = first;
+        self.backoff_most = most.max(first);
+        self
+    }
+
+    /// The engine.
+    pub fn dedup(&self) -> &Deduplicator<S> {
+        &self.dedup
+    }
+
+    /// Runs the handler, unless it ran before or runs now, and says what to do with the delivery. Its lease is renewed
+    /// while it runs.
+    ///
+    /// A handler that returns a plain error fails with unknown effect: see [`Failure`].
+    ///
+    /// # Panics
+    /// If the handler does. The claim is then left to its lease, and the delivery to its broker.
+    ///
+    /// # Cancel safety
+    /// As for [`Request::run`]; leave the delivery to its broker then.
+    pub async fn consume<T, E, F, Fut>(&self, message: Message, handler: F) -> Disposal<T, E>
+    where
+        C: Codec<T> + Codec<E> + Clone,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        let (rule, ran) = (self.rule(&message), Ran::default());
+        let answer = self.request(message).run_or_fail(|attempt| ran.noting(attempt, handler)).await;
+        rule::of_run(answer, &rule, &ran)
+    }
+
+    /// Consumes a poll of messages side by side, each as [`consume`](Self::consume) does: all claims are one round trip to
+    /// the store, and so are the completions of handlers that end together. One disposal per message, in order; none
+    /// depends on another's, but for those with the same key.
+    ///
+    /// A key that comes twice is handled once. Once its first message is done, the others are asked for together, in a
+    /// round trip of their own, and acknowledged too. If it is not done, they are retried later with it: no second
+    /// attempt follows the first at once.
+    ///
+    /// # Panics
+    /// If a handler does.
+    ///
+    /// # Cancel safety
+    /// As for [`consume`](Self::consume).
+    pub async fn consume_many<T, E, F, Fut>(
+        &self,
+        messages: impl IntoIterator<Item = (Message, F)>,
+    ) -> Vec<Disposal<T, E>>
+    where
+        C: Codec<T> + Codec<E> + Clone,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        let (mut first, mut again) = (Vec::new(), Vec::new());
+        let mut places = HashMap::new();
+        for (place, (message, handler)) in messages.into_iter().enumerate() {
+            match places.get(&message.key) {
+                Some(before) => again.push((place, *before, message, handler)),
+                None => {
+                    places.insert(message.key.clone(), place);
+                    first.push((place, message, handler));
+                }
+            }
+        }
+        let mut told: Vec<Option<Disposal<T, E>>> = Vec::new();
+        told.resize_with(first.len() + again.len(), || None);
+        self.consume_apart(first, &mut told).await;
+
+        let mut rest = Vec::new();
+        for (place, before, message, handler) in again {
+            match &told[before] {
+                Some(Disposal::RetryLater { after, .. }) => {
+                    let (after, because) = (*after, Later::NotDoneBefore);
+                    told[place] = Some(Disposal::RetryLater { after, because });
+                }
+                Some(Disposal::Extend { by }) => told[place] = Some(Disposal::Extend { by: *by }),
+                _ => rest.push((place, message, handler)),
+            }
+        }
+        self.consume_apart(rest, &mut told).await;
+        told.into_iter()
+            .map(|told| told.expect("each place is consumed, or put off with the one before"))
+            .collect()
+    }
+
+    /// Consumes these, and puts their disposals where they belong.
+    async fn consume_apart<T, E, F, Fut>(
+        &self,
+        messages: Vec<(usize, Message, F)>,
+        told: &mut [Option<Disposal<T, E>>],
+    ) where
+        C: Codec<T> + Codec<E> + Clone,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        let notes: Vec<_> =
+            messages.iter().map(|(place, message, _)| (*place, self.rule(message), Ran::default())).collect();
+        let work = messages.into_iter().zip(&notes).map(|((_, message, handler), (_, _, ran))| {
+            (self.request(message), move |attempt| ran.noting(attempt, handler))
+        });
+        let answers = self.dedup.run_many_or_fail(work).await;
+        for (answer, (place, rule, ran)) in answers.into_iter().zip(&notes) {
+            told[*place] = Some(rule::of_run(answer, rule, ran));
+        }
+    }
+
+    /// Claims a message for a handler of the caller's own: for an effect that is completed in the same transaction, by
+    /// [`Claim::prepare`]. What is to be done with the delivery, if there is nothing to handle.
+    ///
+    /// Conclude the claim before the delivery is disposed of; [`settled`](Self::settled) says how, after a transaction.
+    ///
+    /// # Errors
+    /// The disposal of a delivery that is not to be handled now. Values and failures are as they are stored.
+    ///
+    /// # Cancel safety
+    /// As for [`Request::claim`].
+    pub async fn claim(&self, message: Message) -> Result<Claim<S>, Disposal<Payload, Payload>>
+    where
+        C: Clone,
+    {
+        let rule = self.rule(&message);
+        rule::of_claim(self.request(message).claim().await, &rule)
+    }
+
+    /// Claims a poll of messages, each as [`claim`](Self::claim) does, in one round trip for all distinct keys.
+    /// One answer per message, in order. A key that comes twice is granted once; the second is to be extended.
+    ///
+    /// # Errors
+    /// For each message, as for [`claim`](Self::claim).
+    ///
+    /// # Cancel safety
+    /// As for [`claim`](Self::claim).
+    pub async fn claim_many(
+        &self,
+        messages: impl IntoIterator<Item = Message>,
+    ) -> Vec<Result<Claim<S>, Disposal<Payload, Payload>>>
+    where
+        C: Clone,
+    {
+        let (rules, requests): (Vec<_>, Vec<_>) =
+            messages.into_iter().map(|message| (self.rule(&message), self.request(message))).unzip();
+        let answers = self.dedup.claim_many(requests).await;
+        answers.into_iter().zip(&rules).map(|(answer, rule)| rule::of_claim(answer, rule)).collect()
+    }
+
+    /// What to do with a delivery whose claim was completed inside the caller's transaction, from what
+    /// [`Claim::settle`] or [`Claim::committed`] said. If the transaction was not committed, release the claim too, or
+    /// try again.
+    pub fn settled<T, E>(
+        &self,
+        claim: &Claim<S>,
+        settled: Result<Settled, ClaimError>,
+        value: T,
+    ) -> Disposal<T, E> {
+        rule::of_settled(settled, value, claim.number(), &self.pauses(1))
+    }
+
+    fn request(&self, message: Message) -> Request<'_, S, C>
+    where
+        C: Clone,
+    {
+        let mut request = self.dedup.request(message.key).codec(self.codec.clone()).wait(self.wait);
+        if let Some(fingerprint) = message.fingerprint {
+            request = request.fingerprint(fingerprint);
+        }
+        if let Some(policy) = self.policy {
+            request = request.policy(policy);
+        }
+        if let Some(attempts) = self.attempts_max {
+            request = request.attempts_max(attempts);
+        }
+        request
+    }
+
+    fn rule(&self, message: &Message) -> Rule {
+        self.pauses(message.deliveries)
+    }
+
+    fn pauses(&self, deliveries: u32) -> Rule {
+        Rule { backoff_first: self.backoff_first, backoff_most: self.backoff_most, deliveries }
+    }
+}

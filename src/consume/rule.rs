@@ -1,0 +1,154 @@
+//! The rule: from the engine's answer, what to do with the delivery. `rule.txt` beside this file has it as a table.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::disposal::{Acknowledged, Dead, Disposal, Later, kind_of};
+use crate::engine::{
+    AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Error, Failure, FailureKind, RunError,
+    Settled,
+};
+use crate::protocol::{Conclusion, Outcome, OutcomeBody, Payload};
+use crate::store::{Store, StoreErrorKind};
+
+/// How long what failed is put off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) backoff_first: Duration,
+    pub(super) backoff_most: Duration,
+    /// How often the message was delivered, this time included.
+    pub(super) deliveries: u32,
+}
+
+impl Rule {
+    /// The pause after something went wrong for the so manieth time.
+    pub(super) fn after(&self, times: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
+        self.backoff_first.saturating_mul(doubled).min(self.backoff_most)
+    }
+}
+
+/// What is known of a handler that ran: the engine's answer does not say how it failed.
+#[derive(Debug, Default)]
+pub(super) struct Ran {
+    /// The number of its attempt; 0 if it did not run.
+    attempt: AtomicU32,
+    /// It failed for good.
+    finally: AtomicBool,
+}
+
+impl Ran {
+    /// Runs the handler, and notes what it says.
+    pub(super) async fn noting<T, E, Fut>(
+        &self,
+        attempt: Attempt,
+        handler: impl FnOnce(Attempt) -> Fut,
+    ) -> Result<T, Failure<E>>
+    where
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        self.attempt.store(attempt.number(), Ordering::Relaxed);
+        let output = handler(attempt).await;
+        self.finally.store(kind_of(&output) == Some(FailureKind::Final), Ordering::Relaxed);
+        output
+    }
+}
+
+/// The rule for what a run answers.
+pub(super) fn of_run<T, E>(
+    answer: Result<Answer<T, E>, RunError<E>>,
+    rule: &Rule,
+    ran: &Ran,
+) -> Disposal<T, E> {
+    let attempt = ran.attempt.load(Ordering::Relaxed);
+    let later = |because| Disposal::RetryLater { after: rule.after(attempt), because };
+    match answer {
+        Ok(Answer::Executed { value, .. }) => Disposal::Acknowledge(Acknowledged::Executed(value)),
+        Ok(Answer::Replayed { value, .. }) => Disposal::Acknowledge(Acknowledged::Replayed(value)),
+        Ok(Answer::Unrecorded { value, .. }) => Disposal::Acknowledge(Acknowledged::Unrecorded(value)),
+        Ok(Answer::Done { .. }) => Disposal::Acknowledge(Acknowledged::Done),
+        Ok(Answer::FailedBefore { failure, .. }) => Disposal::DeadLetter(Dead::FailedBefore(failure)),
+        Ok(Answer::InProgress { left, here, .. }) => in_progress(left, here),
+        Ok(Answer::Mismatch) => Disposal::DeadLetter(Dead::Mismatch),
+        Ok(Answer::InDoubt { operation_id, .. }) => Disposal::DeadLetter(Dead::InDoubt { operation_id }),
+        Ok(Answer::Exhausted { attempts }) => Disposal::DeadLetter(Dead::Exhausted { attempts }),
+        // Its handler's word stands, on record or not.
+        Err(RunError::Operation { error, .. }) if ran.finally.load(Ordering::Relaxed) => {
+            Disposal::DeadLetter(Dead::Failed(error))
+        }
+        Err(RunError::Operation { error, claim: AfterFailure::Released }) => later(Later::NoEffect(error)),
+        Err(RunError::Operation { error, .. }) => later(Later::Unknown(error)),
+        Err(RunError::LeaseLost { source }) => later(Later::LeaseLost(source)),
+        Err(RunError::Decode { source, .. }) => Disposal::DeadLetter(Dead::Unreadable(source.to_string())),
+        Err(RunError::Claim { source }) => unanswered(source, rule),
+    }
+}
+
+/// The rule for what a claim answers; the claim itself, if it was granted.
+pub(super) fn of_claim<S: Store + 'static>(
+    answer: Result<ClaimAnswer<S>, Error>,
+    rule: &Rule,
+) -> Result<Claim<S>, Disposal<Payload, Payload>> {
+    Err(match answer {
+        Ok(ClaimAnswer::Granted(claim)) => return Ok(claim),
+        Ok(ClaimAnswer::Replay(saved)) => saved_as(saved.outcome, saved.conclusion),
+        Ok(ClaimAnswer::InProgress(running)) => in_progress(running.left, running.here),
+        Ok(ClaimAnswer::Mismatch) => Disposal::DeadLetter(Dead::Mismatch),
+        Ok(ClaimAnswer::InDoubt { operation_id, .. }) => Disposal::DeadLetter(Dead::InDoubt { operation_id }),
+        Ok(ClaimAnswer::Exhausted { attempts }) => Disposal::DeadLetter(Dead::Exhausted { attempts }),
+        Err(error) => unanswered(error, rule),
+    })
+}
+
+/// The rule for how a completion inside the caller's own transaction ended.
+pub(super) fn of_settled<T, E>(
+    settled: Result<Settled, ClaimError>,
+    value: T,
+    attempt: u32,
+    rule: &Rule,
+) -> Disposal<T, E> {
+    match settled {
+        Ok(Settled::Committed) => Disposal::Acknowledge(Acknowledged::Executed(value)),
+        Ok(Settled::NotCommitted) => {
+            Disposal::RetryLater { after: rule.after(attempt), because: Later::NotCommitted }
+        }
+        // Effect and outcome are both there, or neither is: whoever has the message next finds out.
+        Err(lost) => Disposal::RetryLater { after: rule.after(attempt), because: Later::LeaseLost(lost) },
+    }
+}
+
+fn in_progress<T, E>(left: Duration, here: bool) -> Disposal<T, E> {
+    if here {
+        Disposal::Extend { by: left }
+    } else {
+        Disposal::RetryLater { after: left, because: Later::InProgress }
+    }
+}
+
+fn saved_as(outcome: Option<Outcome>, conclusion: Conclusion) -> Disposal<Payload, Payload> {
+    let kept = outcome.and_then(|outcome| match outcome.body {
+        OutcomeBody::Kept(bytes) => Some(bytes),
+        _ => None,
+    });
+    match (conclusion, kept) {
+        (Conclusion::Succeeded, Some(bytes)) => Disposal::Acknowledge(Acknowledged::Replayed(bytes)),
+        (Conclusion::Succeeded, None) => Disposal::Acknowledge(Acknowledged::Done),
+        (Conclusion::Failed, kept) => Disposal::DeadLetter(Dead::FailedBefore(kept)),
+    }
+}
+
+/// No claim, for want of an answer: tried again later, unless trying again would meet the same record.
+fn unanswered<T, E>(error: Error, rule: &Rule) -> Disposal<T, E> {
+    match &error {
+        Error::Incomparable { .. } => Disposal::DeadLetter(Dead::Unreadable(error.to_string())),
+        Error::Store { source, .. } if source.kind() == StoreErrorKind::Corrupt => {
+            Disposal::DeadLetter(Dead::Unreadable(source.to_string()))
+        }
+        _ => Disposal::RetryLater { after: rule.after(rule.deliveries), because: Later::Store(error) },
+    }
+}
+
+#[cfg(test)]
+#[path = "rule_table.rs"]
+mod table;

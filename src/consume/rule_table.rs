@@ -1,0 +1,216 @@
+//! Every answer of the engine against the rule, as a table for review: `rule.txt` beside this file.
+//!
+//! `ONCEKEY_BLESS=1 cargo test --lib consume` writes the table anew; read the difference before it is committed.
+
+use std::fmt::{Debug, Write as _};
+
+use super::*;
+use crate::engine::{Basis, Unavailable, Unrecorded};
+use crate::protocol::{FencingToken, OperationId, UnixMillis};
+use crate::store::{StoreError, StoreFailure};
+
+#[derive(Debug, thiserror::Error)]
+#[error("planned")]
+struct Planned(StoreErrorKind);
+
+impl StoreError for Planned {
+    fn kind(&self) -> StoreErrorKind {
+        self.0
+    }
+}
+
+const LEFT: Duration = Duration::from_secs(17);
+const ID: OperationId = OperationId::from_bytes([9; 16]);
+
+/// Two failures of the handler, five deliveries.
+const RULE: Rule =
+    Rule { backoff_first: Duration::from_secs(1), backoff_most: Duration::from_secs(600), deliveries: 5 };
+const ATTEMPT: u32 = 3;
+
+fn scope() -> String {
+    "orders.ship".to_owned()
+}
+
+fn basis() -> Basis {
+    Basis {
+        attempt: ATTEMPT,
+        after_doubt: false,
+        operation_id: ID,
+        token: FencingToken::new(7),
+        created_at: UnixMillis(1_000),
+        finished_at: None,
+    }
+}
+
+fn lost() -> ClaimError {
+    ClaimError::Superseded { scope: scope(), possibly_applied: false }
+}
+
+fn failed(kind: StoreErrorKind) -> StoreFailure {
+    StoreFailure::new(Planned(kind))
+}
+
+/// What to do, and why, and how long.
+fn told<T: Debug, E: Debug>(disposal: &Disposal<T, E>) -> String {
+    let why = disposal.reason();
+    match disposal {
+        Disposal::Acknowledge(_) => format!("acknowledge ({why})"),
+        Disposal::RetryLater { after, .. } => format!("retry after {after:?} ({why})"),
+        Disposal::Extend { by } => format!("extend by {by:?} ({why})"),
+        Disposal::DeadLetter(_) => format!("dead letter ({why})"),
+    }
+}
+
+type Told = Result<Answer<u8, u8>, RunError<u8>>;
+
+/// Each answer of a run, and how the handler failed, if it did.
+fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
+    use FailureKind as Kind;
+    let after = |claim| Err(RunError::Operation { error: 1, claim });
+    let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
+    let done = |why| Ok(Answer::Done { why, basis: basis() });
+    vec![
+        ("executed", None, Ok(Answer::Executed { value: 1, basis: basis() })),
+        ("replayed", None, Ok(Answer::Replayed { value: 1, basis: basis() })),
+        (
+            "unrecorded, refused",
+            None,
+            Ok(Answer::Unrecorded { value: 1, why: Unrecorded::Completion(lost()) }),
+        ),
+        (
+            "unrecorded, failed open",
+            None,
+            Ok(Answer::Unrecorded {
+                value: 1,
+                why: Unrecorded::FailedOpen(failed(StoreErrorKind::Unavailable)),
+            }),
+        ),
+        ("done, too large", None, done(Unavailable::TooLarge { len: 9 })),
+        ("done, not encodable", None, done(Unavailable::Unencodable)),
+        ("done, no longer kept", None, done(Unavailable::NoLongerKept)),
+        ("failed before", None, Ok(Answer::FailedBefore { failure: Some(1), basis: basis() })),
+        ("failed before, not kept", None, Ok(Answer::FailedBefore { failure: None, basis: basis() })),
+        ("in progress elsewhere", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: false })),
+        ("in progress here", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: true })),
+        ("mismatch", None, Ok(Answer::Mismatch)),
+        (
+            "in doubt under Hold",
+            None,
+            Ok(Answer::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) }),
+        ),
+        ("exhausted", None, Ok(Answer::Exhausted { attempts: 3 })),
+        ("no effect, released", Some(Kind::NoEffect), after(AfterFailure::Released)),
+        ("no effect, after doubt", Some(Kind::NoEffect), after(AfterFailure::InDoubt)),
+        ("no effect, not stored", Some(Kind::NoEffect), after(AfterFailure::NotStored(lost()))),
+        ("final, recorded", Some(Kind::Final), after(AfterFailure::Recorded)),
+        ("final, not stored", Some(Kind::Final), after(AfterFailure::NotStored(lost()))),
+        ("final, unprotected", Some(Kind::Final), after(AfterFailure::Unprotected)),
+        ("unknown effect", Some(Kind::Unknown), after(AfterFailure::InDoubt)),
+        ("unknown effect, not stored", Some(Kind::Unknown), after(AfterFailure::NotStored(lost()))),
+        ("unknown effect, unprotected", Some(Kind::Unknown), after(AfterFailure::Unprotected)),
+        ("lease lost", None, Err(RunError::LeaseLost { source: lost() })),
+        ("outcome does not decode", None, Err(RunError::Decode { scope: scope(), source: "bad".into() })),
+        (
+            "fingerprints not comparable",
+            None,
+            Err(RunError::Claim { source: Error::Incomparable { scope: scope() } }),
+        ),
+        (
+            "store contradicts itself",
+            None,
+            Err(RunError::Claim { source: Error::Inconsistent { scope: scope() } }),
+        ),
+        ("store unavailable", None, store(StoreErrorKind::Unavailable)),
+        ("store timed out", None, store(StoreErrorKind::TimedOut)),
+        ("store full", None, store(StoreErrorKind::Full)),
+        ("record corrupt", None, store(StoreErrorKind::Corrupt)),
+        ("record of a newer version", None, store(StoreErrorKind::Newer)),
+        ("store rejects", None, store(StoreErrorKind::Rejected)),
+        ("store, other", None, store(StoreErrorKind::Other)),
+    ]
+}
+
+fn claims() -> Vec<(&'static str, Result<ClaimAnswer<crate::MemoryStore>, Error>)> {
+    use crate::engine::{Running, Saved};
+    let saved = |conclusion, outcome: Option<OutcomeBody>| {
+        let outcome = outcome.map(|body| Outcome { conclusion, body });
+        Ok(ClaimAnswer::Replay(Saved { outcome, conclusion, basis: basis() }))
+    };
+    let kept = || Some(OutcomeBody::Kept(Payload::from("x")));
+    let running = |here| Ok(ClaimAnswer::InProgress(Running { left: LEFT, attempt: 1, here }));
+    let store = |kind| Err(Error::Store { scope: scope(), source: failed(kind) });
+    vec![
+        ("succeeded, kept", saved(Conclusion::Succeeded, kept())),
+        ("succeeded, too large", saved(Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len: 9 }))),
+        ("succeeded, not encodable", saved(Conclusion::Succeeded, Some(OutcomeBody::Unencodable))),
+        ("succeeded, no longer kept", saved(Conclusion::Succeeded, None)),
+        ("failed, kept", saved(Conclusion::Failed, kept())),
+        ("failed, no longer kept", saved(Conclusion::Failed, None)),
+        ("in progress elsewhere", running(false)),
+        ("in progress here", running(true)),
+        ("mismatch", Ok(ClaimAnswer::Mismatch)),
+        (
+            "in doubt under Hold",
+            Ok(ClaimAnswer::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) }),
+        ),
+        ("exhausted", Ok(ClaimAnswer::Exhausted { attempts: 3 })),
+        ("fingerprints not comparable", Err(Error::Incomparable { scope: scope() })),
+        ("store contradicts itself", Err(Error::Inconsistent { scope: scope() })),
+        ("store unavailable", store(StoreErrorKind::Unavailable)),
+        ("record corrupt", store(StoreErrorKind::Corrupt)),
+    ]
+}
+
+fn settlements() -> Vec<(&'static str, Result<Settled, ClaimError>)> {
+    vec![
+        ("committed", Ok(Settled::Committed)),
+        ("not committed", Ok(Settled::NotCommitted)),
+        ("superseded", Err(lost())),
+        ("unsettled", Err(ClaimError::Store { scope: scope(), source: failed(StoreErrorKind::Unavailable) })),
+    ]
+}
+
+fn table() -> String {
+    let mut table = format!(
+        "What becomes of a delivery: attempt {ATTEMPT}, delivery {}, {LEFT:?} left of a lease that runs; pauses from {:?}, \
+         doubled, to {:?}.\n",
+        RULE.deliveries, RULE.backoff_first, RULE.backoff_most
+    );
+    table.push_str("\nwhat the run answered\n");
+    for (name, kind, answer) in runs() {
+        let ran = Ran::default();
+        let handled = kind.is_some() || matches!(answer, Err(RunError::LeaseLost { .. }));
+        ran.attempt.store(if handled { ATTEMPT } else { 0 }, Ordering::Relaxed);
+        ran.finally.store(kind == Some(FailureKind::Final), Ordering::Relaxed);
+        let _ = writeln!(table, "  {name:<28} {}", told(&of_run(answer, &RULE, &ran)));
+    }
+    table.push_str("\nwhat the claim answered\n");
+    for (name, answer) in claims() {
+        let disposal = of_claim(answer, &RULE).expect_err("nothing of this is a grant");
+        let _ = writeln!(table, "  {name:<28} {}", told(&disposal));
+    }
+    table.push_str("\nhow the transaction ended\n");
+    for (name, settled) in settlements() {
+        let disposal: Disposal<u8, u8> = of_settled(settled, 1, ATTEMPT, &RULE);
+        let _ = writeln!(table, "  {name:<28} {}", told(&disposal));
+    }
+    table
+}
+
+#[test]
+fn the_rule_is_the_table_under_review() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/consume/rule.txt");
+    if std::env::var_os("ONCEKEY_BLESS").is_some() {
+        std::fs::write(path, table()).unwrap();
+    }
+    let reviewed = std::fs::read_to_string(path).unwrap();
+    assert_eq!(table(), reviewed, "the rule changed: bless it, and read the difference");
+}
+
+#[test]
+fn pauses_double_up_to_the_longest_and_never_overflow() {
+    let seconds = |times| RULE.after(times).as_secs();
+    assert_eq!([1, 2, 3, 4, 10, 11].map(seconds), [1, 2, 4, 8, 512, 600]);
+    assert_eq!(seconds(0), 1);
+    assert_eq!(seconds(u32::MAX), 600);
+}
