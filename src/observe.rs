@@ -3,21 +3,112 @@
 use std::time::Duration;
 
 use crate::protocol::{FencingToken, Key, OperationId};
-use crate::store::StoreFailure;
+use crate::store::{StoreErrorKind, StoreFailure};
 
-/// Hears what happens in an engine: one trait, for logs and metrics alike.
+/// Hears what happens in an engine: one trait, for logs, metrics and traces alike.
 ///
 /// Called in the middle of things and on any thread: return soon, do not block, do not call back into the engine.
 /// A panic in an observer ends the call that it watched.
+///
+/// Two observers are one as a pair: `builder.observer((traces, metrics))`.
 pub trait Observer: Send + Sync + 'static {
     /// Something happened to this key.
     fn event(&self, key: &Key, event: &Event<'_>);
+
+    /// A phase of a call begins. Whoever wants to know how long it takes, or whose work is done meanwhile, returns a
+    /// [`Span`].
+    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+        let _unused = (key, phase);
+        None
+    }
+
+    /// A call to the store ended.
+    fn store_call(&self, call: &StoreCall) {
+        let _unused = call;
+    }
 }
 
 impl<F: Fn(&Key, &Event<'_>) + Send + Sync + 'static> Observer for F {
     fn event(&self, key: &Key, event: &Event<'_>) {
         self(key, event);
     }
+}
+
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn event(&self, key: &Key, event: &Event<'_>) {
+        self.0.event(key, event);
+        self.1.event(key, event);
+    }
+
+    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+        match (self.0.begin(key, phase), self.1.begin(key, phase)) {
+            (Some(one), Some(other)) => Some(Box::new((one, other))),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn store_call(&self, call: &StoreCall) {
+        self.0.store_call(call);
+        self.1.store_call(call);
+    }
+}
+
+/// A part of what a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Claiming the key, and waiting for who holds it.
+    Claim,
+    /// The operation, while this engine drives it: not for explicit claims.
+    Run,
+    /// Putting on record how it ended: completed, failed, released or in doubt.
+    Complete,
+}
+
+impl Phase {
+    /// `claim`, `run` or `complete`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Run => "run",
+            Self::Complete => "complete",
+        }
+    }
+}
+
+/// A phase that is watched: entered when it is worked on, left when it waits, dropped when it is over or cancelled. What
+/// happens between `enter` and `exit`, on the same thread, is part of it: events too.
+pub trait Span: Send {
+    /// Work on it goes on, on this thread.
+    fn enter(&mut self);
+    /// It waits, or is over.
+    fn exit(&mut self);
+}
+
+impl Span for (Box<dyn Span>, Box<dyn Span>) {
+    fn enter(&mut self) {
+        self.0.enter();
+        self.1.enter();
+    }
+
+    fn exit(&mut self) {
+        self.1.exit();
+        self.0.exit();
+    }
+}
+
+/// One call to the store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreCall {
+    /// Which: `load`, `compare_exchange` or `compare_exchange_many`.
+    pub method: &'static str,
+    /// How many keys it was about.
+    pub keys: usize,
+    /// How long it took, by the engine's clock.
+    pub took: Duration,
+    /// What went wrong, with the first of its keys that it went wrong with.
+    pub failure: Option<StoreErrorKind>,
 }
 
 /// One thing that happened.
@@ -44,8 +135,15 @@ pub enum Event<'a> {
         /// `replay`, `done`, `in progress`, `mismatch`, `in doubt` or `exhausted`.
         answer: &'static str,
     },
+    /// A claim could not be answered: the store failed, as often as it was tried, or contradicts itself.
+    Unanswered,
     /// A claim joined the waiters of its key.
     Waiting,
+    /// A claim that waited does so no more: answered, out of time or dropped. One for each [`Event::Waiting`].
+    Waited,
+    /// A granted claim is no longer held by its call: concluded, lost or dropped. One for each [`Event::Granted`]. What it
+    /// left undone may go on in the background.
+    LetGo,
     /// A lease was renewed, by whoever did.
     Renewed,
     /// The holder of a claim may no longer act.

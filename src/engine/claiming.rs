@@ -4,12 +4,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use super::convoy::Route;
 use super::error::{ClaimError, Error};
 use super::held::{CONFLICTS_MAX, Guard, Held, Step};
 use super::wait::Wait;
+use super::watching::Watched;
 use super::{Doubt, Inner};
-use crate::observe::Event;
+use crate::observe::{Event, Phase};
 use crate::planted::planted;
 use crate::protocol::{
     Cause, ClaimCommand, Command, Decision, Entry, Fingerprint, Judged, Key, OperationId, Owner, Policy,
@@ -37,6 +40,23 @@ pub(super) enum Claimed<S: Store + 'static> {
 }
 
 impl<S: Store + 'static> Inner<S> {
+    /// As [`claim`](Self::claim), watched and told of by whoever does.
+    pub(super) fn claim_watched<'a>(
+        self: &'a Arc<Self>,
+        ask: &'a Ask,
+    ) -> BoxFuture<'a, Result<Claimed<S>, Error>> {
+        Box::pin(async move {
+            let claimed = match self.begin(&ask.key, Phase::Claim) {
+                Some(span) => Watched::new(span, self.claim(ask)).await,
+                None => self.claim(ask).await,
+            };
+            if claimed.is_err() {
+                self.tell(&ask.key, || Event::Unanswered);
+            }
+            claimed
+        })
+    }
+
     /// Claims, and waits for whoever holds the key as long as the request says.
     pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
         self.background.nudge();

@@ -19,6 +19,7 @@ mod request;
 mod run;
 mod wait;
 mod waiting;
+mod watching;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -156,6 +157,11 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
+    /// As [`tell`](Self::tell), in a drop: there, a panic of the observer could end the process.
+    pub(crate) fn tell_in_drop<'e>(&self, key: &Key, event: impl FnOnce() -> Event<'e>) {
+        let _panicked = catch_unwind(AssertUnwindSafe(|| self.tell(key, event)));
+    }
+
     pub(crate) fn in_background(&self, job: BoxFuture<'static, ()>) {
         match &self.options.spawner {
             // This runs in drops, also while a panic unwinds: a spawner that panics, as tokio's does outside of a
@@ -171,8 +177,11 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     pub(crate) async fn load(&self, key: &Key) -> Result<Option<Entry>, StoreFailure> {
+        let begun = self.timing();
         let answer = self.within(self.options.store_timeout, self.store.load(key)).await;
-        answer.and_then(|answer| answer.map_err(StoreFailure::new)).map_err(StoreFailure::of_read)
+        let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
+        self.timed(begun, "load", 1, answer.as_ref().err());
+        answer.map_err(StoreFailure::of_read)
     }
 
     pub(crate) async fn exchange(&self, key: &Key, write: &Write) -> Result<Exchange, StoreFailure> {
@@ -186,9 +195,11 @@ impl<S: Store + 'static> Inner<S> {
         write: &Write,
     ) -> Result<Exchange, StoreFailure> {
         let put = Put::new(&write.record, write.live, write.linger);
-        self.within(timeout, self.store.compare_exchange(key, write.expected, put))
-            .await?
-            .map_err(StoreFailure::new)
+        let begun = self.timing();
+        let answer = self.within(timeout, self.store.compare_exchange(key, write.expected, put)).await;
+        let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
+        self.timed(begun, "compare_exchange", 1, answer.as_ref().err());
+        answer
     }
 
     /// One answer per item, in order, whatever happens.
@@ -198,11 +209,19 @@ impl<S: Store + 'static> Inner<S> {
         batch: &[BatchPut<'_>],
     ) -> Vec<Result<Exchange, StoreFailure>> {
         let lost = |failure: &StoreFailure| batch.iter().map(|_| Err(failure.clone())).collect();
-        match self.within(timeout, self.store.compare_exchange_many(batch)).await {
+        let begun = self.timing();
+        let answers: Vec<_> = match self.within(timeout, self.store.compare_exchange_many(batch)).await {
             Err(failure) => lost(&failure),
             Ok(answers) if answers.len() != batch.len() => lost(&StoreFailure::new(WrongCount)),
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(StoreFailure::new)).collect(),
-        }
+        };
+        self.timed(
+            begun,
+            "compare_exchange_many",
+            batch.len(),
+            answers.iter().find_map(|answer| answer.as_ref().err()),
+        );
+        answers
     }
 
     /// Bounds a call. The timer is started only when the call does not answer at once.

@@ -17,8 +17,9 @@ use super::convoy::Convoy;
 use super::error::{AfterFailure, ClaimError, Error, RunError};
 use super::held::{Facts, Guard};
 use super::run::{self, Ended, Renewal};
+use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
-use crate::observe::Event;
+use crate::observe::{Event, Phase};
 use crate::protocol::{
     Conclusion, Entry, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody, Payload, Policy,
     Verdict,
@@ -184,7 +185,10 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
     /// the latest: under `Hold`, when it is resolved.
     pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
-        let claimed = self.engine.claim(&self.ask).await?;
+        let claimed = match self.engine.is_watched() {
+            false => self.engine.claim(&self.ask).await?,
+            true => self.engine.claim_watched(&self.ask).await?,
+        };
         Ok(ClaimAnswer::of(claimed, |entry| self.engine.held.holds(&self.ask.key, entry)))
     }
 
@@ -312,7 +316,11 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         Enc: Fn(&E) -> Option<Result<Payload, CodecError>>,
         Dec: Fn(&Payload) -> Result<G, CodecError>,
     {
-        let guard = match self.engine.claim(&self.ask).await {
+        let claimed = match self.engine.is_watched() {
+            false => self.engine.claim(&self.ask).await,
+            true => self.engine.claim_watched(&self.ask).await,
+        };
+        let guard = match claimed {
             Ok(Claimed::Granted(guard)) => guard,
             Ok(Claimed::Answered(verdict, entry)) => {
                 let here = verdict == Verdict::InProgress && self.engine.held.holds(&self.ask.key, &entry);
@@ -323,8 +331,12 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             }
             Err(error) => return Err(error.into()),
         };
-        let Ended { output, renewal } =
-            run::drive(&guard.held, operation).await.map_err(|source| RunError::LeaseLost { source })?;
+        let running = run::drive(&guard.held, operation);
+        let ended = match self.engine.begin(&self.ask.key, Phase::Run) {
+            None => running.await,
+            Some(span) => Watched::new(span, running).await,
+        };
+        let Ended { output, renewal } = ended.map_err(|source| RunError::LeaseLost { source })?;
         match output {
             Ok(value) => {
                 let outcome = outcome(Conclusion::Succeeded, self.codec.encode(&value));

@@ -21,6 +21,7 @@ use crate::time::{Clock, Moment};
 pub(super) struct Wait<'a, S: Store + 'static> {
     engine: &'a Arc<Inner<S>>,
     ask: &'a Ask,
+    _told: ToldOfEnd<'a, S>,
     seat: Seat<'a>,
     bound: Option<BoxFuture<'static, ()>>,
     /// The sleep until the next look, while this call is the one that looks.
@@ -30,13 +31,26 @@ pub(super) struct Wait<'a, S: Store + 'static> {
     seen_at: Moment,
 }
 
+/// Tells the observer when a wait is over, however it ends.
+struct ToldOfEnd<'a, S: Store + 'static> {
+    engine: &'a Arc<Inner<S>>,
+    ask: &'a Ask,
+}
+
+impl<S: Store + 'static> Drop for ToldOfEnd<'_, S> {
+    fn drop(&mut self) {
+        self.engine.tell_in_drop(&self.ask.key, || Event::Waited);
+    }
+}
+
 impl<'a, S: Store + 'static> Wait<'a, S> {
     pub(super) fn begin(engine: &'a Arc<Inner<S>>, ask: &'a Ask, seen: Entry, until: Moment) -> Self {
         engine.tell(&ask.key, || Event::Waiting);
+        let _told = ToldOfEnd { engine, ask };
         let clock = engine.clock();
         let seat = engine.waiting.take_seat(&ask.key, engine.options.poll_min);
         let bound = (until != Moment::NEVER).then(|| clock.sleep_until(until));
-        Self { engine, ask, seat, bound, pause: None, seen, seen_at: clock.now() }
+        Self { engine, ask, _told, seat, bound, pause: None, seen, seen_at: clock.now() }
     }
 
     pub(super) async fn run(mut self) -> Result<Claimed<S>, Error> {

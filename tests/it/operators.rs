@@ -2,6 +2,7 @@
 
 mod events;
 mod resolver;
+mod watching;
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;

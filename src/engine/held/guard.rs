@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::error::ClaimError;
 use super::super::options::OnDrop;
 use super::{Held, Lost, Phase, Step};
+use crate::observe::Event;
 use crate::store::Store;
 
 /// Owns a claim: what is left undone when it is dropped goes to the background.
@@ -24,6 +25,7 @@ impl<S: Store + 'static> Drop for Guard<S> {
     fn drop(&mut self) {
         let held = &self.held;
         held.engine.held.remove(held, self.slot);
+        held.engine.tell_in_drop(&held.key, || Event::LetGo);
         let (phase, lost) = {
             let state = held.state.lock();
             (state.phase.clone(), state.lost)

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::super::error::ClaimError;
 use super::super::run::Renewal;
+use super::super::watching::Watched;
 use super::{CONFLICTS_MAX, Held, Lost, Phase, Step, Turn, deadline, renew_at};
-use crate::observe::Event;
+use crate::observe::{self, Event};
 use crate::planted::planted;
 use crate::protocol::{Decision, Entry, Outcome, State, Verdict, Version, Write, decide};
 use crate::store::{Exchange, Store, StoreFailure};
@@ -313,6 +314,17 @@ impl<S: Store + 'static> Held<S> {
         renewal: Option<Renewal>,
         outcome: Outcome,
     ) -> Result<(), ClaimError> {
+        match self.engine.begin(&self.key, observe::Phase::Complete) {
+            None => self.complete_once(renewal, outcome).await,
+            Some(span) => Watched::new(span, self.complete_once(renewal, outcome)).await,
+        }
+    }
+
+    async fn complete_once(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+        outcome: Outcome,
+    ) -> Result<(), ClaimError> {
         let outcome = self.engine.fit(outcome);
         let now = self.engine.clock().now();
         let at = self.engine.clock().unix(now);
@@ -337,12 +349,20 @@ impl<S: Store + 'static> Held<S> {
     ) -> Result<(), ClaimError> {
         let now = self.engine.clock().now();
         let step = Step::Release { fresh_operation_id, now: self.engine.clock().unix(now) };
-        self.write(step, self.release_until(now)).await
+        self.give_up(step, now).await
     }
 
     pub(in crate::engine) async fn abandon(self: &Arc<Self>) -> Result<(), ClaimError> {
         let now = self.engine.clock().now();
-        self.write(Step::Abandon, self.release_until(now)).await
+        self.give_up(Step::Abandon, now).await
+    }
+
+    async fn give_up(self: &Arc<Self>, step: Step, now: Moment) -> Result<(), ClaimError> {
+        let work = self.write(step, self.release_until(now));
+        match self.engine.begin(&self.key, observe::Phase::Complete) {
+            None => work.await,
+            Some(span) => Watched::new(span, work).await,
+        }
     }
 }
 

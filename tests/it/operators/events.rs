@@ -25,6 +25,7 @@ fn listening() -> (Bench, Heard) {
                 Event::Answered { answer, .. } => format!("answered {answer}"),
                 Event::LeaseLost { superseded, .. } => format!("lease lost superseded:{superseded}"),
                 Event::StoreFailed { retry_in, .. } => format!("store failed retry:{}", retry_in.is_some()),
+                Event::LetGo => "let go".to_owned(),
                 other => format!("{other:?}").to_lowercase(),
             });
         })
@@ -40,7 +41,7 @@ fn take(heard: &Heard) -> Vec<String> {
 fn a_run_its_replay_and_its_refused_duplicates_are_heard_once_each() {
     let (bench, heard) = listening();
     run_text(&bench.dedup, "first");
-    assert_eq!(take(&heard), ["granted 1 doubt:false lost:false", "completed"]);
+    assert_eq!(take(&heard), ["granted 1 doubt:false lost:false", "completed", "let go"]);
     run_text(&bench.dedup, "x");
     assert_eq!(take(&heard), ["answered replay"]);
     let other = bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"other"));
@@ -59,7 +60,7 @@ fn only_who_waits_is_heard_to_wait() {
     assert_eq!(take(&heard), ["answered in progress"], "it was not asked to wait");
     let waits = bench.dedup.request(key()).wait(secs(1)).run(async |_| Ok::<_, String>(String::new()));
     assert!(matches!(bench.run(waits), Ok(Answer::InProgress { .. })));
-    assert_eq!(take(&heard), ["waiting", "answered in progress"]);
+    assert_eq!(take(&heard), ["waiting", "waited", "answered in progress"]);
 }
 
 #[test]
@@ -71,14 +72,18 @@ fn what_a_holder_does_is_heard_once_each() {
     assert_eq!(take(&heard), ["renewed"]);
     ready(owner.release()).unwrap();
     assert_eq!(take(&heard), ["released"]);
+    drop(owner);
+    assert_eq!(take(&heard), ["let go"]);
     let mut owner = claim(&bench.dedup);
     ready(owner.abandon()).unwrap();
     assert_eq!(take(&heard), ["granted 2 doubt:false lost:false", "abandoned"]);
+    drop(owner);
+    take(&heard);
     let waits = bench.dedup.request(key()).wait(secs(1));
     let owner = claim(&bench.dedup);
     assert_eq!(take(&heard), ["granted 3 doubt:true lost:false"]);
     assert!(matches!(bench.run(waits.claim()), Ok(ClaimAnswer::InProgress(_))));
-    assert_eq!(take(&heard), ["waiting", "answered in progress"]);
+    assert_eq!(take(&heard), ["waiting", "waited", "answered in progress"]);
     drop(owner);
 }
 
@@ -91,7 +96,7 @@ fn giving_up_after_doubt_is_heard_as_in_doubt_and_not_as_released() {
         bench.dedup.request(key()).run_or_fail(async |_| Err::<String, _>(Failure::NoEffect(String::new()))),
     );
     assert!(told.is_err());
-    assert_eq!(take(&heard), ["granted 2 doubt:true lost:false", "abandoned"]);
+    assert_eq!(take(&heard), ["granted 2 doubt:true lost:false", "abandoned", "let go"]);
     let mut third = claim(&bench.dedup);
     take(&heard);
     ready(third.release()).unwrap();
@@ -149,7 +154,8 @@ fn a_lease_lost_and_an_outcome_not_recorded_are_heard_once_each() {
         let answer = answer.unwrap();
         assert_eq!(matches!(answer, Answer::Unrecorded { .. }), superseded, "{answer:?}");
         let end = if superseded { "unrecorded" } else { "completed" };
-        assert_eq!(take(&heard), ["granted 1 doubt:false lost:false", "lease lost superseded:false", end]);
+        let told = ["granted 1 doubt:false lost:false", "lease lost superseded:false", end, "let go"];
+        assert_eq!(take(&heard), told);
     }
 }
 
@@ -158,11 +164,13 @@ fn a_failing_store_is_heard_at_each_try_with_whether_there_is_another() {
     let (bench, heard) = listening();
     bench.store.plan([Fault::ReplyLost]);
     drop(bench.run(bench.dedup.request(key()).claim()).unwrap());
-    assert_eq!(take(&heard), ["store failed retry:true", "granted 1 doubt:false lost:true"]);
+    assert_eq!(take(&heard), ["store failed retry:true", "granted 1 doubt:false lost:true", "let go"]);
     bench.store.always(Fault::Refused);
     assert!(bench.run(bench.dedup.request(key()).claim()).is_err());
     let thrice = ["store failed retry:true", "store failed retry:true", "store failed retry:false"];
-    assert_eq!(take(&heard), thrice);
+    let mut told = take(&heard);
+    assert_eq!(told.pop().unwrap(), "unanswered");
+    assert_eq!(told, thrice);
     assert!(bench.run(bench.dedup.forget(&key())).is_err());
     assert_eq!(take(&heard), thrice, "an operator's look too");
     let run = bench.dedup.request(key()).fail_open().run(async |_| Ok::<_, String>(String::new()));
