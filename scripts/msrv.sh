@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-packages=(-p oncekey -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p oncekey-http)
+packages=(-p oncekey -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p oncekey-http -p oncekey-observe)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/msrv
 if [ -n "${MSRV_RUSTC:-}" ]; then
     "$MSRV_RUSTC" --version

@@ -60,9 +60,17 @@ pub enum Phase {
     /// Claiming the key, and waiting for who holds it.
     Claim,
     /// The operation, while this engine drives it: not for explicit claims.
-    Run,
+    #[non_exhaustive]
+    Run {
+        /// The number of the attempt.
+        attempt: u32,
+    },
     /// Putting on record how it ended: completed, failed, released or in doubt.
-    Complete,
+    #[non_exhaustive]
+    Complete {
+        /// The number of the attempt.
+        attempt: u32,
+    },
 }
 
 impl Phase {
@@ -70,8 +78,8 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Claim => "claim",
-            Self::Run => "run",
-            Self::Complete => "complete",
+            Self::Run { .. } => "run",
+            Self::Complete { .. } => "complete",
         }
     }
 }

@@ -45,16 +45,17 @@ impl<S: Store + 'static> Inner<S> {
         self: &'a Arc<Self>,
         ask: &'a Ask,
     ) -> BoxFuture<'a, Result<Claimed<S>, Error>> {
-        Box::pin(async move {
-            let claimed = match self.begin(&ask.key, Phase::Claim) {
-                Some(span) => Watched::new(span, self.claim(ask)).await,
-                None => self.claim(ask).await,
-            };
+        let work = async move {
+            let claimed = self.claim(ask).await;
             if claimed.is_err() {
                 self.tell(&ask.key, || Event::Unanswered);
             }
             claimed
-        })
+        };
+        match self.begin(&ask.key, || Phase::Claim) {
+            Some(span) => Box::pin(Watched::new(span, work)),
+            None => Box::pin(work),
+        }
     }
 
     /// Claims, and waits for whoever holds the key as long as the request says.

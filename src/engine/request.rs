@@ -332,10 +332,11 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             Err(error) => return Err(error.into()),
         };
         let running = run::drive(&guard.held, operation);
-        let ended = match self.engine.begin(&self.ask.key, Phase::Run) {
-            None => running.await,
-            Some(span) => Watched::new(span, running).await,
-        };
+        let ended =
+            match self.engine.begin(&self.ask.key, || Phase::Run { attempt: guard.held.facts.attempt }) {
+                None => running.await,
+                Some(span) => Watched::new(span, running).await,
+            };
         let Ended { output, renewal } = ended.map_err(|source| RunError::LeaseLost { source })?;
         match output {
             Ok(value) => {

@@ -35,8 +35,8 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// Whoever wants to watch this phase.
-    pub(super) fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
-        self.options.observer.as_ref()?.begin(key, phase)
+    pub(super) fn begin(&self, key: &Key, phase: impl FnOnce() -> Phase) -> Option<Box<dyn Span>> {
+        self.options.observer.as_ref()?.begin(key, phase())
     }
 }
 

@@ -314,7 +314,8 @@ impl<S: Store + 'static> Held<S> {
         renewal: Option<Renewal>,
         outcome: Outcome,
     ) -> Result<(), ClaimError> {
-        match self.engine.begin(&self.key, observe::Phase::Complete) {
+        let phase = || observe::Phase::Complete { attempt: self.facts.attempt };
+        match self.engine.begin(&self.key, phase) {
             None => self.complete_once(renewal, outcome).await,
             Some(span) => Watched::new(span, self.complete_once(renewal, outcome)).await,
         }
@@ -359,7 +360,8 @@ impl<S: Store + 'static> Held<S> {
 
     async fn give_up(self: &Arc<Self>, step: Step, now: Moment) -> Result<(), ClaimError> {
         let work = self.write(step, self.release_until(now));
-        match self.engine.begin(&self.key, observe::Phase::Complete) {
+        let phase = || observe::Phase::Complete { attempt: self.facts.attempt };
+        match self.engine.begin(&self.key, phase) {
             None => work.await,
             Some(span) => Watched::new(span, work).await,
         }
