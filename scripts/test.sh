@@ -31,6 +31,9 @@ cargo test --all-features -p oncekey-store-testing -p oncekey-sqlite -p oncekey-
 say 'the HTTP layer: its rules, real clients over real sockets, and the shop in a real browser'
 cargo test --all-features -p oncekey-http
 
+say 'traces and metrics'
+cargo test --all-features -p oncekey-observe
+
 say 'fuzz bodies over the committed corpus'
 CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml --no-default-features
 
