@@ -113,11 +113,13 @@ mod lab;
 mod linear;
 mod park;
 mod simulation;
+mod trim;
 
 pub use certificate::{Certificate, certify};
 pub use clause::{Clause, Violation};
 pub use harness::{Abilities, Effort, Harness, Over, Subject, Time, over};
 pub use simulation::{Met, Simulated, simulate, simulate_aloud};
+pub use trim::check_trimming;
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;

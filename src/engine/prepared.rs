@@ -74,7 +74,9 @@ impl<S: Store + 'static> Held<S> {
                 return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: true });
             }
             match entry.record.state() {
-                State::Completed(outcome) if Some(outcome) == prepared.record.outcome() => {
+                State::Completed(outcome)
+                    if prepared.record.outcome().is_some_and(|prepared| outcome.is_again(prepared)) =>
+                {
                     self.landed_elsewhere(entry);
                     return Ok(Settled::Committed);
                 }

@@ -461,7 +461,10 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
                 (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
                     Answer::Done { why: Unavailable::Unencodable, basis }
                 }
-                (Conclusion::Succeeded, None) => Answer::Done { why: Unavailable::NoLongerKept, basis },
+                // Dropped while it is live: the store's clock went back since.
+                (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
+                    Answer::Done { why: Unavailable::NoLongerKept, basis }
+                }
                 (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
                     Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), basis }
                 }

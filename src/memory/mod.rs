@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::protocol::{DecodeError, Entry, Expected, Key, Payload, Record};
 use crate::store::{
     Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, TrimOutcomes, Trimmed,
 };
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::{Clock, Moment, SystemClock};
@@ -292,7 +292,7 @@ impl MemoryStore {
         let mut looks = limit.saturating_mul(16).saturating_add(1024);
         while let Some(shard) = self.shards.get(index) {
             let now = self.clock.now();
-            let found = shard.0.lock().scan_expired(slot, now, &mut looks, limit - page.entries.len());
+            let found = shard.0.lock().scan_expired(slot, now, 0, &mut looks, limit - page.entries.len());
             for (key, found) in found.entries {
                 let entry = found.into_entry(now)?;
                 if entry.judge() == crate::protocol::Judged::Expired(crate::protocol::Cause::Abandoned) {
@@ -310,6 +310,45 @@ impl MemoryStore {
             }
         }
         Ok(page)
+    }
+}
+
+/// Shorter records are not worth the trim.
+const TRIMMED_MIN: usize = 192;
+
+impl MemoryStore {
+    /// Looks at a bounded number of slots, and decodes outside of the lock.
+    fn trim(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, MemoryError> {
+        let (mut index, mut slot) =
+            cursor.map_or((0, 0), |c| ((c >> 32) as usize, (c & 0xffff_ffff) as usize));
+        let mut trimmed = 0;
+        let mut looks = limit.saturating_mul(16).saturating_add(1024);
+        while let Some(shard) = self.shards.get(index) {
+            let place = |slot: usize| Some((index as u64) << 32 | slot as u64);
+            if trimmed >= limit || looks == 0 {
+                return Ok(Trimmed { trimmed, next: place(slot) });
+            }
+            let now = self.clock.now();
+            let scan = shard.0.lock().scan_expired(slot, now, TRIMMED_MIN, &mut looks, limit - trimmed);
+            for (key, found) in scan.entries {
+                let entry = found.clone().into_entry(now)?;
+                if let Some(shorter) = entry.record.without_outcome() {
+                    trimmed += usize::from(shard.0.lock().replace(&key, &found, &shorter, self));
+                }
+            }
+            match scan.next {
+                Some(next) => slot = next,
+                None => (index, slot) = (index + 1, 0),
+            }
+        }
+        Ok(Trimmed { trimmed, next: None })
+    }
+}
+
+#[async_trait]
+impl TrimOutcomes for MemoryStore {
+    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, MemoryError> {
+        self.trim(cursor, limit)
     }
 }
 

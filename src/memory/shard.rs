@@ -47,6 +47,7 @@ struct Slot {
 }
 
 /// A readable entry, taken out of the lock to be decoded.
+#[derive(Clone)]
 pub(super) struct Found {
     pub(super) slot: u32,
     pub(super) version: Version,
@@ -200,8 +201,15 @@ impl Shard {
         freed
     }
 
-    /// Readable entries with nothing left to live, from slot `from` on.
-    pub(super) fn scan_expired(&self, from: usize, now: Moment, looks: &mut usize, limit: usize) -> Scan {
+    /// Readable entries with nothing left to live and more than `len` bytes, from slot `from` on.
+    pub(super) fn scan_expired(
+        &self,
+        from: usize,
+        now: Moment,
+        len: usize,
+        looks: &mut usize,
+        limit: usize,
+    ) -> Scan {
         let mut scan = Scan { entries: Vec::new(), next: None };
         for (index, slot) in self.slots.iter().enumerate().skip(from) {
             if *looks == 0 || scan.entries.len() >= limit {
@@ -209,12 +217,33 @@ impl Shard {
                 return scan;
             }
             *looks -= 1;
-            if slot.body.is_some() && slot.live_until <= now && slot.gone_at > now {
+            let large = slot.body.as_ref().is_some_and(|body| body.len() > len);
+            if large && slot.live_until <= now && slot.gone_at > now {
                 let index = u32::try_from(index).expect("slots are numbered in 32 bits");
                 scan.entries.push((slot.key().to_vec(), slot.found(index)));
             }
         }
         scan
+    }
+
+    /// Puts a shorter record at the same version, if what was found is still there.
+    pub(super) fn replace(
+        &mut self,
+        key: &[u8],
+        found: &Found,
+        record: &Record,
+        account: &impl Account,
+    ) -> bool {
+        let body = self.encode(key, record);
+        let slot = &mut self.slots[found.slot as usize];
+        match &mut slot.body {
+            Some(there) if Arc::ptr_eq(there, &found.body) => {
+                account.removed(0, there.len().saturating_sub(body.len()));
+                *there = body;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn free(&mut self, index: u32, account: &impl Account) {
@@ -404,6 +433,29 @@ mod tests {
         let lives = Lives::new(at(0), Duration::ZERO, SECOND);
         let _version = shard.put_at(slot, b"key", &record(0), lives, &Uncounted);
         assert_eq!(shard.reclaim(at(2), 10, &Uncounted), 1);
+    }
+
+    /// What a trim found, and somebody wrote over meanwhile, is theirs: in the same slot, under the same key or another.
+    #[test]
+    fn a_shorter_record_takes_the_place_of_what_was_found_and_of_nothing_else() {
+        let mut shard = Shard::new();
+        let lives = Lives::new(at(0), Duration::ZERO, 100 * SECOND);
+        let short = record(1000).without_outcome().unwrap();
+        let version = shard.put_vacant(1, b"key", &record(1000), lives, &Uncounted);
+        let found = shard.find(1, b"key", at(1)).unwrap();
+        assert!(shard.replace(b"key", &found, &short, &Uncounted));
+        let shorter = shard.find(1, b"key", at(1)).unwrap();
+        assert_eq!((shorter.version, shorter.live_until), (version, found.live_until));
+        assert!(shorter.body.len() < found.body.len() - 900);
+
+        assert!(!shard.replace(b"key", &found, &short, &Uncounted), "it was replaced already");
+        let found = shorter;
+        let version = shard.put_at(found.slot, b"key", &record(500), lives, &Uncounted);
+        assert!(!shard.replace(b"key", &found, &short, &Uncounted), "it was written over");
+        let there = shard.find(1, b"key", at(1)).unwrap();
+        assert_eq!((there.version, there.body.len() > 500), (version, true));
+        assert_eq!(shard.reclaim(at(200), 10, &Uncounted), 1);
+        assert!(!shard.replace(b"key", &there, &short, &Uncounted), "it is gone");
     }
 
     /// Looking again and again at what ends later in this very tick would never come to an end.

@@ -49,6 +49,7 @@ const FORGOTTEN: u8 = 3;
 const FAILED: u8 = 0b001;
 const TOO_LARGE: u8 = 0b010;
 const UNENCODABLE: u8 = 0b100;
+const DROPPED: u8 = 0b110;
 
 impl Record {
     /// The stored form, for a store to keep.
@@ -125,6 +126,10 @@ impl Record {
                         put_varint(out, *len);
                     }
                     OutcomeBody::Unencodable => out.push(failed | UNENCODABLE),
+                    OutcomeBody::Dropped { len } => {
+                        out.push(failed | DROPPED);
+                        put_varint(out, *len);
+                    }
                 }
             }
         }
@@ -297,6 +302,7 @@ impl Reader<'_> {
             0 => OutcomeBody::Kept(self.payload()?),
             TOO_LARGE => OutcomeBody::TooLarge { len: self.varint()? },
             UNENCODABLE => OutcomeBody::Unencodable,
+            DROPPED => OutcomeBody::Dropped { len: self.varint()? },
             _ => return Err(damaged("no such outcome")),
         };
         Ok(Outcome { conclusion, body })

@@ -41,6 +41,12 @@ pub enum OutcomeBody {
     },
     /// The value could not be encoded.
     Unencodable,
+    /// It was kept, and dropped by the store once its retention was over: see
+    /// [`TrimOutcomes`](crate::store::TrimOutcomes).
+    Dropped {
+        /// Its length in bytes.
+        len: u64,
+    },
 }
 
 /// What a completed operation left: replayed to every later call of its generation.
@@ -56,6 +62,16 @@ impl Outcome {
     /// A success with these encoded bytes.
     pub fn success(bytes: impl Into<Payload>) -> Self {
         Self { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(bytes.into()) }
+    }
+
+    /// Whether this, which is on record, is what a completion with `again` would have put there. Of an outcome whose bytes
+    /// were dropped, the length is known.
+    pub(crate) fn is_again(&self, again: &Self) -> bool {
+        let same_body = match (&self.body, &again.body) {
+            (OutcomeBody::Dropped { len }, OutcomeBody::Kept(bytes)) => *len == bytes.len() as u64,
+            (recorded, again) => recorded == again,
+        };
+        self.conclusion == again.conclusion && same_body
     }
 
     /// A final failure with these encoded bytes.
@@ -182,6 +198,17 @@ impl Record {
     /// When it was completed, released or forgotten, by the wall clock of who did.
     pub fn finished_at(&self) -> Option<UnixMillis> {
         self.0.finished_at
+    }
+
+    /// The same record without the bytes of its outcome; `None` if it has none. For a store's
+    /// [`TrimOutcomes`](crate::store::TrimOutcomes).
+    pub fn without_outcome(&self) -> Option<Self> {
+        let State::Completed(Outcome { conclusion, body: OutcomeBody::Kept(bytes) }) = &self.0.state else {
+            return None;
+        };
+        let body = OutcomeBody::Dropped { len: bytes.len() as u64 };
+        let state = State::Completed(Outcome { conclusion: *conclusion, body });
+        Some(Fields { state, ..self.fields().clone() }.into())
     }
 
     /// The outcome of a completed record.

@@ -14,6 +14,12 @@ pub(crate) fn in_progress(tag: u64) -> Record {
     fields(tag, State::InProgress).into()
 }
 
+/// The same with this checkpoint.
+#[cfg(feature = "conformance")]
+pub(crate) fn in_progress_with(tag: u64, checkpoint: &[u8]) -> Record {
+    Fields { checkpoint: Payload::from(checkpoint), ..fields(tag, State::InProgress) }.into()
+}
+
 /// A completed record with this outcome, of which every other field depends on `tag`.
 #[cfg(feature = "conformance")]
 pub(crate) fn completed(tag: u64, outcome: Outcome) -> Record {
@@ -70,6 +76,7 @@ fn arbitrary_state() -> impl Strategy<Value = State> {
         arbitrary_payload().prop_map(OutcomeBody::Kept),
         any::<u64>().prop_map(|len| OutcomeBody::TooLarge { len }),
         Just(OutcomeBody::Unencodable),
+        any::<u64>().prop_map(|len| OutcomeBody::Dropped { len }),
     ];
     let conclusion = prop_oneof![Just(Conclusion::Succeeded), Just(Conclusion::Failed)];
     prop_oneof![

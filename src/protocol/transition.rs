@@ -292,7 +292,7 @@ fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> 
 
 fn complete(entry: &Entry, outcome: &Outcome, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
     match &entry.record.fields().state {
-        State::Completed(recorded) if recorded == outcome => Decision::Answer(Verdict::AlreadyDone),
+        State::Completed(recorded) if recorded.is_again(outcome) => Decision::Answer(Verdict::AlreadyDone),
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),

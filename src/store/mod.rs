@@ -8,6 +8,7 @@ mod durability;
 mod error;
 mod fault;
 mod forward;
+mod trim;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub use cache::CachedStore;
 pub use durability::{Durability, DurabilityClass};
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
 pub use fault::{CallKind, Fault, FaultError, FaultLog, FaultStore, Injection, Odds};
+pub use trim::{TrimOutcomes, Trimmed};
 
 use crate::protocol::{Entry, Expected, Key, Record, Version};
 

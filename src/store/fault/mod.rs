@@ -21,6 +21,7 @@ pub use plan::{CallKind, Fault};
 
 use super::{
     BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, StoreErrorKind,
+    TrimOutcomes, Trimmed,
 };
 use crate::protocol::{Entry, Expected, Key, Record};
 use crate::sync::Mutex;
@@ -312,6 +313,15 @@ impl<S: ListInDoubt> ListInDoubt for FaultStore<S> {
     async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, Self::Error> {
         let decided = self.plan.lock().decide(CallKind::Load, None);
         self.carry(decided, || self.store.list_in_doubt(cursor, limit)).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: TrimOutcomes> TrimOutcomes for FaultStore<S> {
+    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, Self::Error> {
+        let decided = self.plan.lock().decide(CallKind::Purge, None);
+        self.carry(decided, || self.store.trim_outcomes(cursor, limit)).await
     }
 }
 

@@ -51,6 +51,10 @@ pub(crate) fn about(record: &Record) -> String {
                 push_number(&mut line, *len, 1);
             }
             OutcomeBody::Unencodable => line.push_str(" outcome_unencodable"),
+            OutcomeBody::Dropped { len } => {
+                line.push_str(" outcome_dropped_bytes=");
+                push_number(&mut line, *len, 1);
+            }
         }
     }
     if record.doubt() {
