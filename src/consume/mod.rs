@@ -107,7 +107,6 @@ impl Message {
 }
 
 /// Consumes messages over an engine. Cheap to clone, if its codec is.
-#[derive(Clone)]
 pub struct Consumer<S: Store + 'static, C = Raw> {
     dedup: Deduplicator<S>,
     codec: C,
@@ -116,6 +115,22 @@ pub struct Consumer<S: Store + 'static, C = Raw> {
     wait: Duration,
     backoff_first: Duration,
     backoff_most: Duration,
+}
+
+// Not derived: that would ask the store to be `Clone`.
+impl<S: Store + 'static, C: Clone> Clone for Consumer<S, C> {
+    fn clone(&self) -> Self {
+        let Self { dedup, codec, policy, attempts_max, wait, backoff_first, backoff_most } = self;
+        Self {
+            dedup: dedup.clone(),
+            codec: codec.clone(),
+            policy: *policy,
+            attempts_max: *attempts_max,
+            wait: *wait,
+            backoff_first: *backoff_first,
+            backoff_most: *backoff_most,
+        }
+    }
 }
 
 impl<S: Store + 'static, C> std::fmt::Debug for Consumer<S, C> {
