@@ -9,6 +9,7 @@ mod old_records;
 mod open;
 mod processes;
 mod purge;
+mod readers;
 mod resolve;
 mod stuck_key;
 mod trouble;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::executor::block_on;
+use oncekey::protocol::{Algorithm, Fingerprint};
 use oncekey::store::{Put, Store as _};
 use oncekey::time::ManualClock;
 use oncekey::{
@@ -68,8 +69,10 @@ fn claim(dedup: &Deduplicator<SqliteStore>) -> Claim<SqliteStore> {
     }
 }
 
+type MakeDoubt = fn(&Path);
+
 /// Records in doubt of every shape that the encoding has.
-fn doubts() -> Vec<(&'static str, fn(&Path))> {
+fn doubts() -> Vec<(&'static str, MakeDoubt)> {
     fn store(path: &Path) -> SqliteStore {
         SqliteStore::open(path).unwrap()
     }
@@ -93,9 +96,17 @@ fn doubts() -> Vec<(&'static str, fn(&Path))> {
             }
         }),
         ("a fingerprint", |path| block_on(claim(&engine(store(path), Policy::Hold)).abandon()).unwrap()),
+        ("a fingerprint of the application's own making", |path| {
+            let digest = Fingerprint::from_digest(Algorithm::private(5), &[0x81; 32]).unwrap();
+            let dedup = engine(store(path), Policy::Hold);
+            match block_on(dedup.request(key()).fingerprint(digest).claim()).unwrap() {
+                ClaimAnswer::Granted(mut claim) => block_on(claim.abandon()).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }),
         ("a checkpoint of one byte", |path| checkpoint(path, Policy::Reclaim, &[0])),
         ("a long checkpoint", |path| {
-            let bytes: Vec<u8> = (0..40_000_u32).map(|number| (number % 256) as u8).collect();
+            let bytes: Vec<u8> = (0..=255).cycle().take(40_000).collect();
             checkpoint(path, Policy::Hold, &bytes);
         }),
         ("a second attempt, in doubt of the first", |path| {
@@ -116,7 +127,7 @@ fn doubts() -> Vec<(&'static str, fn(&Path))> {
 /// Says of which kinds the script is given an outcome: in SQL, and the bytes that are meant.
 fn outcomes() -> Vec<(String, Vec<u8>)> {
     let blob = |len: usize| {
-        let bytes: Vec<u8> = (0..len).map(|index| (index * 7 % 256) as u8).collect();
+        let bytes: Vec<u8> = (0..=255_u8).map(|byte| byte.wrapping_mul(7)).cycle().take(len).collect();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         (format!("x'{hex}'"), bytes)
     };
@@ -173,7 +184,7 @@ fn it_writes_what_the_engine_writes() {
             written_rows += 1;
         }
     }
-    assert_eq!(written_rows, 7 * 9);
+    assert_eq!(written_rows, 8 * 9);
 }
 
 /// No store has it open.
