@@ -138,7 +138,8 @@ impl SqliteStore {
     }
 
     /// Another connection to the same file, set up as the store's own: for transactions of yours that are to commit
-    /// together with an outcome. See [`SqliteStore::complete_in`].
+    /// together with an outcome. See [`SqliteStore::complete_in`]. It waits for a lock as the
+    /// [busy timeout](SqliteStoreBuilder::busy_timeout) says.
     ///
     /// # Errors
     /// As for [`SqliteStoreBuilder::open`].

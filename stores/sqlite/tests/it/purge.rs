@@ -68,6 +68,28 @@ fn two_purgers_remove_each_record_once() {
     assert_eq!(records(&path), (50, 50));
 }
 
+/// Even a purge that has the writer to itself: who comes meanwhile waits for one of its transactions.
+#[test]
+fn a_purge_goes_in_small_steps() {
+    let (_directory, path) = scratch();
+    let store = filled(&path);
+    let hand = Connection::open(&path).unwrap();
+    hand.execute_batch(
+        "CREATE TABLE steps (step INTEGER PRIMARY KEY, removed INTEGER);
+         CREATE TRIGGER step AFTER UPDATE ON oncekey_meta
+         BEGIN INSERT INTO steps (removed) VALUES (old.records - new.records); END;",
+    )
+    .unwrap();
+    assert_eq!(block_on(store.purge(GONE)).unwrap(), Purged { removed: GONE, more: false });
+    let (most, all): (usize, usize) = hand
+        .query_row("SELECT max(removed), sum(removed) FROM steps", [], |row| {
+            Ok((row.get::<_, u32>(0)? as usize, row.get::<_, u32>(1)? as usize))
+        })
+        .unwrap();
+    assert_eq!(all, GONE, "each transaction is counted");
+    assert!(most <= 64, "{most} in one transaction");
+}
+
 /// A purge of much does not keep a claim waiting until it is done: nearly all is still there when the claim is written.
 #[test]
 fn a_claim_does_not_wait_for_the_whole_purge() {

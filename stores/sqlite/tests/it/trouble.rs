@@ -328,39 +328,41 @@ fn a_commit_that_fails_is_rolled_back_and_may_be_applied() {
 }
 
 /// Who has the lock nearly all the time leaves a gap now and then: whoever waits finds it, in the opening of the file and in
-/// a transaction of the user's. SQLite's own waiting, which looks every 100 ms in the end, took ten times as long.
+/// a transaction of the user's. SQLite's own waiting, which looks every 100 ms in the end, took twenty times as long.
 #[test]
 fn a_short_gap_between_two_locks_is_found() {
     let (_directory, path) = scratch();
     drop(SqliteStore::open(&path).unwrap());
     let ended = AtomicBool::new(false);
     let holder = Connection::open(&path).unwrap();
+    holder.busy_timeout(Duration::ZERO).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             let holder = holder;
             while !ended.load(Ordering::Relaxed) {
                 // It may find the lock with the one who waited.
-                if holder.execute_batch("BEGIN IMMEDIATE").is_ok() {
-                    thread::sleep(Duration::from_millis(100));
-                    holder.execute_batch("ROLLBACK").unwrap();
+                if holder.execute_batch("BEGIN IMMEDIATE").is_err() {
+                    thread::yield_now();
+                    continue;
                 }
-                thread::sleep(Duration::from_millis(4));
+                thread::sleep(Duration::from_millis(250));
+                holder.execute_batch("ROLLBACK").unwrap();
+                thread::sleep(Duration::from_millis(3));
             }
         });
         let _ended = EndOnDrop(&ended);
-        let open = || SqliteStore::builder(&path).busy_timeout(Duration::from_secs(60)).open().unwrap();
+        let open = || SqliteStore::builder(&path).busy_timeout(Duration::from_secs(300)).open().unwrap();
         let begun = Instant::now();
-        for _ in 0..20 {
+        for _ in 0..8 {
             drop(open());
         }
         let store = open();
-        for _ in 0..20 {
+        for _ in 0..8 {
             let mine = store.connect().unwrap();
             mine.execute_batch("BEGIN IMMEDIATE; UPDATE oncekey_meta SET opened_ns = 0; COMMIT").unwrap();
         }
         let took = begun.elapsed();
-        println!("{took:?}");
-        assert!(took < Duration::from_secs(8), "{took:?}");
+        assert!(took < Duration::from_secs(15), "{took:?}");
     });
 }
 
