@@ -170,6 +170,11 @@ fn a_file_system_that_is_full_is_told_and_loses_nothing() {
         println!("NOT SHOWN: a file system that is really full; ONCEKEY_NO_MOUNT is set");
         return;
     }
+    assert!(
+        std::process::Command::new("unshare").arg("--version").output().is_ok(),
+        "this test mounts a small file system, and needs util-linux's unshare, which only Linux has: install it, or set \
+         ONCEKEY_NO_MOUNT=1 to leave the test out by name"
+    );
     let directory = tempfile::tempdir().unwrap();
     let mount = format!(
         "mount -t tmpfs -o size=2m tmpfs '{}' && exec \"$0\" \"$@\"",
