@@ -5,6 +5,7 @@ mod acknowledged;
 mod child;
 mod complete;
 mod group;
+mod locks;
 mod old_records;
 mod open;
 mod processes;
