@@ -177,6 +177,9 @@ impl RedisStoreBuilder {
     /// Connects to a cluster, by the URLs of some of its nodes, and checks all primaries as [`connect`](Self::connect)
     /// does.
     ///
+    /// The client tries a call again, some five times, on other connections too; so one may take longer than the engine's
+    /// `store_timeout`, which then ends it: a timeout, maybe applied, as all errors of a cluster are.
+    ///
     /// # Errors
     /// As for [`connect`](Self::connect).
     pub async fn connect_cluster<I: IntoConnectionInfo>(
