@@ -103,11 +103,16 @@ fn every_state_of_the_view_is_on_the_page() {
         .retention(Duration::from_secs(60))
         .build()
         .unwrap();
-    let quick = Deduplicator::builder(store)
-        .lease(Duration::from_millis(100))
-        .retention(Duration::from_millis(100))
-        .margin(Duration::from_millis(10));
-    let with_tail = quick.tail(Duration::from_secs(60)).build().unwrap();
+    let quick = |tail| {
+        Deduplicator::builder(store.clone())
+            .lease(Duration::from_millis(100))
+            .retention(Duration::from_millis(100))
+            .margin(Duration::from_millis(10))
+            .tail(tail)
+            .build()
+            .unwrap()
+    };
+    let (with_tail, without) = (quick(Duration::from_secs(60)), quick(Duration::ZERO));
     let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| match dedup
         .request(Key::new("states", id).unwrap())
         .claim()
@@ -125,7 +130,7 @@ fn every_state_of_the_view_is_on_the_page() {
         claim(&dedup, "released").await.release().await.unwrap();
         claim(&dedup, "forgotten").await.release().await.unwrap();
         let _ = dedup.forget(&Key::new("states", "forgotten").unwrap()).await.unwrap();
-        std::mem::forget(claim(&with_tail, "gone").await);
+        std::mem::forget(claim(&without, "gone").await);
     });
     std::thread::sleep(Duration::from_millis(300));
     let states = shell(&path, &["-readonly"], "SELECT id, state FROM oncekey ");
