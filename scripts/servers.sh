@@ -72,6 +72,14 @@ fi
 folder=$(mktemp -d)
 trap 'rmdir "$folder"' EXIT
 may_mount() { "$@" mount -t tmpfs -o size=1m tmpfs "$folder" 2>/dev/null; }
+if [ -z "${ONCEKEY_NO_MOUNT:-}" ] && ! command -v unshare >/dev/null; then
+    cat >&2 <<'TEXT'
+The test of a full disk mounts a small file system, in a namespace of its own, and needs `unshare` for it: Linux has it in the
+package util-linux, macOS has nothing of the kind. Leave that test out by name:
+  ONCEKEY_NO_MOUNT=1 scripts/test.sh
+TEXT
+    exit 1
+fi
 if [ -z "${ONCEKEY_NO_MOUNT:-}" ] && ! may_mount unshare --mount && ! may_mount unshare --user --map-root-user --mount; then
     cat >&2 <<'TEXT'
 The test of a full disk mounts a small file system, in a namespace of its own, and may not here (a container without that

@@ -7,6 +7,25 @@ cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
+# For so many seconds at most, since a model that has no end says nothing. macOS has no `timeout`.
+limit=$(command -v timeout || command -v gtimeout || true)
+if [ -z "$limit" ]; then
+    echo "no 'timeout' in the PATH (macOS: brew install coreutils): the models run without a limit of time" >&2
+fi
+within() { # seconds, command
+    local seconds=$1 status=0
+    shift
+    if [ -z "$limit" ]; then
+        "$@"
+        return
+    fi
+    "$limit" "$seconds" "$@" || status=$?
+    if ((status == 124)); then
+        echo "stopped after $seconds s, the limit of scripts/test.sh: $*" >&2
+    fi
+    return "$status"
+}
+
 # Each switch gets a target folder of its own, or every change of switch would build everything anew.
 base=${CARGO_TARGET_DIR:-target}
 
@@ -42,22 +61,22 @@ ONCEKEY_SIM_SEEDS=20000 cargo test --release --features conformance --test simul
 
 say 'wrong transition tables and engines, which the simulation must find'
 RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_planted" CARGO_TARGET_DIR=$base/planted \
-    timeout 900 cargo test --release --features conformance --test wrong_engines
+    within 900 cargo test --release --features conformance --test wrong_engines
 
 say 'the conformance certificate of the memory store'
 cargo run --release --features conformance --example certificate
 
 say 'loom models at the CI bound, and the planted bugs that they must find'
 RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_loom" CARGO_TARGET_DIR=$base/loom \
-    timeout 900 cargo test --release --test loom -- --test-threads=1
+    within 900 cargo test --release --test loom -- --test-threads=1
 
 say 'the protocol under the model checker: two clients, and the planted bugs that it must find'
-CARGO_TARGET_DIR=$base/verify timeout 900 cargo test --quiet --release --locked --manifest-path verify/Cargo.toml
-CARGO_TARGET_DIR=$base/verify timeout 900 cargo run --quiet --release --locked --manifest-path verify/Cargo.toml
+CARGO_TARGET_DIR=$base/verify within 900 cargo test --quiet --release --locked --manifest-path verify/Cargo.toml
+CARGO_TARGET_DIR=$base/verify within 900 cargo run --quiet --release --locked --manifest-path verify/Cargo.toml
 
 say 'many callers under schedules that shuttle samples, and the planted bugs that they must find'
 RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_shuttle" CARGO_TARGET_DIR=$base/shuttle SHUTTLE_SILENCE_WARNINGS=1 ONCEKEY_SHUTTLE_TIMES=4 \
-    timeout 600 cargo test --release --test shuttle -- --test-threads=1
+    within 600 cargo test --release --test shuttle -- --test-threads=1
 
 if [ -n "${ONCEKEY_NO_MOUNT:-}" ]; then
     say 'NOT SHOWN, since ONCEKEY_NO_MOUNT is set: the SQLite store on a file system that is really full'

@@ -1,7 +1,8 @@
 //! The ledger: what was charged. In memory, or a file that outlives the process and may be written by several.
 //!
-//! A file is one JSON object a line, and is only ever appended to, each line by one write: so a process that is killed
-//! leaves whole lines, and at most one that was cut off, which no charge rests on.
+//! A file is one JSON object a line, and is only ever appended to, each line by one write: so a process that is killed, or
+//! has no room on the disk, leaves whole lines, and now and then one that was cut off, which no charge rests on. What is
+//! written behind that one, by whichever run, is read all the same.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -89,7 +90,7 @@ impl Ledger {
         };
         let mut bytes = serde_json::to_vec(&line).expect("a line is plain data, and memory takes it");
         bytes.push(b'\n');
-        file.file.write_all(&bytes)?;
+        write_at_once(&mut file.file, &bytes)?;
         Ok(receipt)
     }
 
@@ -128,7 +129,7 @@ impl Ledger {
             if whole.ends_with(CUT_END) {
                 continue;
             }
-            let entry = parse(whole, &own).map_err(|problem| {
+            let entry = behind_what_was_cut(whole).and_then(|line| parse(line, &own)).map_err(|problem| {
                 let path = file.path.display();
                 io::Error::new(io::ErrorKind::InvalidData, format!("{path}, byte {at}: {problem}"))
             })?;
@@ -154,6 +155,43 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Not in several pieces, between which another run might write.
+pub(crate) fn write_at_once(file: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
+    let written = loop {
+        match file.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            written => break written?,
+        }
+    };
+    if written == bytes.len() {
+        return Ok(());
+    }
+    let why = format!(
+        "a line of the ledger was cut off after {written} of {} bytes; is the disk full?",
+        bytes.len()
+    );
+    Err(io::Error::new(io::ErrorKind::WriteZero, why))
+}
+
+/// How each line begins. Within a line it cannot be: quotation marks in a text are escaped.
+const BEGIN: &[u8] = b"{\"number\":";
+
+/// A line of which only the beginning was written, and its end not either, has the next one glued to it: the last is what
+/// counts, as long as all before it is the beginning of a line, and nothing else.
+fn behind_what_was_cut(mut line: &[u8]) -> Result<&[u8], String> {
+    while let Some(next) = line.windows(BEGIN.len()).skip(1).position(|bytes| bytes == BEGIN) {
+        let (cut, rest) = line.split_at(next + 1);
+        match serde_json::from_slice::<Line>(cut) {
+            // All but its end may have been written.
+            Ok(_) => {}
+            Err(error) if error.is_eof() => {}
+            Err(error) => return Err(format!("not a line of a ledger: {error}")),
+        }
+        line = rest;
+    }
+    Ok(line)
 }
 
 /// The end of a line that was cut off.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -11,7 +12,7 @@ use replay_log::audit::{self, Column, Tally};
 use replay_log::generate::{self, Day};
 use replay_log::input::{self, Request};
 use replay_log::job::{self, Anywhere};
-use replay_log::ledger::Ledger;
+use replay_log::ledger::{self, Ledger};
 use replay_log::progress::Style;
 
 #[allow(dead_code)] // its `main` is for cargo to call
@@ -106,7 +107,62 @@ fn a_ledger_says_what_other_runs_charged_and_takes_a_line_that_was_cut_off_for_n
         assert_eq!(ids, ["a", "b", "d"], "{cut} bytes cut off");
         assert!(charges.iter().all(|charge| charge.elsewhere));
     }
+    // A full disk cuts a line off while the runs go on: the next one, of whichever run, is glued to it.
+    let line = whole.split_inclusive(|byte| *byte == b'\n').nth(1).unwrap();
+    for cut in (1..=line.len()).chain([0, 1, 2, 10].map(|pieces| pieces * line.len() + 20)) {
+        fs::write(&path, &whole).unwrap();
+        let (mut one, mut other) = (Ledger::open(&path).unwrap(), Ledger::open(&path).unwrap());
+        // So much was written, of one line after another.
+        let mut pieces = line[..line.len() - 1].repeat(cut / line.len());
+        pieces.extend(&line[..cut % line.len()]);
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&pieces).unwrap();
+        assert_eq!(one.find(reference(1)).unwrap().unwrap().number, 1);
+        assert_eq!(one.post(&key("d"), 8, Some(reference(4))).unwrap().number, 4, "{cut} bytes");
+        assert_eq!(other.post(&key("e"), 9, None).unwrap().number, 5, "{cut} bytes");
+        drop((one, other));
+        let charges = Ledger::open(&path).unwrap().into_charges().unwrap();
+        let ids: Vec<_> = charges.iter().map(|charge| charge.key.id()).collect();
+        assert_eq!(ids, ["a", "b", "c", "d", "e"], "{cut} bytes of a line");
+    }
+    // What is no line, nor the beginning of one, is no ledger, whatever comes behind it.
+    for stranger in ["{\"number\":\"one\"", "a note ", "{\"number\":1,\"scope\":[]}, ", "\0"] {
+        fs::write(&path, [stranger.as_bytes(), &whole].concat()).unwrap();
+        let error = Ledger::open(&path).unwrap_err().to_string();
+        assert!(error.contains("byte 0: not a line of a ledger"), "{stranger:?}: {error}");
+    }
     fs::write(&path, b"{\"number\":1}\n").unwrap();
     let error = Ledger::open(&path).unwrap_err().to_string();
     assert!(error.contains("byte 0: not a line of a ledger"), "{error}");
+}
+
+/// Takes so many bytes at a time, after it was interrupted once.
+struct Narrow {
+    room: usize,
+    interrupted: bool,
+    taken: Vec<u8>,
+}
+
+impl io::Write for Narrow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !std::mem::replace(&mut self.interrupted, true) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let taken = &bytes[..bytes.len().min(self.room)];
+        self.taken.extend(taken);
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The rest of a line may not come behind what another run wrote meanwhile.
+#[test]
+fn a_line_is_written_by_one_write_or_is_an_error() {
+    let mut narrow = Narrow { room: 6, interrupted: false, taken: Vec::new() };
+    ledger::write_at_once(&mut narrow, b"a line").unwrap();
+    let error = ledger::write_at_once(&mut narrow, b"a line too long").unwrap_err();
+    assert!(error.to_string().contains("6 of 15 bytes"), "{error}");
+    assert_eq!(narrow.taken, b"a linea line");
 }

@@ -13,7 +13,7 @@ end
 if command == 'completed' and not ARGV[2] then return 'refused: completed takes the outcome' end
 if not string.find(keep, '^%d+$') then return 'refused: the seconds to keep it are not a number' end
 
-local was = redis.call('HMGET', key, 'version', 'live_until', 'gone_at', 'body', 'state', 'about')
+local was = redis.call('HMGET', key, 'version', 'live_until', 'gone_at', 'body', 'state', 'about', 'call')
 if not was[1] then return 'refused: there is nothing under this key' end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -99,5 +99,7 @@ local names = {'completed', 'released', 'forgotten'}
 local function whole(value) return string.format('%.0f', value) end
 redis.call('HSET', key, 'version', whole(version), 'live_until', whole(live_until), 'gone_at', whole(gone_at),
   'body', body, 'state', names[state], 'about', string.gsub(was[6] or '', ' finished=.*', '') .. ' by_hand')
+-- No late copy of the call that wrote the record before is to be told that this was its own.
+if was[7] then redis.call('HSET', key, 'call', '') end
 redis.call('PEXPIREAT', key, whole(math.ceil(gone_at / 1000) + 60000))
 return 'done: ' .. names[state]

@@ -28,6 +28,10 @@ pub(crate) struct Wait {
     pub(crate) at_most: Duration,
 }
 
+/// How many more times a connection is tried to be made while a call waits for it. Two tries of 2 seconds are less than the
+/// 5 that the engine waits for a store, so that its callers are told the reason.
+const RECONNECTS: usize = 1;
+
 impl Default for RedisStoreBuilder {
     fn default() -> Self {
         Self {
@@ -58,7 +62,11 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long making a connection may take, each time; 2 seconds by default.
+    /// How long making a connection may take, each time; 2 seconds by default. A call that finds the connection broken waits
+    /// for two tries, at most, and a little between them; and then, if there is one, for its answer.
+    ///
+    /// Keep twice this below the engine's `store_timeout` (5 seconds by default): what that ends is told as a timeout, and
+    /// not by its reason.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -111,7 +119,7 @@ impl RedisStoreBuilder {
             .set_response_timeout(Some(self.response_timeout + wait))
             .set_connection_timeout(Some(self.connect_timeout))
             // A call waits for these: a server that is down shall be reported soon. The engine tries again.
-            .set_number_of_retries(2)
+            .set_number_of_retries(RECONNECTS)
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(200))
             .set_pipeline_buffer_size(1024);
@@ -168,6 +176,9 @@ use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 impl RedisStoreBuilder {
     /// Connects to a cluster, by the URLs of some of its nodes, and checks all primaries as [`connect`](Self::connect)
     /// does.
+    ///
+    /// The client tries a call again, some five times, on other connections too; so one may take longer than the engine's
+    /// `store_timeout`, which then ends it: a timeout, maybe applied, as all errors of a cluster are.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).

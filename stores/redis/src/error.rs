@@ -148,10 +148,12 @@ impl RedisStoreError {
                     Self::NotNow { code: code(&source), source, resent: resends }
                 }
                 Some("NOAUTH" | "WRONGPASS" | "NOPROTO") => Self::Refused { code: code(&source), source },
-                // Redis 7.0 gives this no word of its own when it happens within a script.
-                _ if source
-                    .detail()
-                    .is_some_and(|what| what.contains("user executing the script can't run")) =>
+                // This has no word of its own when it happens within a script: as Redis 7.0 says it, and as later ones and
+                // Valkey do.
+                _ if source.detail().is_some_and(|what| {
+                    what.contains("user executing the script can't run")
+                        || what.contains("ACL failure in script")
+                }) =>
                 {
                     Self::Refused { code: "NOPERM".to_owned(), source }
                 }
@@ -253,6 +255,8 @@ mod tests {
             "NOPERM this user has no permissions to run the 'evalsha' command",
             "CROSSSLOT Keys in request don't hash to the same slot",
             "ERR The user executing the script can't run this command or subcommand script: ..",
+            "ERR ACL failure in script: User app has no permissions to run the 'hset' command script: ..",
+            "ERR ACL failure in script: No permissions to access a key script: ..",
         ] {
             let error = RedisStoreError::of(answered(line), false);
             assert!(matches!(error, RedisStoreError::Refused { .. }), "{error:?}");

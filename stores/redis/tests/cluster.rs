@@ -164,6 +164,53 @@ fn a_call_that_the_client_sends_again_is_done_once_and_answered_so() {
     });
 }
 
+/// The rights that the README names for a single server, and for a cluster: enough, also while a slot moves.
+const RIGHTS: &str = "on >secret ~* +info +config|get +evalsha +eval +hmget +exists +time +hset +pexpireat +persist \
+                      +cluster|slots +ping +asking";
+
+#[test]
+fn a_user_of_a_cluster_needs_few_rights() {
+    block_on(async {
+        let cluster = Cluster::start().await;
+        let connect = async |name: &str, without: &[&str]| {
+            for (server, _) in &cluster.nodes {
+                let rights: Vec<_> = RIGHTS.split_whitespace().chain(without.iter().copied()).collect();
+                let _: () = ask(server, &[&["ACL", "SETUSER", name][..], &rights].concat()).await;
+            }
+            let user = format!("redis://{name}:secret@");
+            let urls = cluster
+                .nodes
+                .iter()
+                .map(|(server, proxy)| proxy.url(server.url()).replace("redis://", &user));
+            RedisStore::builder().prefix(prefix()).connect_cluster(urls).await
+        };
+        let store = connect("app", &[]).await.unwrap();
+        for index in 0..30 {
+            let key = key(&format!("{index}"));
+            let version = write(&store, &key, Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+            write(&store, &key, Expected::At(version), &completed(1, b"x"), (HOUR, FOR_EVER)).await;
+            assert!(store.load(&key).await.unwrap().is_some());
+        }
+        // A new key of a slot that moves is born at the target, by way of ASKING.
+        let moving = key("moving");
+        let slot = slot(&cluster.nodes[0].0, &store, &moving).await.to_string();
+        let from = cluster.home(&store, &moving).await;
+        let (source, target) = (&cluster.nodes[from].0, &cluster.nodes[(from + 1) % 3].0);
+        let source_id: String = ask(source, &["CLUSTER", "MYID"]).await;
+        let target_id: String = ask(target, &["CLUSTER", "MYID"]).await;
+        let _: () = ask(target, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await;
+        let _: () = ask(source, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await;
+        write(&store, &moving, Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+        for (server, _) in &cluster.nodes {
+            let _: () = ask(server, &["ACL", "SETUSER", "app", "-asking"]).await;
+        }
+        claim(&store, &moving, 2).await.unwrap_err();
+
+        // Without +ping it does without a test of the connections that it has.
+        assert!(connect("less", &["-cluster|slots"]).await.is_err(), "it connects without the slots");
+    });
+}
+
 /// All nodes are asked how they flush; if they differ, nothing is declared.
 #[test]
 fn durability_is_that_of_all_nodes() {

@@ -115,7 +115,16 @@ fn what_happened_is_put_on_record() {
             let dedup = engine(&server, policy).await;
             let id = in_doubt(&dedup).await;
             let before = dedup.inspect(&the_key()).await.unwrap().unwrap();
+            // As a cluster's client leaves it: a late copy of its call must not find itself.
+            let call =
+                |command: &str| run(&server, &format!("redis-cli -u \"$REDIS_URL\" {command} \"$KEY\" call"));
+            assert_eq!(
+                run(&server, "redis-cli -u \"$REDIS_URL\" HSET \"$KEY\" call a-client-7").trim_end(),
+                "1"
+            );
+            assert_eq!(call("HGET").trim_end(), "a-client-7");
             assert_eq!(run(&server, &command("Settling a doubt", 0)).trim_end(), "done: completed");
+            assert_eq!((call("HEXISTS").trim_end(), call("HGET").trim_end()), ("1", ""));
             let after = dedup.inspect(&the_key()).await.unwrap().unwrap();
             assert_eq!(after.operation_id.to_string(), id);
             assert_eq!((after.attempt, after.token, after.policy), (before.attempt, before.token, policy));

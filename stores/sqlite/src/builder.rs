@@ -11,7 +11,7 @@ use crate::connect::Place;
 use crate::error::{BUSY_TIMEOUT, SqliteError, Step};
 use crate::lock::wait_for_lock;
 use crate::queue::Queue;
-use crate::reader::{Desk, Reader};
+use crate::reader::{Desk, Reader, Shift};
 use crate::schema;
 use crate::store::{Inner, SqliteStore, Threads};
 use crate::writer::Writer;
@@ -81,8 +81,14 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How long a transaction waits for the lock of another connection; 4 s by default, which is less than the engine
-    /// waits for a store, so that its callers are told the reason.
+    /// How long a transaction of the store waits for the lock of another connection; 4 s by default, which is less than
+    /// the engine waits for a store, so that its callers are told the reason. A claim may wait for so long behind those that
+    /// wait for the lock before it, too.
+    ///
+    /// Opening waits for so long at each of its few steps. A connection by [`connect`](SqliteStore::connect) waits for so
+    /// long, or up to the next of some round numbers (10, 20, 50, 100, 200, 300, 500, 750 ms, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 60,
+    /// 600 s), at each statement that needs the lock, until you set a timeout or a handler of its own. All of these ask for
+    /// the lock every millisecond or so, that one who comes back to it at once does not always get it first.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self
@@ -177,10 +183,15 @@ impl SqliteStoreBuilder {
         let questions = Arc::new(Queue::new());
         let mut threads = Threads::new(Arc::clone(&writer.jobs), Arc::clone(&questions));
         let mut on_caller = Vec::new();
-        for _ in 0..self.readers {
+        for shift in Shift::of(self.readers, &questions) {
             let (clock, questions) = (self.clock.clone(), Arc::clone(&questions));
-            let reader =
-                Reader { connection: place.connect_reader()?, questions, writer: writer.clone(), clock };
+            let reader = Reader {
+                connection: place.connect_reader()?,
+                questions,
+                _shift: shift,
+                writer: writer.clone(),
+                clock,
+            };
             threads.start("oncekey-reader", move || reader.run());
         }
         if self.reads == Reads::OnCaller {

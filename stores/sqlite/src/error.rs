@@ -69,9 +69,9 @@ pub enum SqliteError {
         /// The schema that is needed.
         known: u32,
     },
-    /// Too many claims wait for the writer. Nothing was applied.
+    /// Too many claims wait for the writer, or too many calls for the readers. Nothing was applied.
     #[error(
-        "{waiting} writes wait already, the bound is {bound}; the disk is slower than the load, or another process \
+        "{waiting} calls wait already, the bound is {bound}; the disk is slower than the load, or another process \
          holds the write lock. Try again later, or raise queue_max"
     )]
     QueueFull {
@@ -127,10 +127,14 @@ pub enum SqliteError {
     #[error("SQLite failed")]
     Other(#[source] Failed),
     /// A record does not decode.
-    #[error("a record in scope {scope:?} does not decode; look at it with the view `oncekey`")]
+    #[error(
+        "a record in scope {scope:?}, row {row} of oncekey_records, does not decode; look at it with the view `oncekey`"
+    )]
     Record {
         /// The scope of its key.
         scope: String,
+        /// Its row.
+        row: i64,
         /// What does not fit.
         #[source]
         source: DecodeError,
@@ -141,7 +145,7 @@ pub enum SqliteError {
         /// The row.
         row: i64,
     },
-    /// The store was closed before it came to this call. Nothing was applied.
+    /// The store was closed before it came to this call, or its threads have ended by a panic. Nothing was applied.
     #[error("the store is closed")]
     Closed,
     /// The store's thread ended in the middle: a bug, or the process is ending.

@@ -1,6 +1,6 @@
 //! How the writer waits for the lock of another connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,61 @@ pub(crate) fn wait_for_lock(tries: i32) -> bool {
         patience.as_ref().is_some_and(|(end, queue)| Instant::now() < *end && !queue.is_closed())
     });
     if waits_on {
-        // Not in step with the others that wait.
-        let jitter = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| u64::from(since.subsec_nanos()) % 500);
-        std::thread::sleep(Duration::from_micros(if tries < 100 { 300 + jitter } else { 2000 + jitter }));
+        pause(tries);
+    }
+    waits_on
+}
+
+fn pause(tries: i32) {
+    // Not in step with the others that wait.
+    let jitter = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::from(since.subsec_nanos()) % 500);
+    std::thread::sleep(Duration::from_micros(if tries < 100 { 300 + jitter } else { 2000 + jitter }));
+}
+
+type BusyHandler = fn(i32) -> bool;
+
+/// The same for a connection that is handed out, which says nothing to the thread: for so long, or a little longer.
+///
+/// SQLite hands such a function no more than the number of its tries, so there is one for each limit.
+pub(crate) fn waiting_at_most(limit: Duration) -> BusyHandler {
+    const EACH: [(u64, BusyHandler); 20] = [
+        (0, wait_at_most::<0>),
+        (10, wait_at_most::<10>),
+        (20, wait_at_most::<20>),
+        (50, wait_at_most::<50>),
+        (100, wait_at_most::<100>),
+        (200, wait_at_most::<200>),
+        (300, wait_at_most::<300>),
+        (500, wait_at_most::<500>),
+        (750, wait_at_most::<750>),
+        (1_000, wait_at_most::<1_000>),
+        (1_500, wait_at_most::<1_500>),
+        (2_000, wait_at_most::<2_000>),
+        (3_000, wait_at_most::<3_000>),
+        (4_000, wait_at_most::<4_000>),
+        (5_000, wait_at_most::<5_000>),
+        (7_000, wait_at_most::<7_000>),
+        (10_000, wait_at_most::<10_000>),
+        (20_000, wait_at_most::<20_000>),
+        (60_000, wait_at_most::<60_000>),
+        (600_000, wait_at_most::<600_000>),
+    ];
+    let next = EACH.iter().find(|(millis, _)| Duration::from_millis(*millis) >= limit);
+    next.map_or(wait_at_most::<{ u64::MAX }>, |(_, wait)| *wait)
+}
+
+fn wait_at_most<const MILLIS: u64>(tries: i32) -> bool {
+    thread_local! {
+        static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    let begun = BEGUN.get().filter(|_| tries > 0).unwrap_or(now);
+    BEGUN.set(Some(begun));
+    let waits_on = now.duration_since(begun) < Duration::from_millis(MILLIS);
+    if waits_on {
+        pause(tries);
     }
     waits_on
 }
@@ -49,5 +99,28 @@ mod tests {
         assert!(!waiting_until(Instant::now(), &queue, || wait_for_lock(0)));
         queue.close();
         assert!(!waiting_until(later, &queue, || wait_for_lock(0)));
+    }
+
+    #[test]
+    fn each_limit_is_kept_and_no_other_much_longer() {
+        for (asked, due) in
+            [(0, 0), (1, 10), (10, 10), (11, 20), (4_000, 4_000), (4_001, 5_000), (60_001, 600_000)]
+        {
+            let wait = waiting_at_most(Duration::from_millis(asked));
+            let same = waiting_at_most(Duration::from_millis(due));
+            assert!(std::ptr::fn_addr_eq(wait, same), "{asked}");
+        }
+        for wait in [waiting_at_most(Duration::from_millis(600_001)), waiting_at_most(Duration::MAX)] {
+            assert!(wait(0) && wait(1));
+        }
+        assert!(!waiting_at_most(Duration::ZERO)(0));
+        let begun = Instant::now();
+        let wait = waiting_at_most(Duration::from_millis(50));
+        let mut tries = 0;
+        while wait(tries) {
+            tries += 1;
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(50) && tries > 1);
+        assert!(wait(0), "another wait begins anew");
     }
 }

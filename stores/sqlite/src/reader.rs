@@ -1,6 +1,7 @@
 //! Reads, on connections of their own: they wait for no writer, and for no disk flush.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oncekey::store::{Exchange, InDoubtPage};
 use oncekey::{Entry, Key};
@@ -27,8 +28,33 @@ pub(crate) enum Question {
 pub(crate) struct Reader {
     pub(crate) connection: Connection,
     pub(crate) questions: Arc<Queue<Question>>,
+    pub(crate) _shift: Shift,
     pub(crate) writer: Desk,
     pub(crate) clock: WallClock,
+}
+
+/// All readers of a store: however the last of them ends, nobody is left waiting for it.
+pub(crate) struct Shift {
+    working: Arc<AtomicUsize>,
+    questions: Arc<Queue<Question>>,
+}
+
+impl Shift {
+    /// Of so many readers.
+    pub(crate) fn of(readers: usize, questions: &Arc<Queue<Question>>) -> Vec<Self> {
+        let working = Arc::new(AtomicUsize::new(readers));
+        let one = |_| Self { working: Arc::clone(&working), questions: Arc::clone(questions) };
+        (0..readers).map(one).collect()
+    }
+}
+
+impl Drop for Shift {
+    fn drop(&mut self) {
+        if self.working.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // With a question its answer's sender goes, which tells whoever waits.
+            drop(self.questions.close());
+        }
+    }
 }
 
 impl Reader {

@@ -29,7 +29,9 @@ use crate::table::{self, Encoded};
 /// One thread writes, and puts all that waits into one transaction: one flush to disk serves many callers. Others read,
 /// and wait for no writer. A clone is another handle on the same store; the threads end with the last one.
 ///
-/// **Durability:** with [`Synchronous::Full`], the default, what was acknowledged survives a power loss. Expiry is judged
+/// **Durability:** with [`Synchronous::Full`], the default, what was acknowledged survives a power loss, as long as all
+/// connections to the file are at FULL: one of your own with a weaker `synchronous`, or a store with
+/// [`Synchronous::Normal`], may carry what was acknowledged over into the database unflushed. Expiry is judged
 /// by the host's wall clock: a step forward ends leases early by as much (keep it below the engine's margin: let a daemon
 /// slew the clock), a step back only delays.
 ///
@@ -136,7 +138,8 @@ impl SqliteStore {
     }
 
     /// Another connection to the same file, set up as the store's own: for transactions of yours that are to commit
-    /// together with an outcome. See [`SqliteStore::complete_in`].
+    /// together with an outcome. See [`SqliteStore::complete_in`]. It waits for a lock as the
+    /// [busy timeout](SqliteStoreBuilder::busy_timeout) says.
     ///
     /// # Errors
     /// As for [`SqliteStoreBuilder::open`].
@@ -278,7 +281,9 @@ impl Store for SqliteStore {
 
     fn durability(&self) -> Durability {
         const CLOCK: &str = "Expiry is judged by the host's wall clock: a step forward ends leases early by as much, \
-             a step back only delays. A restored backup loses what was acknowledged since.";
+             a step back only delays. A restored backup loses what was acknowledged since. Each connection to the file \
+             flushes as it is set to itself: one with a weaker `synchronous` can leave what this store acknowledged \
+             unflushed.";
         match self.inner.place.synchronous {
             Synchronous::Full => Durability::new(
                 DurabilityClass::Disk,
@@ -296,6 +301,9 @@ impl Store for SqliteStore {
 
 #[async_trait]
 impl ListInDoubt for SqliteStore {
+    /// A record that does not decode hides no other: the page ends before it, and the page that would begin with it is an
+    /// error, [`SqliteError::Record`] or [`SqliteError::KeyDamaged`]. Its row, as the cursor, goes on behind it.
+    ///
     /// # Cancel safety
     /// Reads only.
     async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, SqliteError> {

@@ -106,11 +106,11 @@ pub(crate) fn load(connection: &Connection, key: &Key, now: Nanos) -> Result<Opt
         if !head.times.is_readable(now) {
             return Ok(None);
         }
-        head.entry(row, now).map(Some)
+        head.entry(row, now).map(|entry| Some((head.row, entry)))
     });
     match found.optional().map_err(read)?.flatten() {
-        Some(Ok(entry)) => Ok(Some(entry)),
-        Some(Err(source)) => Err(SqliteError::Record { scope: key.scope_label(), source }),
+        Some((_, Ok(entry))) => Ok(Some(entry)),
+        Some((row, Err(source))) => Err(SqliteError::Record { scope: key.scope_label(), row, source }),
         None => Ok(None),
     }
 }
@@ -197,6 +197,7 @@ pub(crate) fn anything_gone(connection: &Connection, now: Nanos) -> rusqlite::Re
     connection.prepare_cached(GONE)?.query_one([now], |row| row.get(0))
 }
 
+/// What cannot be read ends a page, so that all before it is told, and is the error of the page that begins with it.
 pub(crate) fn list_in_doubt(
     connection: &Connection,
     cursor: Option<u64>,
@@ -213,11 +214,22 @@ pub(crate) fn list_in_doubt(
     while let Some(row) = rows.next().map_err(read)? {
         let head = Head::of(row).map_err(read)?;
         let bytes = row.get_ref(6).and_then(|value| Ok(value.as_blob()?)).map_err(read)?;
-        let key = Key::from_bytes(bytes).map_err(|_| SqliteError::KeyDamaged { row: head.row })?;
         let entry = head.entry(row, now).map_err(read)?;
-        let entry = entry.map_err(|source| SqliteError::Record { scope: key.scope_label(), source })?;
-        page.entries.push((key, entry));
-        last = u64::try_from(head.row).ok();
+        let row = head.row;
+        let told =
+            Key::from_bytes(bytes).map_err(|_| SqliteError::KeyDamaged { row }).and_then(|key| match entry {
+                Ok(entry) => Ok((key, entry)),
+                Err(source) => Err(SqliteError::Record { scope: key.scope_label(), row, source }),
+            });
+        match told {
+            Ok(entry) => page.entries.push(entry),
+            Err(error) if page.entries.is_empty() => return Err(error),
+            Err(_) => {
+                page.next = last;
+                return Ok(page);
+            }
+        }
+        last = u64::try_from(row).ok();
     }
     if page.entries.len() == limit {
         page.next = last;

@@ -26,8 +26,9 @@ if ARGV[2] ~= '' then
   end
 end
 
--- The first write is the one that a full server refuses, before anything is changed.
-if call == '' then
+-- The first write is the one that a full server refuses, before anything is changed. A write that has no id takes the place
+-- of one that had: a late copy of that call is not to be told that this was its own.
+if call == '' and not was[5] then
   redis.call('HSET', key, 'version', version, 'live_until', live_until, 'gone_at', gone_at, 'body', ARGV[4],
     'state', ARGV[5], 'about', ARGV[6])
 else

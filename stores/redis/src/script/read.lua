@@ -1,7 +1,8 @@
 -- What all scripts begin with: reads the record, and judges it by one reading of the server's clock.
 --
 -- A record is a hash: version; live_until and gone_at in microseconds since 1970, or 'never'; body, the encoded
--- record; state and about, for people; call, in a cluster, the call that wrote it. Numbers stay below 2^53, so a
+-- record; state and about, for people; call, in a cluster, the call that wrote it, and
+-- '' or nothing for a write without one. Numbers stay below 2^53, so a
 -- double holds them exactly; versions are compared as text.
 --
 -- No functions: making one costs as much as half a call of the server.

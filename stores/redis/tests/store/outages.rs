@@ -1,5 +1,7 @@
 //! Servers that are down, hang, load, are busy, or lost their disk: what the errors say, and that all goes on after.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use oncekey::store::{BatchPut, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
@@ -64,15 +66,15 @@ fn an_operation_waits_for_a_server_that_is_down() {
         let ran = std::sync::atomic::AtomicU32::new(0);
         let run = || {
             dedup.request(key("1")).run(|_| async {
-                ran.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                ran.fetch_add(1, Ordering::SeqCst);
                 Ok::<_, std::io::Error>(b"ran".to_vec())
             })
         };
         run().await.unwrap_err();
-        assert_eq!(ran.load(std::sync::atomic::Ordering::SeqCst), 0);
+        assert_eq!(ran.load(Ordering::SeqCst), 0);
         server.start_again();
         until("the operation runs", || async { run().await.is_ok() }).await;
-        assert_eq!(ran.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(ran.load(Ordering::SeqCst), 1);
     });
 }
 
@@ -155,6 +157,39 @@ fn a_server_that_refuses_for_now_applied_nothing() {
         let entry = store.load(&key("1")).await.unwrap().unwrap();
         assert_eq!((entry.version, entry.record), (version, in_progress(1)));
         assert!(matches!(claim(&store, &key("2"), 1).await, Ok(Exchange::Done(_))));
+    });
+}
+
+/// While a connection is made again, a call waits for two tries and no more: less than the engine waits for the store.
+#[test]
+fn a_call_waits_for_two_tries_to_connect() {
+    block_on(async {
+        let server = Redis::start();
+        let limit = Duration::from_millis(500);
+        let store = RedisStore::builder().connect_timeout(limit).connect(server.url()).await.unwrap();
+        server.kill();
+        // Something takes connections in its place, and says nothing.
+        let listener = tokio::net::TcpListener::bind(server.addr()).await.unwrap();
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&tries);
+        let silent = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            loop {
+                taken.push(listener.accept().await.unwrap());
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        // The first one may find the old connection broken, and is told at once.
+        let (mut waited, end) = (false, Instant::now() + Duration::from_secs(60));
+        while !waited {
+            let begun = Instant::now();
+            let error = claim(&store, &key("1"), 1).await.unwrap_err();
+            assert!(error.kind().is_transient(), "{error:?}");
+            waited = begun.elapsed() >= limit;
+            assert!(Instant::now() < end, "no call waits for a connection");
+        }
+        assert_eq!(tries.load(Ordering::SeqCst), 2);
+        silent.abort();
     });
 }
 

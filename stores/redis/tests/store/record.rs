@@ -60,6 +60,29 @@ fn the_hash_outlives_its_record_by_a_minute_and_for_ever_if_that_is_asked_for() 
     });
 }
 
+/// What a cluster's client wrote has an id, by which a late copy of its call is known. Once something else is written, that
+/// copy is nobody's any more.
+#[test]
+fn a_write_without_an_id_takes_the_place_of_one_with() {
+    block_on(async {
+        let store = store(Redis::shared()).await;
+        let (here, record) = (key("id"), in_progress(1));
+        let id = || raw::<Option<String>>(&store, "HGET", "id", &["call"]);
+        let mut version = write(&store, &here, Expected::Vacant, &record, (HOUR, HOUR)).await;
+        assert_eq!(id().await, None);
+        for lives in [(HOUR, HOUR), (NOTHING, NOTHING)] {
+            let _: i64 = raw(&store, "HSET", "id", &["call", "a-client-7"]).await;
+            version = write(&store, &here, Expected::At(version), &record, lives).await;
+            assert_eq!(id().await.as_deref(), Some(""));
+        }
+        // Also where it is a claim, of what is gone.
+        let _: i64 = raw(&store, "HSET", "id", &["call", "a-client-8"]).await;
+        write(&store, &here, Expected::Vacant, &record, (HOUR, HOUR)).await;
+        assert_eq!(id().await.as_deref(), Some(""));
+        assert!(store.load(&here).await.unwrap().is_some());
+    });
+}
+
 /// As after a step back of the server's clock: versions go on, and what is live stays so.
 #[test]
 fn versions_rise_over_one_that_is_ahead_of_the_clock() {

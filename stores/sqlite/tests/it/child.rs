@@ -30,7 +30,7 @@ pub(crate) fn start(work: &str, path: &Path, wrapper: &[&str]) -> Child {
     command.args(["--exact", "child::works", "--ignored", "--nocapture"]);
     command.env(WORK, work).env(FILE, path);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    command.spawn().unwrap()
+    command.spawn().unwrap_or_else(|error| panic!("{:?} does not start: {error}", command.get_program()))
 }
 
 #[test]

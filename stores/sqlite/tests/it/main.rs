@@ -5,10 +5,13 @@ mod acknowledged;
 mod child;
 mod complete;
 mod group;
+mod locks;
 mod old_records;
 mod open;
 mod processes;
 mod purge;
+mod readers;
+mod resolve;
 mod stuck_key;
 mod trouble;
 

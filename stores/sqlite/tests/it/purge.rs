@@ -68,17 +68,56 @@ fn two_purgers_remove_each_record_once() {
     assert_eq!(records(&path), (50, 50));
 }
 
-/// A purge of much does not keep a claim waiting until it is done.
+/// Even a purge that has the writer to itself: who comes meanwhile waits for one of its transactions.
+#[test]
+fn a_purge_goes_in_small_steps() {
+    let (_directory, path) = scratch();
+    let store = filled(&path);
+    let hand = Connection::open(&path).unwrap();
+    hand.execute_batch(
+        "CREATE TABLE steps (step INTEGER PRIMARY KEY, removed INTEGER);
+         CREATE TRIGGER step AFTER UPDATE ON oncekey_meta
+         BEGIN INSERT INTO steps (removed) VALUES (old.records - new.records); END;",
+    )
+    .unwrap();
+    assert_eq!(block_on(store.purge(GONE)).unwrap(), Purged { removed: GONE, more: false });
+    let (most, all): (usize, usize) = hand
+        .query_row("SELECT max(removed), sum(removed) FROM steps", [], |row| {
+            Ok((row.get::<_, u32>(0)? as usize, row.get::<_, u32>(1)? as usize))
+        })
+        .unwrap();
+    assert_eq!(all, GONE, "each transaction is counted");
+    assert!(most <= 64, "{most} in one transaction");
+}
+
+/// A purge of much does not keep a claim waiting until it is done: nearly all is still there when the claim is written.
 #[test]
 fn a_claim_does_not_wait_for_the_whole_purge() {
     let (_directory, path) = scratch();
     let store = filled(&path);
+    let hand = Connection::open(&path).unwrap();
+    hand.execute_batch(
+        "CREATE TABLE seen (gone INTEGER);
+         CREATE TRIGGER meanwhile AFTER INSERT ON oncekey_records
+         BEGIN INSERT INTO seen SELECT count(*) FROM oncekey_records WHERE gone_at_ns <= written_ns; END;
+         BEGIN IMMEDIATE;",
+    )
+    .unwrap();
+    // Both wait for the writer, the purge before the claim.
+    let (mut context, record, key) =
+        (std::task::Context::from_waker(std::task::Waker::noop()), in_progress(1), key("meanwhile"));
+    let batch = [BatchPut::new(&key, Expected::Vacant, Put::new(&record, HOUR, HOUR))];
     let mut purge = store.purge(GONE);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(purge.as_mut().poll(&mut context).is_pending());
-    let put = Put::new(&in_progress(1), HOUR, HOUR).record.clone();
-    written(super::put(&store, &key("meanwhile"), Expected::Vacant, &put));
-    // The claim is answered; of the purge's sixteen steps some are still to come, or all are done by a quick disk.
+    let mut claim = store.compare_exchange_many(&batch);
+    assert!(claim.as_mut().poll(&mut context).is_pending());
+    hand.execute_batch("COMMIT").unwrap();
+    written(block_on(claim).pop().unwrap());
+    let seen: i64 = hand.query_row("SELECT gone FROM seen", [], |row| row.get(0)).unwrap();
+    assert!(
+        (GONE - 200..GONE).contains(&usize::try_from(seen).unwrap()),
+        "when the claim was written, {seen} of {GONE} were still to be purged"
+    );
     assert_eq!(block_on(purge).unwrap(), Purged { removed: GONE, more: false });
     assert_eq!(records(&path), (1, 1));
 }

@@ -1,7 +1,8 @@
 //! The page "a stuck key at 3 am": its commands, on a real file, by the sqlite3 shell.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -14,20 +15,25 @@ use super::scratch;
 const PAGE: &str = include_str!("../../docs/stuck-key.md");
 
 /// The commands of the page under this name.
-fn commands(name: &str) -> &'static str {
+pub(crate) fn commands(name: &str) -> &'static str {
     let (_, from) =
         PAGE.split_once(&format!("```sql {name}\n")).unwrap_or_else(|| panic!("no commands {name:?}"));
     from.split_once("```").unwrap().0
 }
 
-fn shell(path: &Path, options: &[&str], commands: &str) -> String {
+/// What the shell says to these commands, which it reads as from a person, in the folder of this crate.
+pub(crate) fn shell(path: &Path, options: &[&str], commands: &str) -> String {
     let mut shell = Command::new("sqlite3");
-    shell.args(options).args(["-bail", "-cmd", ".timeout 5000", "-list"]).arg(path).arg(commands);
-    let ran = shell.output().unwrap_or_else(|error| {
+    shell.args(options).args(["-bail", "-cmd", ".timeout 5000", "-list"]).arg(path);
+    shell.current_dir(env!("CARGO_MANIFEST_DIR"));
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = shell.spawn().unwrap_or_else(|error| {
         panic!(
             "the sqlite3 shell is needed ({error}): `apt-get install sqlite3`, or what the system has for it"
         )
     });
+    running.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+    let ran = running.wait_with_output().unwrap();
     let said = String::from_utf8(ran.stdout).unwrap();
     assert!(ran.status.success(), "{commands}\n{said}{}", String::from_utf8_lossy(&ran.stderr));
     said
@@ -97,11 +103,16 @@ fn every_state_of_the_view_is_on_the_page() {
         .retention(Duration::from_secs(60))
         .build()
         .unwrap();
-    let quick = Deduplicator::builder(store)
-        .lease(Duration::from_millis(100))
-        .retention(Duration::from_millis(100))
-        .margin(Duration::from_millis(10));
-    let with_tail = quick.tail(Duration::from_secs(60)).build().unwrap();
+    let quick = |tail| {
+        Deduplicator::builder(store.clone())
+            .lease(Duration::from_millis(100))
+            .retention(Duration::from_millis(100))
+            .margin(Duration::from_millis(10))
+            .tail(tail)
+            .build()
+            .unwrap()
+    };
+    let (with_tail, without) = (quick(Duration::from_secs(60)), quick(Duration::ZERO));
     let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| match dedup
         .request(Key::new("states", id).unwrap())
         .claim()
@@ -119,7 +130,7 @@ fn every_state_of_the_view_is_on_the_page() {
         claim(&dedup, "released").await.release().await.unwrap();
         claim(&dedup, "forgotten").await.release().await.unwrap();
         let _ = dedup.forget(&Key::new("states", "forgotten").unwrap()).await.unwrap();
-        std::mem::forget(claim(&with_tail, "gone").await);
+        std::mem::forget(claim(&without, "gone").await);
     });
     std::thread::sleep(Duration::from_millis(300));
     let states = shell(&path, &["-readonly"], "SELECT id, state FROM oncekey ");
@@ -129,4 +140,24 @@ fn every_state_of_the_view_is_on_the_page() {
         assert_eq!(state, expected);
         assert!(PAGE.contains(&format!("| `{state}` |")), "the page does not say what {state} is");
     }
+}
+
+/// The others are run by the tests of `resolve`.
+#[test]
+fn no_command_of_the_page_is_left_out() {
+    let names: Vec<_> = PAGE.split("```sql ").skip(1).map(|block| block.lines().next().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "look",
+            "by key",
+            "all in doubt",
+            "all running",
+            "completed",
+            "no effect",
+            "forget",
+            "counts",
+            "integrity"
+        ]
+    );
 }

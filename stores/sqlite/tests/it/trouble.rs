@@ -15,78 +15,6 @@ use oncekey_sqlite::{SqliteError, SqliteStore, Step};
 use super::{HOUR, completed, in_progress, key, put, scratch, written};
 
 #[test]
-fn a_lock_that_is_held_is_told_and_runs_nothing() {
-    let (_directory, path) = scratch();
-    let store = SqliteStore::builder(&path).busy_timeout(Duration::from_millis(200)).open().unwrap();
-    let dedup = Deduplicator::builder(store.clone()).claim_tries(1).build().unwrap();
-    let (before, during) = (key("before"), key("during"));
-    let run = |key, answer: &str| {
-        let answer = answer.to_owned();
-        block_on(dedup.request(key).run(|_| async { Ok::<_, SqliteError>(answer) }))
-    };
-    assert!(run(before.clone(), "kept").unwrap().ran_now());
-
-    let holder = Connection::open(&path).unwrap();
-    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let begun = Instant::now();
-    let error = put(&store, &during, Expected::Vacant, &in_progress(1)).unwrap_err();
-    assert!(begun.elapsed() >= Duration::from_millis(200), "it gave up before its time");
-    assert!(matches!(error, SqliteError::Busy(_)), "{error:?}");
-    assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false));
-    assert!(error.to_string().contains("holds the lock"), "{error}");
-    // Reads, and so replays, wait for no writer.
-    assert_eq!(*run(before, "again").unwrap().value().unwrap(), "kept");
-    let ran = AtomicUsize::new(0);
-    let refused = block_on(dedup.request(during.clone()).run(|_| async {
-        ran.fetch_add(1, Ordering::Relaxed);
-        Ok::<_, SqliteError>("ran".to_owned())
-    }));
-    assert!(
-        matches!(&refused, Err(RunError::Claim { source: oncekey::Error::Store { .. }, .. })),
-        "{refused:?}"
-    );
-    assert_eq!(ran.load(Ordering::Relaxed), 0, "it ran without a claim");
-    assert!(block_on(store.load(&during)).unwrap().is_none());
-
-    holder.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(*run(during, "now").unwrap().value().unwrap(), "now");
-}
-
-/// A replay is answered while the lock is held, by an idle writer and beside one that waits for the lock.
-#[test]
-fn a_replay_waits_for_no_lock() {
-    let (_directory, path) = scratch();
-    let store = SqliteStore::builder(&path).busy_timeout(Duration::from_secs(60)).open().unwrap();
-    let there = key("there");
-    let version = written(put(&store, &there, Expected::Vacant, &completed(b"kept")));
-    let holder = Connection::open(&path).unwrap();
-    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let replay = || {
-        let begun = Instant::now();
-        match put(&store, &there, Expected::Vacant, &in_progress(2)) {
-            Ok(Exchange::Conflict(Some(entry))) => assert_eq!(entry.version, version),
-            other => panic!("it is completed, and a claim was answered {other:?}"),
-        }
-        assert!(begun.elapsed() < Duration::from_secs(30), "it waited for the lock");
-    };
-    // The writer sleeps by one of these, if not by the first.
-    for _ in 0..20 {
-        replay();
-        thread::sleep(Duration::from_millis(5));
-    }
-    thread::scope(|scope| {
-        let claim = scope.spawn(|| put(&store, &key("waits"), Expected::Vacant, &in_progress(1)));
-        for _ in 0..20 {
-            replay();
-            thread::sleep(Duration::from_millis(5));
-        }
-        assert!(!claim.is_finished(), "it has the lock that somebody else holds");
-        holder.execute_batch("ROLLBACK").unwrap();
-        written(claim.join().unwrap());
-    });
-}
-
-#[test]
 fn a_full_disk_is_told_and_a_purge_makes_room() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).pages_max(200).open().unwrap();
@@ -114,6 +42,55 @@ fn a_full_disk_is_told_and_a_purge_makes_room() {
     written(put(&store, &key("in its place"), Expected::Vacant, &big));
 }
 
+/// What the engine makes of it: a claim that has no room runs nothing; once there is room, it runs.
+#[test]
+fn a_full_disk_runs_no_operation() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::builder(&path).pages_max(200).open().unwrap();
+    let dedup = Deduplicator::builder(store.clone()).claim_tries(2).build().unwrap();
+    let big = completed(&[7; 3_000]);
+    let mut kept = 0;
+    while let Ok(answer) = block_on(store.compare_exchange(
+        &key(format!("{kept}")),
+        Expected::Vacant,
+        Put::new(&big, Duration::ZERO, Duration::from_secs(1)),
+    )) {
+        written(Ok(answer));
+        kept += 1;
+        assert!(kept < 2_000, "the disk never gets full");
+    }
+    let ran = AtomicUsize::new(0);
+    // Small records still find room in pages that are there; so that is filled up, too.
+    let run = |id: usize| {
+        let operation = |_| async {
+            ran.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, SqliteError>("ran".to_owned())
+        };
+        block_on(dedup.request(key(format!("run {id}"))).run(operation))
+    };
+    let mut id = 0;
+    let refused = loop {
+        let before = ran.load(Ordering::Relaxed);
+        match run(id) {
+            Ok(answer) => assert!(answer.ran_now(), "{answer:?}"),
+            Err(error) => {
+                assert_eq!(ran.load(Ordering::Relaxed), before, "it ran without a claim");
+                break error;
+            }
+        }
+        id += 1;
+        assert!(id < 2_000, "the disk never gets full");
+    };
+    let RunError::Claim { source: oncekey::Error::Store { source, .. }, .. } = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((source.kind(), source.maybe_applied()), (StoreErrorKind::Full, false));
+    assert!(block_on(store.load(&key(format!("run {id}")))).unwrap().is_none());
+    thread::sleep(Duration::from_millis(1_100));
+    assert_eq!(block_on(store.purge(usize::MAX)).unwrap().removed, kept);
+    assert!(run(id).unwrap().ran_now());
+}
+
 /// On a file system that is really full, in a mount namespace of its own.
 #[test]
 fn a_file_system_that_is_full_is_told_and_loses_nothing() {
@@ -121,6 +98,11 @@ fn a_file_system_that_is_full_is_told_and_loses_nothing() {
         println!("NOT SHOWN: a file system that is really full; ONCEKEY_NO_MOUNT is set");
         return;
     }
+    assert!(
+        std::process::Command::new("unshare").arg("--version").output().is_ok(),
+        "this test mounts a small file system, and needs util-linux's unshare, which only Linux has: install it, or set \
+         ONCEKEY_NO_MOUNT=1 to leave the test out by name"
+    );
     let directory = tempfile::tempdir().unwrap();
     let mount = format!(
         "mount -t tmpfs -o size=2m tmpfs '{}' && exec \"$0\" \"$@\"",

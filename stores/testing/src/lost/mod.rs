@@ -7,6 +7,7 @@
 mod renewals;
 mod replies;
 mod stalls;
+mod truth;
 
 pub use renewals::renewals;
 pub use replies::replies;

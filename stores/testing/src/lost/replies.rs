@@ -10,7 +10,7 @@ use oncekey::{
 };
 use tokio::task::JoinSet;
 
-use super::{PLACES_MAX, Place};
+use super::{PLACES_MAX, Place, truth};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger};
 use crate::proxy::{Mode, Proxy};
@@ -18,14 +18,16 @@ use crate::server::unique_name;
 
 /// Loses the answer of each request in turn, and then resets the connection at each in turn, of: a run with a checkpoint;
 /// a claim renewed, completed and completed again; a release; a replay; a takeover; a resolution; a forgetting. Each ends
-/// as it does without a fault, at once, and has one effect.
+/// as it does without a fault, at once, and has one effect. And of two writes of the store's own: where it answers an error
+/// that was not applied, it was not.
 ///
 /// The store is opened through a proxy in front of the server that the URL names, and must connect again by itself.
 ///
 /// # Panics
 /// If not; and outside of a tokio runtime of several threads.
 pub async fn replies<D: Deployment>(deployment: &D, url: &str) {
-    let calls: [(&'static str, usize, Call<D::Store>); 7] = [
+    let calls: [(&'static str, usize, Call<D::Store>); 8] = [
+        ("write", 2, |case| Box::pin(truth::write(case))),
         ("run", 3, |case| Box::pin(run(case))),
         ("claim", 3, |case| Box::pin(claim(case))),
         ("release", 2, |case| Box::pin(release(case))),
@@ -90,18 +92,18 @@ struct Fault<'a> {
     spared: usize,
 }
 
-struct Case<'a, S: Store + 'static> {
-    name: String,
-    key: Key,
+pub(super) struct Case<'a, S: Store + 'static> {
+    pub(super) name: String,
+    pub(super) key: Key,
     /// Through the proxy.
-    near: Deduplicator<S>,
-    direct: Deduplicator<S>,
+    pub(super) near: Deduplicator<S>,
+    pub(super) direct: Deduplicator<S>,
     ledger: Ledger,
     fault: Fault<'a>,
 }
 
 impl<S: Store + 'static> Case<'_, S> {
-    async fn arm(&self) -> Place<'_> {
+    pub(super) async fn arm(&self) -> Place<'_> {
         Place::arm(self.fault.proxy, &self.near, self.fault.mode, self.fault.spared).await
     }
 

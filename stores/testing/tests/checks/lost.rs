@@ -18,6 +18,14 @@ async fn a_lost_reply_that_counts_as_refused_is_refused() {
     assert_refused(async move { lost::replies(&OnRedis, &url).await }, &["DropAnswers", "Reset"]).await;
 }
 
+/// The engine bears it: the check asks the store itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_reply_that_is_said_not_to_be_applied_is_refused() {
+    let url = with_flaw(Redis::shared().url(), Flaw::SaysNotApplied);
+    assert_refused(async move { lost::replies(&OnRedis, &url).await }, &["its error says that it was not"])
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_write_that_does_not_compare_is_refused() {
     let url = with_flaw(Redis::shared().url(), Flaw::VersionIgnored);

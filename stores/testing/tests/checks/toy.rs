@@ -25,6 +25,8 @@ pub(crate) enum Flaw {
     CompletionForgotten,
     /// A write whose answer is lost counts as refused.
     ErrorIsRefusal,
+    /// A write whose answer is lost is an error that says that it was not applied.
+    SaysNotApplied,
     /// Leases end at once.
     NoLease,
     /// What is over is gone: doubt with it.
@@ -88,6 +90,7 @@ impl Toy {
     }
 
     fn error(&self, error: &std::io::Error, sent: bool) -> ToyError {
+        let sent = sent && self.flaw != Flaw::SaysNotApplied;
         let kind =
             if self.flaw == Flaw::SaysOther { StoreErrorKind::Other } else { StoreErrorKind::Unavailable };
         ToyError { what: error.to_string(), sent, kind }
@@ -245,7 +248,7 @@ impl ListInDoubt for Toy {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnRedis;
 
-const FLAWS: [Flaw; 9] = [
+const FLAWS: [Flaw; 10] = [
     Flaw::None,
     Flaw::CheckThenWrite,
     Flaw::VersionIgnored,
@@ -254,6 +257,7 @@ const FLAWS: [Flaw; 9] = [
     Flaw::GrantsWhenDown,
     Flaw::NoLease,
     Flaw::NoLinger,
+    Flaw::SaysNotApplied,
     Flaw::SaysOther,
 ];
 

@@ -1,0 +1,133 @@
+//! The lock of another connection: waited for, told, in nobody's way who only reads.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use oncekey::store::{Exchange, Store as _, StoreError as _, StoreErrorKind};
+use oncekey::{Deduplicator, Expected, RunError};
+use oncekey_sqlite::rusqlite::Connection;
+use oncekey_sqlite::{SqliteError, SqliteStore};
+
+use super::{completed, in_progress, key, put, scratch, written};
+
+#[test]
+fn a_lock_that_is_held_is_told_and_runs_nothing() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::builder(&path).busy_timeout(Duration::from_millis(200)).open().unwrap();
+    let dedup = Deduplicator::builder(store.clone()).claim_tries(1).build().unwrap();
+    let (before, during) = (key("before"), key("during"));
+    let run = |key, answer: &str| {
+        let answer = answer.to_owned();
+        block_on(dedup.request(key).run(|_| async { Ok::<_, SqliteError>(answer) }))
+    };
+    assert!(run(before.clone(), "kept").unwrap().ran_now());
+
+    let holder = Connection::open(&path).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begun = Instant::now();
+    let error = put(&store, &during, Expected::Vacant, &in_progress(1)).unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_millis(200), "it gave up before its time");
+    assert!(matches!(error, SqliteError::Busy(_)), "{error:?}");
+    assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false));
+    assert!(error.to_string().contains("holds the lock"), "{error}");
+    // Reads, and so replays, wait for no writer.
+    assert_eq!(*run(before, "again").unwrap().value().unwrap(), "kept");
+    let ran = AtomicUsize::new(0);
+    let refused = block_on(dedup.request(during.clone()).run(|_| async {
+        ran.fetch_add(1, Ordering::Relaxed);
+        Ok::<_, SqliteError>("ran".to_owned())
+    }));
+    assert!(
+        matches!(&refused, Err(RunError::Claim { source: oncekey::Error::Store { .. }, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(ran.load(Ordering::Relaxed), 0, "it ran without a claim");
+    assert!(block_on(store.load(&during)).unwrap().is_none());
+
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(*run(during, "now").unwrap().value().unwrap(), "now");
+}
+
+/// A replay is answered while the lock is held, by an idle writer and beside one that waits for the lock.
+#[test]
+fn a_replay_waits_for_no_lock() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::builder(&path).busy_timeout(Duration::from_secs(60)).open().unwrap();
+    let there = key("there");
+    let version = written(put(&store, &there, Expected::Vacant, &completed(b"kept")));
+    let holder = Connection::open(&path).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let replay = || {
+        let begun = Instant::now();
+        match put(&store, &there, Expected::Vacant, &in_progress(2)) {
+            Ok(Exchange::Conflict(Some(entry))) => assert_eq!(entry.version, version),
+            other => panic!("it is completed, and a claim was answered {other:?}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it waited for the lock");
+    };
+    // The writer sleeps by one of these, if not by the first.
+    for _ in 0..20 {
+        replay();
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::scope(|scope| {
+        let claim = scope.spawn(|| put(&store, &key("waits"), Expected::Vacant, &in_progress(1)));
+        for _ in 0..20 {
+            replay();
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!claim.is_finished(), "it has the lock that somebody else holds");
+        holder.execute_batch("ROLLBACK").unwrap();
+        written(claim.join().unwrap());
+    });
+}
+
+/// Who has the lock nearly all the time leaves a gap now and then: whoever waits finds it, in the opening of the file and in
+/// a transaction of the user's. SQLite's own waiting, which looks every 100 ms in the end, took twenty times as long.
+#[test]
+fn a_short_gap_between_two_locks_is_found() {
+    let (_directory, path) = scratch();
+    drop(SqliteStore::open(&path).unwrap());
+    let ended = AtomicBool::new(false);
+    let holder = Connection::open(&path).unwrap();
+    holder.busy_timeout(Duration::ZERO).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let holder = holder;
+            while !ended.load(Ordering::Relaxed) {
+                // It may find the lock with the one who waited.
+                if holder.execute_batch("BEGIN IMMEDIATE").is_err() {
+                    thread::yield_now();
+                    continue;
+                }
+                thread::sleep(Duration::from_millis(250));
+                holder.execute_batch("ROLLBACK").unwrap();
+                thread::sleep(Duration::from_millis(3));
+            }
+        });
+        let _ended = EndOnDrop(&ended);
+        let open = || SqliteStore::builder(&path).busy_timeout(Duration::from_secs(300)).open().unwrap();
+        let begun = Instant::now();
+        for _ in 0..8 {
+            drop(open());
+        }
+        let store = open();
+        for _ in 0..8 {
+            let mine = store.connect().unwrap();
+            mine.execute_batch("BEGIN IMMEDIATE; UPDATE oncekey_meta SET opened_ns = 0; COMMIT").unwrap();
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(15), "{took:?}");
+    });
+}
+
+/// However the test ends, the other thread does too.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
