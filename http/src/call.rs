@@ -55,7 +55,7 @@ impl<S: Store + 'static, I> Call<S, I> {
         };
         let whole = match read {
             Ok(whole) => whole,
-            Err(refused) => return Ok(self.shared.refusal(&refused)),
+            Err(refused) => return Ok(self.shared.refusal(&refused, &self.shared.asked(&self.parts))),
         };
         let onto = self.shared.options.run.onto();
         let run = self.run(whole, digest.finish());
@@ -81,6 +81,7 @@ impl<S: Store + 'static, I> Call<S, I> {
     {
         let Self { shared, inner, parts, key } = self;
         let options = &shared.options;
+        let asked = shared.asked(&parts);
         let mut request =
             shared.dedup.request(key).fingerprint(fingerprint).wait(options.wait).codec(Responses);
         if let Some(policy) = options.policy {
@@ -99,7 +100,7 @@ impl<S: Store + 'static, I> Call<S, I> {
                 }
             })
             .await;
-        answered(&shared, answer)
+        answered(&shared, &asked, answer)
     }
 }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use oncekey::{Deduplicator, Store};
@@ -14,6 +15,7 @@ use tower_service::Service;
 
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
+use crate::grpc;
 use crate::options::{Builder, LayerError, Options};
 use crate::problem::{Problem, Situation};
 use crate::rules::Before;
@@ -47,12 +49,28 @@ pub(crate) struct Shared<S: Store + 'static> {
     pub(crate) options: Options,
 }
 
+/// How a request came, and so how a refusal of it is written.
+pub(crate) struct Asked(By);
+
+enum By {
+    Http,
+    Grpc,
+}
+
 impl<S: Store + 'static> Shared<S> {
     /// The response that a situation comes to.
-    pub(crate) fn refusal<B: Body>(&self, situation: &Situation) -> Response<ResponseBody<B>> {
+    pub(crate) fn refusal<B: Body>(&self, situation: &Situation, asked: &Asked) -> Response<ResponseBody<B>> {
         let problem = Problem::of(situation);
-        let response = problem.response(&self.options.problem_base, self.options.documentation.as_ref());
+        let response = match &asked.0 {
+            By::Grpc => grpc::response(&problem),
+            By::Http => problem.response(&self.options.problem_base, self.options.documentation.as_ref()),
+        };
         response.map(|body| ResponseBody::whole(body, None))
+    }
+
+    /// What is to be remembered of a request, for a refusal of it.
+    pub(crate) fn asked(&self, parts: &Parts) -> Asked {
+        Asked(if grpc::is(&parts.headers) { By::Grpc } else { By::Http })
     }
 }
 
@@ -160,7 +178,7 @@ where
             }
             Before::Refuse(situation) => {
                 self.give_room_back();
-                let refusal = self.shared.refusal(&situation);
+                let refusal = self.shared.refusal(&situation, &self.shared.asked(&parts));
                 async move { Ok(refusal) }.boxed()
             }
             Before::Keyed(key) => {

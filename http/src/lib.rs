@@ -70,6 +70,7 @@ mod fingerprint;
 #[doc(hidden)]
 pub mod fuzzing;
 mod given;
+mod grpc;
 mod headers;
 mod kept;
 pub mod key;

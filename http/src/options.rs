@@ -46,7 +46,8 @@ pub(crate) struct Options {
     pub(crate) response_body_max: usize,
     pub(crate) buffer_streams: bool,
     pub(crate) kept_headers: KeptHeaders,
-    pub(crate) dispose: Arc<Dispose>,
+    /// The user's own rule.
+    pub(crate) dispose: Option<Arc<Dispose>>,
     pub(crate) wait: Duration,
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
@@ -163,7 +164,7 @@ impl<S: Store + 'static> Builder<S> {
             response_body_max: 512 << 10,
             buffer_streams: false,
             kept_headers: KeptHeaders::default(),
-            dispose: Arc::new(|parts| Disposition::by_status(parts.status)),
+            dispose: None,
             wait: Duration::ZERO,
             policy: None,
             fail_open: false,
@@ -239,6 +240,9 @@ impl<S: Store + 'static> Builder<S> {
     /// Keeps bodies of unknown length too, up to the limit, which means that a client gets none of one until all of it
     /// is there. By default a body that does not know its length is taken for a stream: it goes to the first caller as
     /// it comes, and is not kept.
+    ///
+    /// All replies of gRPC are of unknown length, those to unary calls too: **a service of unary calls needs this**, or
+    /// its duplicates are told that the call was processed and its reply not kept.
     pub fn buffer_streams(mut self) -> Self {
         self.options.buffer_streams = true;
         self
@@ -250,13 +254,13 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Which responses are outcomes; by default as [`Disposition::by_status`] says. A handler's own [`Effect`](crate::Effect)
-    /// goes before it.
+    /// Which responses are outcomes; by default as [`Disposition::by_status`] says, and for gRPC as
+    /// [`Disposition::by_grpc_status`] does. A handler's own [`Effect`](crate::Effect) goes before it.
     pub fn disposition(
         mut self,
         rule: impl Fn(&response::Parts) -> Disposition + Send + Sync + 'static,
     ) -> Self {
-        self.options.dispose = Arc::new(rule);
+        self.options.dispose = Some(Arc::new(rule));
         self
     }
 

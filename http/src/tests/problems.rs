@@ -12,7 +12,7 @@ use crate::key::KeyProblem;
 use crate::problem::{Problem, Situation};
 
 /// Every situation. A new one breaks the match below on purpose.
-fn situations() -> Vec<Situation> {
+pub(super) fn situations() -> Vec<Situation> {
     use Situation as S;
     let all = vec![
         S::KeyMissing,

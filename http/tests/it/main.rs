@@ -7,9 +7,11 @@ mod curl;
 mod disconnect;
 mod duplicates;
 mod failures;
+mod grpc;
 #[cfg(feature = "axum")]
 mod nested;
 mod outcomes;
 mod room;
 mod streams;
 mod support;
+mod warp_app;
