@@ -32,7 +32,8 @@ pub(crate) fn answered<S: Store + 'static, R: Body, E>(
             };
             return live(shared, asked, error, recorded);
         }
-        // The draft's section 2.6: the result of the previously completed operation, success or an error.
+        // The draft's section 2.6: "The resource SHOULD respond with the result of the previously completed operation,
+        // success or an error."
         Ok(Answer::Replayed { value, .. }) => match value.into_replay() {
             Some(response) => return Ok(marked(response, &shared.options.replayed)),
             None => Situation::Done,

@@ -18,7 +18,7 @@ use crate::key::KeyProblem;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Situation {
-    /// The key is required, and there is none: draft section 2.7.
+    /// The key is required, and there is none: the draft's section 2.7.
     KeyMissing,
     /// There is a field, and no key in it.
     KeyMalformed(KeyProblem),
@@ -31,9 +31,9 @@ pub enum Situation {
     },
     /// The body could not be read to its end.
     BodyUnreadable,
-    /// The key was used for another request: draft section 2.7.
+    /// The key was used for another request: the draft's sections 2.2 and 2.7.
     Mismatch,
-    /// The first request is running: draft section 2.7.
+    /// The first request is running: the draft's sections 2.6 and 2.7.
     InProgress {
         /// How long its lease runs unless renewed.
         left: Duration,

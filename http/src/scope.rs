@@ -104,8 +104,8 @@ fn matched(_: &Parts) -> Option<String> {
     None
 }
 
-/// The engine's key for a request: the composite that the draft's section 5 asks for, so that nobody who guesses a key gets
-/// at what belongs to another client. In the scope of the service, method, route and principal.
+/// The engine's key for a request: the "unique composite key" that the draft's section 5 asks for, so that nobody who
+/// guesses a key gets at what belongs to another client. In the scope of the service, method, route and principal.
 ///
 /// # Errors
 /// [`KeyError`] if the idempotency key is empty or has more than 255 bytes.
