@@ -4,20 +4,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::HeaderName;
-use http::{HeaderValue, Method, request, response};
+use http::{HeaderValue, Method, Response, request, response};
 use oncekey::{Deduplicator, Policy, Store};
 
-use crate::detach::Onto;
 use crate::disposition::Disposition;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
 use crate::layer::IdempotencyLayer;
+use crate::problem::{self, Problem};
+use crate::run::{Run, default_run};
 use crate::scope::{Principal, Route};
 
-pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
+type Render = dyn Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync;
 type Dispose = dyn Fn(&response::Parts) -> Disposition + Send + Sync;
 
 /// Sets a layer up: from [`IdempotencyLayer::builder`].
@@ -25,6 +27,7 @@ type Dispose = dyn Fn(&response::Parts) -> Disposition + Send + Sync;
 pub struct Builder<S: Store + 'static> {
     dedup: Deduplicator<S>,
     options: Options,
+    documentation: Option<String>,
 }
 
 impl<S: Store + 'static> fmt::Debug for Builder<S> {
@@ -56,47 +59,8 @@ pub(crate) struct Options {
     pub(crate) unrecorded: HeaderName,
     pub(crate) problem_base: String,
     pub(crate) documentation: Option<HeaderValue>,
-}
-
-/// Where a handler runs.
-pub(crate) enum Run {
-    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that the request is on.
-    #[cfg(feature = "tokio")]
-    Tokio,
-    /// So too, on a spawner.
-    Spawner(Arc<Spawn>),
-    /// With its request: it ends with it.
-    Request,
-    /// Nobody said.
-    #[cfg(not(feature = "tokio"))]
-    Unsaid,
-}
-
-impl Run {
-    /// Where the rest of a request goes if it is dropped; nowhere if it is to end with it.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime, where one was to be used.
-    pub(crate) fn onto(&self) -> Option<Onto> {
-        match self {
-            #[cfg(feature = "tokio")]
-            Self::Tokio => Some(Onto::Tokio(tokio::runtime::Handle::current())),
-            Self::Spawner(spawn) => Some(Onto::Spawner(Arc::clone(spawn))),
-            Self::Request => None,
-            #[cfg(not(feature = "tokio"))]
-            Self::Unsaid => unreachable!("such a layer is not built"),
-        }
-    }
-}
-
-#[cfg(feature = "tokio")]
-fn default_run() -> Run {
-    Run::Tokio
-}
-
-#[cfg(not(feature = "tokio"))]
-fn default_run() -> Run {
-    Run::Unsaid
+    /// The user's own.
+    pub(crate) render: Option<Arc<Render>>,
 }
 
 impl fmt::Debug for Options {
@@ -171,10 +135,11 @@ impl<S: Store + 'static> Builder<S> {
             run: default_run(),
             replayed: HeaderName::from_static("idempotent-replayed"),
             unrecorded: HeaderName::from_static("idempotent-unrecorded"),
-            problem_base: "urn:oncekey:problem:".to_owned(),
+            problem_base: problem::BASE.to_owned(),
             documentation: None,
+            render: None,
         };
-        Self { dedup, options }
+        Self { dedup, options, documentation: None }
     }
 
     /// What tells this service from others that keep their keys in the same store; `http` by default. Two services that
@@ -184,7 +149,7 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// What a request is made to; by default the route that axum matched (feature `axum`), or else the path.
+    /// What a request is made to; by default its path. In nested axum routers say `Route::matched_path()` (feature `axum`).
     pub fn route(mut self, route: Route) -> Self {
         self.options.route = route;
         self
@@ -268,7 +233,8 @@ impl<S: Store + 'static> Builder<S> {
     /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
     /// completed. The resource SHOULD respond with a resource conflict error."
     ///
-    /// One that waits goes on waiting, up to this bound, when its client goes away, with its body in memory.
+    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends and
+    /// leaves nothing behind.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.options.wait = at_most;
         self
@@ -316,25 +282,39 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// What goes before a problem's slug to make the URI of its type; `urn:oncekey:problem:` by default. Clients may
-    /// depend on it: choose once.
+    /// What goes before a problem's slug to make the URI of its type; by default the documentation of
+    /// [`problem`](crate::problem). Clients may depend on it: choose once, an `https:` address of your own documentation or a
+    /// `tag:` URI.
     pub fn problem_base(mut self, base: impl Into<String>) -> Self {
         self.options.problem_base = base.into();
         self
     }
 
     /// Where this service documents its idempotency, linked from each problem as the draft's section 2.7 shows.
+    pub fn documentation(mut self, url: impl Into<String>) -> Self {
+        self.documentation = Some(url.into());
+        self
+    }
+
+    /// Writes the responses of problems in a form of the service's own; the parts are those of the request. By default they
+    /// are [`Problem::response`], and for gRPC [`Problem::grpc_response`]. With this, the parts of each request with a
+    /// key are copied.
     ///
-    /// # Errors
-    /// [`LayerError::Documentation`] if it cannot stand in a header field.
-    pub fn documentation(mut self, url: &str) -> Result<Self, LayerError> {
-        let refused = || LayerError::Documentation { url: url.to_owned() };
-        if url.contains(['<', '>', ' ']) {
-            return Err(refused());
-        }
-        let link = format!("<{url}>; rel=\"describedby\"; type=\"text/html\"");
-        self.options.documentation = Some(HeaderValue::try_from(link).map_err(|_| refused())?);
-        Ok(self)
+    /// ```
+    /// # use oncekey_http::{IdempotencyLayer, Principal};
+    /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
+    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).problems(|problem, _request| {
+    ///     let mut response = http::Response::new(format!("{{\"error\":\"{}\"}}", problem.slug).into());
+    ///     *response.status_mut() = problem.status;
+    ///     response
+    /// });
+    /// ```
+    pub fn problems(
+        mut self,
+        render: impl Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.render = Some(Arc::new(render));
+        self
     }
 
     /// The layer.
@@ -342,7 +322,7 @@ impl<S: Store + 'static> Builder<S> {
     /// # Errors
     /// [`LayerError`]: an option that cannot be carried out.
     pub fn build(self) -> Result<IdempotencyLayer<S>, LayerError> {
-        let options = self.options;
+        let mut options = self.options;
         #[cfg(not(feature = "tokio"))]
         if matches!(options.run, Run::Unsaid) {
             return Err(LayerError::NoSpawner);
@@ -357,6 +337,16 @@ impl<S: Store + 'static> Builder<S> {
                 most: BODY_MAX,
             });
         }
+        options.documentation = self.documentation.map(link).transpose()?;
         Ok(IdempotencyLayer::new_with(self.dedup, options))
+    }
+}
+
+/// The field that links a problem to the documentation.
+fn link(url: String) -> Result<HeaderValue, LayerError> {
+    let link = format!("<{url}>; rel=\"describedby\"; type=\"text/html\"");
+    match HeaderValue::try_from(link) {
+        Ok(link) if !url.contains(['<', '>', ' ']) => Ok(link),
+        _ => Err(LayerError::Documentation { url }),
     }
 }

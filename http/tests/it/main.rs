@@ -11,7 +11,9 @@ mod grpc;
 #[cfg(feature = "axum")]
 mod nested;
 mod outcomes;
+mod refusals;
 mod room;
 mod streams;
 mod support;
+mod twice;
 mod warp_app;
