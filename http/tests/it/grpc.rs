@@ -294,6 +294,25 @@ async fn a_status_in_the_trailers_decides_too() {
     }
 }
 
+/// Nobody is told that a call was carried out which was refused.
+#[tokio::test]
+async fn a_refusal_that_is_not_kept_is_told_as_one() {
+    let service =
+        tower::service_fn(move |_: http::Request<oncekey_http::RequestBody<hyper::body::Incoming>>| {
+            let frames = futures::stream::iter([Ok::<_, Infallible>(http_body::Frame::data(
+                bytes::Bytes::from("no"),
+            ))]);
+            let head =
+                Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
+            ready(Ok::<_, Infallible>(head.body(http_body_util::StreamBody::new(frames)).unwrap()))
+        });
+    let service = tower::Layer::layer(&layer().build().unwrap(), service);
+    let served = crate::support::serve_hyper(service, true).await;
+    let ask = || send(served.addr, Http::Two, crate::support::post("/", "k", ""));
+    assert_eq!(ask().await.headers["grpc-status"], "5");
+    assert_eq!(ask().await.problem(), "failed-not-replayable");
+}
+
 /// A reply that is passed on as it comes cannot be given again: half of one, without its status, would be worse.
 #[tokio::test]
 async fn without_buffering_a_duplicate_is_told_so() {
