@@ -81,8 +81,8 @@ async fn without_room_duplicates_are_answered_all_the_same() {
     let gate = Gate::closed();
     let layer = layer().required_where(|parts| parts.uri.path() == "/strict").build().unwrap();
     let mut service = gated(1, &layer, gate.clone());
-    let done = service.ready().await.unwrap().call(post("/", "done", "")).await.unwrap();
-    assert_eq!(done.status(), 200);
+    let done = service.ready().await.unwrap().call(post("/", "done", ""));
+    assert_eq!(in_time("there is room", done).await.unwrap().status(), 200);
     let first = tokio::spawn(service.clone().oneshot(post("/", "gated", "")).map(|answer| answer.is_ok()));
     gate.came(1).await;
     let keyless = |path: &str| {

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use oncekey::{Deduplicator, MemoryStore};
 use oncekey_http::{IdempotencyLayer, Principal};
-use tower::{Layer as _, Service, ServiceExt as _, service_fn};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{BOTH, Count, Got, LONG, layer_over, post, send, serve};
 
@@ -33,6 +33,10 @@ async fn a_request_does_not_wait_for_itself() {
     }
 }
 
+async fn counted<R>(count: Count, _: R) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from(format!("call {}", count.up()))))
+}
+
 /// Two that keep keys apart in different ways are two: the inner one is not let down by an outer one that is coarser.
 #[tokio::test]
 async fn one_with_other_keys_does_its_own() {
@@ -41,24 +45,23 @@ async fn one_with_other_keys_does_its_own() {
     let inner = IdempotencyLayer::builder(dedup.clone(), who).build().unwrap();
     let outer = layer_over(dedup).methods([http::Method::PUT, http::Method::POST]).build().unwrap();
     let count = Count::default();
-    let counting = count.clone();
-    let service = service_fn(move |_| {
-        let n = counting.up();
-        async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("call {n}")))) }
-    });
-    let mut service = outer.layer(inner.layer(service));
-    let mut ask = async |who: Option<&str>, key: &str| {
-        let mut request: Request<Full<Bytes>> = post("/", key, "50");
-        if let Some(who) = who {
-            request.headers_mut().insert("who", who.parse().unwrap());
-        }
-        let response = service.ready().await.unwrap().call(request).await.unwrap();
-        Got::read(response).await.unwrap()
+    let (outside, within) = (count.clone(), count.clone());
+    let outer = outer.layer(inner.layer(service_fn(move |request| counted(outside.clone(), request))));
+    let inner = inner.layer(service_fn(move |request| counted(within.clone(), request)));
+    let sent = |key: &str| post("/", key, "50");
+    let by_ada = |key: &str| {
+        let mut request: Request<Full<Bytes>> = sent(key);
+        request.headers_mut().insert("who", "ada".parse().unwrap());
+        request
     };
-    // The inner one asks who calls, and the outer one replays that.
-    assert_eq!(ask(None, "a").await.problem(), "no-principal");
-    assert_eq!(count.get(), 0);
-    assert_eq!(ask(Some("ada"), "b").await.text(), "call 1");
-    assert!(ask(Some("ada"), "b").await.replayed());
-    assert_eq!(count.get(), 1);
+    // The inner one asks who calls.
+    let refused = Got::read(outer.clone().oneshot(sent("a")).await.unwrap()).await.unwrap();
+    assert_eq!((refused.problem().as_str(), count.get()), ("no-principal", 0));
+    let first = Got::read(outer.clone().oneshot(by_ada("b")).await.unwrap()).await.unwrap();
+    assert_eq!((first.text(), first.replayed()), ("call 1", false));
+    let again = Got::read(outer.oneshot(by_ada("b")).await.unwrap()).await.unwrap();
+    assert_eq!((again.text(), again.replayed()), ("call 1", true));
+    // And it has a record of its own.
+    let within = Got::read(inner.oneshot(by_ada("b")).await.unwrap()).await.unwrap();
+    assert_eq!((within.text(), within.replayed(), count.get()), ("call 1", true, 1));
 }
