@@ -6,7 +6,7 @@ use oncekey::{AfterFailure, Answer, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
-use crate::layer::Shared;
+use crate::layer::{Asked, Shared};
 use crate::problem::Situation;
 
 /// What comes of a run.
@@ -16,11 +16,12 @@ type Responded<R, E> = Result<Response<ResponseBody<R>>, E>;
 /// What the client gets.
 pub(crate) fn answered<S: Store + 'static, R: Body, E>(
     shared: &Shared<S>,
+    asked: &Asked,
     answer: Ran<R, E>,
 ) -> Responded<R, E> {
     let situation = match answer {
-        Ok(Answer::Executed { value, .. }) => return live(shared, value, true),
-        Ok(Answer::Unrecorded { value, .. }) => return live(shared, value, false),
+        Ok(Answer::Executed { value, .. }) => return live(shared, asked, value, true),
+        Ok(Answer::Unrecorded { value, .. }) => return live(shared, asked, value, false),
         // What would have been kept is not on record; and of a call that ran unprotected, nothing is.
         Err(RunError::Operation { error, claim, .. }) => {
             let recorded = match claim {
@@ -29,9 +30,10 @@ pub(crate) fn answered<S: Store + 'static, R: Body, E>(
                 // Unprotected, or something that a later engine says.
                 _ => false,
             };
-            return live(shared, error, recorded);
+            return live(shared, asked, error, recorded);
         }
-        // The draft's section 2.6: the result of the previously completed operation, success or an error.
+        // The draft's section 2.6: "The resource SHOULD respond with the result of the previously completed operation,
+        // success or an error."
         Ok(Answer::Replayed { value, .. }) => match value.into_replay() {
             Some(response) => return Ok(marked(response, &shared.options.replayed)),
             None => Situation::Done,
@@ -52,12 +54,13 @@ pub(crate) fn answered<S: Store + 'static, R: Body, E>(
         // An error of a later engine: that it ran is possible.
         Err(_) => Situation::HandlerEnded,
     };
-    Ok(shared.refusal(&situation))
+    Ok(shared.refusal(&situation, asked))
 }
 
 /// The response of a handler that ran for this very request.
 fn live<S: Store + 'static, R: Body, E>(
     shared: &Shared<S>,
+    asked: &Asked,
     given: Given<R, E>,
     recorded: bool,
 ) -> Responded<R, E> {
@@ -70,7 +73,7 @@ fn live<S: Store + 'static, R: Body, E>(
             response
         }
         Live::Error(error) => return Err(error),
-        Live::Panicked => shared.refusal(&Situation::HandlerEnded),
+        Live::Panicked => shared.refusal(&Situation::HandlerEnded, asked),
     };
     Ok(if recorded { response } else { marked(response, &shared.options.unrecorded) })
 }

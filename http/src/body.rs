@@ -1,6 +1,7 @@
 //! Bodies: those that were read to be compared or kept, and those that go by untouched.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::LengthLimitError;
 use pin_project_lite::pin_project;
 
 pin_project! {
@@ -167,6 +169,14 @@ pub(crate) enum Read<B: Body> {
     Over(Bytes, Pin<Box<B>>),
     /// It broke off after these bytes.
     Broken(Bytes, B::Error),
+}
+
+/// An error of a body, whatever it is.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Whether a body broke off because it is longer than a layer outside of this one lets through.
+pub(crate) fn is_too_long(error: &(dyn Error + 'static)) -> bool {
+    error.is::<LengthLimitError>() || error.source().is_some_and(is_too_long)
 }
 
 /// Reads a body to its end, up to `limit` bytes; `see` sees its data as it comes in.

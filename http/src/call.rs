@@ -2,24 +2,26 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use http::Response;
 use http::request::Parts;
 use http_body::Body;
-use oncekey::{Failure, Fingerprint, Key, Store};
+use oncekey::{Answer, Failure, Fingerprint, Key, Store};
 use tower_service::Service;
 
 use crate::answered::answered;
-use crate::body::{self, Read, RequestBody, ResponseBody, Whole};
-use crate::detach::Detaching;
+use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
+use crate::detach::{Detaching, GoesOn};
 use crate::fingerprint::Digest;
 use crate::given::{Given, Live};
 use crate::kept::Responses;
 use crate::layer::Shared;
 use crate::operation::operate;
 use crate::problem::Situation;
+use crate::rules;
 
 /// A request that is under way.
 pub(crate) struct Call<S: Store + 'static, I> {
@@ -37,30 +39,38 @@ impl<S: Store + 'static, I> Call<S, I> {
         I::Future: Send + 'static,
         I::Error: Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Send,
+        B::Error: Into<BoxError> + Send,
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Send,
     {
         let limit = self.shared.options.request_body_max;
-        let mut digest = Digest::of(&self.parts);
+        let mut digest = Digest::of(&self.parts, self.shared.options.route.target(&self.parts));
         // Of a body that says that it is too long, nothing is read.
         let read = if body.size_hint().lower() > limit as u64 {
-            Err(Situation::BodyTooLarge { limit })
+            Err(Situation::BodyTooLarge { limit: Some(limit) })
         } else {
             match body::read(body, limit, |data| digest.update(data)).await {
                 Read::Whole(whole) => Ok(whole),
-                Read::Over(..) => Err(Situation::BodyTooLarge { limit }),
-                Read::Broken(..) => Err(Situation::BodyUnreadable),
+                Read::Over(..) => Err(Situation::BodyTooLarge { limit: Some(limit) }),
+                Read::Broken(_, error) => {
+                    let long = body::is_too_long(&*error.into());
+                    Err(if long {
+                        Situation::BodyTooLarge { limit: None }
+                    } else {
+                        Situation::BodyUnreadable
+                    })
+                }
             }
         };
         let whole = match read {
             Ok(whole) => whole,
-            Err(refused) => return Ok(self.shared.refusal(&refused)),
+            Err(refused) => return Ok(self.shared.refusal(&refused, &self.shared.asked(&self.parts))),
         };
         let onto = self.shared.options.run.onto();
-        let run = self.run(whole, digest.finish());
+        let goes_on = GoesOn::yes();
+        let run = self.run(whole, digest.finish(), goes_on.clone());
         match onto {
-            Some(onto) => Detaching::new(run.boxed(), onto).await,
+            Some(onto) => Detaching::new(run.boxed(), onto, goes_on).await,
             None => run.await,
         }
     }
@@ -69,37 +79,53 @@ impl<S: Store + 'static, I> Call<S, I> {
         self,
         body: Whole,
         fingerprint: Fingerprint,
+        goes_on: GoesOn,
     ) -> Result<Response<ResponseBody<R>>, I::Error>
     where
         I: Service<Request<B>, Response = Response<R>> + Send + 'static,
         I::Future: Send + 'static,
         I::Error: Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Send,
+        B::Error: Into<BoxError> + Send,
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Send,
     {
-        let Self { shared, inner, parts, key } = self;
+        let Self { shared, inner, mut parts, key } = self;
         let options = &shared.options;
-        let mut request =
-            shared.dedup.request(key).fingerprint(fingerprint).wait(options.wait).codec(Responses);
-        if let Some(policy) = options.policy {
-            request = request.policy(policy);
-        }
-        if options.fail_open {
-            request = request.fail_open();
-        }
-        let answer = request
-            .run_or_fail(|attempt| {
+        let asked = shared.asked(&parts);
+        rules::claimed_for(&mut parts, key.clone());
+        // It goes to the claim that is granted, if any is.
+        let mut work = Some((inner, parts, body));
+        let mut wait = Duration::ZERO;
+        let answer = loop {
+            let request = shared.dedup.request(key.clone()).fingerprint(fingerprint);
+            let mut request = request.wait(wait).codec(Responses);
+            if let Some(policy) = options.policy {
+                request = request.policy(policy);
+            }
+            if options.fail_open {
+                request = request.fail_open();
+            }
+            let answer = request.run_or_fail(|attempt| {
+                goes_on.set(true);
+                let (inner, parts, body) = work.take().expect("a claim that is granted ends the loop");
                 let operation = operate(Arc::clone(&shared), inner, parts, body, attempt);
                 async move {
                     // One that panicked has stopped, its effect unknown: nobody needs to wait for its lease to end.
                     let ended = AssertUnwindSafe(operation).catch_unwind().await;
                     ended.unwrap_or_else(|_| Err(Failure::Unknown(Given::nothing_kept(Live::Panicked))))
                 }
-            })
-            .await;
-        answered(&shared, answer)
+            });
+            match answer.await {
+                // From here on it may be dropped: it is another that runs, and it has nothing to run itself.
+                Ok(Answer::InProgress { .. }) if wait < options.wait => {
+                    goes_on.set(false);
+                    wait = options.wait;
+                }
+                answer => break answer,
+            }
+        };
+        answered(&shared, &asked, answer)
     }
 }
 

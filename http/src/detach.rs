@@ -4,12 +4,13 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::options::Spawn;
+use crate::run::Spawn;
 
 /// Where the rest of a request runs once nobody polls it any more.
 pub(crate) enum Onto {
@@ -29,6 +30,21 @@ impl Onto {
     }
 }
 
+/// Whether a request that is dropped goes on: it does, but for the time in which it waits for another to end.
+#[derive(Clone)]
+pub(crate) struct GoesOn(Arc<AtomicBool>);
+
+impl GoesOn {
+    pub(crate) fn yes() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(crate) fn set(&self, goes_on: bool) {
+        // Told by the future, and read where that is dropped: one after the other.
+        self.0.store(goes_on, Ordering::Relaxed);
+    }
+}
+
 /// A future that goes on in a task of its own if it is dropped before its end.
 ///
 /// As long as it is polled it runs where its request runs: with the task-locals, the tracing span and the backpressure of
@@ -36,11 +52,12 @@ impl Onto {
 pub(crate) struct Detaching<T: Send + 'static> {
     job: Option<BoxFuture<'static, T>>,
     onto: Onto,
+    goes_on: GoesOn,
 }
 
 impl<T: Send + 'static> Detaching<T> {
-    pub(crate) fn new(job: BoxFuture<'static, T>, onto: Onto) -> Self {
-        Self { job: Some(job), onto }
+    pub(crate) fn new(job: BoxFuture<'static, T>, onto: Onto, goes_on: GoesOn) -> Self {
+        Self { job: Some(job), onto, goes_on }
     }
 }
 
@@ -60,7 +77,7 @@ impl<T: Send + 'static> Future for Detaching<T> {
 
 impl<T: Send + 'static> Drop for Detaching<T> {
     fn drop(&mut self) {
-        if let Some(job) = self.job.take() {
+        if let Some(job) = self.job.take().filter(|_| self.goes_on.0.load(Ordering::Relaxed)) {
             // This may run while a panic unwinds: a spawner that panics costs its job and nothing else.
             let _lost = catch_unwind(AssertUnwindSafe(|| self.onto.run(job.map(drop).boxed())));
         }

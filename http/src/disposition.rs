@@ -2,6 +2,8 @@
 
 use http::StatusCode;
 
+use crate::grpc;
+
 /// What becomes of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disposition {
@@ -73,5 +75,17 @@ impl Disposition {
             200..=499 => Self::Keep,
             _ => Self::Unknown,
         }
+    }
+
+    /// The default rule for replies with the content type `application/grpc`, whose HTTP status is 200 in any case. Their
+    /// `grpc-status` stands in their head or in their trailers.
+    ///
+    /// | `grpc-status` | it is |
+    /// |---|---|
+    /// | OK, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE | kept |
+    /// | PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAUTHENTICATED | released |
+    /// | CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, any other, none | unknown, unless the handler [says](Effect) |
+    pub fn by_grpc_status(status: u16) -> Self {
+        grpc::disposition(status)
     }
 }

@@ -1,12 +1,11 @@
 //! What tells one request from another under the same key: method, path, query, content type and body. The draft's
-//! section 2.4 leaves it to the server; this is its "checksum of the entire request payload", and what it is sent to.
+//! section 2.4 leaves it to the server; this is its "Checksum of the entire request payload", and what it is sent to.
 
+use http::Uri;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use oncekey::{Algorithm, Fingerprint};
 use sha2::{Digest as _, Sha256};
-
-use crate::scope::target;
 
 /// A digest that grows with the body as it comes in.
 pub(crate) struct Digest {
@@ -15,14 +14,14 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    pub(crate) fn of(parts: &Parts) -> Self {
+    /// `target`: where the client sent it.
+    pub(crate) fn of(parts: &Parts, target: &Uri) -> Self {
         let mut sha = Sha256::new();
         let mut field = |bytes: &[u8]| {
             sha.update((bytes.len() as u64).to_be_bytes());
             sha.update(bytes);
         };
         field(parts.method.as_str().as_bytes());
-        let target = target(parts);
         field(target.path().as_bytes());
         // No query is not an empty one.
         field(&target.query().map_or_else(Vec::new, |query| [b"?", query.as_bytes()].concat()));

@@ -8,12 +8,16 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::grpc;
+
 /// Which header fields of a response are kept with it, and come back when it is replayed. By default: all but
 /// `Set-Cookie`.
 ///
 /// Never kept, whatever is chosen: those that are about one connection (RFC 9110, section 7.6.1; those that `Connection`
 /// names among them), and `Content-Length` and `Date`, which the server writes anew. `Trailer` is kept, as the trailer
 /// fields are: HTTP/1.1 servers send none that it does not announce.
+///
+/// The choice is about trailers too. Always kept is `grpc-status`: a reply of gRPC without it is half a reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptHeaders {
     names: HashSet<HeaderName>,
@@ -49,7 +53,7 @@ impl KeptHeaders {
             .collect();
         headers
             .iter()
-            .filter(|(name, _)| self.names.contains(*name) == self.only)
+            .filter(|(name, _)| self.names.contains(*name) == self.only || **name == grpc::STATUS)
             .filter(|(name, _)| !is_about_a_connection(name) && !named_by_connection.contains(*name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()

@@ -15,8 +15,8 @@ pub enum Syntax {
     /// A structured-field string, or a bare token as most clients send it: `"k"` and `k` are one key.
     #[default]
     Lenient,
-    /// A structured-field string only, as the draft's section 2.1 says: "`Idempotency-Key` is an Item Structured Header.
-    /// Its value MUST be a String".
+    /// A structured-field string only, as the draft's section 2.1 says: "Idempotency-Key is an Item Structured Header
+    /// \[RFC8941\]. Its value MUST be a String (Section 3.3.3 of \[RFC8941\])."
     Strict,
 }
 

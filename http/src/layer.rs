@@ -1,19 +1,22 @@
 //! The layer, and the service that it makes.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use oncekey::{Deduplicator, Store};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::{BoxError, RequestBody, ResponseBody};
 use crate::call::Call;
+use crate::grpc;
 use crate::options::{Builder, LayerError, Options};
 use crate::problem::{Problem, Situation};
 use crate::rules::Before;
@@ -26,12 +29,18 @@ use crate::scope::Principal;
 ///
 /// # What is wrapped
 /// Any `Service<http::Request<_>>` that can be cloned. The body it gets is a [`RequestBody`], and the body of its
-/// responses becomes a [`ResponseBody`].
+/// responses becomes a [`ResponseBody`]. Around it the service is always ready: whether the one inside is, is asked when a
+/// request is to run, so that duplicates are answered while it has no room.
+///
+/// A request that comes through two layers with the same key (namespace, principal, method and route are part of it) is the
+/// outer one's; the inner lets it pass, since otherwise it would wait for itself.
 ///
 /// # Cancel safety
 /// A request's future may be dropped at any point, as a server does when its client goes away. A body that was not yet
 /// read to its end never reaches a handler. After that, unless [`run_in_request`](Builder::run_in_request) was chosen, what
-/// is left of the request goes on in a task of its own, its handler runs to its end, and a retry gets the response.
+/// is left of the request goes on in a task of its own, its handler runs to its end, and a retry gets the response. Only a
+/// duplicate that [waits](Builder::wait) ends with its client, having nothing to run: if it was about to take over from an
+/// attempt that failed, the engine gives that claim up, and the next request runs.
 ///
 /// # Panics
 /// A handler that panics is taken for one whose effect is unknown; its client gets a problem with status 500. With the
@@ -47,12 +56,36 @@ pub(crate) struct Shared<S: Store + 'static> {
     pub(crate) options: Options,
 }
 
+/// How a request came, and so how a refusal of it is written.
+pub(crate) enum Asked {
+    Http,
+    Grpc,
+    /// The user's own renderer is to see it.
+    Shown(Box<Parts>),
+}
+
 impl<S: Store + 'static> Shared<S> {
     /// The response that a situation comes to.
-    pub(crate) fn refusal<B: Body>(&self, situation: &Situation) -> Response<ResponseBody<B>> {
+    pub(crate) fn refusal<B: Body>(&self, situation: &Situation, asked: &Asked) -> Response<ResponseBody<B>> {
         let problem = Problem::of(situation);
-        let response = problem.response(&self.options.problem_base, self.options.documentation.as_ref());
+        let json = || problem.response(&self.options.problem_base, self.options.documentation.as_ref());
+        let response = match asked {
+            Asked::Shown(parts) => {
+                self.options.render.as_ref().map_or_else(json, |render| render(&problem, parts))
+            }
+            Asked::Grpc => problem.grpc_response(),
+            Asked::Http => json(),
+        };
         response.map(|body| ResponseBody::whole(body, None))
+    }
+
+    /// What is to be remembered of a request, for a refusal of it.
+    pub(crate) fn asked(&self, parts: &Parts) -> Asked {
+        match self.options.render {
+            Some(_) => Asked::Shown(Box::new(parts.clone())),
+            None if grpc::is(&parts.headers) => Asked::Grpc,
+            None => Asked::Http,
+        }
     }
 }
 
@@ -117,14 +150,6 @@ impl<S: Store + 'static, I: Clone> Clone for Idempotency<S, I> {
     }
 }
 
-impl<S: Store + 'static, I: Clone> Idempotency<S, I> {
-    /// Lets go of what `poll_ready` reserved: a request that is refused, or is a duplicate, needs none of it, and one that
-    /// runs asks for it when it does. Were it left here, a service with room for one request would wait for itself.
-    fn give_room_back(&mut self) {
-        self.inner = self.inner.clone();
-    }
-}
-
 impl<S: Store + 'static, I> fmt::Debug for Idempotency<S, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Idempotency").field("options", &self.shared.options).finish_non_exhaustive()
@@ -138,7 +163,7 @@ where
     I::Future: Send + 'static,
     I::Error: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Send,
+    B::Error: Into<BoxError> + Send,
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Send,
 {
@@ -146,8 +171,10 @@ where
     type Error = I::Error;
     type Future = BoxFuture<'static, Result<Self::Response, I::Error>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
-        self.inner.poll_ready(cx)
+    /// Always ready: a request that is refused, or is a duplicate, takes no room in the service under this one, and must not
+    /// wait for it. One that runs waits until a clone of that service is ready, and fails with its error if it never is.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
@@ -155,16 +182,19 @@ where
         match self.shared.options.before(&parts) {
             Before::Pass => {
                 let request = Request::from_parts(parts, RequestBody::untouched(body));
-                let response = self.inner.call(request);
-                async move { Ok(response.await?.map(ResponseBody::untouched)) }.boxed()
+                let mut inner = self.inner.clone();
+                let passing = async move {
+                    // Tower lets a clone be called that was made ready itself, and no other.
+                    poll_fn(|cx| inner.poll_ready(cx)).await?;
+                    Ok(inner.call(request).await?.map(ResponseBody::untouched))
+                };
+                passing.boxed()
             }
             Before::Refuse(situation) => {
-                self.give_room_back();
-                let refusal = self.shared.refusal(&situation);
+                let refusal = self.shared.refusal(&situation, &self.shared.asked(&parts));
                 async move { Ok(refusal) }.boxed()
             }
             Before::Keyed(key) => {
-                self.give_room_back();
                 let call = Call { shared: Arc::clone(&self.shared), inner: self.inner.clone(), parts, key };
                 call.answer(body).boxed()
             }

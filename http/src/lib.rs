@@ -58,8 +58,8 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `tokio` | yes | handlers of clients that went away run on on tokio's runtime |
-//! | `axum` | no | the route that axum matched is part of the scope, and in nested routers the path as the client sent it; [`Effect`] in what a handler returns |
+//! | `tokio` | yes | handlers of clients that went away run on, on tokio's runtime |
+//! | `axum` | no | `Route::matched_path()`, for nested routers; [`Effect`] in what a handler returns |
 
 mod answered;
 mod body;
@@ -70,6 +70,7 @@ mod fingerprint;
 #[doc(hidden)]
 pub mod fuzzing;
 mod given;
+mod grpc;
 mod headers;
 mod kept;
 pub mod key;
@@ -78,6 +79,7 @@ mod operation;
 mod options;
 pub mod problem;
 mod rules;
+mod run;
 mod scope;
 mod structured;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tower_service::Service;
 use crate::body::{self, Read, RequestBody, ResponseBody, Whole};
 use crate::disposition::{Disposition, Effect};
 use crate::given::{Given, Live};
+use crate::grpc;
 use crate::kept::{Kept, Recorded};
 use crate::layer::Shared;
 use crate::options::Options;
@@ -40,49 +41,86 @@ where
     let response = inner.call(request).await;
     let response = response.map_err(|error| Failure::Unknown(Given::nothing_kept(Live::Error(error))))?;
     let (parts, body) = response.into_parts();
-    let word = parts.extensions.get::<Effect>().copied();
-    let failure = match word.map_or_else(|| (shared.options.dispose)(&parts), Disposition::from) {
+    let own = parts.extensions.get::<Effect>().copied().map(Disposition::from);
+    let own = own.or_else(|| shared.options.dispose.as_ref().map(|rule| rule(&parts)));
+    match own.unwrap_or_else(|| by_head(&parts)) {
         Disposition::Keep => {
-            let success = !parts.status.is_client_error() && !parts.status.is_server_error();
-            let given = keep(&shared.options, parts, body).await;
-            return if success { Ok(given) } else { Err(Failure::Final(given)) };
+            // What the head of a reply of gRPC leaves open, its trailers say.
+            let open = own.is_none() && grpc::is(&parts.headers) && grpc::status(&parts.headers).is_none();
+            keep(&shared.options, parts, body, open).await
         }
-        Disposition::Release => Failure::NoEffect,
-        Disposition::Unknown => Failure::Unknown,
-    };
-    let response = Response::from_parts(parts, ResponseBody::untouched(body));
-    Err(failure(Given::nothing_kept(Live::Response(response))))
+        other => {
+            let response = Response::from_parts(parts, ResponseBody::untouched(body));
+            Err(not_kept(other, response))
+        }
+    }
+}
+
+/// The default rule.
+fn by_head(parts: &response::Parts) -> Disposition {
+    match grpc::status(&parts.headers).filter(|_| grpc::is(&parts.headers)) {
+        Some(status) => Disposition::by_grpc_status(status),
+        None => Disposition::by_status(parts.status),
+    }
+}
+
+fn not_kept<R: Body, E>(
+    disposition: Disposition,
+    response: Response<ResponseBody<R>>,
+) -> Failure<Given<R, E>> {
+    let given = Given::nothing_kept(Live::Response(response));
+    if disposition == Disposition::Release { Failure::NoEffect(given) } else { Failure::Unknown(given) }
 }
 
 /// Reads a response's body so that it can be kept. One that breaks off is as a stream that does: its head says what came
 /// of the operation, the client gets the body as far as it came, and it is not run again for the rest.
-async fn keep<R: Body<Data = Bytes>, E>(options: &Options, parts: response::Parts, body: R) -> Given<R, E> {
+///
+/// `open`: only the trailers say what came of the operation. Of a stream that is passed on, the head has to do.
+async fn keep<R: Body<Data = Bytes>, E>(
+    options: &Options,
+    parts: response::Parts,
+    body: R,
+    open: bool,
+) -> Result<Given<R, E>, Failure<Given<R, E>>> {
     let limit = options.response_body_max;
     let size = body.size_hint();
+    let is_grpc = grpc::is(&parts.headers);
+    let failed = parts.status.is_client_error()
+        || parts.status.is_server_error()
+        || is_grpc && grpc::failed(grpc::status(&parts.headers));
+    let outcome = |given, failed| if failed { Err(Failure::Final(given)) } else { Ok(given) };
     let stream = size.upper().is_none() && !options.buffer_streams && !body.is_end_stream();
     if stream || size.lower() > limit as u64 {
         let response = Response::from_parts(parts, ResponseBody::untouched(body));
-        return Given::new(Kept::NotReplayable, response);
+        return outcome(Given::new(Kept::NotReplayable, response), failed);
     }
     match body::read(body, limit, |_| ()).await {
         Read::Whole(Whole { bytes, trailers }) => {
+            let status = trailers.as_ref().filter(|_| is_grpc).and_then(grpc::status);
+            // One that never came to its status is no outcome.
+            let late = || status.map_or(Disposition::Unknown, Disposition::by_grpc_status);
+            if let Some(other) = open.then(late).filter(|late| *late != Disposition::Keep) {
+                let body = ResponseBody::whole(bytes, trailers);
+                return Err(not_kept(other, Response::from_parts(parts, body)));
+            }
             let mut headers = options.kept_headers.pick(&parts.headers);
             // What this layer says of a response is said anew each time.
             for mark in [&options.replayed, &options.unrecorded] {
                 headers.remove(mark);
             }
-            let (status, body) = (parts.status, bytes.clone());
-            let recorded = Recorded { status, headers, body, trailers: trailers.clone() };
+            let kept = trailers.as_ref().map(|trailers| options.kept_headers.pick(trailers));
+            let recorded = Recorded { status: parts.status, headers, body: bytes.clone(), trailers: kept };
             let response = Response::from_parts(parts, ResponseBody::whole(bytes, trailers));
-            Given::new(Kept::Whole(Box::new(recorded)), response)
+            let given = Given::new(Kept::Whole(Box::new(recorded)), response);
+            outcome(given, failed || grpc::failed(status))
         }
         Read::Over(read, rest) => {
             let response = Response::from_parts(parts, ResponseBody::begun(read, rest));
-            Given::new(Kept::NotReplayable, response)
+            outcome(Given::new(Kept::NotReplayable, response), failed)
         }
         Read::Broken(read, error) => {
             let response = Response::from_parts(parts, ResponseBody::broken(read, error));
-            Given::new(Kept::NotReplayable, response)
+            outcome(Given::new(Kept::NotReplayable, response), failed)
         }
     }
 }

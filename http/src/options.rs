@@ -4,20 +4,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::HeaderName;
-use http::{HeaderValue, Method, request, response};
+use http::{HeaderValue, Method, Response, request, response};
 use oncekey::{Deduplicator, Policy, Store};
 
-use crate::detach::Onto;
 use crate::disposition::Disposition;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
 use crate::layer::IdempotencyLayer;
+use crate::problem::{self, Problem};
+use crate::run::{Run, default_run};
 use crate::scope::{Principal, Route};
 
-pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
+type Render = dyn Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync;
 type Dispose = dyn Fn(&response::Parts) -> Disposition + Send + Sync;
 
 /// Sets a layer up: from [`IdempotencyLayer::builder`].
@@ -25,6 +27,7 @@ type Dispose = dyn Fn(&response::Parts) -> Disposition + Send + Sync;
 pub struct Builder<S: Store + 'static> {
     dedup: Deduplicator<S>,
     options: Options,
+    documentation: Option<String>,
 }
 
 impl<S: Store + 'static> fmt::Debug for Builder<S> {
@@ -46,7 +49,8 @@ pub(crate) struct Options {
     pub(crate) response_body_max: usize,
     pub(crate) buffer_streams: bool,
     pub(crate) kept_headers: KeptHeaders,
-    pub(crate) dispose: Arc<Dispose>,
+    /// The user's own rule.
+    pub(crate) dispose: Option<Arc<Dispose>>,
     pub(crate) wait: Duration,
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
@@ -55,47 +59,8 @@ pub(crate) struct Options {
     pub(crate) unrecorded: HeaderName,
     pub(crate) problem_base: String,
     pub(crate) documentation: Option<HeaderValue>,
-}
-
-/// Where a handler runs.
-pub(crate) enum Run {
-    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that the request is on.
-    #[cfg(feature = "tokio")]
-    Tokio,
-    /// So too, on a spawner.
-    Spawner(Arc<Spawn>),
-    /// With its request: it ends with it.
-    Request,
-    /// Nobody said.
-    #[cfg(not(feature = "tokio"))]
-    Unsaid,
-}
-
-impl Run {
-    /// Where the rest of a request goes if it is dropped; nowhere if it is to end with it.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime, where one was to be used.
-    pub(crate) fn onto(&self) -> Option<Onto> {
-        match self {
-            #[cfg(feature = "tokio")]
-            Self::Tokio => Some(Onto::Tokio(tokio::runtime::Handle::current())),
-            Self::Spawner(spawn) => Some(Onto::Spawner(Arc::clone(spawn))),
-            Self::Request => None,
-            #[cfg(not(feature = "tokio"))]
-            Self::Unsaid => unreachable!("such a layer is not built"),
-        }
-    }
-}
-
-#[cfg(feature = "tokio")]
-fn default_run() -> Run {
-    Run::Tokio
-}
-
-#[cfg(not(feature = "tokio"))]
-fn default_run() -> Run {
-    Run::Unsaid
+    /// The user's own.
+    pub(crate) render: Option<Arc<Render>>,
 }
 
 impl fmt::Debug for Options {
@@ -163,17 +128,18 @@ impl<S: Store + 'static> Builder<S> {
             response_body_max: 512 << 10,
             buffer_streams: false,
             kept_headers: KeptHeaders::default(),
-            dispose: Arc::new(|parts| Disposition::by_status(parts.status)),
+            dispose: None,
             wait: Duration::ZERO,
             policy: None,
             fail_open: false,
             run: default_run(),
             replayed: HeaderName::from_static("idempotent-replayed"),
             unrecorded: HeaderName::from_static("idempotent-unrecorded"),
-            problem_base: "urn:oncekey:problem:".to_owned(),
+            problem_base: problem::BASE.to_owned(),
             documentation: None,
+            render: None,
         };
-        Self { dedup, options }
+        Self { dedup, options, documentation: None }
     }
 
     /// What tells this service from others that keep their keys in the same store; `http` by default. Two services that
@@ -183,7 +149,7 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// What a request is made to; by default the route that axum matched (feature `axum`), or else the path.
+    /// What a request is made to; by default its path. In nested axum routers say `Route::matched_path()` (feature `axum`).
     pub fn route(mut self, route: Route) -> Self {
         self.options.route = route;
         self
@@ -239,6 +205,9 @@ impl<S: Store + 'static> Builder<S> {
     /// Keeps bodies of unknown length too, up to the limit, which means that a client gets none of one until all of it
     /// is there. By default a body that does not know its length is taken for a stream: it goes to the first caller as
     /// it comes, and is not kept.
+    ///
+    /// All replies of gRPC are of unknown length, those to unary calls too: **a service of unary calls needs this**, or
+    /// its duplicates are told that the call was processed and its reply not kept.
     pub fn buffer_streams(mut self) -> Self {
         self.options.buffer_streams = true;
         self
@@ -250,13 +219,13 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Which responses are outcomes; by default as [`Disposition::by_status`] says. A handler's own [`Effect`](crate::Effect)
-    /// goes before it.
+    /// Which responses are outcomes; by default as [`Disposition::by_status`] says, and for gRPC as
+    /// [`Disposition::by_grpc_status`] does. A handler's own [`Effect`](crate::Effect) goes before it.
     pub fn disposition(
         mut self,
         rule: impl Fn(&response::Parts) -> Disposition + Send + Sync + 'static,
     ) -> Self {
-        self.options.dispose = Arc::new(rule);
+        self.options.dispose = Some(Arc::new(rule));
         self
     }
 
@@ -264,7 +233,8 @@ impl<S: Store + 'static> Builder<S> {
     /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
     /// completed. The resource SHOULD respond with a resource conflict error."
     ///
-    /// One that waits goes on waiting, up to this bound, when its client goes away, with its body in memory.
+    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends and
+    /// leaves nothing behind.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.options.wait = at_most;
         self
@@ -312,25 +282,39 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// What goes before a problem's slug to make the URI of its type; `urn:oncekey:problem:` by default. Clients may
-    /// depend on it: choose once.
+    /// What goes before a problem's slug to make the URI of its type; by default the documentation of
+    /// [`problem`](crate::problem). Clients may depend on it: choose once, an `https:` address of your own documentation or a
+    /// `tag:` URI.
     pub fn problem_base(mut self, base: impl Into<String>) -> Self {
         self.options.problem_base = base.into();
         self
     }
 
     /// Where this service documents its idempotency, linked from each problem as the draft's section 2.7 shows.
+    pub fn documentation(mut self, url: impl Into<String>) -> Self {
+        self.documentation = Some(url.into());
+        self
+    }
+
+    /// Writes the responses of problems in a form of the service's own; the parts are those of the request. By default they
+    /// are [`Problem::response`], and for gRPC [`Problem::grpc_response`]. With this, the parts of each request with a
+    /// key are copied.
     ///
-    /// # Errors
-    /// [`LayerError::Documentation`] if it cannot stand in a header field.
-    pub fn documentation(mut self, url: &str) -> Result<Self, LayerError> {
-        let refused = || LayerError::Documentation { url: url.to_owned() };
-        if url.contains(['<', '>', ' ']) {
-            return Err(refused());
-        }
-        let link = format!("<{url}>; rel=\"describedby\"; type=\"text/html\"");
-        self.options.documentation = Some(HeaderValue::try_from(link).map_err(|_| refused())?);
-        Ok(self)
+    /// ```
+    /// # use oncekey_http::{IdempotencyLayer, Principal};
+    /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
+    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).problems(|problem, _request| {
+    ///     let mut response = http::Response::new(format!("{{\"error\":\"{}\"}}", problem.slug).into());
+    ///     *response.status_mut() = problem.status;
+    ///     response
+    /// });
+    /// ```
+    pub fn problems(
+        mut self,
+        render: impl Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.render = Some(Arc::new(render));
+        self
     }
 
     /// The layer.
@@ -338,7 +322,7 @@ impl<S: Store + 'static> Builder<S> {
     /// # Errors
     /// [`LayerError`]: an option that cannot be carried out.
     pub fn build(self) -> Result<IdempotencyLayer<S>, LayerError> {
-        let options = self.options;
+        let mut options = self.options;
         #[cfg(not(feature = "tokio"))]
         if matches!(options.run, Run::Unsaid) {
             return Err(LayerError::NoSpawner);
@@ -353,6 +337,16 @@ impl<S: Store + 'static> Builder<S> {
                 most: BODY_MAX,
             });
         }
+        options.documentation = self.documentation.map(link).transpose()?;
         Ok(IdempotencyLayer::new_with(self.dedup, options))
+    }
+}
+
+/// The field that links a problem to the documentation.
+fn link(url: String) -> Result<HeaderValue, LayerError> {
+    let link = format!("<{url}>; rel=\"describedby\"; type=\"text/html\"");
+    match HeaderValue::try_from(link) {
+        Ok(link) if !url.contains(['<', '>', ' ']) => Ok(link),
+        _ => Err(LayerError::Documentation { url }),
     }
 }

@@ -1,5 +1,4 @@
-//! What a client is told when it does not get the handler's response: RFC 9457 problem details, with a status and a
-//! stable type each.
+#![doc = include_str!("problem.md")]
 
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use oncekey::OperationId;
 use oncekey::store::StoreErrorKind;
 use serde::Serialize;
 
+use crate::grpc;
 use crate::key::KeyProblem;
 
 /// Why the client does not get the handler's response.
@@ -18,22 +18,22 @@ use crate::key::KeyProblem;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Situation {
-    /// The key is required, and there is none: draft section 2.7.
+    /// The key is required, and there is none: the draft's section 2.7.
     KeyMissing,
     /// There is a field, and no key in it.
     KeyMalformed(KeyProblem),
     /// The request has a key, and nobody can tell whose request it is.
     NoPrincipal,
-    /// The body is over the limit up to which it is compared.
+    /// The body is over the limit up to which it is compared, or over that of a layer outside.
     BodyTooLarge {
-        /// The limit, in bytes.
-        limit: usize,
+        /// The limit, in bytes; `None` if it is another layer's.
+        limit: Option<usize>,
     },
     /// The body could not be read to its end.
     BodyUnreadable,
-    /// The key was used for another request: draft section 2.7.
+    /// The key was used for another request: the draft's sections 2.2 and 2.7.
     Mismatch,
-    /// The first request is running: draft section 2.7.
+    /// The first request is running: the draft's sections 2.6 and 2.7.
     InProgress {
         /// How long its lease runs unless renewed.
         left: Duration,
@@ -204,7 +204,16 @@ impl Problem {
         *response.headers_mut() = headers;
         response
     }
+
+    /// The problem as a client of gRPC understands it: a reply without messages, with a status, a message, and the slug as
+    /// the metadata `idempotency-problem`. What requests with the content type `application/grpc` get by default.
+    pub fn grpc_response(&self) -> Response<Bytes> {
+        grpc::response(self)
+    }
 }
+
+/// What goes before a slug by default: the documentation of this module, which has a heading for each.
+pub(crate) const BASE: &str = "https://docs.rs/oncekey-http/latest/oncekey_http/problem/index.html#";
 
 /// Rounded up, and at least one: zero would say "at once".
 fn whole_seconds(duration: Duration) -> u64 {
@@ -244,7 +253,8 @@ fn detail(situation: &Situation) -> String {
         S::NoPrincipal => {
             "Not processed: keys are kept for each caller, and this request does not say who calls.".to_owned()
         }
-        S::BodyTooLarge { limit } => {
+        S::BodyTooLarge { limit: None } => "Not processed: the body is too large.".to_owned(),
+        S::BodyTooLarge { limit: Some(limit) } => {
             format!("Not processed: with an Idempotency-Key, a body may have at most {limit} bytes.")
         }
         S::BodyUnreadable => "Not processed: the body broke off, or could not be decoded.".to_owned(),

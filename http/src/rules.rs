@@ -28,8 +28,9 @@ impl Options {
         }
         let id = match key::read(parts.headers.get_all(&self.field), self.syntax) {
             Ok(Some(id)) => id,
-            // The draft's section 2.7: "If the `Idempotency-Key` request header is missing for a documented idempotent
-            // operation requiring this header, the resource SHOULD reply with an HTTP `400` status code".
+            // The draft's section 2.7: "If the Idempotency-Key request header is missing for a documented idempotent
+            // operation requiring this header, the resource SHOULD reply with an HTTP 400 status code with body
+            // containing a link pointing to relevant documentation." The link is the problem's type.
             Ok(None) if (self.required)(parts) => return Before::Refuse(Situation::KeyMissing),
             Ok(None) => return Before::Pass,
             Err(problem) => return Before::Refuse(Situation::KeyMalformed(problem)),
@@ -37,8 +38,23 @@ impl Options {
         let Some(principal) = self.principal.of(parts) else {
             return Before::Refuse(Situation::NoPrincipal);
         };
-        // What can be wrong with a key, `key::read` has refused.
-        scope::key(parts, &self.namespace, &self.route, &principal, &id)
-            .map_or(Before::Refuse(Situation::KeyMalformed(key::KeyProblem::TooLong)), Before::Keyed)
+        match scope::key(parts, &self.namespace, &self.route, &principal, &id) {
+            // Of a layer outside of this one: whoever holds a key cannot wait for it.
+            Ok(key) if parts.extensions.get::<Claimed>().is_some_and(|claimed| claimed.0.contains(&key)) => {
+                Before::Pass
+            }
+            Ok(key) => Before::Keyed(key),
+            // What can be wrong with a key, `key::read` has refused.
+            Err(_) => Before::Refuse(Situation::KeyMalformed(key::KeyProblem::TooLong)),
+        }
     }
+}
+
+/// The keys under which a request is being carried out, in its extensions.
+#[derive(Clone, Default)]
+struct Claimed(Vec<Key>);
+
+/// Marks what is handed on as carried out under this key.
+pub(crate) fn claimed_for(parts: &mut Parts, key: Key) {
+    parts.extensions.get_or_insert_default::<Claimed>().0.push(key);
 }

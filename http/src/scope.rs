@@ -57,55 +57,59 @@ impl Principal {
     }
 }
 
-/// What a request is made to: the same key may be used for another route.
-#[derive(Clone, Default)]
-pub struct Route(Option<Arc<Extract>>);
+/// What a request is made to: the same key may be used for another route. By default the path.
+#[derive(Clone)]
+pub struct Route {
+    extract: Option<Arc<Extract>>,
+    /// Where the request was sent to, as the client did.
+    target: fn(&Parts) -> &Uri,
+}
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Route(extracted)" } else { "Route(default)" })
+        f.write_str(if self.extract.is_some() { "Route(extracted)" } else { "Route(path)" })
+    }
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self { extract: None, target: |parts| &parts.uri }
     }
 }
 
 impl Route {
     /// Found in the request; where it is `None` or empty, the path is taken.
     pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(extract)))
+        Self { extract: Some(Arc::new(extract)), ..Self::default() }
+    }
+
+    /// The route that axum matched, `/orders/{id}`; where it matched none, the path. **For routers that are nested**, and
+    /// there it is needed: axum takes their prefix off the path, so that by the path alone two mounts are one resource.
+    /// Requests are then compared by the path that the client sent too.
+    #[cfg(feature = "axum")]
+    pub fn matched_path() -> Self {
+        use axum::extract::{MatchedPath, OriginalUri};
+        Self {
+            extract: Some(Arc::new(|parts| {
+                parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned())
+            })),
+            target: |parts| parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
+        }
+    }
+
+    /// Where the request was sent to.
+    pub(crate) fn target<'p>(&self, parts: &'p Parts) -> &'p Uri {
+        (self.target)(parts)
     }
 
     fn of(&self, parts: &Parts) -> String {
-        let extracted = match &self.0 {
-            Some(extract) => extract(parts),
-            None => matched(parts),
-        };
-        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| target(parts).path().to_owned())
+        let extracted = self.extract.as_ref().and_then(|extract| extract(parts));
+        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| self.target(parts).path().to_owned())
     }
 }
 
-/// What the client asked for. A router that nests others takes their prefix off the request's own URI, so that two
-/// resources may have one there.
-#[cfg(feature = "axum")]
-pub(crate) fn target(parts: &Parts) -> &Uri {
-    parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0)
-}
-
-#[cfg(not(feature = "axum"))]
-pub(crate) fn target(parts: &Parts) -> &Uri {
-    &parts.uri
-}
-
-#[cfg(feature = "axum")]
-fn matched(parts: &Parts) -> Option<String> {
-    parts.extensions.get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned())
-}
-
-#[cfg(not(feature = "axum"))]
-fn matched(_: &Parts) -> Option<String> {
-    None
-}
-
-/// The engine's key for a request: the composite that the draft's section 5 asks for, so that nobody who guesses a key gets
-/// at what belongs to another client. In the scope of the service, method, route and principal.
+/// The engine's key for a request: the "unique composite key" that the draft's section 5 asks for, so that nobody who
+/// guesses a key gets at what belongs to another client. In the scope of the service, method, route and principal.
 ///
 /// # Errors
 /// [`KeyError`] if the idempotency key is empty or has more than 255 bytes.

@@ -23,17 +23,15 @@ fn rows() -> Vec<[String; 3]> {
         .collect()
 }
 
-#[test]
-fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
-    let left = Duration::from_millis(12_345);
-    let situations = [
+fn situations() -> [Situation; 16] {
+    [
         Situation::KeyMissing,
         Situation::KeyMalformed(KeyProblem::Several),
         Situation::NoPrincipal,
-        Situation::BodyTooLarge { limit: 1 },
+        Situation::BodyTooLarge { limit: Some(1) },
         Situation::BodyUnreadable,
         Situation::Mismatch,
-        Situation::InProgress { left },
+        Situation::InProgress { left: LEFT },
         Situation::InDoubt { operation_id: OperationId::from_bytes([7; 16]) },
         Situation::Exhausted { attempts: 3 },
         Situation::Done,
@@ -43,15 +41,34 @@ fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
         Situation::StoreUnavailable,
         Situation::StoreFailed,
         Situation::RecordUnusable,
-    ];
-    let done = situations.iter().map(|situation| {
-        let problem = Problem::of(situation);
+    ]
+}
+
+const LEFT: Duration = Duration::from_millis(12_345);
+
+#[test]
+fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
+    let done = situations().into_iter().map(|situation| {
+        let problem = Problem::of(&situation);
         let after = match problem.retry_after {
             None => String::new(),
-            Some(after) if after == left => "time left of its lease".to_owned(),
+            Some(after) if after == LEFT => "time left of its lease".to_owned(),
             Some(after) => format!("{} s", after.as_secs()),
         };
         [problem.status.as_u16().to_string(), problem.slug.to_owned(), after]
     });
     assert_eq!(done.collect::<Vec<_>>(), rows());
+}
+
+/// The type of a problem leads to its heading, with its status below it.
+#[test]
+fn every_problem_has_a_heading_where_its_type_leads() {
+    let documentation = include_str!("../src/problem.md");
+    let headings = documentation.lines().filter_map(|line| line.strip_prefix("## "));
+    let problems = situations().map(|situation| Problem::of(&situation));
+    assert!(headings.eq(problems.iter().map(|problem| problem.slug)));
+    for problem in problems {
+        let below = format!("\n## {}\n\nStatus {}. ", problem.slug, problem.status.as_u16());
+        assert!(documentation.contains(&below), "{below}");
+    }
 }

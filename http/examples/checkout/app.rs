@@ -28,9 +28,16 @@ const WAIT: Duration = Duration::from_secs(10);
 /// Short, so that a refused duplicate is told to come back soon. It is renewed while the bank is busy.
 const LEASE: Duration = Duration::from_secs(4);
 
-/// The whole shop, over a store of outcomes.
-pub(crate) fn shop<S: Store + 'static>(store: S, bank: &Arc<Bank>) -> Result<Router, Box<dyn Error>> {
-    let dedup = Deduplicator::builder(store).lease(LEASE).build()?;
+/// The engine, over a store of outcomes.
+pub(crate) fn engine<S: Store + 'static>(store: S) -> Result<Deduplicator<S>, Box<dyn Error>> {
+    Ok(Deduplicator::builder(store).lease(LEASE).build()?)
+}
+
+/// The whole shop, over an engine.
+pub(crate) fn shop<S: Store + 'static>(
+    dedup: &Deduplicator<S>,
+    bank: &Arc<Bank>,
+) -> Result<Router, Box<dyn Error>> {
     let layer = || {
         let principal = Principal::from_request(visitor::principal);
         IdempotencyLayer::builder(dedup.clone(), principal).required()

@@ -57,14 +57,14 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 /// process, as the ledger of a real bank would.
 fn shop(store: StoreChoice) -> Result<Router, Box<dyn Error>> {
     Ok(match store {
-        StoreChoice::Memory => app::shop(MemoryStore::new(), &Arc::new(Bank::in_memory()))?,
+        StoreChoice::Memory => app::shop(&app::engine(MemoryStore::new())?, &Arc::new(Bank::in_memory()))?,
         StoreChoice::Sqlite(path) => {
             let mut ledger = path.clone().into_os_string();
             ledger.push(".ledger");
             let ledger = PathBuf::from(ledger);
             let bank = Bank::on_file(&ledger)
                 .map_err(|error| format!("the ledger {} cannot be used: {error}", ledger.display()))?;
-            app::shop(SqliteStore::open(&path)?, &Arc::new(bank))?
+            app::shop(&app::engine(SqliteStore::open(&path)?)?, &Arc::new(bank))?
         }
     })
 }

@@ -6,7 +6,7 @@ use super::parts;
 use crate::fingerprint::Digest;
 
 fn of(parts: &Parts, chunks: &[&[u8]]) -> Fingerprint {
-    let mut digest = Digest::of(parts);
+    let mut digest = Digest::of(parts, &parts.uri);
     chunks.iter().for_each(|chunk| digest.update(chunk));
     digest.finish()
 }

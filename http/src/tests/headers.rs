@@ -69,3 +69,14 @@ fn what_is_about_one_connection_is_never_kept() {
         assert_eq!(kept.pick(&map(&never)), HeaderMap::new(), "{kept:?}");
     }
 }
+
+/// A reply of gRPC without its status is half a reply.
+#[test]
+fn the_status_of_grpc_is_always_kept() {
+    let fields = map(&[("grpc-status", "5"), ("grpc-message", "no such account")]);
+    let status: HeaderName = "grpc-status".parse().unwrap();
+    for kept in [KeptHeaders::only([]), KeptHeaders::all_but([status.clone()])] {
+        assert_eq!(kept.pick(&fields)[&status], "5", "{kept:?}");
+    }
+    assert!(!KeptHeaders::only([]).pick(&fields).contains_key("grpc-message"));
+}

@@ -2,6 +2,7 @@
 
 mod disposition;
 mod fingerprint;
+mod grpc;
 mod headers;
 mod kept;
 mod key;

@@ -33,12 +33,11 @@ fn tokio_is_where_handlers_go_on_by_default() {
 /// The draft's section 2.7, and nothing that would end the link or the field.
 #[test]
 fn documentation_is_a_link() {
-    let layer =
-        builder().run_in_request().documentation("https://pay.example/docs#keys").unwrap().build().unwrap();
+    let layer = builder().run_in_request().documentation("https://pay.example/docs#keys").build().unwrap();
     let link = r#"<https://pay.example/docs#keys>; rel="describedby"; type="text/html""#;
     assert_eq!(layer.options().documentation, Some(HeaderValue::from_static(link)));
     for url in ["a>b", "a<b", "a b", "a\nb", "a\u{7f}b"] {
-        let refused = builder().documentation(url).err();
+        let refused = builder().run_in_request().documentation(url).build().err();
         assert_eq!(refused, Some(LayerError::Documentation { url: url.to_owned() }));
     }
 }

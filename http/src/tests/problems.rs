@@ -9,16 +9,16 @@ use http::HeaderValue;
 use oncekey::OperationId;
 
 use crate::key::KeyProblem;
-use crate::problem::{Problem, Situation};
+use crate::problem::{BASE, Problem, Situation};
 
 /// Every situation. A new one breaks the match below on purpose.
-fn situations() -> Vec<Situation> {
+pub(super) fn situations() -> Vec<Situation> {
     use Situation as S;
     let all = vec![
         S::KeyMissing,
         S::KeyMalformed(KeyProblem::Several),
         S::NoPrincipal,
-        S::BodyTooLarge { limit: 2 << 20 },
+        S::BodyTooLarge { limit: Some(2 << 20) },
         S::BodyUnreadable,
         S::Mismatch,
         S::InProgress { left: Duration::from_millis(29_001) },
@@ -57,7 +57,7 @@ fn situations() -> Vec<Situation> {
 fn table() -> String {
     let mut table = "status | Retry-After | type, title, detail, members\n".to_owned();
     for situation in situations() {
-        let response = Problem::of(&situation).response("urn:oncekey:problem:", None);
+        let response = Problem::of(&situation).response(BASE, None);
         let after = response.headers().get("retry-after").map_or("-", |value| value.to_str().unwrap());
         let body = std::str::from_utf8(response.body()).unwrap();
         writeln!(table, "{} | {after} | {body}", response.status().as_u16()).unwrap();

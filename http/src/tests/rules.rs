@@ -5,7 +5,7 @@ use oncekey::{Deduplicator, MemoryStore};
 use super::parts;
 use crate::key::KeyProblem;
 use crate::problem::Situation;
-use crate::rules::Before;
+use crate::rules::{Before, claimed_for};
 use crate::{Builder, IdempotencyLayer, Principal, Syntax};
 
 fn builder(principal: Principal) -> Builder<MemoryStore> {
@@ -85,4 +85,28 @@ fn who_cannot_be_told_is_refused_if_there_is_a_key() {
     assert_eq!(before(builder(by_account()), "POST", &[KEY, ("x-account", "")]), refused);
     assert_eq!(before(builder(by_account()), "POST", &[]), Before::Pass);
     assert!(matches!(before(builder(by_account()), "POST", &[KEY, ("x-account", "1")]), Before::Keyed(_)));
+}
+
+/// A layer outside of this one has claimed it, under the same key or under another.
+#[test]
+fn what_is_claimed_already_passes() {
+    let layer = builder(by_account()).required().build().unwrap();
+    let sent = |key: &str, who: &str| {
+        let request = |request: http::request::Builder| {
+            request.method("POST").uri("/a").header("idempotency-key", key).header("x-account", who)
+        };
+        parts(request)
+    };
+    let Before::Keyed(key) = layer.options().before(&sent("k", "ada")) else { panic!("it has a key") };
+    let mut claimed = sent("k", "ada");
+    claimed_for(&mut claimed, key.clone());
+    assert_eq!(layer.options().before(&claimed), Before::Pass);
+    // One in the middle does not hide the one outside.
+    let Before::Keyed(other) = layer.options().before(&sent("l", "ada")) else { panic!("it has a key") };
+    claimed_for(&mut claimed, other);
+    assert_eq!(layer.options().before(&claimed), Before::Pass);
+    for mut another in [sent("other", "ada"), sent("k", "bob")] {
+        claimed_for(&mut another, key.clone());
+        assert!(matches!(layer.options().before(&another), Before::Keyed(_)));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oncekey::MemoryStore;
 use oncekey_sqlite::SqliteStore;
 
 use crate::app;
@@ -37,9 +38,13 @@ fn a_double_click_is_charged_once_and_answered_twice() {
 
 #[test]
 fn a_slow_bank_and_a_double_click_charge_once_while_the_second_waits() {
-    let till = Till::open();
+    let dedup = app::engine(MemoryStore::new()).unwrap();
+    let till = Till::open_over(&dedup);
     till.browser.click("#slow-bank");
     till.browser.double_click("#pay");
+    // Both are with the server, and one of them waits for the other.
+    until("the second waits", || (dedup.waiting() == 1).then_some(()));
+    assert_eq!(till.charges(), []);
     let page = till.settled(2);
     let mut answers = answers(&page);
     answers.sort_unstable();
@@ -150,7 +155,7 @@ fn over_sqlite_a_key_is_answered_by_the_next_process_too() {
     let shop = || {
         let store = SqliteStore::open(folder.path().join("shop.db")).unwrap();
         let bank = Arc::new(Bank::on_file(&folder.path().join("shop.db.ledger")).unwrap());
-        (app::shop(store, &bank).unwrap(), bank)
+        (app::shop(&app::engine(store).unwrap(), &bank).unwrap(), bank)
     };
     let (router, bank) = shop();
     let mut till = Till::before(bank, Open::at(0, router));

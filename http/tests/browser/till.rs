@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
-use oncekey::MemoryStore;
+use oncekey::{Deduplicator, MemoryStore};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
@@ -74,8 +74,13 @@ const LOOK: &str = include_str!("look.js");
 
 impl Till {
     pub(crate) fn open() -> Self {
+        Self::open_over(&app::engine(MemoryStore::new()).unwrap())
+    }
+
+    /// Over an engine that the test looks at.
+    pub(crate) fn open_over(dedup: &Deduplicator<MemoryStore>) -> Self {
         let bank = Arc::new(Bank::in_memory());
-        let shop = app::shop(MemoryStore::new(), &bank).unwrap();
+        let shop = app::shop(dedup, &bank).unwrap();
         Self::before(bank, Open::at(0, shop))
     }
 

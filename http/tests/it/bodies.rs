@@ -2,20 +2,23 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post as on_post;
 use bytes::Bytes;
-use futures::stream;
+use futures::future::ready;
+use futures::{Stream, stream};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
-use oncekey_http::RequestBody;
+use oncekey_http::{KeptHeaders, RequestBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tower::{Layer as _, service_fn};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{BOTH, Count, Http, Served, in_time, layer, post, send, serve, serve_hyper, try_send};
 
@@ -143,18 +146,97 @@ async fn a_body_over_the_limit_is_refused_before_anything_runs() {
     }
 }
 
+/// A hundred megabytes in pieces of one, and how many of them somebody has asked for.
+fn hundred_megabytes() -> (impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Unpin, Count) {
+    let (chunk, asked) = (Bytes::from(vec![0; 1 << 20]), Count::default());
+    let counting = asked.clone();
+    let chunks = std::iter::repeat_with(move || {
+        counting.up();
+        Ok(Frame::data(chunk.clone()))
+    });
+    (stream::iter(chunks.take(100)), asked)
+}
+
+/// A body that says how long it is.
+struct Declared<S>(StreamBody<S>);
+
+impl<S: Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin> http_body::Body for Declared<S> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(100 << 20)
+    }
+}
+
 #[tokio::test]
-async fn a_hundred_megabytes_are_refused_without_being_read() {
-    let (_, served, count) = servers(Http::One).await.swap_remove(0);
-    let chunk = Bytes::from(vec![0; 1 << 20]);
-    let chunks = std::iter::repeat_with(move || Ok::<_, Infallible>(Frame::data(chunk.clone()))).take(100);
-    let body = StreamBody::new(stream::iter(chunks)).boxed_unsync();
-    // The server answers and closes; a client that insists on sending may notice the one or the other first.
-    if let Ok(got) = try_send(served.addr, Http::One, request("k", body)).await {
-        assert_eq!(got.status, 413);
+async fn of_a_hundred_megabytes_no_more_is_read_than_tells_that_they_are_too_many() {
+    let count = Count::default();
+    let counting = count.clone();
+    let service = service_fn(move |_: Request<RequestBody<Sent>>| {
+        counting.up();
+        ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+    });
+    let service = layer().request_body_max(LIMIT).build().unwrap().layer(service);
+    for declared in [false, true] {
+        let (chunks, asked) = hundred_megabytes();
+        let body = StreamBody::new(chunks);
+        let body = if declared { Declared(body).boxed_unsync() } else { body.boxed_unsync() };
+        let response = service.clone().oneshot(request("k", body)).await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(asked.get(), if declared { 0 } else { 1 });
     }
     assert_eq!(count.get(), 0);
-    assert_eq!(send(served.addr, Http::One, request("k", streamed(1, false))).await.status, 200);
+}
+
+/// Over a socket, there is also what was under way when the answer came.
+#[tokio::test]
+async fn a_client_that_sends_a_hundred_megabytes_gets_rid_of_few() {
+    for (server, served, count) in servers(Http::One).await {
+        let (chunks, asked) = hundred_megabytes();
+        let body = StreamBody::new(chunks).boxed_unsync();
+        // The server answers and closes; a client that insists on sending may notice the one or the other first.
+        if let Ok(got) = try_send(served.addr, Http::One, request("k", body)).await {
+            assert_eq!(got.status, 413, "{server}");
+        }
+        assert!(asked.get() < 50, "{server}: {}", asked.get());
+        assert_eq!(count.get(), 0);
+        // Told while it still sends.
+        let mut head =
+            b"POST / HTTP/1.1\r\nhost: x\r\nidempotency-key: k\r\ntransfer-encoding: chunked\r\n\r\n"
+                .to_vec();
+        head.extend(b"3e9\r\n");
+        head.extend([b'x'; LIMIT + 1]);
+        let answer = raw(served.addr, &head, "body-too-large").await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{server}: {answer}");
+        assert_eq!(send(served.addr, Http::One, request("k", streamed(1, false))).await.status, 200);
+    }
+}
+
+/// What `KeptHeaders` leaves out of the head is left out of the trailers too.
+#[tokio::test]
+async fn trailers_are_kept_as_header_fields_are() {
+    let count = Count::default();
+    let counting = count.clone();
+    let service = service_fn(move |request: Request<RequestBody<hyper::body::Incoming>>| {
+        let count = counting.clone();
+        async move { Ok::<_, Infallible>(echo(&count, request).await) }
+    });
+    let kept = KeptHeaders::all_but(["x-sum".parse().unwrap()]);
+    let layer = layer().buffer_streams().kept_headers(kept).build().unwrap();
+    let served = serve_hyper(layer.layer(service), true).await;
+    let first = send(served.addr, Http::Two, request("k", streamed(1, false))).await;
+    let again = send(served.addr, Http::Two, request("k", streamed(1, false))).await;
+    assert!(again.replayed() && again.body == first.body);
+    assert!(first.trailers.unwrap().contains_key("x-sum"));
+    assert!(again.trailers.is_none_or(|trailers| trailers.is_empty()));
 }
 
 /// Writes this, and reads until the server closes the connection or `until` has come.

@@ -1,20 +1,22 @@
 //! A client that goes away in the middle.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::routing::post as on_post;
+use axum::{Extension, Router, middleware};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use http::{Request, StatusCode};
 use oncekey::{Deduplicator, MemoryStore, OnDrop, Policy};
-use oncekey_http::IdempotencyLayer;
+use oncekey_http::{Effect, IdempotencyLayer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tower::{ServiceExt as _, service_fn};
 
-use crate::support::{BOTH, Count, Gate, Got, Http, LONG, layer, layer_over, post, send, serve, try_send};
+use crate::support::{
+    BOTH, Count, Gate, Got, Http, LONG, in_time, layer, layer_over, post, send, serve, try_send, until,
+};
 
 fn app(layer: IdempotencyLayer<MemoryStore>) -> (Router, Count, Gate) {
     let (count, gate) = (Count::default(), Gate::closed());
@@ -27,18 +29,32 @@ fn app(layer: IdempotencyLayer<MemoryStore>) -> (Router, Count, Gate) {
     (Router::new().route("/charges", on_post(handler)).layer(layer), count, gate)
 }
 
+/// A layer whose duplicates wait, its engine, and how many requests went on without their client.
+fn waiting() -> (IdempotencyLayer<MemoryStore>, Deduplicator<MemoryStore>, Count) {
+    let (dedup, alone) = (Deduplicator::new(MemoryStore::new()), Count::default());
+    let counting = alone.clone();
+    let spawner = move |job| {
+        counting.up();
+        tokio::spawn(job);
+    };
+    (layer_over(dedup.clone()).wait(LONG).spawner(spawner).build().unwrap(), dedup, alone)
+}
+
 #[tokio::test]
 async fn its_handler_runs_to_its_end_and_the_retry_gets_the_response() {
     for http in BOTH {
-        let (app, count, gate) = app(layer().wait(LONG).build().unwrap());
+        let (layer, dedup, alone) = waiting();
+        let (app, count, gate) = app(layer);
         let served = serve(app).await;
         let client = tokio::spawn(try_send(served.addr, http, post("/charges", "k", "50")));
         gate.came(1).await;
+        assert_eq!(alone.get(), 0);
         client.abort();
         assert!(client.await.unwrap_err().is_cancelled());
+        until("the server notices that its client went away", || alone.get() == 1).await;
         // The retry comes while the first still runs, and waits for it.
         let retry = tokio::spawn(send(served.addr, http, post("/charges", "k", "50")));
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        until("the retry waits", || dedup.waiting() == 1).await;
         gate.open();
         gate.went_through(1).await;
         let retry = retry.await.unwrap();
@@ -47,13 +63,14 @@ async fn its_handler_runs_to_its_end_and_the_retry_gets_the_response() {
             (200, "charge 1", true),
             "{http:?}"
         );
-        assert_eq!(count.get(), 1);
+        assert_eq!((count.get(), alone.get()), (1, 1));
     }
 }
 
 #[tokio::test]
 async fn a_connection_that_is_reset_does_not_cancel_either() {
-    let (app, count, gate) = app(layer().wait(LONG).build().unwrap());
+    let (layer, _, alone) = waiting();
+    let (app, count, gate) = app(layer);
     let served = serve(app).await;
     let mut socket = TcpStream::connect(served.addr).await.unwrap();
     socket
@@ -64,6 +81,7 @@ async fn a_connection_that_is_reset_does_not_cancel_either() {
     // With unread or unsent data about, this is an RST.
     socket.set_zero_linger().unwrap();
     drop(socket);
+    until("the server notices that its client went away", || alone.get() == 1).await;
     gate.open();
     gate.went_through(1).await;
     let retry = send(served.addr, Http::One, post("/charges", "k", "50")).await;
@@ -73,19 +91,117 @@ async fn a_connection_that_is_reset_does_not_cancel_either() {
 
 #[tokio::test]
 async fn one_that_goes_before_its_body_is_there_leaves_nothing_behind() {
-    let (app, count, gate) = app(layer().build().unwrap());
+    let (layer, dedup, alone) = waiting();
+    let (app, count, gate) = app(layer);
     gate.open();
-    let served = serve(app).await;
+    let (came, left) = (Count::default(), Count::default());
+    let (coming, leaving) = (came.clone(), left.clone());
+    let watch = middleware::from_fn(move |request: Request<Body>, next: middleware::Next| {
+        struct Leaving(Count);
+        impl Drop for Leaving {
+            fn drop(&mut self) {
+                self.0.up();
+            }
+        }
+        let (_, leaving) = (coming.up(), Leaving(leaving.clone()));
+        async move {
+            let _leaving = leaving;
+            next.run(request).await
+        }
+    });
+    let served = serve(app.layer(watch)).await;
     let mut socket = TcpStream::connect(served.addr).await.unwrap();
     socket
         .write_all(b"POST /charges HTTP/1.1\r\nhost: x\r\nidempotency-key: k\r\ncontent-length: 9\r\n\r\n50")
         .await
         .unwrap();
+    until("the layer reads its body", || came.get() == 1).await;
+    assert_eq!(left.get(), 0);
     drop(socket);
+    until("the request has come to its end", || left.get() == 1).await;
+    assert_eq!((count.get(), alone.get(), dedup.held()), (0, 0, 0));
     // Another payload with the key: had the first been taken for a request, this were a mismatch.
     let next = send(served.addr, Http::One, post("/charges", "k", "51")).await;
     assert_eq!((next.text(), next.replayed()), ("charge 1", false));
     assert_eq!(count.get(), 1);
+}
+
+/// Whoever waits has nothing to run: its client is all that it waits for.
+#[tokio::test]
+async fn a_duplicate_that_waits_ends_with_its_client() {
+    for http in BOTH {
+        let (layer, dedup, alone) = waiting();
+        let (app, count, gate) = app(layer);
+        let served = serve(app).await;
+        let first = tokio::spawn(send(served.addr, http, post("/charges", "k", "50")));
+        gate.came(1).await;
+        let waits = tokio::spawn(try_send(served.addr, http, post("/charges", "k", "50")));
+        until("it waits", || dedup.waiting() == 1).await;
+        waits.abort();
+        assert!(waits.await.unwrap_err().is_cancelled());
+        until("it waits no longer", || dedup.waiting() == 0).await;
+        assert_eq!(alone.get(), 0, "nothing goes on without it");
+        gate.open();
+        let first = first.await.unwrap();
+        assert_eq!((first.text(), first.replayed(), count.get()), ("charge 1", false, 1), "{http:?}");
+        assert!(send(served.addr, http, post("/charges", "k", "50")).await.replayed());
+    }
+}
+
+/// A piece of a body, whose memory is seen to be freed.
+struct Seen {
+    _alive: Arc<()>,
+}
+
+impl AsRef<[u8]> for Seen {
+    fn as_ref(&self) -> &[u8] {
+        b"50"
+    }
+}
+
+/// Its body is gone with it. One that took over has something to run, and goes on.
+#[tokio::test]
+async fn what_waits_is_dropped_whole_until_it_takes_over() {
+    let (layer, dedup, alone) = waiting();
+    let (count, gates) = (Count::default(), [Gate::closed(), Gate::closed()]);
+    let (counting, gating) = (count.clone(), gates.clone());
+    let handler = move || async move {
+        let n = counting.up();
+        gating[n as usize - 1].pass().await;
+        match n {
+            1 => (StatusCode::BAD_GATEWAY, Extension(Effect::None), "nothing was done".to_owned()),
+            _ => (StatusCode::OK, Extension(Effect::Final), format!("charge {n}")),
+        }
+    };
+    let app = Router::new().route("/charges", on_post(handler)).layer(layer);
+    let memory = Arc::new(());
+    let request = || {
+        let body = bytes::Bytes::from_owner(Seen { _alive: Arc::clone(&memory) });
+        app.clone().oneshot(post("/charges", "k", body).map(Body::new))
+    };
+    let first = tokio::spawn(request());
+    gates[0].came(1).await;
+    let mut leaves = Box::pin(request());
+    while dedup.waiting() == 0 {
+        assert!((&mut leaves).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    let mut stays = tokio::spawn(request());
+    until("both wait", || dedup.waiting() == 2).await;
+    let held = Arc::strong_count(&memory);
+    drop(leaves);
+    assert_eq!((Arc::strong_count(&memory), dedup.waiting(), alone.get()), (held - 1, 1, 0));
+    // The first fails, and did nothing: who waits takes over, and its client leaves then.
+    gates[0].open();
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::BAD_GATEWAY);
+    in_time("who waits takes over", gates[1].came(1)).await;
+    stays.abort();
+    assert!((&mut stays).await.unwrap_err().is_cancelled());
+    assert_eq!(alone.get(), 1, "what runs goes on");
+    gates[1].open();
+    gates[1].went_through(1).await;
+    let retry = Got::read(in_time("a replay", request()).await.unwrap()).await.unwrap();
+    assert_eq!((retry.text(), retry.replayed(), count.get()), ("charge 2", true, 2));
 }
 
 #[tokio::test]

@@ -7,9 +7,13 @@ mod curl;
 mod disconnect;
 mod duplicates;
 mod failures;
+mod grpc;
 #[cfg(feature = "axum")]
 mod nested;
 mod outcomes;
+mod refusals;
 mod room;
 mod streams;
 mod support;
+mod twice;
+mod warp_app;

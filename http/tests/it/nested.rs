@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::routing::post as on_post;
+use oncekey_http::Route;
 
 use crate::support::{Count, Http, layer, post, send, serve};
 
@@ -10,7 +11,8 @@ async fn nested_routers_do_not_share_keys() {
     let count = Count::default();
     let counting = count.clone();
     let handler = move || async move { format!("call {}", counting.up()) };
-    let charges = Router::new().route("/charges", on_post(handler)).layer(layer().build().unwrap());
+    let layer = layer().route(Route::matched_path()).build().unwrap();
+    let charges = Router::new().route("/charges", on_post(handler)).layer(layer);
     let app = Router::new()
         .nest("/v1/{tenant}", charges.clone())
         .nest("/v2", charges.clone())
@@ -27,4 +29,18 @@ async fn nested_routers_do_not_share_keys() {
     // The same route with the same key, and another resource: another request.
     assert_eq!(ask("/v1/bob/charges").await.problem(), "mismatch");
     assert_eq!(count.get(), 4);
+}
+
+/// The path as the router has it, and no more: a feature that somebody else turned on changes nothing.
+#[tokio::test]
+async fn by_default_the_route_is_the_path_that_the_layer_sees() {
+    let count = Count::default();
+    let counting = count.clone();
+    let handler = move || async move { format!("call {}", counting.up()) };
+    let app = Router::new().route("/orders/{id}", on_post(handler)).layer(layer().build().unwrap());
+    let served = serve(Router::new().merge(app)).await;
+    for (n, path) in ["/orders/1", "/orders/2"].into_iter().enumerate() {
+        let got = send(served.addr, Http::One, post(path, "k", "50")).await;
+        assert_eq!((got.text(), got.replayed()), (format!("call {}", n + 1).as_str(), false));
+    }
 }

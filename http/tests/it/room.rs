@@ -29,7 +29,7 @@ fn gated(
     let service = service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {
         let gate = gate.clone();
         async move {
-            if request.headers()["idempotency-key"] == "gated" {
+            if request.headers().get("idempotency-key").is_some_and(|key| key == "gated") {
                 gate.pass().await;
             }
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
@@ -75,6 +75,42 @@ async fn who_waits_for_a_duplicate_takes_no_room() {
     assert!(join_all(waiting).await.into_iter().all(Result::unwrap));
 }
 
+/// What needs nothing of the service under the layer does not wait until that has room.
+#[tokio::test]
+async fn without_room_duplicates_are_answered_all_the_same() {
+    let gate = Gate::closed();
+    let layer = layer().required_where(|parts| parts.uri.path() == "/strict").build().unwrap();
+    let mut service = gated(1, &layer, gate.clone());
+    let done = service.ready().await.unwrap().call(post("/", "done", ""));
+    assert_eq!(in_time("there is room", done).await.unwrap().status(), 200);
+    let first = tokio::spawn(service.clone().oneshot(post("/", "gated", "")).map(|answer| answer.is_ok()));
+    gate.came(1).await;
+    let keyless = |path: &str| {
+        let mut request = post(path, "", "");
+        request.headers_mut().remove("idempotency-key");
+        request
+    };
+    for (request, status, replayed) in [
+        (post("/", "gated", ""), 409, false),
+        (post("/", "done", ""), 200, true),
+        (post("/", "done", "other"), 422, false),
+        (post("/", "\"", ""), 400, false),
+        (keyless("/strict"), 400, false),
+    ] {
+        let answer = in_time("it is ready", service.ready()).await.unwrap().call(request);
+        let got = Got::read(in_time("it has no room to wait for", answer).await.unwrap()).await.unwrap();
+        assert_eq!((got.status.as_u16(), got.replayed()), (status, replayed));
+    }
+    // What runs has to wait, with a key or without.
+    let mut fresh = Box::pin(service.ready().await.unwrap().call(post("/", "fresh", "")));
+    let mut passing = Box::pin(service.ready().await.unwrap().call(keyless("/")));
+    assert!((&mut fresh).now_or_never().is_none() && (&mut passing).now_or_never().is_none());
+    gate.open();
+    assert!(first.await.unwrap());
+    assert_eq!(in_time("there is room again", fresh).await.unwrap().status(), 200);
+    assert_eq!(in_time("there is room again", passing).await.unwrap().status(), 200);
+}
+
 /// One that is not ready the first `not` times, and answers with an error the first `failing` times.
 #[derive(Clone)]
 struct Failing {
@@ -108,13 +144,11 @@ impl Service<Request<RequestBody<Full<Bytes>>>> for Failing {
 #[tokio::test]
 async fn errors_of_the_service_go_on() {
     for (not, failing, error, then) in
-        [(2, 0, "not ready", "call 1, after doubt: false"), (0, 1, "failed", "call 2, after doubt: true")]
+        [(1, 0, "not ready", "call 1, after doubt: false"), (0, 1, "failed", "call 2, after doubt: true")]
     {
         let failing = Failing { readied: Count::default(), not, called: Count::default(), failing };
         let mut service = layer().build().unwrap().layer(failing);
-        // The layer's own look at the service, and then that of the call.
-        let looked = service.ready().await.err();
-        assert_eq!(looked, (not > 0).then_some("not ready"));
+        assert_eq!(service.ready().await.err(), None, "it is asked when it is called");
         assert_eq!(service.call(post("/", "k", "")).await.err(), Some(error));
         let got = Got::read(service.call(post("/", "k", "")).await.unwrap()).await.unwrap();
         assert_eq!(got.text(), then);

@@ -86,6 +86,9 @@ where
     Served { addr, task }
 }
 
+/// What the types of problems begin with.
+pub(crate) const TYPES: &str = "https://docs.rs/oncekey-http/latest/oncekey_http/problem/index.html#";
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Http {
     One,
@@ -132,7 +135,7 @@ impl Got {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(body["status"], self.status.as_u16());
-        body["type"].as_str().unwrap().strip_prefix("urn:oncekey:problem:").unwrap().to_owned()
+        body["type"].as_str().unwrap().strip_prefix(TYPES).unwrap().to_owned()
     }
 }
 
