@@ -6,6 +6,7 @@ use oncekey::{Expected, Key};
 
 use crate::error::SqliteError;
 use crate::table::Encoded;
+use crate::trim::Shorter;
 
 pub(crate) type Answer<T> = oneshot::Sender<T>;
 pub(crate) type Exchanged = Result<Exchange, SqliteError>;
@@ -20,6 +21,8 @@ pub(crate) enum Job {
         removed: usize,
         answer: Answer<Result<Purged, SqliteError>>,
     },
+    /// Bodies without the bytes of their outcomes.
+    Trim(Vec<Shorter>, Answer<Result<usize, SqliteError>>),
 }
 
 pub(crate) struct Write {
@@ -35,6 +38,7 @@ impl Job {
         match self {
             Self::Exchange(..) | Self::Purge { .. } => 1,
             Self::Batch(writes, _) => writes.len(),
+            Self::Trim(shorter, _) => shorter.len(),
         }
     }
 
@@ -42,11 +46,11 @@ impl Job {
         match self {
             Self::Exchange(write, _) => write.put.len(),
             Self::Batch(writes, _) => writes.iter().map(|write| write.put.len()).sum(),
-            Self::Purge { .. } => 0,
+            Self::Purge { .. } | Self::Trim(..) => 0,
         }
     }
 
-    /// Nobody waits for it any more, and it is better left: a claim that nobody would know of, a purge. Other writes
+    /// Nobody waits for it any more, and it is better left: a claim that nobody would know of, a purge, a trim. Other writes
     /// are those of a holder, who may be gone and still mean them.
     pub(crate) fn is_idle(&self) -> bool {
         match self {
@@ -55,6 +59,7 @@ impl Job {
                 answer.is_canceled() && writes.iter().all(|write| write.expected == Expected::Vacant)
             }
             Self::Purge { answer, .. } => answer.is_canceled(),
+            Self::Trim(_, answer) => answer.is_canceled(),
         }
     }
 
@@ -67,6 +72,7 @@ impl Job {
                 drop(answer.send(writes.iter().map(|_| Err(error.clone())).collect()));
             }
             Self::Purge { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::Trim(_, answer) => drop(answer.send(Err(error.clone()))),
         }
     }
 }

@@ -57,6 +57,7 @@ mod reader;
 mod schema;
 mod store;
 mod table;
+mod trim;
 mod writer;
 
 pub use builder::{Reads, SqliteStoreBuilder, Synchronous};

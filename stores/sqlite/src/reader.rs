@@ -12,6 +12,7 @@ use crate::error::SqliteError;
 use crate::job::{Answer, Exchanged, Job, Write};
 use crate::queue::{Closed, Queue};
 use crate::table;
+use crate::trim::{self, Found};
 
 /// What a reader is asked for.
 pub(crate) enum Question {
@@ -22,6 +23,11 @@ pub(crate) enum Question {
         cursor: Option<u64>,
         limit: usize,
         answer: Answer<Result<InDoubtPage, SqliteError>>,
+    },
+    Trim {
+        cursor: Option<u64>,
+        limit: usize,
+        answer: Answer<Result<Found, SqliteError>>,
     },
 }
 
@@ -79,6 +85,10 @@ impl Reader {
             Question::List { cursor, limit, answer } => {
                 let now = self.clock.now();
                 drop(answer.send(table::list_in_doubt(&self.connection, cursor, limit, now)));
+            }
+            Question::Trim { cursor, limit, answer } => {
+                let now = self.clock.now();
+                drop(answer.send(trim::find(&self.connection, cursor, limit, now)));
             }
         }
     }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures::channel::oneshot;
 use oncekey::store::{
     BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store,
+    TrimOutcomes, Trimmed,
 };
 use oncekey::{Entry, Expected, Key, Prepared};
 use parking_lot::Mutex;
@@ -23,6 +24,7 @@ use crate::job::{Job, Write};
 use crate::queue::{Closed, Queue};
 use crate::reader::{Desk, Question};
 use crate::table::{self, Encoded};
+use crate::trim::Found;
 
 /// A store in one SQLite file: embedded, durable, shared by the processes of one machine.
 ///
@@ -310,6 +312,25 @@ impl ListInDoubt for SqliteStore {
         let (sender, answer) = oneshot::channel();
         self.inner.ask(Question::List { cursor, limit, answer: sender })?;
         Self::answer(answer).await
+    }
+}
+
+#[async_trait]
+impl TrimOutcomes for SqliteStore {
+    /// A call looks at 2,000 rows at most, and writes up to 64 of them in one transaction.
+    ///
+    /// # Cancel safety
+    /// If dropped, those that it looked at may be trimmed.
+    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, SqliteError> {
+        let (sender, answer) = oneshot::channel();
+        self.inner.ask(Question::Trim { cursor, limit, answer: sender })?;
+        let Found { shorter, next } = Self::answer(answer).await?;
+        if shorter.is_empty() {
+            return Ok(Trimmed { trimmed: 0, next });
+        }
+        let (sender, answer) = oneshot::channel();
+        self.inner.writer.hand_in(Job::Trim(shorter, sender));
+        Ok(Trimmed { trimmed: Self::answer(answer).await?, next })
     }
 }
 

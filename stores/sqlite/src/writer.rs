@@ -12,6 +12,7 @@ use crate::job::{Exchanged, Job, Room, Write};
 use crate::lock::waiting_until;
 use crate::queue::Queue;
 use crate::table::{self, Meta};
+use crate::trim;
 
 /// Rows that a purge removes in one transaction of its own: a claim that comes then waits for so much. Each row can cost
 /// the read and the write of a page of the index.
@@ -25,6 +26,7 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 enum Came {
     Exchanged(Vec<Exchanged>),
     Purged { removed: usize, more: bool },
+    Trimmed(usize),
 }
 
 /// Why no job of a transaction was done.
@@ -163,6 +165,9 @@ impl Writer {
                 let more = table::anything_gone(&self.connection, now).map_err(given_up)?;
                 Came::Purged { removed, more }
             }
+            Job::Trim(shorter, _) => {
+                Came::Trimmed(trim::shorten(&self.connection, shorter).map_err(given_up)?)
+            }
         })
     }
 
@@ -192,6 +197,7 @@ impl Writer {
                         closed.0.refuse(&SqliteError::Closed);
                     }
                 }
+                (Job::Trim(_, answer), Came::Trimmed(trimmed)) => drop(answer.send(Ok(trimmed))),
                 _ => unreachable!("a job is answered as what it is"),
             }
         }

@@ -117,3 +117,12 @@ mod by_hand_reads_on_caller {
 mod on_disk {
     oncekey::conformance_tests!(super::OnDisk);
 }
+
+/// The cheap part of the tail.
+#[test]
+fn trimming() {
+    use oncekey::conformance::check_trimming;
+    check_trimming(&ByHand { reads: Reads::OnThreads }).unwrap();
+    check_trimming(&ByHand { reads: Reads::OnCaller }).unwrap();
+    check_trimming(&OnDisk).unwrap();
+}
