@@ -12,6 +12,7 @@ mod locks;
 mod notice;
 mod operators;
 mod purge;
+mod resolve;
 mod schema;
 mod sqlx;
 mod statements;

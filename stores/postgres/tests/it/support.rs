@@ -1,6 +1,8 @@
 //! What the tests share: one runtime, one server, one database, a schema for each store.
 
 use std::future::Future;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -139,4 +141,33 @@ pub(crate) async fn until_waiting(client: &Client, count: i64) {
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
     let minute = Duration::from_secs(60);
     tokio::time::timeout(minute, future).await.expect("it queues behind a transaction that does not end")
+}
+
+fn psql_program() -> PathBuf {
+    let in_path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&in_path).collect();
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        places.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    let found = places.into_iter().map(|place| place.join("psql")).find(|psql| psql.exists());
+    found.expect("this test runs psql, and there is none in PATH: `apt-get install postgresql-client`, or your system's like")
+}
+
+/// What psql prints for some SQL, unaligned, with these tables on its path; or what it complains about.
+pub(crate) fn psql(tables: &Tables, sql: &str) -> Result<String, String> {
+    let output = Command::new(psql_program())
+        .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, database().url()])
+        .env("PGOPTIONS", format!("-c search_path={}", tables.name))
+        .output()
+        .unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// What psql prints for some SQL that must not fail.
+pub(crate) fn psql_prints(tables: &Tables, sql: &str) -> String {
+    psql(tables, sql).unwrap_or_else(|error| panic!("{sql}\n{error}"))
 }
