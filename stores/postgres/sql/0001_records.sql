@@ -17,19 +17,21 @@ CREATE SEQUENCE oncekey_versions AS bigint CACHE 1 NO CYCLE;
 -- No index on anything that a renewal or a completion changes, and half of each page left free: so those updates stay
 -- on their page and touch no index (HOT).
 CREATE TABLE oncekey_records (
-    key         bytea       NOT NULL,
-    version     bigint      NOT NULL,
-    live_until  timestamptz NOT NULL,
-    gone_at     timestamptz NOT NULL,
-    updated_at  timestamptz NOT NULL,
-    created_at  timestamptz NOT NULL,
-    finished_at timestamptz,
-    attempt     bigint      NOT NULL,
-    row_id      bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
-    state       text        NOT NULL,
-    scope       text        NOT NULL,
-    id          text        NOT NULL,
-    body        bytea       NOT NULL,
+    key          bytea       NOT NULL,
+    version      bigint      NOT NULL,
+    live_until   timestamptz NOT NULL,
+    gone_at      timestamptz NOT NULL,
+    updated_at   timestamptz NOT NULL,
+    created_at   timestamptz NOT NULL,
+    finished_at  timestamptz,
+    attempt      bigint      NOT NULL,
+    row_id       bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    state        text        NOT NULL,
+    scope        text        NOT NULL,
+    id           text        NOT NULL,
+    operation_id bytea       NOT NULL,
+    policy       text        NOT NULL,
+    body         bytea       NOT NULL,
     CONSTRAINT oncekey_records_pkey PRIMARY KEY (key)
 ) WITH (fillfactor = 50);
 
@@ -58,6 +60,8 @@ CREATE VIEW oncekey_keys AS
                ELSE state
            END AS state,
            attempt,
+           encode(operation_id, 'hex') AS operation_id,
+           policy,
            created_at,
            finished_at,
            updated_at,
@@ -65,7 +69,8 @@ CREATE VIEW oncekey_keys AS
            gone_at,
            octet_length(body) AS size,
            version,
-           key
+           key,
+           row_id
     FROM oncekey_records;
 
 -- A number as a record has it: seven bits a byte, the least first.
@@ -281,6 +286,8 @@ COMMENT ON COLUMN oncekey_records.row_id IS 'never changes: the order of purges 
 COMMENT ON COLUMN oncekey_records.state IS 'as stored: in progress, completed, failed, released, forgotten';
 COMMENT ON COLUMN oncekey_records.scope IS 'the components of the scope joined by /, with \ before \ and / in a component, and \0 for NUL';
 COMMENT ON COLUMN oncekey_records.id IS 'the id, with \\ for \ and \0 for NUL';
+COMMENT ON COLUMN oncekey_records.operation_id IS 'the id of this generation, the same for all its attempts: what was handed downstream';
+COMMENT ON COLUMN oncekey_records.policy IS 'what the next call does if an attempt stops in the middle: reclaim (takes over), hold (waits until it is resolved)';
 COMMENT ON COLUMN oncekey_records.body IS 'the encoded record, with the outcome';
 COMMENT ON VIEW oncekey_keys IS 'oncekey: one line per key, judged now: in progress, abandoned (in doubt), completed, failed, done (outcome no longer kept), released, forgotten, gone';
 COMMENT ON FUNCTION oncekey_resolve_completed IS 'oncekey: settles a doubt: the effect happened, and this is its outcome';

@@ -32,6 +32,8 @@ struct Lists<'b> {
     attempt: Vec<i64>,
     created: Vec<i64>,
     finished: Vec<Option<i64>>,
+    operation_id: Vec<Vec<u8>>,
+    policy: Vec<&'static str>,
     scope: Vec<String>,
     id: Vec<String>,
 }
@@ -53,6 +55,8 @@ impl<'b> Lists<'b> {
         self.attempt.push(c.attempt);
         self.created.push(c.created_ms);
         self.finished.push(c.finished_ms);
+        self.operation_id.push(c.operation_id.clone());
+        self.policy.push(c.policy);
     }
 }
 
@@ -164,7 +168,7 @@ impl<C: Connections> PostgresStore<C> {
     }
 
     async fn claim_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {
-        let values: [&(dyn ToSql + Sync); 10] = [
+        let values: [&(dyn ToSql + Sync); 12] = [
             &l.keys,
             &l.live,
             &l.gone,
@@ -173,6 +177,8 @@ impl<C: Connections> PostgresStore<C> {
             &l.attempt,
             &l.created,
             &l.finished,
+            &l.operation_id,
+            &l.policy,
             &l.scope,
             &l.id,
         ];
@@ -180,8 +186,19 @@ impl<C: Connections> PostgresStore<C> {
     }
 
     async fn exchange_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {
-        let values: [&(dyn ToSql + Sync); 9] =
-            [&l.keys, &l.expected, &l.live, &l.gone, &l.body, &l.state, &l.attempt, &l.created, &l.finished];
+        let values: [&(dyn ToSql + Sync); 11] = [
+            &l.keys,
+            &l.expected,
+            &l.live,
+            &l.gone,
+            &l.body,
+            &l.state,
+            &l.attempt,
+            &l.created,
+            &l.finished,
+            &l.operation_id,
+            &l.policy,
+        ];
         self.write_lists(l, &self.statements.exchange_many, &values).await
     }
 

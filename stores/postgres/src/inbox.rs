@@ -13,7 +13,7 @@ use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 use crate::completion::write_in;
 use crate::schema::{Schema, literal};
-use crate::sql::{Complete, Statement, Statements, id_text, scope_text, version_number};
+use crate::sql::{Statement, Statements, id_text, scope_text, version_number};
 use crate::store::{columns, typed};
 use crate::{Error, row};
 
@@ -235,9 +235,9 @@ impl Inbox {
         match write.expected {
             Expected::Vacant => self.put_vacant(transaction, key, &put).await,
             Expected::At(version) => {
-                let c = complete_over(key, version, &put)?;
-                let scope = key.scope_label();
-                if let Some(version) = write_in(transaction, &self.statements.complete, &c, &scope).await? {
+                if let Some(version) =
+                    write_over(transaction, &self.statements.take, key, version, &put).await?
+                {
                     return Ok(Exchange::Done(version));
                 }
                 let load = &self.statements.load_in;
@@ -255,28 +255,15 @@ impl Inbox {
     ) -> Result<Exchange, Error> {
         let c = columns(key, put)?;
         let (scope, id) = (scope_text(key), id_text(key));
-        let values: [&(dyn ToSql + Sync); 10] = [
-            &key.as_bytes(),
-            &c.live_us,
-            &c.gone_us,
-            &c.body,
-            &c.state,
-            &c.attempt,
-            &c.created_ms,
-            &c.finished_ms,
-            &scope,
-            &id,
-        ];
-        let rows = query(transaction, &self.statements.claim, &values).await?;
+        let rows = query(transaction, &self.statements.claim, &c.fresh(&key.as_bytes(), &scope, &id)).await?;
         // None: somebody committed one meanwhile. It is vacant again, or there, when asked again.
         let Some(found) = rows.first() else { return Ok(Exchange::Conflict(None)) };
         match row::get::<Option<bool>>(found, 4)? {
             None => Ok(Exchange::Done(row::version(row::get(found, 0)?))),
             Some(false) => Ok(Exchange::Conflict(Some(row::entry(found, key)?))),
             Some(true) => {
-                let c = complete_over(key, row::version(row::get(found, 0)?), put)?;
-                let scope = key.scope_label();
-                let version = write_in(transaction, &self.statements.reclaim, &c, &scope).await?;
+                let gone = row::version(row::get(found, 0)?);
+                let version = write_over(transaction, &self.statements.reclaim, key, gone, put).await?;
                 Ok(version.map_or(Exchange::Conflict(None), Exchange::Done))
             }
         }
@@ -353,10 +340,8 @@ impl Ticket {
             unreachable!("a record of ours in progress can be completed")
         };
         let put = Put::new(&write.record, write.live, write.linger);
-        let c = complete_over(&self.key, self.entry.version, &put)?;
-        let scope = self.key.scope_label();
-        let written = write_in(transaction, &self.conclude, &c, &scope).await?;
-        written.map(|_| ()).ok_or(Error::NotCurrent { scope })
+        let written = write_over(transaction, &self.conclude, &self.key, self.entry.version, &put).await?;
+        written.map(|_| ()).ok_or_else(|| Error::NotCurrent { scope: self.key.scope_label() })
     }
 }
 
@@ -378,19 +363,15 @@ fn answer(verdict: Verdict, entry: &Entry) -> InboxAnswer {
     }
 }
 
-fn complete_over(key: &Key, expected: Version, put: &Put<'_>) -> Result<Complete, Error> {
-    let c = columns(key, put)?;
-    Ok(Complete {
-        key: key.as_bytes().to_vec(),
-        expected: version_number(expected.get()),
-        live_us: c.live_us,
-        gone_us: c.gone_us,
-        body: c.body,
-        state: c.state,
-        attempt: c.attempt,
-        created_ms: c.created_ms,
-        finished_ms: c.finished_ms,
-    })
+async fn write_over(
+    transaction: &impl GenericClient,
+    statement: &Statement,
+    key: &Key,
+    expected: Version,
+    put: &Put<'_>,
+) -> Result<Option<Version>, Error> {
+    let (c, expected) = (columns(key, put)?, version_number(expected.get()));
+    write_in(transaction, statement, &c.over(&key.as_bytes(), &expected)).await
 }
 
 async fn query(

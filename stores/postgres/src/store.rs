@@ -22,7 +22,7 @@ use crate::schema::{Name, Schema};
 use crate::sql::{Columns, Statement, Statements, id_text, scope_text, version_number};
 
 /// The most bytes of an encoded record: what fits a message of PostgreSQL's protocol, with room for the rest of it.
-pub(crate) const RECORD_LEN_MAX: usize = 1_000_000_000;
+const RECORD_LEN_MAX: usize = 1_000_000_000;
 
 /// The first pause before a row that somebody has locked is tried again, and the longest.
 const LOCKED_FIRST: Duration = Duration::from_millis(1);
@@ -187,25 +187,8 @@ impl<C: Connections> PostgresStore<C> {
         let (scope, id) = (scope_text(key), id_text(key));
         let mut patience = Patience::new(self.options.lock_wait);
         loop {
-            let c = &columns;
-            let rows = self
-                .run(
-                    &self.statements.claim,
-                    &[
-                        &key.as_bytes(),
-                        &c.live_us,
-                        &c.gone_us,
-                        &c.body,
-                        &c.state,
-                        &c.attempt,
-                        &c.created_ms,
-                        &c.finished_ms,
-                        &scope,
-                        &id,
-                    ],
-                )
-                .await
-                .map_err(|error| self.or_locked(error, key))?;
+            let rows = self.run(&self.statements.claim, &columns.fresh(&key.as_bytes(), &scope, &id)).await;
+            let rows = rows.map_err(|error| self.or_locked(error, key))?;
             if let Some(found) = rows.first() {
                 match row::get::<Option<bool>>(found, 4)? {
                     None => return Ok(Exchange::Done(row::version(row::get(found, 0)?))),
@@ -213,7 +196,7 @@ impl<C: Connections> PostgresStore<C> {
                     // Past live + linger, and not purged: as good as vacant.
                     Some(true) => {
                         let gone = row::get(found, 0)?;
-                        let reclaimed = self.write(&self.statements.reclaim, key, gone, c).await;
+                        let reclaimed = self.write(&self.statements.reclaim, key, gone, &columns).await;
                         if let Some(version) = reclaimed.map_err(|error| self.or_locked(error, key))? {
                             return Ok(Exchange::Done(version));
                         }
@@ -251,22 +234,7 @@ impl<C: Connections> PostgresStore<C> {
         expected: i64,
         c: &Columns,
     ) -> Result<Option<Version>, Error> {
-        let rows = self
-            .run(
-                statement,
-                &[
-                    &key.as_bytes(),
-                    &expected,
-                    &c.live_us,
-                    &c.gone_us,
-                    &c.body,
-                    &c.state,
-                    &c.attempt,
-                    &c.created_ms,
-                    &c.finished_ms,
-                ],
-            )
-            .await?;
+        let rows = self.run(statement, &c.over(&key.as_bytes(), &expected)).await?;
         rows.first().map(|row| row::get(row, 0).map(row::version)).transpose()
     }
 
@@ -292,11 +260,16 @@ pub(crate) fn typed<'a>(
 
 pub(crate) fn columns(key: &Key, put: &Put<'_>) -> Result<Columns, Error> {
     let columns = Columns::of(put.record, put.live, put.linger);
-    if columns.body.len() > RECORD_LEN_MAX {
-        let len = columns.body.len();
-        return Err(Error::TooLarge { scope: key.scope_label(), len, max: RECORD_LEN_MAX });
-    }
+    fits(columns.body.len(), &key.scope_label())?;
     Ok(columns)
+}
+
+/// Whether a row takes an encoded record of this length.
+pub(crate) fn fits(len: usize, scope: &str) -> Result<(), Error> {
+    if len > RECORD_LEN_MAX {
+        return Err(Error::TooLarge { scope: scope.to_owned(), len, max: RECORD_LEN_MAX });
+    }
+    Ok(())
 }
 
 /// How long a row that somebody has locked is tried again.

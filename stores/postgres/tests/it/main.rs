@@ -11,6 +11,7 @@ mod kit;
 mod locks;
 mod notice;
 mod operators;
+mod people;
 mod purge;
 mod resolve;
 mod schema;

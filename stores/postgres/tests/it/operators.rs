@@ -36,6 +36,11 @@ fn the_page_on_a_stuck_key_is_true() {
         "{}",
         run(&tables, look)
     );
+    assert!(
+        run(&tables, look).contains(&format!("|{}|hold|", claim.operation_id())),
+        "{}",
+        run(&tables, look)
+    );
     assert_eq!(run(&tables, forget).trim(), "UPDATE 0", "a live claim is left alone");
     assert_eq!(run(&tables, in_doubt), "");
     std::thread::sleep(Duration::from_millis(1600));

@@ -52,7 +52,7 @@ fn holder(entry: &Entry) -> Holder {
 }
 
 /// Records in progress with and without each part that a record can have.
-fn abandoned() -> Vec<(&'static str, Record)> {
+pub(crate) fn abandoned() -> Vec<(&'static str, Record)> {
     let bound = Some(Fingerprint::sha256(b"a request"));
     let own_id = claimed(None, 2, Policy::Hold, None, 5);
     let other_id = claimed(None, 3, Policy::Reclaim, None, 5);
