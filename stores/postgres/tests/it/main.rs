@@ -7,6 +7,7 @@ mod deployment;
 mod errors;
 mod faults;
 mod inbox;
+mod killed;
 mod kit;
 mod locks;
 mod notice;
