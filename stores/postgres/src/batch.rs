@@ -9,7 +9,7 @@ use oncekey::{Entry, Expected, Key, Store as _, Version};
 use tokio_postgres::types::ToSql;
 
 use crate::connections::Connections;
-use crate::sql::{Columns, id_text, scope_text, version_number};
+use crate::sql::{Columns, Statement, id_text, scope_text, version_number};
 use crate::store::{Patience, columns};
 use crate::{Error, PostgresStore, row};
 
@@ -42,9 +42,12 @@ impl<'b> Lists<'b> {
     fn push(&mut self, place: usize, item: &BatchPut<'b>, c: &Columns) {
         self.places.push(place);
         self.keys.push(item.key.as_bytes());
-        if let Expected::At(version) = item.expected {
-            self.expected.push(version_number(version.get()));
-        } else {
+        // Where nothing is expected: whichever version is gone.
+        self.expected.push(match item.expected {
+            Expected::At(version) => version_number(version.get()),
+            Expected::Vacant => 0,
+        });
+        if item.expected == Expected::Vacant {
             self.scope.push(scope_text(item.key));
             self.id.push(id_text(item.key));
         }
@@ -60,9 +63,15 @@ impl<'b> Lists<'b> {
     }
 }
 
+fn refuse(places: &[usize], error: &Error, answers: &mut Answers) {
+    for place in places {
+        answers[*place] = Some(Err(error.clone()));
+    }
+}
+
 impl<C: Connections> PostgresStore<C> {
     /// One statement for the items that expect a version, one for those that expect none, both under way together; one
-    /// more to look at what was not as expected.
+    /// more to look at what was not as expected; one more for the claims of what turns out to be gone.
     pub(crate) async fn exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Error>> {
         let mut answers: Answers = batch.iter().map(|_| None).collect();
         let mut open: Vec<(usize, Columns)> = Vec::with_capacity(batch.len());
@@ -101,7 +110,9 @@ impl<C: Connections> PostgresStore<C> {
             let lists = if item.expected == Expected::Vacant { &mut claims } else { &mut exchanges };
             lists.push(*place, item, columns);
         }
-        let (claimed, exchanged) = join(self.claim_lists(&claims), self.exchange_lists(&exchanges)).await;
+        let (claimed, exchanged) =
+            join(self.claim_lists(&claims), self.exchange_lists(&self.statements.exchange_many, &exchanges))
+                .await;
         let mut missed = Vec::new();
         for (lists, done) in [(&claims, claimed), (&exchanges, exchanged)] {
             match done {
@@ -138,32 +149,37 @@ impl<C: Connections> PostgresStore<C> {
         }
         let current = match self.read_many(missed.iter().map(|place| batch[*place].key)).await {
             Ok(current) => current,
-            Err(error) => {
-                // Whatever was not as expected was not written.
-                for place in missed {
-                    answers[place] = Some(Err(error.clone()));
-                }
-                return;
-            }
+            // Whatever was not as expected was not written.
+            Err(error) => return refuse(&missed, &error, answers),
         };
-        for place in missed {
-            let item = &batch[place];
+        let mut gone = Lists::default();
+        for (place, columns) in open.iter().filter(|(place, _)| missed.contains(place)) {
+            let item = &batch[*place];
             let entry = match current.get(item.key.as_bytes()) {
                 Some(Ok(entry)) => Some(entry.clone()),
                 Some(Err(error)) => {
-                    answers[place] = Some(Err(error.clone()));
+                    answers[*place] = Some(Err(error.clone()));
                     continue;
                 }
                 None => None,
             };
-            answers[place] = match (item.expected, entry) {
-                // Gone and not purged, or gone since: rare, and not worth a statement for many.
-                (Expected::Vacant, None) => {
-                    Some(self.compare_exchange(item.key, item.expected, item.put).await)
+            match (item.expected, entry) {
+                // Gone and not purged, or gone since.
+                (Expected::Vacant, None) => gone.push(*place, item, columns),
+                // Locked: it is looked at again.
+                (Expected::At(expected), Some(entry)) if entry.version == expected => {}
+                (_, entry) => answers[*place] = Some(Ok(Exchange::Conflict(entry))),
+            }
+        }
+        match self.exchange_lists(&self.statements.reclaim_many, &gone).await {
+            Ok(done) => {
+                // What is not among them was claimed by another meanwhile, is being claimed, or was purged: the next round
+                // tells.
+                for (place, key) in gone.places.iter().zip(&gone.keys) {
+                    answers[*place] = done.get(*key).map(|version| Ok(Exchange::Done(*version)));
                 }
-                (Expected::At(expected), Some(entry)) if entry.version == expected => None,
-                (_, entry) => Some(Ok(Exchange::Conflict(entry))),
-            };
+            }
+            Err(error) => refuse(&gone.places, &error, answers),
         }
     }
 
@@ -185,7 +201,11 @@ impl<C: Connections> PostgresStore<C> {
         self.write_lists(l, &self.statements.claim_many, &values).await
     }
 
-    async fn exchange_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {
+    async fn exchange_lists(
+        &self,
+        statement: &Statement,
+        l: &Lists<'_>,
+    ) -> Result<HashMap<Vec<u8>, Version>, Error> {
         let values: [&(dyn ToSql + Sync); 11] = [
             &l.keys,
             &l.expected,
@@ -199,13 +219,13 @@ impl<C: Connections> PostgresStore<C> {
             &l.operation_id,
             &l.policy,
         ];
-        self.write_lists(l, &self.statements.exchange_many, &values).await
+        self.write_lists(l, statement, &values).await
     }
 
     async fn write_lists(
         &self,
         lists: &Lists<'_>,
-        statement: &crate::sql::Statement,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<HashMap<Vec<u8>, Version>, Error> {
         if lists.places.is_empty() {

@@ -66,7 +66,11 @@
 //! | fresh claim, completion, renewal, replay, load | 1 |
 //! | takeover; claim of a key whose record is gone and not purged yet | 2 |
 //! | a write that conflicts | 2 |
-//! | batch, however many items | 1; 2 where some conflict |
+//! | batch, however many items: of claims; of writes over versions; of both | 1; 1; 2 at a time |
+//! | the same where some conflict | 1 more |
+//! | the same where some claim what is gone and not purged yet | 2 more |
+//!
+//! Where somebody's transaction holds a row, it is looked at again for `lock_wait`.
 //!
 //! Counted on the wire and in the server's log by a test. Each is a transaction of its own, sent unnamed, so that it works
 //! behind pgbouncer in transaction mode; [`Builder::named_statements`] prepares them once per connection instead. A replay

@@ -193,6 +193,7 @@ pub(crate) struct Statements {
     pub(crate) reclaim: Statement,
     pub(crate) exchange: Statement,
     pub(crate) exchange_many: Statement,
+    pub(crate) reclaim_many: Statement,
     /// In somebody's transaction, with the parameters of [`Complete`].
     pub(crate) complete: Statement,
     /// The same with a parameter for each column.
@@ -331,6 +332,12 @@ impl Statements {
             text: numbered(&fill(&EXCHANGE.replace("{found}", found).replace("{over}", still)), 3),
             types: over.clone(),
         };
+        let exchange_many = |found: &str, gone_at_is: &str| Statement {
+            text: itemized(&fill(
+                &EXCHANGE_MANY.replace("{found}", found).replace("{gone_at_is}", gone_at_is),
+            )),
+            types: lists(&over),
+        };
         Self {
             load: Statement { text: fill(LOAD).replace("{clock}", "now()"), types: vec![Type::BYTEA] },
             // In somebody's transaction, whose now() stands still.
@@ -349,7 +356,8 @@ impl Statements {
             claim_many: Statement { text: itemized(&fill(CLAIM_MANY)), types: lists(&fresh) },
             reclaim: exchange(OF_ANY_GONE, "w.gone_at <= w.n"),
             exchange: exchange(OF_VERSION, "w.gone_at > w.n"),
-            exchange_many: Statement { text: itemized(&fill(EXCHANGE_MANY)), types: lists(&over) },
+            exchange_many: exchange_many("r.version = i.expected", ">"),
+            reclaim_many: exchange_many("r.version >= i.expected AND r.gone_at <= clock_timestamp()", "<="),
             complete: Statement {
                 text: packed(&fill(&COMPLETE.replace("{unpacked}", UNPACKED))),
                 types: vec![Type::BYTEA, Type::INT8, Type::INT8, Type::INT8, Type::BYTEA, Type::TEXT],
@@ -430,18 +438,20 @@ const OF_VERSION: &str = "version = $2 FOR UPDATE SKIP LOCKED";
 const OF_ANY_GONE: &str = "version >= $2 AND gone_at <= clock_timestamp() \
     AND set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL FOR UPDATE";
 
+/// Several at once, over what they expect or over what is gone. A row that is locked is not waited for: it is looked at
+/// again by another statement.
 const EXCHANGE_MANY: &str = "\
 WITH i AS MATERIALIZED (
     SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         AS i (key, expected, live, gone, body, state, attempt, created, finished, operation_id, policy)
 ), cur AS MATERIALIZED (
-    SELECT r.key, r.version, r.gone_at, r.updated_at FROM {t} AS r JOIN i ON r.key = i.key AND r.version = i.expected
+    SELECT r.key, r.version, r.gone_at, r.updated_at FROM {t} AS r JOIN i ON r.key = i.key AND {found}
     ORDER BY r.key FOR UPDATE OF r SKIP LOCKED
 ), t AS MATERIALIZED (
     SELECT clock_timestamp() AS n FROM (SELECT count(*) FROM cur) AS locked
 ), w AS MATERIALIZED (
     SELECT cur.key, greatest(cur.version + 1, {next}) AS version, greatest(t.n, cur.updated_at) AS n
-    FROM t, cur WHERE cur.gone_at > greatest(t.n, cur.updated_at)
+    FROM t, cur WHERE cur.gone_at {gone_at_is} greatest(t.n, cur.updated_at)
 )
 UPDATE {t} AS r SET ({changed}) = ROW (w.version, {stamps}, {body}, {people})
 FROM w JOIN i ON i.key = w.key WHERE r.key = w.key
@@ -523,6 +533,7 @@ mod tests {
                 &s.reclaim,
                 &s.exchange,
                 &s.exchange_many,
+                &s.reclaim_many,
                 &s.complete,
                 &s.take,
                 &s.conclude,

@@ -1,5 +1,6 @@
 //! Rows that somebody's transaction holds: nobody queues behind it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oncekey::store::{BatchPut, Exchange, Put, StoreError as _, StoreErrorKind};
@@ -130,6 +131,51 @@ fn a_claim_is_told_of_an_inbox_that_holds_its_key() {
 
         transaction.rollback().await.unwrap();
         let _version = claim(&store, &key("inbox"), &record).await;
+    });
+}
+
+/// Batches that claim what is gone, all at once: one of them has each key, and a row that is held is told apart.
+#[test]
+fn batches_that_claim_what_is_gone() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let store = Arc::new(tables.builder(shared_pool().clone()).lock_wait(LOCK_WAIT).build());
+        let record = Arc::new(some_record().await);
+        let keys: Arc<Vec<Key>> = Arc::new((0..100).map(|n| key(&format!("gone {n:02}"))).collect());
+        let gone = Put::new(&record, Duration::ZERO, Duration::ZERO);
+        let batch: Vec<_> = keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, gone)).collect();
+        let ended = store.compare_exchange_many(&batch).await;
+
+        let mut client = connect(database().url()).await;
+        let transaction = client.transaction().await.unwrap();
+        let lock = format!("SELECT 1 FROM {} WHERE key = $1 FOR UPDATE", tables.records());
+        transaction.query_one(&lock, &[&keys[42].as_bytes()]).await.unwrap();
+        let mut batches = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (store, record, keys) = (Arc::clone(&store), Arc::clone(&record), Arc::clone(&keys));
+            batches.spawn(async move {
+                let put = Put::new(&record, DAY, DAY);
+                let batch: Vec<_> =
+                    keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
+                in_time(store.compare_exchange_many(&batch)).await
+            });
+        }
+        let all = batches.join_all().await;
+        for place in 0..keys.len() {
+            let mut winners = Vec::new();
+            for answers in &all {
+                match &answers[place] {
+                    Ok(Exchange::Done(version)) => winners.push(*version),
+                    Ok(Exchange::Conflict(Some(entry))) if place != 42 => assert!(entry.left > DAY / 2),
+                    Err(Error::Locked { .. }) if place == 42 => {}
+                    other => panic!("item {place}: {other:?}"),
+                }
+            }
+            assert_eq!(winners.len(), usize::from(place != 42), "item {place}: one has it");
+            let Ok(Exchange::Done(before)) = ended[place] else { panic!("{:?}", ended[place]) };
+            assert!(winners.iter().all(|version| *version > before), "item {place}: versions rise");
+        }
+        transaction.rollback().await.unwrap();
     });
 }
 
