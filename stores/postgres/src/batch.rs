@@ -243,9 +243,8 @@ impl<C: Connections> PostgresStore<C> {
         let rows = self.run(&self.statements.load_many, &[&keys]).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for read in &rows {
-            let bytes: Vec<u8> = row::get(read, 4)?;
-            let key = Key::from_bytes(&bytes).map_err(|source| Error::Key { source })?;
-            found.insert(bytes, row::entry(read, &key));
+            let key = row::key(read, 5)?;
+            found.insert(key.as_bytes().to_vec(), row::entry(read, &key));
         }
         Ok(found)
     }

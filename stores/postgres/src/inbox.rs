@@ -12,7 +12,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 use crate::completion::write_in;
-use crate::schema::{Schema, literal};
+use crate::error::NameError;
+use crate::schema::{Name, Schema, literal};
 use crate::sql::{Statement, Statements, id_text, scope_text, version_number};
 use crate::store::{columns, typed};
 use crate::{Error, row};
@@ -50,6 +51,7 @@ pub struct Inbox {
     lifetimes: Lifetimes,
     policy: Policy,
     wait: Wait,
+    channel: Option<Name>,
 }
 
 /// What a duplicate does while the first is under way in a transaction that has not ended.
@@ -104,7 +106,7 @@ impl Inbox {
         let lifetimes = Lifetimes { lease: Duration::ZERO, retention: day, tail: Duration::ZERO };
         let wait = Wait::AtMost(Duration::from_secs(1));
         let statements = Statements::new(&schema, None, wait.millis());
-        Self { statements, schema, lifetimes, policy: Policy::Reclaim, wait }
+        Self { statements, schema, lifetimes, policy: Policy::Reclaim, wait, channel: None }
     }
 
     /// How long outcomes are kept, from completion.
@@ -133,7 +135,22 @@ impl Inbox {
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
-        self.statements = Statements::new(&self.schema, None, wait.millis());
+        self.with_statements()
+    }
+
+    /// Tell this channel, by `NOTIFY`, of each completion as it commits, as a store does that
+    /// [`notify`](crate::Builder::notify)s: engines that [listen](crate::listen) wake their waiters at once. Off by default:
+    /// transactions that notify commit one after the other.
+    ///
+    /// # Errors
+    /// [`NameError`] unless it has 1 to 63 bytes and no NUL.
+    pub fn notify(mut self, channel: impl Into<String>) -> Result<Self, NameError> {
+        self.channel = Some(Name::new(channel)?);
+        Ok(self.with_statements())
+    }
+
+    fn with_statements(mut self) -> Self {
+        self.statements = Statements::new(&self.schema, self.channel.as_ref(), self.wait.millis());
         self
     }
 
@@ -143,7 +160,8 @@ impl Inbox {
     /// Use READ COMMITTED: above it a duplicate fails with a serialization error instead of getting its answer.
     ///
     /// # Errors
-    /// [`Error`]: what the database said; [`Error::Server`] with SQLSTATE 25P01 if no transaction is open.
+    /// [`Error`]: what the database said; [`Error::Server`] with SQLSTATE 25P01 if no transaction is open;
+    /// [`Error::Overtaken`] if others changed the record again and again meanwhile.
     ///
     /// # Cancel safety
     /// If dropped, roll the transaction back.
@@ -222,7 +240,7 @@ impl Inbox {
                 }
             }
         }
-        Err(Error::Locked { scope: key.scope_label(), waited: Duration::ZERO })
+        Err(Error::Overtaken { scope: key.scope_label(), tries: TRIES })
     }
 
     async fn put(
@@ -258,7 +276,7 @@ impl Inbox {
         let rows = query(transaction, &self.statements.claim, &c.fresh(&key.as_bytes(), &scope, &id)).await?;
         // None: somebody committed one meanwhile. It is vacant again, or there, when asked again.
         let Some(found) = rows.first() else { return Ok(Exchange::Conflict(None)) };
-        match row::get::<Option<bool>>(found, 4)? {
+        match row::get::<Option<bool>>(found, 5)? {
             None => Ok(Exchange::Done(row::version(row::get(found, 0)?))),
             Some(false) => Ok(Exchange::Conflict(Some(row::entry(found, key)?))),
             Some(true) => {

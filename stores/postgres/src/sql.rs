@@ -223,7 +223,7 @@ impl<C> crate::PostgresStore<C> {
 
 /// What an entry is answered with: the row, judged by a moment that is no later than the snapshot that found it. So there
 /// was an instant at which it was both current and as judged. A clock that stepped back counts as standing still.
-const ENTRY: &str = "version, live_until, greatest({clock}, updated_at) AS judged_at, body";
+const ENTRY: &str = "version, live_until, greatest({clock}, updated_at) AS judged_at, body, row_id";
 
 /// The columns of a write in progress `w`, from its moment `w.n`.
 const STAMPS: &str = "coalesce(w.n + {live} * interval '1 microsecond', 'infinity'), \
@@ -374,7 +374,7 @@ impl Statements {
             purge: Statement { text: fill(PURGE), types: vec![Type::INT8; 4] },
             in_doubt: Statement {
                 text: fill(IN_DOUBT).replace("{clock}", "now()"),
-                types: vec![Type::INT8; 2],
+                types: vec![Type::INT8; 3],
             },
         }
     }
@@ -403,8 +403,8 @@ WITH cur AS MATERIALIZED (
     ON CONFLICT (key) DO NOTHING
     RETURNING version
 )
-SELECT version, NULL::timestamptz, NULL::timestamptz, NULL::bytea, NULL::boolean FROM ins
-UNION ALL SELECT version, live_until, judged_at, body, gone FROM cur";
+SELECT version, NULL::timestamptz, NULL::timestamptz, NULL::bytea, NULL::bigint, NULL::boolean FROM ins
+UNION ALL SELECT version, live_until, judged_at, body, row_id, gone FROM cur";
 
 const CLAIM_MANY: &str = "\
 WITH w AS MATERIALIZED (
@@ -488,11 +488,21 @@ WITH seen AS MATERIALIZED (
 SELECT (SELECT count(*) FROM seen), (SELECT max(row_id) FROM seen), (SELECT count(*) FROM deleted),
        (SELECT max(row_id) FROM taken), (SELECT count(*) FROM seen WHERE gone)";
 
+/// Looks at `$3` rows after `$1`, and answers up to `$2` of them that are in doubt; in each row, and at least in one, also
+/// how many it looked at, and the last of them.
 const IN_DOUBT: &str = "\
-SELECT {entry}, key, row_id FROM {t}
-WHERE row_id > $1 AND state = '{state_in_progress}'
-  AND live_until <= greatest(now(), updated_at) AND gone_at > greatest(now(), updated_at)
-ORDER BY row_id LIMIT $2";
+WITH seen AS MATERIALIZED (
+    SELECT row_id, state = '{state_in_progress}' AND live_until <= greatest(now(), updated_at)
+           AND gone_at > greatest(now(), updated_at) AS in_doubt
+    FROM {t} WHERE row_id > $1 ORDER BY row_id LIMIT $3
+), ends AS MATERIALIZED (
+    SELECT count(*) AS seen, max(row_id) AS last FROM seen
+), found AS MATERIALIZED (
+    SELECT {entry}, key FROM {t}
+    JOIN (SELECT row_id FROM seen WHERE in_doubt ORDER BY row_id LIMIT $2) AS listed USING (row_id)
+)
+SELECT version, live_until, judged_at, body, row_id, key, seen, last
+FROM ends LEFT JOIN found ON true ORDER BY row_id";
 
 #[cfg(test)]
 mod tests {

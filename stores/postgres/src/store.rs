@@ -14,7 +14,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::Error;
-use crate::connections::Connections;
+use crate::connections::{Connections, Lent};
 use crate::error::NameError;
 use crate::purge::Round;
 use crate::row;
@@ -83,7 +83,8 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for somebody's transaction that holds its key, before it fails with [`Error::Locked`]: one
-    /// second by default. Keep it below the engine's `store_timeout`.
+    /// second by default. Keep it below the engine's `store_timeout`. A call that is dropped after it has waited for longer
+    /// than this leaves a connection that may be dead, which a pool then closes.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.options.lock_wait = wait;
         self
@@ -163,10 +164,13 @@ impl<C: Connections> PostgresStore<C> {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
         let connection = self.connection().await?;
-        self.run_on(&connection, statement, values).await
+        let lent = Lent::new(&self.connections, connection, self.options.lock_wait);
+        let answer = self.run_on(&lent, statement, values).await;
+        lent.answered();
+        answer
     }
 
-    pub(crate) async fn run_on(
+    async fn run_on(
         &self,
         connection: &C::Connection,
         statement: &Statement,
@@ -190,7 +194,7 @@ impl<C: Connections> PostgresStore<C> {
             let rows = self.run(&self.statements.claim, &columns.fresh(&key.as_bytes(), &scope, &id)).await;
             let rows = rows.map_err(|error| self.or_locked(error, key))?;
             if let Some(found) = rows.first() {
-                match row::get::<Option<bool>>(found, 4)? {
+                match row::get::<Option<bool>>(found, 5)? {
                     None => return Ok(Exchange::Done(row::version(row::get(found, 0)?))),
                     Some(false) => return Ok(Exchange::Conflict(Some(row::entry(found, key)?))),
                     // Past live + linger, and not purged: as good as vacant.
@@ -349,6 +353,6 @@ impl<C: Connections> Store for PostgresStore<C> {
 #[async_trait]
 impl<C: Connections> ListInDoubt for PostgresStore<C> {
     async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, Error> {
-        self.page_in_doubt(cursor, limit).await
+        Ok(self.in_doubt(cursor, limit).await?.page)
     }
 }

@@ -125,16 +125,22 @@ pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(&format!("SELECT ({sql})::bigint"), &[]).await.unwrap().get(0)
 }
 
-/// Waits until so many sessions of the server wait for a lock.
-pub(crate) async fn until_waiting(client: &Client, count: i64) {
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    for _ in 0..2000 {
-        if number(client, waiting).await >= count {
+/// The server's process behind a connection.
+pub(crate) async fn pid(client: &Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+}
+
+/// Waits until this session, of which [`pid`] tells, waits for a lock.
+pub(crate) async fn until_waiting(observer: &Client, pid: i32) {
+    let waiting =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = {pid}");
+    for _ in 0..6000 {
+        if number(observer, &waiting).await > 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("nobody waits for a lock");
+    panic!("session {pid} does not wait for a lock");
 }
 
 /// What must not wait for somebody's transaction for ever.
