@@ -83,9 +83,11 @@ fn the_keeper_renews_the_others_while_a_transaction_holds_a_row() {
         transaction.query_one(&lock, &[&key("kept 4").as_bytes()]).await.unwrap();
         // Past their second renewals, and within the lease of the one that is held.
         tokio::time::sleep(lease * 7 / 9).await;
-        for (n, claim) in claims.iter().enumerate() {
+        // Each renewal is a third of a lease more. Beside the one that was not renewed: the machine may have been busy.
+        let held = claims[4].time_left();
+        for (n, claim) in claims.iter().enumerate().filter(|(n, _)| *n != 4) {
             let left = claim.time_left();
-            assert_eq!(left > lease / 2, n != 4, "claim {n} has {left:?}");
+            assert!(left > held + lease / 6, "claim {n} has {left:?}, and the one that is held {held:?}");
         }
         transaction.rollback().await.unwrap();
         keeper.abort();
