@@ -231,7 +231,7 @@ impl<C: Connections> PostgresStore<C> {
         if lists.places.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows = self.run(statement, values).await?;
+        let rows = self.run_planned(statement, values).await?;
         rows.iter().map(|done| Ok((row::get(done, 1)?, row::version(row::get(done, 0)?)))).collect()
     }
 
@@ -240,7 +240,7 @@ impl<C: Connections> PostgresStore<C> {
         keys: impl Iterator<Item = &Key>,
     ) -> Result<HashMap<Vec<u8>, Result<Entry, Error>>, Error> {
         let keys: Vec<&[u8]> = keys.map(Key::as_bytes).collect();
-        let rows = self.run(&self.statements.load_many, &[&keys]).await?;
+        let rows = self.run_planned(&self.statements.load_many, &[&keys]).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for read in &rows {
             let key = row::key(read, 5)?;

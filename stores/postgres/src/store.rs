@@ -66,7 +66,7 @@ impl<C: Connections> Builder<C> {
     }
 
     /// Prepare each statement once per connection, where the source of connections can keep it. That saves the server
-    /// the parsing and planning of each call. Not for pgbouncer before 1.21 in transaction mode. Off by default.
+    /// the parsing and planning of each call; batches, purges and listings are planned each time all the same. Not for pgbouncer before 1.21 in transaction mode. Off by default.
     pub fn named_statements(mut self, named: bool) -> Self {
         self.options.named = named;
         self
@@ -163,9 +163,28 @@ impl<C: Connections> PostgresStore<C> {
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
+        self.run_as(statement, values, self.options.named).await
+    }
+
+    /// The same for a statement over many rows, whose best plan depends on how large the table is: never a prepared one,
+    /// whose plan may be of when the table was small, and reads all of it.
+    pub(crate) async fn run_planned(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        self.run_as(statement, values, false).await
+    }
+
+    async fn run_as(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        named: bool,
+    ) -> Result<Vec<Row>, Error> {
         let connection = self.connection().await?;
         let lent = Lent::new(&self.connections, connection, self.options.lock_wait);
-        let answer = self.run_on(&lent, statement, values).await;
+        let answer = self.run_on(&lent, statement, values, named).await;
         lent.answered();
         answer
     }
@@ -175,8 +194,9 @@ impl<C: Connections> PostgresStore<C> {
         connection: &C::Connection,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
+        named: bool,
     ) -> Result<Vec<Row>, Error> {
-        if self.options.named {
+        if named {
             let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
             if let Some(prepared) = prepared.map_err(Error::of_statement)? {
                 return connection.query(&prepared, values).await.map_err(Error::of_statement);

@@ -287,7 +287,8 @@ async fn same_batch(work: &Work, batch: &[(Key, Version)]) {
     let (body, state) = (vec![&c.body; count], vec![c.state; count]);
     let (attempt, created) = (vec![c.attempt; count], vec![c.created; count]);
     let (operation_id, policy) = (vec![&c.operation_id; count], vec![c.policy; count]);
-    let session = Session::of(work).await;
+    // As the store does, which has batches planned each time.
+    let session = Session { named: false, ..Session::of(work).await };
     let rows = session
         .query(
             work.store.statement_texts().exchange_many,

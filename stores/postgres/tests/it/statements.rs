@@ -130,6 +130,15 @@ fn each_call_is_one_statement() {
                 assert_eq!(round_trips, expected, "{what}, named: {named}: on the wire");
             }
         }
+        // Batches are planned each time, as the table is then; single calls are prepared once.
+        let log = server.log();
+        let prepared: Vec<_> =
+            log.lines().filter(|line| line.contains("execute ") && !line.contains("<unnamed>")).collect();
+        assert!(prepared.iter().any(|line| line.contains("WITH cur AS")), "{prepared:?}");
+        for batch in ["WITH i AS", "WITH w AS", "ANY ($1)"] {
+            assert!(log.contains(batch), "{batch}");
+            assert!(!prepared.iter().any(|line| line.contains(batch)), "{batch} is prepared: {prepared:?}");
+        }
     });
 }
 
