@@ -17,19 +17,21 @@ CREATE SEQUENCE oncekey_versions AS bigint CACHE 1 NO CYCLE;
 -- No index on anything that a renewal or a completion changes, and half of each page left free: so those updates stay
 -- on their page and touch no index (HOT).
 CREATE TABLE oncekey_records (
-    key         bytea       NOT NULL,
-    version     bigint      NOT NULL,
-    live_until  timestamptz NOT NULL,
-    gone_at     timestamptz NOT NULL,
-    updated_at  timestamptz NOT NULL,
-    created_at  timestamptz NOT NULL,
-    finished_at timestamptz,
-    attempt     bigint      NOT NULL,
-    row_id      bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
-    state       text        NOT NULL,
-    scope       text        NOT NULL,
-    id          text        NOT NULL,
-    body        bytea       NOT NULL,
+    key          bytea       NOT NULL,
+    version      bigint      NOT NULL,
+    live_until   timestamptz NOT NULL,
+    gone_at      timestamptz NOT NULL,
+    updated_at   timestamptz NOT NULL,
+    created_at   timestamptz NOT NULL,
+    finished_at  timestamptz,
+    attempt      bigint      NOT NULL,
+    row_id       bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    state        text        NOT NULL,
+    scope        text        NOT NULL,
+    id           text        NOT NULL,
+    operation_id bytea       NOT NULL,
+    policy       text        NOT NULL,
+    body         bytea       NOT NULL,
     CONSTRAINT oncekey_records_pkey PRIMARY KEY (key)
 ) WITH (fillfactor = 50);
 
@@ -58,6 +60,8 @@ CREATE VIEW oncekey_keys AS
                ELSE state
            END AS state,
            attempt,
+           encode(operation_id, 'hex') AS operation_id,
+           policy,
            created_at,
            finished_at,
            updated_at,
@@ -65,8 +69,209 @@ CREATE VIEW oncekey_keys AS
            gone_at,
            octet_length(body) AS size,
            version,
-           key
+           key,
+           row_id
     FROM oncekey_records;
+
+-- A number as a record has it: seven bits a byte, the least first.
+CREATE FUNCTION oncekey_varint(number bigint) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+    DECLARE
+        rest bigint := number;
+        bytes bytea := '';
+    BEGIN
+        WHILE rest > 127 LOOP
+            bytes := bytes || set_byte(decode('00', 'hex'), 0, ((rest & 127) | 128)::int);
+            rest := rest >> 7;
+        END LOOP;
+        RETURN bytes || set_byte(decode('00', 'hex'), 0, rest::int);
+    END
+    $$;
+
+-- What the two functions below have in common. It reads and writes the stored form of a record, format 1, as
+-- src/protocol/encoding.rs of the crate oncekey does: format, flags, ids, numbers, then byte strings, each behind its length.
+CREATE FUNCTION oncekey_resolve(
+    key bytea, version bigint, resolved text, outcome bytea, keep interval, tail interval, channel text
+) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        hold CONSTANT int := 8;
+        fingerprint CONSTANT int := 16;
+        token CONSTANT int := 32;
+        checkpoint CONSTANT int := 64;
+        own_id CONSTANT int := 128;
+        was record;
+        moment timestamptz;
+        old bytea;
+        old_len int;
+        flags int;
+        part text;
+        bit int;
+        began int;
+        at int;
+        digit int;
+        number bigint;
+        places int;
+        ids_and_numbers bytea;
+        token_bytes bytea;
+        fingerprint_bytes bytea := '';
+        checkpoint_bytes bytea := '';
+        ending bytea;
+        finished_ms bigint;
+        written bigint;
+    BEGIN
+        IF oncekey_resolve.key IS NULL OR oncekey_resolve.version IS NULL OR resolved IS NULL OR outcome IS NULL OR tail IS NULL THEN
+            RAISE 'oncekey: nothing was changed: null for an argument that has to be given'
+                USING ERRCODE = 'null_value_not_allowed', HINT = 'Only keep and channel may be null; an empty outcome is an empty bytea.';
+        ELSIF keep < interval '0' OR tail < interval '0' THEN
+            RAISE 'oncekey: nothing was changed: it cannot be kept for less than no time'
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+
+        BEGIN
+            SELECT r.version, r.live_until, r.gone_at, r.updated_at, r.body INTO was
+            FROM oncekey_records AS r WHERE r.key = oncekey_resolve.key FOR UPDATE NOWAIT;
+        EXCEPTION WHEN lock_not_available THEN
+            RAISE 'oncekey: nothing was changed: a transaction holds this row, maybe to complete it'
+                USING ERRCODE = 'lock_not_available', HINT = 'Find it in pg_stat_activity, and try again when it has ended.';
+        END;
+        moment := greatest(clock_timestamp(), was.updated_at);
+        IF was.version IS NULL OR was.gone_at <= moment THEN
+            RAISE 'oncekey: nothing was changed: there is no record under this key, or none that counts any more'
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'oncekey_key(scope, .., id) makes a key.';
+        ELSIF was.version <> oncekey_resolve.version THEN
+            RAISE 'oncekey: nothing was changed: the record is at version %, not at %', was.version, oncekey_resolve.version
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Look at it again.';
+        END IF;
+        old := was.body;
+        old_len := octet_length(old);
+        IF old_len < 2 OR get_byte(old, 0) = 0 THEN
+            RAISE 'oncekey: nothing was changed: the record is damaged' USING ERRCODE = 'data_corrupted';
+        ELSIF get_byte(old, 0) <> 1 THEN
+            RAISE 'oncekey: nothing was changed: the record has format %, and this function knows 1', get_byte(old, 0)
+                USING ERRCODE = 'feature_not_supported', HINT = 'Resolve it with a service of the version that wrote it.';
+        END IF;
+        flags := get_byte(old, 1);
+        IF flags & 3 <> 0 THEN
+            RAISE 'oncekey: nothing was changed: there is no doubt, the operation is %',
+                ('{completed, released, forgotten}'::text[])[flags & 3]
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        ELSIF was.live_until > moment THEN
+            RAISE 'oncekey: nothing was changed: the operation is running, and holds its claim until %', was.live_until
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+
+        BEGIN
+            at := CASE WHEN flags & own_id <> 0 THEN 18 ELSE 34 END;
+            FOREACH part IN ARRAY '{attempt, forgiven, created, token, fingerprint, checkpoint}'::text[] LOOP
+                bit := CASE part WHEN 'token' THEN token WHEN 'fingerprint' THEN fingerprint WHEN 'checkpoint' THEN checkpoint END;
+                CONTINUE WHEN flags & bit = 0;
+                began := at;
+                -- Before its length, the number of its algorithm.
+                at := at + (part = 'fingerprint')::int;
+                number := 0;
+                places := 0;
+                LOOP
+                    digit := get_byte(old, at); -- fails past the end
+                    number := number | ((digit & 127)::bigint << places);
+                    at := at + 1;
+                    places := places + 7;
+                    EXIT WHEN digit < 128 OR places > 63;
+                END LOOP;
+                IF part IN ('fingerprint', 'checkpoint') THEN
+                    IF number NOT BETWEEN 0 AND old_len - at THEN
+                        RAISE array_subscript_error;
+                    END IF;
+                    at := at + number;
+                END IF;
+                CASE part
+                    WHEN 'created' THEN ids_and_numbers := substring(old FROM 3 FOR at - 2);
+                    WHEN 'token' THEN token_bytes := substring(old FROM began + 1 FOR at - began);
+                    WHEN 'fingerprint' THEN fingerprint_bytes := substring(old FROM began + 1 FOR at - began);
+                    WHEN 'checkpoint' THEN checkpoint_bytes := substring(old FROM began + 1 FOR at - began);
+                    ELSE NULL;
+                END CASE;
+            END LOOP;
+            IF at <> old_len THEN
+                RAISE array_subscript_error;
+            END IF;
+        EXCEPTION WHEN array_subscript_error THEN
+            RAISE 'oncekey: nothing was changed: the record is damaged' USING ERRCODE = 'data_corrupted';
+        END;
+
+        -- The attempt's token is written out, and the doubt of the attempts before it is settled too.
+        flags := flags & (hold | fingerprint | own_id);
+        IF resolved = 'released' THEN
+            flags := flags | token | 2;
+            ending := decode('00', 'hex');
+        ELSE
+            flags := flags | token | 1;
+            ending := decode(CASE resolved WHEN 'failed' THEN '01' ELSE '00' END, 'hex')
+                || oncekey_varint(octet_length(outcome)) || outcome;
+            checkpoint_bytes := '';
+        END IF;
+        IF checkpoint_bytes <> '' THEN
+            flags := flags | checkpoint;
+        END IF;
+        finished_ms := floor(extract(epoch FROM moment) * 1000);
+        written := greatest(was.version + 1, nextval('oncekey_versions'));
+        UPDATE oncekey_records AS r SET
+            version = written,
+            live_until = CASE resolved WHEN 'released' THEN moment ELSE coalesce(moment + keep, 'infinity') END,
+            gone_at = coalesce(moment + keep + tail, 'infinity'),
+            updated_at = moment,
+            finished_at = timestamptz 'epoch' + finished_ms * interval '1 millisecond',
+            state = resolved,
+            body = set_byte(decode('0100', 'hex'), 1, flags) || ids_and_numbers
+                || coalesce(token_bytes, oncekey_varint(was.version)) || oncekey_varint(finished_ms)
+                || fingerprint_bytes || checkpoint_bytes || ending
+        WHERE r.key = oncekey_resolve.key;
+        IF channel IS NOT NULL THEN
+            PERFORM pg_notify(channel, encode(oncekey_resolve.key, 'hex'));
+        END IF;
+        RETURN written;
+    END
+    $$;
+
+-- To settle a doubt by hand, as the engine's `resolve` does, when somebody has found out whether the effect of an attempt
+-- that stopped in the middle happened. Both answer the version that they wrote. They fail, and change nothing, unless the
+-- record at `version` (which was looked at) is still in doubt, and of format 1.
+--   keep     how long the outcome is replayed, or it is remembered that nothing happened; null: for ever
+--   tail     how much longer it is known that it was done
+--   channel  what the stores notify, if they do: waiters wake at once
+
+-- It happened, and this is its outcome: the bytes that the service would have stored.
+CREATE FUNCTION oncekey_resolve_completed(
+    key bytea, version bigint, outcome bytea, keep interval DEFAULT '1 day', tail interval DEFAULT '0',
+    failed boolean DEFAULT false, channel text DEFAULT NULL
+) RETURNS bigint
+    LANGUAGE sql VOLATILE
+    AS $$
+        SELECT oncekey_resolve(key, version, CASE WHEN failed THEN 'failed' ELSE 'completed' END, outcome, keep, tail, channel)
+    $$;
+
+-- It did not happen, and will not: the next call runs it, as the same operation.
+CREATE FUNCTION oncekey_resolve_no_effect(
+    key bytea, version bigint, keep interval DEFAULT '1 day', channel text DEFAULT NULL
+) RETURNS bigint
+    LANGUAGE sql VOLATILE
+    AS $$ SELECT oncekey_resolve(key, version, 'released', '', keep, '0', channel) $$;
+
+-- They find what is beside them, whoever calls and from where.
+DO $$
+DECLARE
+    pinned regprocedure;
+BEGIN
+    FOR pinned IN
+        SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(current_schema())::regnamespace AND proname LIKE 'oncekey\_resolve%'
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, %I, pg_temp', pinned, current_schema());
+    END LOOP;
+END
+$$;
 
 COMMENT ON TABLE oncekey_records IS 'oncekey: one row per idempotency key; look through the view oncekey_keys';
 COMMENT ON COLUMN oncekey_records.key IS 'scope components and id, each behind one byte of length; see oncekey_key()';
@@ -81,8 +286,12 @@ COMMENT ON COLUMN oncekey_records.row_id IS 'never changes: the order of purges 
 COMMENT ON COLUMN oncekey_records.state IS 'as stored: in progress, completed, failed, released, forgotten';
 COMMENT ON COLUMN oncekey_records.scope IS 'the components of the scope joined by /, with \ before \ and / in a component, and \0 for NUL';
 COMMENT ON COLUMN oncekey_records.id IS 'the id, with \\ for \ and \0 for NUL';
+COMMENT ON COLUMN oncekey_records.operation_id IS 'the id of this generation, the same for all its attempts: what was handed downstream';
+COMMENT ON COLUMN oncekey_records.policy IS 'what the next call does if an attempt stops in the middle: reclaim (takes over), hold (waits until it is resolved)';
 COMMENT ON COLUMN oncekey_records.body IS 'the encoded record, with the outcome';
 COMMENT ON VIEW oncekey_keys IS 'oncekey: one line per key, judged now: in progress, abandoned (in doubt), completed, failed, done (outcome no longer kept), released, forgotten, gone';
+COMMENT ON FUNCTION oncekey_resolve_completed IS 'oncekey: settles a doubt: the effect happened, and this is its outcome';
+COMMENT ON FUNCTION oncekey_resolve_no_effect IS 'oncekey: settles a doubt: the effect did not happen, and will not';
 COMMENT ON SEQUENCE oncekey_versions IS 'oncekey: versions; dump and restore it together with oncekey_records';
 
 INSERT INTO oncekey_migrations (number) VALUES (1);

@@ -9,7 +9,7 @@ use oncekey::{Entry, Expected, Key, Store as _, Version};
 use tokio_postgres::types::ToSql;
 
 use crate::connections::Connections;
-use crate::sql::{Columns, id_text, scope_text, version_number};
+use crate::sql::{Columns, Statement, id_text, scope_text, version_number};
 use crate::store::{Patience, columns};
 use crate::{Error, PostgresStore, row};
 
@@ -32,6 +32,8 @@ struct Lists<'b> {
     attempt: Vec<i64>,
     created: Vec<i64>,
     finished: Vec<Option<i64>>,
+    operation_id: Vec<Vec<u8>>,
+    policy: Vec<&'static str>,
     scope: Vec<String>,
     id: Vec<String>,
 }
@@ -40,9 +42,12 @@ impl<'b> Lists<'b> {
     fn push(&mut self, place: usize, item: &BatchPut<'b>, c: &Columns) {
         self.places.push(place);
         self.keys.push(item.key.as_bytes());
-        if let Expected::At(version) = item.expected {
-            self.expected.push(version_number(version.get()));
-        } else {
+        // Where nothing is expected: whichever version is gone.
+        self.expected.push(match item.expected {
+            Expected::At(version) => version_number(version.get()),
+            Expected::Vacant => 0,
+        });
+        if item.expected == Expected::Vacant {
             self.scope.push(scope_text(item.key));
             self.id.push(id_text(item.key));
         }
@@ -53,12 +58,20 @@ impl<'b> Lists<'b> {
         self.attempt.push(c.attempt);
         self.created.push(c.created_ms);
         self.finished.push(c.finished_ms);
+        self.operation_id.push(c.operation_id.clone());
+        self.policy.push(c.policy);
+    }
+}
+
+fn refuse(places: &[usize], error: &Error, answers: &mut Answers) {
+    for place in places {
+        answers[*place] = Some(Err(error.clone()));
     }
 }
 
 impl<C: Connections> PostgresStore<C> {
     /// One statement for the items that expect a version, one for those that expect none, both under way together; one
-    /// more to look at what was not as expected.
+    /// more to look at what was not as expected; one more for the claims of what turns out to be gone.
     pub(crate) async fn exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Error>> {
         let mut answers: Answers = batch.iter().map(|_| None).collect();
         let mut open: Vec<(usize, Columns)> = Vec::with_capacity(batch.len());
@@ -97,7 +110,9 @@ impl<C: Connections> PostgresStore<C> {
             let lists = if item.expected == Expected::Vacant { &mut claims } else { &mut exchanges };
             lists.push(*place, item, columns);
         }
-        let (claimed, exchanged) = join(self.claim_lists(&claims), self.exchange_lists(&exchanges)).await;
+        let (claimed, exchanged) =
+            join(self.claim_lists(&claims), self.exchange_lists(&self.statements.exchange_many, &exchanges))
+                .await;
         let mut missed = Vec::new();
         for (lists, done) in [(&claims, claimed), (&exchanges, exchanged)] {
             match done {
@@ -134,37 +149,42 @@ impl<C: Connections> PostgresStore<C> {
         }
         let current = match self.read_many(missed.iter().map(|place| batch[*place].key)).await {
             Ok(current) => current,
-            Err(error) => {
-                // Whatever was not as expected was not written.
-                for place in missed {
-                    answers[place] = Some(Err(error.clone()));
-                }
-                return;
-            }
+            // Whatever was not as expected was not written.
+            Err(error) => return refuse(&missed, &error, answers),
         };
-        for place in missed {
-            let item = &batch[place];
+        let mut gone = Lists::default();
+        for (place, columns) in open.iter().filter(|(place, _)| missed.contains(place)) {
+            let item = &batch[*place];
             let entry = match current.get(item.key.as_bytes()) {
                 Some(Ok(entry)) => Some(entry.clone()),
                 Some(Err(error)) => {
-                    answers[place] = Some(Err(error.clone()));
+                    answers[*place] = Some(Err(error.clone()));
                     continue;
                 }
                 None => None,
             };
-            answers[place] = match (item.expected, entry) {
-                // Gone and not purged, or gone since: rare, and not worth a statement for many.
-                (Expected::Vacant, None) => {
-                    Some(self.compare_exchange(item.key, item.expected, item.put).await)
+            match (item.expected, entry) {
+                // Gone and not purged, or gone since.
+                (Expected::Vacant, None) => gone.push(*place, item, columns),
+                // Locked: it is looked at again.
+                (Expected::At(expected), Some(entry)) if entry.version == expected => {}
+                (_, entry) => answers[*place] = Some(Ok(Exchange::Conflict(entry))),
+            }
+        }
+        match self.exchange_lists(&self.statements.reclaim_many, &gone).await {
+            Ok(done) => {
+                // What is not among them was claimed by another meanwhile, is being claimed, or was purged: the next round
+                // tells.
+                for (place, key) in gone.places.iter().zip(&gone.keys) {
+                    answers[*place] = done.get(*key).map(|version| Ok(Exchange::Done(*version)));
                 }
-                (Expected::At(expected), Some(entry)) if entry.version == expected => None,
-                (_, entry) => Some(Ok(Exchange::Conflict(entry))),
-            };
+            }
+            Err(error) => refuse(&gone.places, &error, answers),
         }
     }
 
     async fn claim_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {
-        let values: [&(dyn ToSql + Sync); 10] = [
+        let values: [&(dyn ToSql + Sync); 12] = [
             &l.keys,
             &l.live,
             &l.gone,
@@ -173,28 +193,45 @@ impl<C: Connections> PostgresStore<C> {
             &l.attempt,
             &l.created,
             &l.finished,
+            &l.operation_id,
+            &l.policy,
             &l.scope,
             &l.id,
         ];
         self.write_lists(l, &self.statements.claim_many, &values).await
     }
 
-    async fn exchange_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {
-        let values: [&(dyn ToSql + Sync); 9] =
-            [&l.keys, &l.expected, &l.live, &l.gone, &l.body, &l.state, &l.attempt, &l.created, &l.finished];
-        self.write_lists(l, &self.statements.exchange_many, &values).await
+    async fn exchange_lists(
+        &self,
+        statement: &Statement,
+        l: &Lists<'_>,
+    ) -> Result<HashMap<Vec<u8>, Version>, Error> {
+        let values: [&(dyn ToSql + Sync); 11] = [
+            &l.keys,
+            &l.expected,
+            &l.live,
+            &l.gone,
+            &l.body,
+            &l.state,
+            &l.attempt,
+            &l.created,
+            &l.finished,
+            &l.operation_id,
+            &l.policy,
+        ];
+        self.write_lists(l, statement, &values).await
     }
 
     async fn write_lists(
         &self,
         lists: &Lists<'_>,
-        statement: &crate::sql::Statement,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<HashMap<Vec<u8>, Version>, Error> {
         if lists.places.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows = self.run(statement, values).await?;
+        let rows = self.run_planned(statement, values).await?;
         rows.iter().map(|done| Ok((row::get(done, 1)?, row::version(row::get(done, 0)?)))).collect()
     }
 
@@ -203,12 +240,11 @@ impl<C: Connections> PostgresStore<C> {
         keys: impl Iterator<Item = &Key>,
     ) -> Result<HashMap<Vec<u8>, Result<Entry, Error>>, Error> {
         let keys: Vec<&[u8]> = keys.map(Key::as_bytes).collect();
-        let rows = self.run(&self.statements.load_many, &[&keys]).await?;
+        let rows = self.run_planned(&self.statements.load_many, &[&keys]).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for read in &rows {
-            let bytes: Vec<u8> = row::get(read, 4)?;
-            let key = Key::from_bytes(&bytes).map_err(|source| Error::Key { source })?;
-            found.insert(bytes, row::entry(read, &key));
+            let key = row::key(read, 5)?;
+            found.insert(key.as_bytes().to_vec(), row::entry(read, &key));
         }
         Ok(found)
     }

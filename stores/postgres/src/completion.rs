@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::connections::Connections;
 use crate::sql::{Complete, Statement};
-use crate::store::{RECORD_LEN_MAX, typed};
+use crate::store::{fits, typed};
 use crate::{Error, PostgresStore, row};
 
 impl<C: Connections> PostgresStore<C> {
@@ -30,9 +30,13 @@ impl<C: Connections> PostgresStore<C> {
         transaction: &impl GenericClient,
         prepared: &Prepared,
     ) -> Result<Version, Error> {
-        write_in(transaction, &self.statements.complete, &Complete::of(prepared), &prepared.key.scope_label())
-            .await?
-            .ok_or_else(|| Error::NotCurrent { scope: prepared.key.scope_label() })
+        let c = Complete::of(prepared);
+        let scope = prepared.key.scope_label();
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&c.key, &c.expected, &c.live_us, &c.gone_us, &c.body, &c.people];
+        fits(c.body.len(), &scope)?;
+        let written = write_in(transaction, &self.statements.complete, &values).await?;
+        written.ok_or(Error::NotCurrent { scope })
     }
 
     /// The statement behind [`complete_in`](Self::complete_in), for a transaction of another driver: its parameters are the
@@ -46,24 +50,9 @@ impl<C: Connections> PostgresStore<C> {
 pub(crate) async fn write_in(
     transaction: &impl GenericClient,
     statement: &Statement,
-    c: &Complete,
-    scope: &str,
+    values: &[&(dyn ToSql + Sync)],
 ) -> Result<Option<Version>, Error> {
-    if c.body.len() > RECORD_LEN_MAX {
-        return Err(Error::TooLarge { scope: scope.to_owned(), len: c.body.len(), max: RECORD_LEN_MAX });
-    }
-    let values: [&(dyn ToSql + Sync); 9] = [
-        &c.key,
-        &c.expected,
-        &c.live_us,
-        &c.gone_us,
-        &c.body,
-        &c.state,
-        &c.attempt,
-        &c.created_ms,
-        &c.finished_ms,
-    ];
-    let rows = transaction.query_typed(&statement.text, &typed(statement, &values)).await;
+    let rows = transaction.query_typed(&statement.text, &typed(statement, values)).await;
     let rows = rows.map_err(Error::of_statement)?;
     rows.first().map(|row| row::get(row, 0).map(row::version)).transpose()
 }

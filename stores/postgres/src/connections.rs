@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
@@ -41,6 +43,50 @@ pub trait Connections: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Statement>, tokio_postgres::Error>> + Send {
         let _ = (connection, text, types);
         async { Ok(None) }
+    }
+
+    /// A call was dropped that had waited for its answer on this connection for longer than `lock_wait`: the server may be
+    /// gone without a word. A pool should close it rather than lend it on; by default it is dropped as after any call.
+    fn give_up(&self, connection: Self::Connection) {
+        drop(connection);
+    }
+}
+
+/// A connection while a call is under way on it.
+pub(crate) struct Lent<'c, C: Connections> {
+    connections: &'c C,
+    connection: Option<C::Connection>,
+    since: Instant,
+    patience: Duration,
+}
+
+impl<'c, C: Connections> Lent<'c, C> {
+    pub(crate) fn new(connections: &'c C, connection: C::Connection, patience: Duration) -> Self {
+        Self { connections, connection: Some(connection), since: Instant::now(), patience }
+    }
+
+    /// The call was answered: it goes back as it came.
+    pub(crate) fn answered(mut self) {
+        self.connection = None;
+    }
+}
+
+impl<C: Connections> Deref for Lent<'_, C> {
+    type Target = C::Connection;
+
+    fn deref(&self) -> &C::Connection {
+        self.connection.as_ref().expect("it is there until the call is answered or dropped")
+    }
+}
+
+impl<C: Connections> Drop for Lent<'_, C> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // One that was dropped at once says nothing about the connection: callers give up for reasons of their own.
+            if self.since.elapsed() > self.patience {
+                self.connections.give_up(connection);
+            }
+        }
     }
 }
 
@@ -138,6 +184,11 @@ mod pooled {
             types: &[Type],
         ) -> Result<Option<Statement>, tokio_postgres::Error> {
             connection.0.prepare_typed_cached(text, types).await.map(Some)
+        }
+
+        fn give_up(&self, connection: Pooled) {
+            // Out of the pool, which makes another when it is asked, and closed.
+            drop(Object::take(connection.0));
         }
     }
 }

@@ -84,21 +84,36 @@ pub enum Error {
         /// The most that is taken.
         max: usize,
     },
+    /// Others changed the record between each look at it and the write that followed. Nothing was applied.
+    #[error("a claim in scope `{scope}` was overtaken by others {tries} times in a row; try again")]
+    #[non_exhaustive]
+    Overtaken {
+        /// The scope of the key.
+        scope: String,
+        /// How often it was tried.
+        tries: u32,
+    },
     /// What is stored under the key does not decode.
-    #[error("the record in scope `{scope}` does not decode; look at it with psql, nothing was changed")]
+    #[error(
+        "the record in scope `{scope}`, with row_id {row_id}, does not decode; look at it with psql, nothing was changed"
+    )]
     #[non_exhaustive]
     Record {
         /// The scope of the key.
         scope: String,
+        /// Its row in `oncekey_records`.
+        row_id: i64,
         /// What does not fit.
         source: oncekey::DecodeError,
     },
     /// A row has a key that is none: somebody wrote it by hand.
     #[error(
-        "a row of oncekey_records has a key that is none; build keys with the function oncekey_key, and delete that row"
+        "the row of oncekey_records with row_id {row_id} has a key that is none; build keys with the function oncekey_key, and delete that row"
     )]
     #[non_exhaustive]
     Key {
+        /// The row.
+        row_id: i64,
         /// What does not fit.
         source: oncekey::KeyError,
     },
@@ -173,6 +188,7 @@ impl StoreError for Error {
             | Self::Closed
             | Self::Server { .. }
             | Self::Locked { .. }
+            | Self::Overtaken { .. }
             | Self::TooLarge { .. }
             | Self::NotCurrent { .. }
             | Self::Record { .. }
@@ -182,9 +198,11 @@ impl StoreError for Error {
 
     fn kind(&self) -> StoreErrorKind {
         match self {
-            Self::PoolExhausted { .. } | Self::Closed | Self::Broken { .. } | Self::Locked { .. } => {
-                StoreErrorKind::Unavailable
-            }
+            Self::PoolExhausted { .. }
+            | Self::Closed
+            | Self::Broken { .. }
+            | Self::Locked { .. }
+            | Self::Overtaken { .. } => StoreErrorKind::Unavailable,
             Self::Connect { code: Some(code), .. } | Self::Server { code, .. } => kind_of(code),
             Self::Connect { code: None, .. } => StoreErrorKind::Unavailable,
             Self::TooLarge { .. } | Self::NotCurrent { .. } | Self::Unexpected { .. } => {
@@ -213,7 +231,7 @@ pub(crate) fn kind_of(code: &SqlState) -> StoreErrorKind {
             // Deadlock, serialization failure; lock timeouts and objects in use.
             "40" | "55" => StoreErrorKind::Unavailable,
             // Who one is, what one may, what is there, what fits.
-            "28" | "3D" | "3F" | "42" | "0A" | "22" | "23" | "54" => StoreErrorKind::Rejected,
+            "28" | "3D" | "3F" | "42" | "0A" | "22" | "23" | "26" | "54" => StoreErrorKind::Rejected,
             // Damaged data or index: of the database, not of one record.
             "XX" => StoreErrorKind::Other,
             _ => StoreErrorKind::Other,
@@ -232,6 +250,9 @@ fn advice(code: &SqlState) -> &'static str {
         "25006" => "; this server only reads: connect to the primary (target_session_attrs=read-write)",
         "53100" => "; free space on the database's disk, then purge",
         "22P05" => "; the database's encoding must be UTF8",
+        "26000" | "42P05" => {
+            "; a prepared statement is not on this connection, or already is, as behind a pooler in transaction mode that does not track them: leave `named_statements` off, or use pgbouncer 1.21 or later with max_prepared_statements"
+        }
         _ => "",
     }
 }
@@ -312,6 +333,8 @@ mod tests {
             ("42501", StoreErrorKind::Rejected),
             ("28P01", StoreErrorKind::Rejected),
             ("3D000", StoreErrorKind::Rejected),
+            ("26000", StoreErrorKind::Rejected),
+            ("42P05", StoreErrorKind::Rejected),
             ("54000", StoreErrorKind::Rejected),
             ("22P05", StoreErrorKind::Rejected),
             ("XX001", StoreErrorKind::Other),
@@ -330,7 +353,8 @@ mod tests {
         let exhausted = Error::pool_exhausted(Duration::from_secs(2));
         assert_eq!((exhausted.kind(), exhausted.maybe_applied()), (StoreErrorKind::Unavailable, false));
         let newer = oncekey::DecodeError::Newer { found: 9 };
-        let newer = Error::Record { scope: "s".to_owned(), source: newer };
+        let newer = Error::Record { scope: "s".to_owned(), row_id: 17, source: newer };
         assert_eq!((newer.kind(), newer.maybe_applied()), (StoreErrorKind::Newer, false));
+        assert!(newer.to_string().contains("row_id 17"), "{newer}");
     }
 }

@@ -12,8 +12,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 use crate::completion::write_in;
-use crate::schema::{Schema, literal};
-use crate::sql::{Complete, Statement, Statements, id_text, scope_text, version_number};
+use crate::error::NameError;
+use crate::schema::{Name, Schema, literal};
+use crate::sql::{Statement, Statements, id_text, scope_text, version_number};
 use crate::store::{columns, typed};
 use crate::{Error, row};
 
@@ -50,6 +51,7 @@ pub struct Inbox {
     lifetimes: Lifetimes,
     policy: Policy,
     wait: Wait,
+    channel: Option<Name>,
 }
 
 /// What a duplicate does while the first is under way in a transaction that has not ended.
@@ -104,7 +106,7 @@ impl Inbox {
         let lifetimes = Lifetimes { lease: Duration::ZERO, retention: day, tail: Duration::ZERO };
         let wait = Wait::AtMost(Duration::from_secs(1));
         let statements = Statements::new(&schema, None, wait.millis());
-        Self { statements, schema, lifetimes, policy: Policy::Reclaim, wait }
+        Self { statements, schema, lifetimes, policy: Policy::Reclaim, wait, channel: None }
     }
 
     /// How long outcomes are kept, from completion.
@@ -133,7 +135,22 @@ impl Inbox {
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
-        self.statements = Statements::new(&self.schema, None, wait.millis());
+        self.with_statements()
+    }
+
+    /// Tell this channel, by `NOTIFY`, of each completion as it commits, as a store does that
+    /// [`notify`](crate::Builder::notify)s: engines that [listen](crate::listen) wake their waiters at once. Off by default:
+    /// transactions that notify commit one after the other.
+    ///
+    /// # Errors
+    /// [`NameError`] unless it has 1 to 63 bytes and no NUL.
+    pub fn notify(mut self, channel: impl Into<String>) -> Result<Self, NameError> {
+        self.channel = Some(Name::new(channel)?);
+        Ok(self.with_statements())
+    }
+
+    fn with_statements(mut self) -> Self {
+        self.statements = Statements::new(&self.schema, self.channel.as_ref(), self.wait.millis());
         self
     }
 
@@ -143,7 +160,8 @@ impl Inbox {
     /// Use READ COMMITTED: above it a duplicate fails with a serialization error instead of getting its answer.
     ///
     /// # Errors
-    /// [`Error`]: what the database said; [`Error::Server`] with SQLSTATE 25P01 if no transaction is open.
+    /// [`Error`]: what the database said; [`Error::Server`] with SQLSTATE 25P01 if no transaction is open;
+    /// [`Error::Overtaken`] if others changed the record again and again meanwhile.
     ///
     /// # Cancel safety
     /// If dropped, roll the transaction back.
@@ -222,7 +240,7 @@ impl Inbox {
                 }
             }
         }
-        Err(Error::Locked { scope: key.scope_label(), waited: Duration::ZERO })
+        Err(Error::Overtaken { scope: key.scope_label(), tries: TRIES })
     }
 
     async fn put(
@@ -235,9 +253,9 @@ impl Inbox {
         match write.expected {
             Expected::Vacant => self.put_vacant(transaction, key, &put).await,
             Expected::At(version) => {
-                let c = complete_over(key, version, &put)?;
-                let scope = key.scope_label();
-                if let Some(version) = write_in(transaction, &self.statements.complete, &c, &scope).await? {
+                if let Some(version) =
+                    write_over(transaction, &self.statements.take, key, version, &put).await?
+                {
                     return Ok(Exchange::Done(version));
                 }
                 let load = &self.statements.load_in;
@@ -255,28 +273,15 @@ impl Inbox {
     ) -> Result<Exchange, Error> {
         let c = columns(key, put)?;
         let (scope, id) = (scope_text(key), id_text(key));
-        let values: [&(dyn ToSql + Sync); 10] = [
-            &key.as_bytes(),
-            &c.live_us,
-            &c.gone_us,
-            &c.body,
-            &c.state,
-            &c.attempt,
-            &c.created_ms,
-            &c.finished_ms,
-            &scope,
-            &id,
-        ];
-        let rows = query(transaction, &self.statements.claim, &values).await?;
+        let rows = query(transaction, &self.statements.claim, &c.fresh(&key.as_bytes(), &scope, &id)).await?;
         // None: somebody committed one meanwhile. It is vacant again, or there, when asked again.
         let Some(found) = rows.first() else { return Ok(Exchange::Conflict(None)) };
-        match row::get::<Option<bool>>(found, 4)? {
+        match row::get::<Option<bool>>(found, 5)? {
             None => Ok(Exchange::Done(row::version(row::get(found, 0)?))),
             Some(false) => Ok(Exchange::Conflict(Some(row::entry(found, key)?))),
             Some(true) => {
-                let c = complete_over(key, row::version(row::get(found, 0)?), put)?;
-                let scope = key.scope_label();
-                let version = write_in(transaction, &self.statements.reclaim, &c, &scope).await?;
+                let gone = row::version(row::get(found, 0)?);
+                let version = write_over(transaction, &self.statements.reclaim, key, gone, put).await?;
                 Ok(version.map_or(Exchange::Conflict(None), Exchange::Done))
             }
         }
@@ -353,10 +358,8 @@ impl Ticket {
             unreachable!("a record of ours in progress can be completed")
         };
         let put = Put::new(&write.record, write.live, write.linger);
-        let c = complete_over(&self.key, self.entry.version, &put)?;
-        let scope = self.key.scope_label();
-        let written = write_in(transaction, &self.conclude, &c, &scope).await?;
-        written.map(|_| ()).ok_or(Error::NotCurrent { scope })
+        let written = write_over(transaction, &self.conclude, &self.key, self.entry.version, &put).await?;
+        written.map(|_| ()).ok_or_else(|| Error::NotCurrent { scope: self.key.scope_label() })
     }
 }
 
@@ -378,19 +381,15 @@ fn answer(verdict: Verdict, entry: &Entry) -> InboxAnswer {
     }
 }
 
-fn complete_over(key: &Key, expected: Version, put: &Put<'_>) -> Result<Complete, Error> {
-    let c = columns(key, put)?;
-    Ok(Complete {
-        key: key.as_bytes().to_vec(),
-        expected: version_number(expected.get()),
-        live_us: c.live_us,
-        gone_us: c.gone_us,
-        body: c.body,
-        state: c.state,
-        attempt: c.attempt,
-        created_ms: c.created_ms,
-        finished_ms: c.finished_ms,
-    })
+async fn write_over(
+    transaction: &impl GenericClient,
+    statement: &Statement,
+    key: &Key,
+    expected: Version,
+    put: &Put<'_>,
+) -> Result<Option<Version>, Error> {
+    let (c, expected) = (columns(key, put)?, version_number(expected.get()));
+    write_in(transaction, statement, &c.over(&key.as_bytes(), &expected)).await
 }
 
 async fn query(

@@ -44,8 +44,14 @@
 //! # Ok(()) }
 //! ```
 //!
+//! While the transaction is open nobody can settle it: `settle` says [`Error::Locked`]. A client that stalls, or a network that
+//! is cut without a word, leaves it open on the server, for hours if nothing is set. So set
+//! `idle_in_transaction_session_timeout`, of the order of the lease, for the role of such transactions: the server then rolls
+//! back what stands still, and `settle` finds out.
+//!
 //! - With another driver (sqlx, diesel): [`PostgresStore::completion_sql`] and [`sql::Complete`].
-//! - Where a whole message is one transaction: [`Inbox`], which claims, acts and completes in it, with no lease at all.
+//! - Where a whole message is one transaction: [`Inbox`], which claims, acts and completes in it, with no lease at all. There
+//!   too that timeout is what ends a duplicate's wait for a client that stalls.
 //!
 //! While such a transaction is open its row is locked, and nobody queues behind it: renewals in a batch skip it, other calls
 //! try again for `lock_wait` and then say [`Error::Locked`].
@@ -66,14 +72,21 @@
 //! | fresh claim, completion, renewal, replay, load | 1 |
 //! | takeover; claim of a key whose record is gone and not purged yet | 2 |
 //! | a write that conflicts | 2 |
-//! | batch, however many items | 1; 2 where some conflict |
+//! | batch, however many items: of claims; of writes over versions; of both | 1; 1; 2 at a time |
+//! | the same where some conflict | 1 more |
+//! | the same where some claim what is gone and not purged yet | 2 more |
+//!
+//! Where somebody's transaction holds a row, it is looked at again for `lock_wait`.
 //!
 //! Counted on the wire and in the server's log by a test. Each is a transaction of its own, sent unnamed, so that it works
 //! behind pgbouncer in transaction mode; [`Builder::named_statements`] prepares them once per connection instead. A replay
 //! only reads: it draws no transaction id and writes no log.
 //!
 //! A call whose future is dropped still runs to its end on its connection, and is then maybe applied; a pool lends the
-//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`.
+//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`:
+//! if a call is dropped that has waited for longer, its server may be gone without a word, and its connection is closed and
+//! leaves the pool. So each connection that is cut costs one `store_timeout`; `tcp_user_timeout` and `keepalives_idle` of the
+//! connections, of some seconds, end those that nobody uses too.
 //!
 //! # Durability, and the clock
 //!
@@ -135,5 +148,6 @@ pub use connections::{Connections, OneConnection};
 pub use error::{Error, ListenError, MigrateError, NameError};
 pub use inbox::{Inbox, InboxAnswer, Ticket, Wait};
 pub use notice::listen;
+pub use purge::InDoubt;
 pub use schema::{MIGRATIONS, Migration, Schema, migrate};
 pub use store::{Builder, PostgresStore};

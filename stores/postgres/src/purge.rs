@@ -1,6 +1,5 @@
 //! Deleting what nobody can read, and listing what is in doubt.
 
-use oncekey::Key;
 use oncekey::store::{InDoubtPage, Purged};
 
 use crate::connections::Connections;
@@ -57,7 +56,8 @@ impl<C: Connections> PostgresStore<C> {
         while removed < limit && seen_in_all < SEEN_PER_CALL {
             let wanted = limit - removed;
             let look = wanted.saturating_mul(SEEN_PER_DELETED).clamp(SEEN_MIN, SEEN_MAX);
-            let rows = self.run(&self.statements.purge, &[&round.cursor, &look, &wanted, &grace_us]).await?;
+            let rows =
+                self.run_planned(&self.statements.purge, &[&round.cursor, &look, &wanted, &grace_us]).await?;
             let Some(counts) = rows.first() else { break };
             let seen: i64 = row::get(counts, 0)?;
             let deleted: i64 = row::get(counts, 2)?;
@@ -74,26 +74,58 @@ impl<C: Connections> PostgresStore<C> {
         Ok(purged(removed, limit > 0))
     }
 
-    /// In the order of `row_id`.
-    pub(crate) async fn page_in_doubt(
-        &self,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Result<InDoubtPage, Error> {
-        let after = cursor.map_or(0, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
-        let most = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.run(&self.statements.in_doubt, &[&after, &most]).await?;
-        let mut entries = Vec::with_capacity(rows.len());
-        let mut last = None;
-        for found in &rows {
-            let key = Key::from_bytes(row::get(found, 4)?).map_err(|source| Error::Key { source })?;
-            let entry = row::entry(found, &key)?;
-            entries.push((key, entry));
-            last = u64::try_from(row::get::<i64>(found, 5)?).ok();
+    /// Some of what is in doubt, as [`list_in_doubt`](oncekey::store::ListInDoubt::list_in_doubt) answers it, and besides
+    /// the rows that cannot be read, which that leaves out.
+    ///
+    /// It goes through the table in the order of rows, at most 50,000 of them a call: a page may have few entries, or none,
+    /// and yet a place to go on from.
+    ///
+    /// # Errors
+    /// [`Error`]: what the database said.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubt, Error> {
+        let mut after = cursor.map_or(0, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
+        let (mut entries, mut damaged) = (Vec::new(), Vec::new());
+        let (mut listed, mut seen_in_all) = (0, 0);
+        let mut next = None;
+        while listed < limit && seen_in_all < SEEN_PER_CALL {
+            let wanted = i64::try_from(limit - listed).unwrap_or(i64::MAX);
+            let look = wanted.saturating_mul(SEEN_PER_DELETED).clamp(SEEN_MIN, SEEN_MAX);
+            let rows = self.run_planned(&self.statements.in_doubt, &[&after, &wanted, &look]).await?;
+            let Some(first) = rows.first() else { break };
+            let (seen, last): (i64, Option<i64>) = (row::get(first, 6)?, row::get(first, 7)?);
+            let mut last_listed = None;
+            for found in &rows {
+                let Some(row_id) = row::get::<Option<i64>>(found, 4)? else { continue };
+                match row::key(found, 5).and_then(|key| Ok((row::entry(found, &key)?, key))) {
+                    Ok((entry, key)) => entries.push((key, entry)),
+                    Err(error @ (Error::Record { .. } | Error::Key { .. })) => damaged.push(error),
+                    Err(error) => return Err(error),
+                }
+                listed += 1;
+                last_listed = Some(row_id);
+            }
+            seen_in_all += seen;
+            // With as many as were wanted there may be more between them and the last that was looked at.
+            let to = if listed == limit { last_listed } else { last.filter(|_| seen == look) };
+            next = to.and_then(|to| u64::try_from(to).ok());
+            let Some(to) = to else { break };
+            after = to;
         }
-        let next = if rows.len() == limit { last } else { None };
-        Ok(InDoubtPage::new(entries, next))
+        Ok(InDoubt { page: InDoubtPage::new(entries, next), damaged })
     }
+}
+
+/// What [`PostgresStore::in_doubt`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InDoubt {
+    /// Keys with their entries, and the place to go on from.
+    pub page: InDoubtPage,
+    /// A row each that cannot be read, as [`Error::Record`] or [`Error::Key`]: look at it with psql.
+    pub damaged: Vec<Error>,
 }
 
 fn purged(removed: i64, more: bool) -> Purged {

@@ -8,15 +8,25 @@ use tokio_postgres::Row;
 use crate::Error;
 use crate::times::Stamp;
 
-/// The first four columns, `version, live_until, judged_at, body`, as an entry.
+/// The first five columns, `version, live_until, judged_at, body, row_id`, as an entry.
 pub(crate) fn entry(row: &Row, key: &Key) -> Result<Entry, Error> {
     let (version, live_until, judged_at): (i64, Stamp, Stamp) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
     let left: Duration = live_until.left_at(judged_at);
     // One copy, from the driver's buffer into the shared one.
     let body: &[u8] = get(row, 3)?;
-    let record = Record::decode(&Payload::from(body))
-        .map_err(|source| Error::Record { scope: key.scope_label(), source })?;
+    let record = match Record::decode(&Payload::from(body)) {
+        Ok(record) => record,
+        Err(source) => return Err(Error::Record { scope: key.scope_label(), row_id: get(row, 4)?, source }),
+    };
     Ok(Entry { record, version: self::version(version), left })
+}
+
+/// The key of a row, in this column.
+pub(crate) fn key(row: &Row, index: usize) -> Result<Key, Error> {
+    match Key::from_bytes(get(row, index)?) {
+        Ok(key) => Ok(key),
+        Err(source) => Err(Error::Key { row_id: get(row, 4)?, source }),
+    }
 }
 
 pub(crate) fn version(number: i64) -> Version {

@@ -19,20 +19,22 @@
 //! let mut transaction = connection.begin().await?;
 //! // .. the effect, and then:
 //! let done = sqlx::query(store.completion_sql())
-//!     .bind(&row.key).bind(row.expected).bind(row.live_us).bind(row.gone_us).bind(&row.body)
-//!     .bind(row.state).bind(row.attempt).bind(row.created_ms).bind(row.finished_ms)
+//!     .bind(&row.key).bind(row.expected).bind(row.live_us).bind(row.gone_us).bind(&row.body).bind(&row.people)
 //!     .execute(&mut *transaction).await?;
 //! if done.rows_affected() == 1 { transaction.commit().await? } else { transaction.rollback().await? }
 //! # Ok(()) }
 //! ```
 
-use oncekey::{Conclusion, Key, Prepared, Record, State};
-use tokio_postgres::types::Type;
+use oncekey::{Conclusion, Key, Policy, Prepared, Record, State};
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::schema::{Name, Schema, literal};
 use crate::times::{micros, millis};
 
-/// The parameters of the statement that completes a claim inside a transaction, `$1` to `$9` in the order of the fields.
+/// The parameters of the statement that completes a claim inside a transaction, `$1` to `$6` in the order of the fields.
+///
+/// Code that binds these six stays right with each compatible version: their number, order and types stay, and what a later
+/// one has to say besides is in `people`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Complete {
@@ -46,24 +48,22 @@ pub struct Complete {
     pub gone_us: Option<i64>,
     /// `$5 bytea`: the encoded record.
     pub body: Vec<u8>,
-    /// `$6 text`: its state, for people.
-    pub state: &'static str,
-    /// `$7 bigint`: its attempt, for people.
-    pub attempt: i64,
-    /// `$8 bigint`: when its generation began, in milliseconds since 1970, for people.
-    pub created_ms: i64,
-    /// `$9 bigint`: when it finished, or null.
-    pub finished_ms: Option<i64>,
+    /// `$6 text`: the columns for people, as JSON. What is in it may change with each version.
+    pub people: String,
 }
 
 impl Complete {
     /// The parameters that complete what was prepared.
     pub fn of(prepared: &Prepared) -> Self {
-        let Columns { live_us, gone_us, body, state, attempt, created_ms, finished_ms } =
-            Columns::of(&prepared.record, prepared.live, prepared.linger);
-        let key = prepared.key.as_bytes().to_vec();
-        let expected = version_number(prepared.expected.get());
-        Self { key, expected, live_us, gone_us, body, state, attempt, created_ms, finished_ms }
+        let columns = Columns::of(&prepared.record, prepared.live, prepared.linger);
+        Self {
+            key: prepared.key.as_bytes().to_vec(),
+            expected: version_number(prepared.expected.get()),
+            live_us: columns.live_us,
+            gone_us: columns.gone_us,
+            people: columns.people(),
+            body: columns.body,
+        }
     }
 }
 
@@ -76,6 +76,8 @@ pub(crate) struct Columns {
     pub(crate) attempt: i64,
     pub(crate) created_ms: i64,
     pub(crate) finished_ms: Option<i64>,
+    pub(crate) operation_id: Vec<u8>,
+    pub(crate) policy: &'static str,
 }
 
 impl Columns {
@@ -88,7 +90,54 @@ impl Columns {
             attempt: i64::from(record.attempt()),
             created_ms: millis(record.created_at()),
             finished_ms: record.finished_at().map(millis),
+            operation_id: record.operation_id().to_bytes().to_vec(),
+            policy: match record.policy() {
+                Policy::Reclaim => "reclaim",
+                Policy::Hold => "hold",
+            },
         }
+    }
+
+    /// The parameters of a write over a row, `$1` and `$2` being the key and the version.
+    pub(crate) fn over<'a>(&'a self, key: &'a &[u8], expected: &'a i64) -> [&'a (dyn ToSql + Sync); 11] {
+        let Self { live_us, gone_us, body, state, attempt, created_ms, finished_ms, operation_id, policy } =
+            self;
+        [key, expected, live_us, gone_us, body, state, attempt, created_ms, finished_ms, operation_id, policy]
+    }
+
+    /// The parameters of a claim of a vacant key.
+    pub(crate) fn fresh<'a>(
+        &'a self,
+        key: &'a &[u8],
+        scope: &'a String,
+        id: &'a String,
+    ) -> [&'a (dyn ToSql + Sync); 12] {
+        let Self { live_us, gone_us, body, state, attempt, created_ms, finished_ms, operation_id, policy } =
+            self;
+        [
+            key,
+            live_us,
+            gone_us,
+            body,
+            state,
+            attempt,
+            created_ms,
+            finished_ms,
+            operation_id,
+            policy,
+            scope,
+            id,
+        ]
+    }
+
+    /// The columns for people as JSON: words of ours, numbers and hexadecimal digits, so that nothing is to be escaped.
+    fn people(&self) -> String {
+        let finished_ms = self.finished_ms.map_or_else(|| "null".to_owned(), |ms| ms.to_string());
+        let operation_id: String = self.operation_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let Self { state, attempt, created_ms, policy, .. } = self;
+        format!(
+            r#"{{"state":"{state}","attempt":{attempt},"created_ms":{created_ms},"finished_ms":{finished_ms},"operation_id":"{operation_id}","policy":"{policy}"}}"#
+        )
     }
 }
 
@@ -144,7 +193,11 @@ pub(crate) struct Statements {
     pub(crate) reclaim: Statement,
     pub(crate) exchange: Statement,
     pub(crate) exchange_many: Statement,
+    pub(crate) reclaim_many: Statement,
+    /// In somebody's transaction, with the parameters of [`Complete`].
     pub(crate) complete: Statement,
+    /// The same with a parameter for each column.
+    pub(crate) take: Statement,
     pub(crate) conclude: Statement,
     pub(crate) purge: Statement,
     pub(crate) in_doubt: Statement,
@@ -170,33 +223,98 @@ impl<C> crate::PostgresStore<C> {
 
 /// What an entry is answered with: the row, judged by a moment that is no later than the snapshot that found it. So there
 /// was an instant at which it was both current and as judged. A clock that stepped back counts as standing still.
-const ENTRY: &str = "version, live_until, greatest({clock}, updated_at) AS judged_at, body";
+const ENTRY: &str = "version, live_until, greatest({clock}, updated_at) AS judged_at, body, row_id";
 
 /// The columns of a write in progress `w`, from its moment `w.n`.
 const STAMPS: &str = "coalesce(w.n + {live} * interval '1 microsecond', 'infinity'), \
                       coalesce(w.n + {gone} * interval '1 microsecond', 'infinity'), w.n";
-/// When a generation began and when it finished, from milliseconds.
-const PEOPLE: &str = "timestamptz 'epoch' + {created} * interval '1 millisecond', \
-                      timestamptz 'epoch' + {finished} * interval '1 millisecond'";
+/// What is lifted out of the body for people; its times come in milliseconds.
+const PEOPLE: &str = "{state}, {attempt}, timestamptz 'epoch' + {created} * interval '1 millisecond', \
+                      timestamptz 'epoch' + {finished} * interval '1 millisecond', {operation_id}, {policy}";
 
 /// Columns of a row that a write over it changes. `scope`, `id` and `row_id` stay.
-const CHANGED: &str =
-    "version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at";
+const CHANGED: &str = "version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at, operation_id, policy";
+
+/// The places of a write's fields in a statement, in the order of its parameters, with their types.
+const FIELDS: [(&str, Type); 9] = [
+    ("live", Type::INT8),
+    ("gone", Type::INT8),
+    ("body", Type::BYTEA),
+    ("state", Type::TEXT),
+    ("attempt", Type::INT8),
+    ("created", Type::INT8),
+    ("finished", Type::INT8),
+    ("operation_id", Type::BYTEA),
+    ("policy", Type::TEXT),
+];
+
+/// A statement's text with its fields as parameters, the first of them `$first`.
+fn numbered(text: &str, first: usize) -> String {
+    let mut text = text.to_owned();
+    for (index, (name, _)) in FIELDS.iter().enumerate() {
+        text = text.replace(&format!("{{{name}}}"), &format!("${}", first + index));
+    }
+    text
+}
+
+/// A statement's text with its fields as columns of the items `i`.
+fn itemized(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (name, _) in FIELDS {
+        text = text.replace(&format!("{{{name}}}"), &format!("i.{name}"));
+    }
+    text
+}
+
+/// A statement's text with its fields as [`Complete`] packs them.
+fn packed(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (name, value) in [
+        ("live", "$3"),
+        ("gone", "$4"),
+        ("body", "$5"),
+        ("created", "p.created_ms"),
+        ("finished", "p.finished_ms"),
+        ("operation_id", "decode(p.operation_id, 'hex')"),
+        ("state", "p.state"),
+        ("attempt", "p.attempt"),
+        ("policy", "p.policy"),
+    ] {
+        text = text.replace(&format!("{{{name}}}"), value);
+    }
+    text
+}
+
+fn types(before: &[Type], after: &[Type]) -> Vec<Type> {
+    let fields = FIELDS.into_iter().map(|(_, kind)| kind);
+    before.iter().cloned().chain(fields).chain(after.iter().cloned()).collect()
+}
+
+fn list_of(kind: &Type) -> Type {
+    match *kind {
+        Type::INT8 => Type::INT8_ARRAY,
+        Type::BYTEA => Type::BYTEA_ARRAY,
+        _ => Type::TEXT_ARRAY,
+    }
+}
+
+fn lists(types: &[Type]) -> Vec<Type> {
+    types.iter().map(list_of).collect()
+}
 
 impl Statements {
     /// `lock_wait_ms`: how long a claim waits for somebody's transaction that holds its key.
     pub(crate) fn new(schema: &Schema, channel: Option<&Name>, lock_wait_ms: u128) -> Self {
         let prefix = schema.prefix();
         let sequence = literal(&format!("{prefix}oncekey_versions"));
-        let notice = |key: &str, state: &str, live: &str| match channel {
-            // An answer that somebody may wait for: the end of an attempt. Renewals and claims are not told.
-            Some(channel) => format!(
-                ", CASE WHEN {state} <> '{IN_PROGRESS}' OR {live} = 0 \
-                 THEN pg_notify({}, encode({key}, 'hex'))::text END",
+        // An answer that somebody may wait for: the end of an attempt. Renewals and claims are not told.
+        let notice = channel.map_or_else(String::new, |channel| {
+            format!(
+                ", CASE WHEN r.state <> '{IN_PROGRESS}' OR {{live}} = 0 \
+                 THEN pg_notify({}, encode(r.key, 'hex'))::text END",
                 literal(channel.as_str())
-            ),
-            None => String::new(),
-        };
+            )
+        });
         let fill = |text: &str| {
             text.replace("{entry}", ENTRY)
                 .replace("{stamps}", STAMPS)
@@ -206,91 +324,57 @@ impl Statements {
                 .replace("{next}", &format!("nextval({sequence}::regclass)"))
                 .replace("{lock_wait}", &lock_wait_ms.to_string())
                 .replace("{state_in_progress}", IN_PROGRESS)
+                .replace("{notice}", &notice)
         };
-        let bytes = Type::BYTEA;
-        let number = Type::INT8;
-        let text = Type::TEXT;
-        let columns = [&number, &number, &bytes, &text, &number, &number, &number];
-        let lists = [
-            Type::INT8_ARRAY,
-            Type::INT8_ARRAY,
-            Type::BYTEA_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::INT8_ARRAY,
-            Type::INT8_ARRAY,
-            Type::INT8_ARRAY,
-        ];
-        let single = |first: &[Type], rest: &[Type]| {
-            first.iter().chain(columns).chain(rest).cloned().collect::<Vec<Type>>()
+        let over = types(&[Type::BYTEA, Type::INT8], &[]);
+        let fresh = types(&[Type::BYTEA], &[Type::TEXT, Type::TEXT]);
+        let exchange = |found: &str, still: &str| Statement {
+            text: numbered(&fill(&EXCHANGE.replace("{found}", found).replace("{over}", still)), 3),
+            types: over.clone(),
         };
-        let many = |first: &[Type], rest: &[Type]| {
-            first.iter().chain(&lists).chain(rest).cloned().collect::<Vec<Type>>()
-        };
-        let fields = |text: &str| {
-            text.replace("{live}", "$3")
-                .replace("{gone}", "$4")
-                .replace("{created}", "$8")
-                .replace("{finished}", "$9")
-        };
-        let item_fields = |text: &str| {
-            text.replace("{live}", "i.live")
-                .replace("{gone}", "i.gone")
-                .replace("{created}", "i.created")
-                .replace("{finished}", "i.finished")
-        };
-        let exchange = |found: &str, over: &str| {
-            let text = EXCHANGE.replace("{found}", found).replace("{over}", over);
-            fields(&fill(&text)) + &notice("r.key", "$6", "$3")
+        let exchange_many = |found: &str, gone_at_is: &str| Statement {
+            text: itemized(&fill(
+                &EXCHANGE_MANY.replace("{found}", found).replace("{gone_at_is}", gone_at_is),
+            )),
+            types: lists(&over),
         };
         Self {
-            load: Statement { text: fill(LOAD).replace("{clock}", "now()"), types: vec![bytes.clone()] },
+            load: Statement { text: fill(LOAD).replace("{clock}", "now()"), types: vec![Type::BYTEA] },
             // In somebody's transaction, whose now() stands still.
             load_in: Statement {
                 text: fill(LOAD).replace("{clock}", "now()").replace("now()", "statement_timestamp()"),
-                types: vec![bytes.clone()],
+                types: vec![Type::BYTEA],
             },
             load_many: Statement {
                 text: fill(LOAD_MANY).replace("{clock}", "now()"),
                 types: vec![Type::BYTEA_ARRAY],
             },
             claim: Statement {
-                text: fill(CLAIM)
-                    .replace("{clock}", "statement_timestamp()")
-                    .replace("{live}", "$2")
-                    .replace("{gone}", "$3")
-                    .replace("{created}", "$7")
-                    .replace("{finished}", "$8"),
-                types: single(&[Type::BYTEA], &[text.clone(), text.clone()]),
+                text: numbered(&fill(CLAIM).replace("{clock}", "statement_timestamp()"), 2),
+                types: fresh.clone(),
             },
-            claim_many: Statement {
-                text: item_fields(&fill(CLAIM_MANY)),
-                types: many(&[Type::BYTEA_ARRAY], &[Type::TEXT_ARRAY, Type::TEXT_ARRAY]),
-            },
-            reclaim: Statement {
-                text: exchange(OF_ANY_GONE, "w.gone_at <= w.n"),
-                types: single(&[bytes.clone(), number.clone()], &[]),
-            },
-            exchange: Statement {
-                text: exchange(OF_VERSION, "w.gone_at > w.n"),
-                types: single(&[bytes.clone(), number.clone()], &[]),
-            },
-            exchange_many: Statement {
-                text: item_fields(&fill(EXCHANGE_MANY)) + &notice("r.key", "i.state", "i.live"),
-                types: many(&[Type::BYTEA_ARRAY, Type::INT8_ARRAY], &[]),
-            },
+            claim_many: Statement { text: itemized(&fill(CLAIM_MANY)), types: lists(&fresh) },
+            reclaim: exchange(OF_ANY_GONE, "w.gone_at <= w.n"),
+            exchange: exchange(OF_VERSION, "w.gone_at > w.n"),
+            exchange_many: exchange_many("r.version = i.expected", ">"),
+            reclaim_many: exchange_many("r.version >= i.expected AND r.gone_at <= clock_timestamp()", "<="),
             complete: Statement {
-                text: fields(&fill(COMPLETE)) + &notice("r.key", "$6", "$3"),
-                types: single(&[bytes.clone(), number.clone()], &[]),
+                text: packed(&fill(&COMPLETE.replace("{unpacked}", UNPACKED))),
+                types: vec![Type::BYTEA, Type::INT8, Type::INT8, Type::INT8, Type::BYTEA, Type::TEXT],
+            },
+            take: Statement {
+                text: numbered(&fill(&COMPLETE.replace("{unpacked}", "")), 3),
+                types: over.clone(),
             },
             // Over a row of the same transaction, which nobody else can have claimed, however long it took.
             conclude: Statement {
-                text: fields(&fill(&COMPLETE.replace(READABLE, ""))) + &notice("r.key", "$6", "$3"),
-                types: single(&[Type::BYTEA, Type::INT8], &[]),
+                text: numbered(&fill(&COMPLETE.replace("{unpacked}", "").replace(READABLE, "")), 3),
+                types: over,
             },
             purge: Statement { text: fill(PURGE), types: vec![Type::INT8; 4] },
             in_doubt: Statement {
                 text: fill(IN_DOUBT).replace("{clock}", "now()"),
-                types: vec![Type::INT8; 2],
+                types: vec![Type::INT8; 3],
             },
         }
     }
@@ -313,23 +397,23 @@ WITH cur AS MATERIALIZED (
     SELECT {entry}, gone_at <= greatest({clock}, updated_at) AS gone FROM {t} WHERE key = $1
 ), ins AS (
     INSERT INTO {t} (key, scope, id, {changed})
-    SELECT $1, $9, $10, {next}, {stamps}, $4, $5, $6, {people}
+    SELECT $1, $11, $12, {next}, {stamps}, {body}, {people}
     FROM (SELECT {clock} AS n) AS w
     WHERE NOT EXISTS (SELECT FROM cur) AND set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL
     ON CONFLICT (key) DO NOTHING
     RETURNING version
 )
-SELECT version, NULL::timestamptz, NULL::timestamptz, NULL::bytea, NULL::boolean FROM ins
-UNION ALL SELECT version, live_until, judged_at, body, gone FROM cur";
+SELECT version, NULL::timestamptz, NULL::timestamptz, NULL::bytea, NULL::bigint, NULL::boolean FROM ins
+UNION ALL SELECT version, live_until, judged_at, body, row_id, gone FROM cur";
 
 const CLAIM_MANY: &str = "\
 WITH w AS MATERIALIZED (
     SELECT statement_timestamp() AS n WHERE set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL
 )
 INSERT INTO {t} (key, scope, id, {changed})
-SELECT i.key, i.scope, i.id, {next}, {stamps}, i.body, i.state, i.attempt, {people}
-FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-     AS i (key, live, gone, body, state, attempt, created, finished, scope, id), w
+SELECT i.key, i.scope, i.id, {next}, {stamps}, {body}, {people}
+FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+     AS i (key, live, gone, body, state, attempt, created, finished, operation_id, policy, scope, id), w
 WHERE NOT EXISTS (SELECT FROM {t} AS r WHERE r.key = i.key)
 ORDER BY i.key
 ON CONFLICT (key) DO NOTHING
@@ -343,9 +427,9 @@ WITH cur AS MATERIALIZED (
 ), w AS MATERIALIZED (
     SELECT key, gone_at, greatest(version + 1, {next}) AS version, greatest(clock_timestamp(), updated_at) AS n FROM cur
 )
-UPDATE {t} AS r SET ({changed}) = ROW (w.version, {stamps}, $5, $6, $7, {people})
+UPDATE {t} AS r SET ({changed}) = ROW (w.version, {stamps}, {body}, {people})
 FROM w WHERE r.key = w.key AND {over}
-RETURNING r.version";
+RETURNING r.version{notice}";
 
 const OF_VERSION: &str = "version = $2 FOR UPDATE SKIP LOCKED";
 
@@ -354,30 +438,34 @@ const OF_VERSION: &str = "version = $2 FOR UPDATE SKIP LOCKED";
 const OF_ANY_GONE: &str = "version >= $2 AND gone_at <= clock_timestamp() \
     AND set_config('lock_timeout', '{lock_wait}', true) IS NOT NULL FOR UPDATE";
 
+/// Several at once, over what they expect or over what is gone. A row that is locked is not waited for: it is looked at
+/// again by another statement.
 const EXCHANGE_MANY: &str = "\
 WITH i AS MATERIALIZED (
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
-        AS i (key, expected, live, gone, body, state, attempt, created, finished)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        AS i (key, expected, live, gone, body, state, attempt, created, finished, operation_id, policy)
 ), cur AS MATERIALIZED (
-    SELECT r.key, r.version, r.gone_at, r.updated_at FROM {t} AS r JOIN i ON r.key = i.key AND r.version = i.expected
+    SELECT r.key, r.version, r.gone_at, r.updated_at FROM {t} AS r JOIN i ON r.key = i.key AND {found}
     ORDER BY r.key FOR UPDATE OF r SKIP LOCKED
 ), t AS MATERIALIZED (
     SELECT clock_timestamp() AS n FROM (SELECT count(*) FROM cur) AS locked
 ), w AS MATERIALIZED (
     SELECT cur.key, greatest(cur.version + 1, {next}) AS version, greatest(t.n, cur.updated_at) AS n
-    FROM t, cur WHERE cur.gone_at > greatest(t.n, cur.updated_at)
+    FROM t, cur WHERE cur.gone_at {gone_at_is} greatest(t.n, cur.updated_at)
 )
-UPDATE {t} AS r SET ({changed}) = ROW (w.version, {stamps}, i.body, i.state, i.attempt, {people})
+UPDATE {t} AS r SET ({changed}) = ROW (w.version, {stamps}, {body}, {people})
 FROM w JOIN i ON i.key = w.key WHERE r.key = w.key
-RETURNING r.version, r.key";
+RETURNING r.version, r.key{notice}";
 
 /// In somebody's transaction, where a row that is locked is waited for.
 const COMPLETE: &str = "\
 UPDATE {t} AS r SET ({changed}) = (
-    SELECT greatest(r.version + 1, {next}), {stamps}, $5, $6, $7, {people}
-    FROM (SELECT greatest(statement_timestamp(), r.updated_at) AS n) AS w)
+    SELECT greatest(r.version + 1, {next}), {stamps}, {body}, {people}
+    FROM (SELECT greatest(statement_timestamp(), r.updated_at) AS n) AS w{unpacked})
 WHERE r.key = $1 AND r.version = $2 AND r.gone_at > greatest(statement_timestamp(), r.updated_at)
-RETURNING r.version";
+RETURNING r.version{notice}";
+const UNPACKED: &str = ", json_to_record($6::text::json) AS p \
+    (state text, attempt bigint, created_ms bigint, finished_ms bigint, operation_id text, policy text)";
 const READABLE: &str = " AND r.gone_at > greatest(statement_timestamp(), r.updated_at)";
 
 /// Looks at `$2` rows after `$1` and deletes up to `$3` that have been gone for `$4` microseconds: how many it looked at,
@@ -400,11 +488,21 @@ WITH seen AS MATERIALIZED (
 SELECT (SELECT count(*) FROM seen), (SELECT max(row_id) FROM seen), (SELECT count(*) FROM deleted),
        (SELECT max(row_id) FROM taken), (SELECT count(*) FROM seen WHERE gone)";
 
+/// Looks at `$3` rows after `$1`, and answers up to `$2` of them that are in doubt; in each row, and at least in one, also
+/// how many it looked at, and the last of them.
 const IN_DOUBT: &str = "\
-SELECT {entry}, key, row_id FROM {t}
-WHERE row_id > $1 AND state = '{state_in_progress}'
-  AND live_until <= greatest(now(), updated_at) AND gone_at > greatest(now(), updated_at)
-ORDER BY row_id LIMIT $2";
+WITH seen AS MATERIALIZED (
+    SELECT row_id, state = '{state_in_progress}' AND live_until <= greatest(now(), updated_at)
+           AND gone_at > greatest(now(), updated_at) AS in_doubt
+    FROM {t} WHERE row_id > $1 ORDER BY row_id LIMIT $3
+), ends AS MATERIALIZED (
+    SELECT count(*) AS seen, max(row_id) AS last FROM seen
+), found AS MATERIALIZED (
+    SELECT {entry}, key FROM {t}
+    JOIN (SELECT row_id FROM seen WHERE in_doubt ORDER BY row_id LIMIT $2) AS listed USING (row_id)
+)
+SELECT version, live_until, judged_at, body, row_id, key, seen, last
+FROM ends LEFT JOIN found ON true ORDER BY row_id";
 
 #[cfg(test)]
 mod tests {
@@ -445,7 +543,9 @@ mod tests {
                 &s.reclaim,
                 &s.exchange,
                 &s.exchange_many,
+                &s.reclaim_many,
                 &s.complete,
+                &s.take,
                 &s.conclude,
                 &s.purge,
                 &s.in_doubt,

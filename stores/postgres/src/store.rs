@@ -14,7 +14,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::Error;
-use crate::connections::Connections;
+use crate::connections::{Connections, Lent};
 use crate::error::NameError;
 use crate::purge::Round;
 use crate::row;
@@ -22,7 +22,7 @@ use crate::schema::{Name, Schema};
 use crate::sql::{Columns, Statement, Statements, id_text, scope_text, version_number};
 
 /// The most bytes of an encoded record: what fits a message of PostgreSQL's protocol, with room for the rest of it.
-pub(crate) const RECORD_LEN_MAX: usize = 1_000_000_000;
+const RECORD_LEN_MAX: usize = 1_000_000_000;
 
 /// The first pause before a row that somebody has locked is tried again, and the longest.
 const LOCKED_FIRST: Duration = Duration::from_millis(1);
@@ -66,7 +66,7 @@ impl<C: Connections> Builder<C> {
     }
 
     /// Prepare each statement once per connection, where the source of connections can keep it. That saves the server
-    /// the parsing and planning of each call. Not for pgbouncer before 1.21 in transaction mode. Off by default.
+    /// the parsing and planning of each call; batches, purges and listings are planned each time all the same. Not for pgbouncer before 1.21 in transaction mode. Off by default.
     pub fn named_statements(mut self, named: bool) -> Self {
         self.options.named = named;
         self
@@ -83,7 +83,8 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for somebody's transaction that holds its key, before it fails with [`Error::Locked`]: one
-    /// second by default. Keep it below the engine's `store_timeout`.
+    /// second by default. Keep it below the engine's `store_timeout`. A call that is dropped after it has waited for longer
+    /// than this leaves a connection that may be dead, which a pool then closes.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.options.lock_wait = wait;
         self
@@ -162,17 +163,40 @@ impl<C: Connections> PostgresStore<C> {
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        let connection = self.connection().await?;
-        self.run_on(&connection, statement, values).await
+        self.run_as(statement, values, self.options.named).await
     }
 
-    pub(crate) async fn run_on(
+    /// The same for a statement over many rows, whose best plan depends on how large the table is: never a prepared one,
+    /// whose plan may be of when the table was small, and reads all of it.
+    pub(crate) async fn run_planned(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        self.run_as(statement, values, false).await
+    }
+
+    async fn run_as(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        named: bool,
+    ) -> Result<Vec<Row>, Error> {
+        let connection = self.connection().await?;
+        let lent = Lent::new(&self.connections, connection, self.options.lock_wait);
+        let answer = self.run_on(&lent, statement, values, named).await;
+        lent.answered();
+        answer
+    }
+
+    async fn run_on(
         &self,
         connection: &C::Connection,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
+        named: bool,
     ) -> Result<Vec<Row>, Error> {
-        if self.options.named {
+        if named {
             let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
             if let Some(prepared) = prepared.map_err(Error::of_statement)? {
                 return connection.query(&prepared, values).await.map_err(Error::of_statement);
@@ -187,33 +211,16 @@ impl<C: Connections> PostgresStore<C> {
         let (scope, id) = (scope_text(key), id_text(key));
         let mut patience = Patience::new(self.options.lock_wait);
         loop {
-            let c = &columns;
-            let rows = self
-                .run(
-                    &self.statements.claim,
-                    &[
-                        &key.as_bytes(),
-                        &c.live_us,
-                        &c.gone_us,
-                        &c.body,
-                        &c.state,
-                        &c.attempt,
-                        &c.created_ms,
-                        &c.finished_ms,
-                        &scope,
-                        &id,
-                    ],
-                )
-                .await
-                .map_err(|error| self.or_locked(error, key))?;
+            let rows = self.run(&self.statements.claim, &columns.fresh(&key.as_bytes(), &scope, &id)).await;
+            let rows = rows.map_err(|error| self.or_locked(error, key))?;
             if let Some(found) = rows.first() {
-                match row::get::<Option<bool>>(found, 4)? {
+                match row::get::<Option<bool>>(found, 5)? {
                     None => return Ok(Exchange::Done(row::version(row::get(found, 0)?))),
                     Some(false) => return Ok(Exchange::Conflict(Some(row::entry(found, key)?))),
                     // Past live + linger, and not purged: as good as vacant.
                     Some(true) => {
                         let gone = row::get(found, 0)?;
-                        let reclaimed = self.write(&self.statements.reclaim, key, gone, c).await;
+                        let reclaimed = self.write(&self.statements.reclaim, key, gone, &columns).await;
                         if let Some(version) = reclaimed.map_err(|error| self.or_locked(error, key))? {
                             return Ok(Exchange::Done(version));
                         }
@@ -251,22 +258,7 @@ impl<C: Connections> PostgresStore<C> {
         expected: i64,
         c: &Columns,
     ) -> Result<Option<Version>, Error> {
-        let rows = self
-            .run(
-                statement,
-                &[
-                    &key.as_bytes(),
-                    &expected,
-                    &c.live_us,
-                    &c.gone_us,
-                    &c.body,
-                    &c.state,
-                    &c.attempt,
-                    &c.created_ms,
-                    &c.finished_ms,
-                ],
-            )
-            .await?;
+        let rows = self.run(statement, &c.over(&key.as_bytes(), &expected)).await?;
         rows.first().map(|row| row::get(row, 0).map(row::version)).transpose()
     }
 
@@ -292,11 +284,16 @@ pub(crate) fn typed<'a>(
 
 pub(crate) fn columns(key: &Key, put: &Put<'_>) -> Result<Columns, Error> {
     let columns = Columns::of(put.record, put.live, put.linger);
-    if columns.body.len() > RECORD_LEN_MAX {
-        let len = columns.body.len();
-        return Err(Error::TooLarge { scope: key.scope_label(), len, max: RECORD_LEN_MAX });
-    }
+    fits(columns.body.len(), &key.scope_label())?;
     Ok(columns)
+}
+
+/// Whether a row takes an encoded record of this length.
+pub(crate) fn fits(len: usize, scope: &str) -> Result<(), Error> {
+    if len > RECORD_LEN_MAX {
+        return Err(Error::TooLarge { scope: scope.to_owned(), len, max: RECORD_LEN_MAX });
+    }
+    Ok(())
 }
 
 /// How long a row that somebody has locked is tried again.
@@ -376,6 +373,6 @@ impl<C: Connections> Store for PostgresStore<C> {
 #[async_trait]
 impl<C: Connections> ListInDoubt for PostgresStore<C> {
     async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, Error> {
-        self.page_in_doubt(cursor, limit).await
+        Ok(self.in_doubt(cursor, limit).await?.page)
     }
 }

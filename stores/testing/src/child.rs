@@ -23,15 +23,7 @@ const MARK: &str = "@@ ";
 /// # Panics
 /// If the child has something to complain about: its parent sees it fail.
 pub fn run<D: Deployment>(deployment: &D) {
-    let Ok(job) = env::var(JOB) else {
-        println!("nothing to do: other tests run this, in processes of their own");
-        return;
-    };
-    let parameters = job.lines().filter_map(|line| line.split_once('='));
-    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let job = Job { parameters, orders: orders() };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime can be built").block_on(async {
+    work(|job| async move {
         match job.get("role") {
             "race" => races::child(deployment, job).await,
             "step" => crash::step_child(deployment, job).await,
@@ -40,6 +32,23 @@ pub fn run<D: Deployment>(deployment: &D) {
             role => panic!("no such role: {role}"),
         }
     });
+}
+
+/// The body of an ignored test of a crate's own that [`Child::start_test`] runs in another process. Outside of one it does
+/// nothing.
+///
+/// # Panics
+/// As [`run`].
+pub fn work<F: Future<Output = ()>>(work: impl FnOnce(Job) -> F) {
+    let Ok(job) = env::var(JOB) else {
+        println!("nothing to do: other tests run this, in processes of their own");
+        return;
+    };
+    let parameters = job.lines().filter_map(|line| line.split_once('='));
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let job = Job { parameters, orders: orders() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime can be built").block_on(work(job));
     say("done");
 }
 
@@ -58,17 +67,26 @@ fn orders() -> UnboundedReceiver<String> {
 }
 
 /// What a child was told to do.
-pub(crate) struct Job {
+#[derive(Debug)]
+pub struct Job {
     parameters: BTreeMap<String, String>,
     orders: UnboundedReceiver<String>,
 }
 
 impl Job {
-    pub(crate) fn get(&self, name: &str) -> &str {
+    /// A parameter.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn get(&self, name: &str) -> &str {
         self.parameters.get(name).unwrap_or_else(|| panic!("the job has no {name}"))
     }
 
-    pub(crate) fn number(&self, name: &str) -> usize {
+    /// A parameter that is a number.
+    ///
+    /// # Panics
+    /// If it is not, or there is none of this name.
+    pub fn number(&self, name: &str) -> usize {
         self.get(name).parse().expect("a number")
     }
 
@@ -79,15 +97,18 @@ impl Job {
     }
 }
 
-/// Tells the parent.
-pub(crate) fn say(what: &str) {
+/// Tells the parent, from within a child.
+///
+/// # Panics
+/// If nobody listens.
+pub fn say(what: &str) {
     let mut stdout = io::stdout().lock();
     let said = writeln!(stdout, "{MARK}{what}").and_then(|()| stdout.flush());
     said.expect("the parent listens");
 }
 
 /// A child process, killed with its handle.
-pub(crate) struct Child {
+pub struct Child {
     process: Process,
     stdin: ChildStdin,
     said: UnboundedReceiver<String>,
@@ -101,13 +122,22 @@ impl fmt::Debug for Child {
 
 impl Child {
     pub(crate) fn start<D: Deployment>(role: &str, parameters: &[(&str, &str)]) -> Self {
-        let mut job = format!("role={role}\n");
+        Self::start_test(D::CHILD, &[&[("role", role)], parameters].concat())
+    }
+
+    /// Starts this test binary again, for one ignored test, by its full name, which calls [`work`].
+    ///
+    /// # Panics
+    /// If it cannot be started, or a parameter has a line break in it.
+    pub fn start_test(test: &str, parameters: &[(&str, &str)]) -> Self {
+        let test = test.to_owned();
+        let mut job = String::new();
         for (name, value) in parameters {
             assert!(!value.contains('\n'), "a value of a job is one line");
             job.push_str(&format!("{name}={value}\n"));
         }
         let mut command = Command::new(env::current_exe().expect("a test binary knows where it is"));
-        command.args([D::CHILD, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]);
+        command.args([&test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]);
         command.env(JOB, job).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("the test binary can be started again");
         let stdin = process.stdin.take().expect("it was asked for");
@@ -119,7 +149,7 @@ impl Child {
                     // A parent that is done with it does not listen.
                     Some((_, what)) => drop(sender.send(what.to_owned())),
                     None if line.contains("running 0 tests") => {
-                        drop(sender.send(format!("nothing: there is no test of the name {}", D::CHILD)));
+                        drop(sender.send(format!("nothing: there is no test of the name {test}")));
                     }
                     None => {}
                 }
@@ -133,7 +163,10 @@ impl Child {
     }
 
     /// What it says next; `None` when it ended.
-    pub(crate) async fn next(&mut self) -> Option<String> {
+    ///
+    /// # Panics
+    /// If it says nothing for minutes.
+    pub async fn next(&mut self) -> Option<String> {
         let said = tokio::time::timeout(PATIENCE, self.said.recv()).await;
         said.unwrap_or_else(|_| panic!("child {} said nothing for {PATIENCE:?}", self.pid()))
     }
@@ -142,7 +175,7 @@ impl Child {
     ///
     /// # Panics
     /// If it says something else, or ended.
-    pub(crate) async fn expect(&mut self, word: &str) -> String {
+    pub async fn expect(&mut self, word: &str) -> String {
         let said = self.next().await;
         let rest = said.as_ref().and_then(|said| said.strip_prefix(word));
         rest.unwrap_or_else(|| panic!("child {} was to say {word:?}, and said {said:?}", self.pid()))
@@ -162,7 +195,7 @@ impl Child {
     }
 
     /// Kills it with SIGKILL, and reaps it.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         // It may have ended by itself.
         let _killed = self.process.kill();
         let _reaped = self.process.wait();

@@ -35,11 +35,12 @@ pub(crate) fn measure(server: &Postgres, rows: usize) {
         while filled < rows {
             let chunk = (rows - filled).min(200_000);
             let insert = format!(
-                "INSERT INTO oncekey_records (key, version, live_until, gone_at, updated_at, created_at, finished_at, attempt, state, scope, id, body) \
+                "INSERT INTO oncekey_records (key, version, live_until, gone_at, updated_at, created_at, finished_at, attempt, state, scope, id, operation_id, policy, body) \
                  SELECT oncekey_key('payments.charge', 'filled-' || n), nextval('oncekey_versions'), \
                  CASE n % 2 WHEN 0 THEN now() - interval '1 hour' ELSE now() + interval '1 day' END, \
                  CASE n % 2 WHEN 0 THEN now() - interval '1 hour' ELSE now() + interval '1 day' END, \
-                 now() - interval '1 day', now(), now(), 1, 'completed', 'payments.charge', 'filled-' || n, $1 \
+                 now() - interval '1 day', now(), now(), 1, 'completed', 'payments.charge', 'filled-' || n, \
+                 decode(md5(n::text), 'hex'), 'reclaim', $1 \
                  FROM generate_series({filled}, {filled} + {chunk} - 1) AS n"
             );
             client.execute(&insert, &[&body]).await.unwrap();

@@ -31,7 +31,7 @@ pub(crate) enum Raw {
     ReplayPair,
 }
 
-const COLUMNS: &str = "(key, version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at, scope, id)";
+const COLUMNS: &str = "(key, version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at, operation_id, policy, scope, id)";
 
 /// Texts without the contract's care: for `least`.
 struct Least {
@@ -52,7 +52,7 @@ fn least(work: &Work) -> Least {
     };
     Least {
         insert: format!(
-            "INSERT INTO {prefix}.oncekey_records {COLUMNS} VALUES ($1, nextval('{prefix}.oncekey_versions'), {}, $4, $5, $6, {}, $9, $10) \
+            "INSERT INTO {prefix}.oncekey_records {COLUMNS} VALUES ($1, nextval('{prefix}.oncekey_versions'), {}, $4, $5, $6, {}, $9, $10, $11, $12) \
              ON CONFLICT (key) DO NOTHING RETURNING version",
             stamps("$2", "$3"),
             people("$7", "$8")
@@ -61,8 +61,8 @@ fn least(work: &Work) -> Least {
             "SELECT version, live_until, gone_at, body FROM {prefix}.oncekey_records WHERE key = $1"
         ),
         update: format!(
-            "UPDATE {prefix}.oncekey_records SET (version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at) = \
-             (nextval('{prefix}.oncekey_versions'), {}, $5, $6, $7, {}) WHERE key = $1 AND version = $2 RETURNING version",
+            "UPDATE {prefix}.oncekey_records SET (version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at, operation_id, policy) = \
+             (nextval('{prefix}.oncekey_versions'), {}, $5, $6, $7, {}, $10, $11) WHERE key = $1 AND version = $2 RETURNING version",
             stamps("$3", "$4"),
             people("$8", "$9")
         ),
@@ -78,6 +78,8 @@ struct Columns {
     attempt: i64,
     created: i64,
     finished: Option<i64>,
+    operation_id: Vec<u8>,
+    policy: &'static str,
 }
 
 fn micros(duration: Duration) -> Option<i64> {
@@ -94,6 +96,8 @@ impl Columns {
             attempt: 1,
             created: 1_795_478_400_000,
             finished: record.finished_at().map(|_| 1_795_478_400_100),
+            operation_id: record.operation_id().to_bytes().to_vec(),
+            policy: "reclaim",
         }
     }
 }
@@ -132,6 +136,8 @@ impl Session {
                 Type::INT8,
                 Type::INT8,
                 Type::INT8,
+                Type::BYTEA,
+                Type::TEXT,
                 Type::TEXT,
                 Type::TEXT,
             ],
@@ -144,6 +150,8 @@ impl Session {
                 &c.attempt,
                 &c.created,
                 &c.finished,
+                &c.operation_id,
+                &c.policy,
                 &scope,
                 &id,
             ],
@@ -166,6 +174,8 @@ impl Session {
                     Type::INT8,
                     Type::INT8,
                     Type::INT8,
+                    Type::BYTEA,
+                    Type::TEXT,
                 ],
                 &[
                     &key.as_bytes(),
@@ -177,6 +187,8 @@ impl Session {
                     &c.attempt,
                     &c.created,
                     &c.finished,
+                    &c.operation_id,
+                    &c.policy,
                 ],
             )
             .await;
@@ -274,7 +286,9 @@ async fn same_batch(work: &Work, batch: &[(Key, Version)]) {
     let (live, gone, finished) = (vec![c.live; count], vec![c.gone; count], vec![c.finished; count]);
     let (body, state) = (vec![&c.body; count], vec![c.state; count]);
     let (attempt, created) = (vec![c.attempt; count], vec![c.created; count]);
-    let session = Session::of(work).await;
+    let (operation_id, policy) = (vec![&c.operation_id; count], vec![c.policy; count]);
+    // As the store does, which has batches planned each time.
+    let session = Session { named: false, ..Session::of(work).await };
     let rows = session
         .query(
             work.store.statement_texts().exchange_many,
@@ -288,8 +302,22 @@ async fn same_batch(work: &Work, batch: &[(Key, Version)]) {
                 Type::INT8_ARRAY,
                 Type::INT8_ARRAY,
                 Type::INT8_ARRAY,
+                Type::BYTEA_ARRAY,
+                Type::TEXT_ARRAY,
             ],
-            &[&keys, &expected, &live, &gone, &body, &state, &attempt, &created, &finished],
+            &[
+                &keys,
+                &expected,
+                &live,
+                &gone,
+                &body,
+                &state,
+                &attempt,
+                &created,
+                &finished,
+                &operation_id,
+                &policy,
+            ],
         )
         .await;
     assert_eq!(rows.len(), count);

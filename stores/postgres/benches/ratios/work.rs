@@ -75,7 +75,9 @@ impl Work {
         let schema = Schema::named(if named { "named" } else { "unnamed" }).unwrap();
         let pool = pool(server.url(), 16);
         let _ran = migrate(&mut pool.get().await.unwrap(), &schema).await.unwrap();
-        let store = PostgresStore::builder(pool.clone()).schema(schema).named_statements(named).build();
+        // 64 clients wait for 16 connections, as the raw side does, and a batch takes its time.
+        let store = PostgresStore::builder(pool.clone()).schema(schema).named_statements(named);
+        let store = store.connection_wait(Duration::from_secs(60)).build();
         let (in_progress, completed) = records();
         let replayed: Vec<Key> = (0..REPLAYED)
             .map(|n| Key::new("payments.charge", format!("replayed-{n:06}-7f3a91c2")).unwrap())

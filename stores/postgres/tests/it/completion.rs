@@ -185,6 +185,46 @@ fn what_was_settled_as_not_committed_cannot_commit_later() {
     });
 }
 
+/// A client stalls between its completion and its COMMIT: nobody can say what comes of it before the server, by
+/// `idle_in_transaction_session_timeout`, has ended that transaction.
+#[test]
+fn a_transaction_that_stalls_is_settled_when_the_server_has_ended_it() {
+    block_on(async {
+        let mut app = App::new().await;
+        let store = app.tables.builder(crate::support::shared_pool().clone());
+        let dedup = Deduplicator::builder(store.lock_wait(Duration::from_millis(200)).build())
+            .tokio()
+            .completion_timeout(Duration::from_secs(1))
+            .build()
+            .unwrap();
+        let mut claim = granted(&dedup, &key("stalls")).await;
+        let prepared = claim.prepare("\"late\"").await.unwrap();
+        let effect = app.effect();
+        app.client.batch_execute("SET idle_in_transaction_session_timeout = '6s'").await.unwrap();
+        let transaction = app.client.transaction().await.unwrap();
+        transaction.batch_execute(&effect).await.unwrap();
+        let _version = dedup.store().complete_in(&transaction, &prepared).await.unwrap();
+        // From here on it says nothing.
+        let unsettled = claim.settle(&prepared).await.unwrap_err();
+        assert!(matches!(unsettled, ClaimError::Store { .. }), "{unsettled:?}");
+        assert!(format!("{unsettled:?}").contains("Locked"), "{unsettled:?}");
+
+        let mut settled = claim.settle(&prepared).await;
+        for _ in 0..60 {
+            if settled.is_ok() {
+                break;
+            }
+            settled = claim.settle(&prepared).await;
+        }
+        assert_eq!(settled.unwrap(), Settled::NotCommitted);
+        let late = transaction.commit().await;
+        assert!(late.is_err(), "{late:?}");
+        assert_eq!(app.effects().await, 0, "both are rolled back");
+        claim.complete("\"otherwise\"").await.unwrap();
+        assert_eq!(app.replay("stalls").await.as_deref(), Some("otherwise"));
+    });
+}
+
 #[test]
 fn a_pooled_transaction_will_do_and_so_will_a_client_with_begin() {
     block_on(async {

@@ -3,13 +3,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use oncekey::store::{DurabilityClass, Exchange, Put, StoreError as _, StoreErrorKind};
+use oncekey::store::{
+    BatchPut, DurabilityClass, Exchange, ListInDoubt as _, Put, StoreError as _, StoreErrorKind,
+};
 use oncekey::{Deduplicator, Expected, RunError, Store as _};
 use oncekey_postgres::{Error, Finding, Inbox, OneConnection, PostgresStore, Schema, Wait, migrate};
+use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
 
 use crate::statements::{claim, some_record};
-use crate::support::{Tables, block_on, connect, database, key, pool_to, until_waiting};
+use crate::support::{Tables, block_on, connect, database, key, number, pid, pool_to, until_waiting};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -92,7 +95,7 @@ fn a_connection_that_closes_before_a_call_and_during_it() {
         let _ticket = inbox.claim(&holding, &key("held"), None).await.unwrap();
 
         let client = connect(database().url()).await;
-        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let waits = pid(&client).await;
         let store = std::sync::Arc::new(
             tables.builder(OneConnection::new(client)).lock_wait(Duration::from_secs(60)).build(),
         );
@@ -103,8 +106,8 @@ fn a_connection_that_closes_before_a_call_and_during_it() {
                 store.compare_exchange(&key("held"), Expected::Vacant, Put::new(&record, DAY, DAY)).await
             }
         });
-        until_waiting(&observer, 1).await;
-        observer.execute("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+        until_waiting(&observer, waits).await;
+        observer.execute("SELECT pg_terminate_backend($1)", &[&waits]).await.unwrap();
         let broken = waiting.await.unwrap().unwrap_err();
         assert!(matches!(broken, Error::Broken { .. }), "{broken:?}");
         assert_eq!((broken.kind(), broken.maybe_applied()), (StoreErrorKind::Unavailable, true));
@@ -120,6 +123,154 @@ fn a_connection_that_closes_before_a_call_and_during_it() {
         }
         assert!(matches!(closed, Error::Closed), "{closed:?}");
         assert_eq!((closed.kind(), closed.maybe_applied()), (StoreErrorKind::Unavailable, false));
+    });
+}
+
+/// A server that went away without a word: the connection that a call gave up on leaves the pool, and the next call has
+/// another. A call that is dropped at once takes nothing along.
+#[test]
+fn a_connection_that_no_longer_answers_leaves_the_pool() {
+    let server = Postgres::start();
+    block_on(async {
+        let database = server.database();
+        migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
+        let proxy = Proxy::start(server.addr());
+        let pool = pool_to(&proxy.url(database.url()), 1);
+        let lock_wait = Duration::from_millis(500);
+        let store = PostgresStore::builder(pool.clone()).lock_wait(lock_wait).build();
+        assert!(store.load(&key("a")).await.unwrap().is_none());
+        assert_eq!((proxy.connections(), pool.status().size), (1, 1));
+
+        proxy.set(Mode::StallAnswers);
+        let brief = tokio::time::timeout(lock_wait / 10, store.load(&key("a"))).await;
+        assert!(brief.is_err());
+        assert_eq!(pool.status().size, 1, "it may just have been slow");
+        let long = tokio::time::timeout(lock_wait * 2, store.load(&key("a"))).await;
+        assert!(long.is_err());
+        assert_eq!(pool.status().size, 0, "it was lent on");
+        proxy.set(Mode::Pass);
+        assert!(store.load(&key("a")).await.unwrap().is_none());
+        assert_eq!((proxy.connections(), pool.status().size), (2, 1));
+        // Slow is not dead.
+        let version = claim(&store, &key("slow"), &some_record().await).await;
+        let mut holder = connect(database.url()).await;
+        let holding = holder.transaction().await.unwrap();
+        holding.batch_execute("LOCK oncekey_records").await.unwrap();
+        let slow = tokio::spawn(async move { (store.load(&key("slow")).await, store) });
+        tokio::time::sleep(lock_wait * 2).await;
+        assert!(!slow.is_finished());
+        holding.rollback().await.unwrap();
+        let (loaded, _store) = slow.await.unwrap();
+        assert_eq!(loaded.unwrap().unwrap().version, version);
+        assert_eq!((proxy.connections(), pool.status().size), (2, 1));
+    });
+}
+
+/// The codes by which a server, or a pooler, says that it does not know: never taken for "not applied".
+#[test]
+fn what_is_not_known_is_never_told_as_rolled_back() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let store = tables.store();
+        let client = connect(database().url()).await;
+        let record = some_record().await;
+        let put = Put::new(&record, DAY, DAY);
+        for (code, unknown) in [
+            ("08000", true),
+            ("08003", true),
+            ("08006", true),
+            ("08007", true),
+            ("08P01", true),
+            ("40003", true),
+            ("40001", false),
+            ("40P01", false),
+            ("23505", false),
+        ] {
+            let raise = format!(
+                "CREATE OR REPLACE FUNCTION \"{0}\".raise() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE 'as told' USING ERRCODE = '{code}'; END $$; \
+                 DROP TRIGGER IF EXISTS raise ON {1}; CREATE TRIGGER raise BEFORE INSERT ON {1} FOR EACH ROW EXECUTE FUNCTION \"{0}\".raise()",
+                tables.name,
+                tables.records()
+            );
+            client.batch_execute(&raise).await.unwrap();
+            let key = key(code);
+            let alone = store.compare_exchange(&key, Expected::Vacant, put).await.unwrap_err();
+            let batch = [BatchPut::new(&key, Expected::Vacant, put)];
+            let batch = store.compare_exchange_many(&batch).await.remove(0).unwrap_err();
+            for error in [alone, batch] {
+                assert_eq!(error.code().unwrap().code(), code, "{error:?}");
+                assert_eq!(error.maybe_applied(), unknown, "{error:?}");
+                assert_eq!(matches!(error, Error::Broken { .. }), unknown, "{error:?}");
+            }
+        }
+    });
+}
+
+/// As behind a pooler that does not keep prepared statements: the error says what to do.
+#[test]
+fn a_prepared_statement_that_is_not_there() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let client = std::sync::Arc::new(connect(database().url()).await);
+        let store =
+            tables.builder(OneConnection::new(std::sync::Arc::clone(&client))).named_statements(true).build();
+        assert!(store.load(&key("a")).await.unwrap().is_none());
+        client.batch_execute("DEALLOCATE ALL").await.unwrap();
+        let error = store.load(&key("a")).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "26000");
+        assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Rejected, false));
+        assert!(error.to_string().contains("leave `named_statements` off, or use pgbouncer 1.21"), "{error}");
+    });
+}
+
+/// Listed with those around it, by its row_id, which the error of a call for its key names too.
+#[test]
+fn a_damaged_row_does_not_end_a_listing() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let store = tables.store();
+        let record = some_record().await;
+        let client = connect(database().url()).await;
+        for id in ["a", "b", "c", "d"] {
+            let put = Put::new(&record, Duration::ZERO, DAY);
+            let _done = store.compare_exchange(&key(id), Expected::Vacant, put).await.unwrap();
+        }
+        let records = tables.records();
+        client.batch_execute(&format!("UPDATE {records} SET body = '\\x00' WHERE id = 'b'")).await.unwrap();
+        client.batch_execute(&format!("UPDATE {records} SET key = '\\x09' WHERE id = 'c'")).await.unwrap();
+        let row_of =
+            |id: &str| format!("SELECT row_id FROM \"{}\".oncekey_keys WHERE id = '{id}'", tables.name);
+        let (b, c) = (number(&client, &row_of("b")).await, number(&client, &row_of("c")).await);
+        for limit in [1, 2, 100] {
+            let (mut cursor, mut ids, mut damaged, mut listed) = (None, Vec::new(), Vec::new(), Vec::new());
+            loop {
+                let found = store.in_doubt(cursor, limit).await.unwrap();
+                ids.extend(found.page.entries.iter().map(|(key, _)| key.id().to_owned()));
+                damaged.extend(found.damaged);
+                let page = store.list_in_doubt(cursor, limit).await.unwrap();
+                listed.extend(page.entries.iter().map(|(key, _)| key.id().to_owned()));
+                assert_eq!(page.next, found.page.next);
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(ids, ["a", "d"], "{limit}");
+            assert_eq!(listed, ["a", "d"], "{limit}");
+            assert!(matches!(damaged[0], Error::Record { row_id, .. } if row_id == b), "{damaged:?}");
+            assert!(matches!(damaged[1], Error::Key { row_id, .. } if row_id == c), "{damaged:?}");
+            assert_eq!(damaged.len(), 2, "{limit}: {damaged:?}");
+        }
+        for error in [
+            store.load(&key("b")).await.unwrap_err(),
+            store
+                .compare_exchange(&key("b"), Expected::Vacant, Put::new(&record, DAY, DAY))
+                .await
+                .unwrap_err(),
+        ] {
+            assert!(error.to_string().contains(&format!("with row_id {b},")), "{error}");
+        }
     });
 }
 
@@ -214,7 +365,7 @@ fn a_damaged_row_is_never_an_absent_one() {
             let exchanged = store.compare_exchange(&key("a"), stale, put).await.unwrap_err();
             for error in [loaded, claimed, exchanged] {
                 assert_eq!((error.kind(), error.maybe_applied()), (kind, false), "{error:?}");
-                assert!(error.to_string().contains("scope `test`"), "{error}");
+                assert!(error.to_string().contains("scope `test`, with row_id 1,"), "{error}");
             }
         }
     });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oncekey::store::{StoreError as _, StoreErrorKind};
 use oncekey::{Conclusion, Fingerprint, Outcome, OutcomeBody, Policy};
 use oncekey_postgres::{Error, Inbox, InboxAnswer, Ticket, Wait};
 use tokio::sync::Barrier;
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::{Tables, block_on, connect, database, key, number, until_waiting};
+use crate::support::{Tables, block_on, connect, database, key, number, pid, until_waiting};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -138,17 +139,18 @@ fn a_waiting_duplicate_wins_if_the_holder_rolls_back() {
             let transaction = holder.transaction().await.unwrap();
             let claimed = ticket(inbox.claim(&transaction, &key(&id), None).await.unwrap());
             claimed.complete(&transaction, "holder").await.unwrap();
+            let mut client = client().await;
+            let waits = pid(&client).await;
             let waiter = tokio::spawn({
                 let (inbox, id) = (Arc::clone(&inbox), id.clone());
                 async move {
-                    let mut client = client().await;
                     let transaction = client.transaction().await.unwrap();
                     let answer = inbox.claim(&transaction, &key(&id), None).await.unwrap();
                     transaction.commit().await.unwrap();
                     answer
                 }
             });
-            until_waiting(&observer, 1).await;
+            until_waiting(&observer, waits).await;
             if commits {
                 transaction.commit().await.unwrap();
                 assert_eq!(kept(waiter.await.unwrap()), "holder");
@@ -256,5 +258,34 @@ fn without_a_transaction_it_is_refused() {
         assert_eq!(refused.code(), Some(&SqlState::NO_ACTIVE_SQL_TRANSACTION), "{refused:?}");
         assert!(matches!(refused, Error::Server { .. }));
         assert_eq!(number(&client, &format!("SELECT count(*) FROM {}", tables.records())).await, 0);
+    });
+}
+
+/// Where no write ever meets what was found, it ends, and says why. A trigger swallows the writes.
+#[test]
+fn a_claim_that_is_overtaken_again_and_again_gives_up() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let inbox = Inbox::new(tables.schema.clone());
+        let mut client = client().await;
+        let transaction = client.transaction().await.unwrap();
+        drop(ticket(inbox.claim(&transaction, &key("overtaken"), None).await.unwrap()));
+        transaction.commit().await.unwrap();
+        let swallow = format!(
+            "CREATE FUNCTION \"{0}\".swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; \
+             CREATE TRIGGER swallow BEFORE UPDATE ON {1} FOR EACH ROW EXECUTE FUNCTION \"{0}\".swallow()",
+            tables.name,
+            tables.records()
+        );
+        client.batch_execute(&swallow).await.unwrap();
+        let transaction = client.transaction().await.unwrap();
+        let overtaken = inbox.claim(&transaction, &key("overtaken"), None).await.unwrap_err();
+        assert!(matches!(overtaken, Error::Overtaken { tries: 100, .. }), "{overtaken:?}");
+        assert_eq!((overtaken.kind(), overtaken.maybe_applied()), (StoreErrorKind::Unavailable, false));
+        assert!(overtaken.to_string().contains("overtaken by others 100 times"), "{overtaken}");
+        // The transaction can go on.
+        let other = ticket(inbox.claim(&transaction, &key("another"), None).await.unwrap());
+        assert_eq!(other.number(), 1);
+        transaction.rollback().await.unwrap();
     });
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use oncekey::{Answer, Deduplicator};
-use oncekey_postgres::listen;
-use tokio_postgres::NoTls;
+use oncekey::store::{BatchPut, Exchange, Put};
+use oncekey::{Answer, Deduplicator, Expected, Store as _, Version};
+use oncekey_postgres::{Error, Inbox, InboxAnswer, Wait, listen};
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::support::{Tables, block_on, connect, database, granted, key, shared_pool};
+use crate::support::{Tables, block_on, connect, database, granted, in_time, key, shared_pool};
 
 /// A waiter of another engine, with a poll interval of a minute, is woken by the completion.
 #[test]
@@ -57,7 +59,7 @@ fn a_waiter_elsewhere_is_woken_at_once() {
         assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "receipt"), "{answer:?}");
         assert!(began.elapsed() < minute / 4, "woken long before the poll: {:?}", began.elapsed());
 
-        // A completion in a transaction, and the end of a batch's item, tell too.
+        // A completion in a transaction tells too.
         let mut claim = granted(&owner, &key("in a transaction")).await;
         let waiter = tokio::spawn({
             let other = other.clone();
@@ -90,4 +92,116 @@ fn a_waiter_elsewhere_is_woken_at_once() {
         let ended = listening.await.unwrap();
         assert!(ended.is_err(), "{ended:?}");
     });
+}
+
+/// Whoever listens hears, for each way in which an attempt can end, its key, once it is committed; and nothing of claims
+/// and renewals.
+#[test]
+fn each_end_of_an_attempt_is_told() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let channel = format!("ends of {}", tables.name);
+        let store = tables.builder(shared_pool().clone()).notify(channel.clone()).unwrap().build();
+        let dedup = Deduplicator::builder(store).tokio().build().unwrap();
+        let mut heard = Heard::on(&channel).await;
+        let mut client = connect(database().url()).await;
+
+        let (record, done) = {
+            let mut claim = granted(&dedup, &key("completed")).await;
+            let record = dedup.store().load(&key("completed")).await.unwrap().unwrap().record;
+            claim.complete("\"x\"").await.unwrap();
+            (record, dedup.store().load(&key("completed")).await.unwrap().unwrap().record)
+        };
+        heard.exactly(&["completed"]).await;
+        granted(&dedup, &key("released")).await.release().await.unwrap();
+        heard.exactly(&["released"]).await;
+
+        // A batch of claims, of renewals, and one in which some end.
+        let keys: Vec<_> = (0..6).map(|n| key(&format!("batch {n}"))).collect();
+        let put = |record| Put::new(record, Duration::from_secs(60), Duration::ZERO);
+        let claims: Vec<_> =
+            keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put(&record))).collect();
+        let mut versions = versions(dedup.store().compare_exchange_many(&claims).await);
+        for ending in [0, 3] {
+            let writes: Vec<_> = keys
+                .iter()
+                .zip(&versions)
+                .enumerate()
+                .map(|(place, (key, version))| {
+                    let record = if place < ending { &done } else { &record };
+                    BatchPut::new(key, Expected::At(*version), put(record))
+                })
+                .collect();
+            versions = self::versions(dedup.store().compare_exchange_many(&writes).await);
+        }
+        heard.exactly(&["batch 0", "batch 1", "batch 2"]).await;
+
+        // An inbox, when its transaction commits and not before.
+        let inbox = Inbox::new(tables.schema.clone()).notify(channel.clone()).unwrap().wait(Wait::Always);
+        for (id, commits) in [("rolled back", false), ("inbox", true)] {
+            let transaction = client.transaction().await.unwrap();
+            let InboxAnswer::Granted(ticket) = inbox.claim(&transaction, &key(id), None).await.unwrap()
+            else {
+                panic!("{id}: not granted")
+            };
+            ticket.complete(&transaction, "x").await.unwrap();
+            heard.exactly(&[]).await;
+            if commits {
+                transaction.commit().await.unwrap();
+            } else {
+                transaction.rollback().await.unwrap();
+            }
+        }
+        heard.exactly(&["inbox"]).await;
+    });
+}
+
+fn versions(answers: Vec<Result<Exchange, Error>>) -> Vec<Version> {
+    let version = |answer| match answer {
+        Ok(Exchange::Done(version)) => version,
+        other => panic!("not done: {other:?}"),
+    };
+    answers.into_iter().map(version).collect()
+}
+
+/// What is told on a channel.
+struct Heard {
+    client: Client,
+    channel: String,
+    notices: mpsc::UnboundedReceiver<String>,
+}
+
+impl Heard {
+    async fn on(channel: &str) -> Self {
+        let (client, mut connection) = tokio_postgres::connect(database().url(), NoTls).await.unwrap();
+        let (sender, notices) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(notice) = message.unwrap() {
+                    drop(sender.send(notice.payload().to_owned()));
+                }
+            }
+        });
+        client.batch_execute(&format!("LISTEN \"{channel}\"")).await.unwrap();
+        Self { client, channel: channel.to_owned(), notices }
+    }
+
+    /// All that was committed up to now, which is these keys, in any order.
+    async fn exactly(&mut self, ids: &[&str]) {
+        // Notices come in the order of commits: when this one is here, so are those before it.
+        self.client.execute("SELECT pg_notify($1, 'mark')", &[&self.channel]).await.unwrap();
+        let mut heard = Vec::new();
+        loop {
+            let notice = in_time(self.notices.recv()).await.unwrap();
+            if notice == "mark" {
+                break;
+            }
+            heard.push(notice);
+        }
+        let hex = |id: &&str| key(id).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut expected: Vec<_> = ids.iter().map(hex).collect();
+        heard.sort();
+        expected.sort();
+        assert_eq!(heard, expected, "{ids:?}");
+    }
 }

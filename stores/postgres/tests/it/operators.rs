@@ -1,35 +1,14 @@
 //! What an operator does with psql: the page `docs/stuck-key.md`, block by block.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
 use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
+use oncekey_postgres::PostgresStore;
 
-use crate::support::{Tables, block_on, database, granted};
+use crate::support::{Tables, block_on, granted, psql, psql_prints as run};
 
 const PAGE: &str = include_str!("../../docs/stuck-key.md");
-
-fn psql() -> PathBuf {
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&in_path).collect();
-    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
-        places.extend(versions.flatten().map(|version| version.path().join("bin")));
-    }
-    let found = places.into_iter().map(|place| place.join("psql")).find(|psql| psql.exists());
-    found.expect("this test runs psql, and there is none in PATH: `apt-get install postgresql-client`, or your system's like")
-}
-
-/// What psql prints for a block of the page, unaligned.
-fn run(tables: &Tables, sql: &str) -> String {
-    let output = Command::new(psql())
-        .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, database().url()])
-        .env("PGOPTIONS", format!("-c search_path={}", tables.name))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{sql}\n{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn blocks() -> Vec<&'static str> {
     PAGE.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
@@ -47,13 +26,18 @@ fn the_page_on_a_stuck_key_is_true() {
             .build()
             .unwrap()
     });
-    let [look, search, in_doubt, transactions, forget, health] = blocks()[..] else {
+    let [look, search, in_doubt, transactions, completed, no_effect, forget, health] = blocks()[..] else {
         panic!("the page has other blocks: {}", blocks().len())
     };
     assert_eq!(run(&tables, look), "", "no row at all");
     let mut claim = block_on(granted(&dedup, &key));
     assert!(
         run(&tables, look).starts_with("payments.charge|7f3a-91|in progress|1|"),
+        "{}",
+        run(&tables, look)
+    );
+    assert!(
+        run(&tables, look).contains(&format!("|{}|hold|", claim.operation_id())),
         "{}",
         run(&tables, look)
     );
@@ -84,9 +68,45 @@ fn the_page_on_a_stuck_key_is_true() {
     assert!(run(&tables, look).contains("|completed|1|"), "{}", run(&tables, look));
     assert_eq!(run(&tables, forget).trim(), "UPDATE 0", "what is completed is left alone");
 
+    resolve(&tables, &key, &dedup, [look, completed, no_effect]);
     let _others = run(&tables, transactions);
     let health = run(&tables, health);
     assert!(health.starts_with("0|1|"), "{health}");
+}
+
+/// The blocks that resolve, each over an attempt that stopped in the middle.
+fn resolve(
+    tables: &Tables,
+    key: &Key,
+    dedup: &Deduplicator<PostgresStore<Pool>>,
+    [look, completed, no_effect]: [&str; 3],
+) {
+    let abandon = || {
+        let _forgotten = block_on(dedup.forget(key)).unwrap();
+        let claim = block_on(granted(dedup, key));
+        std::thread::sleep(Duration::from_millis(1600));
+        let row = run(tables, look);
+        assert!(row.contains("|abandoned|"), "{row}");
+        (claim, row.trim().rsplit('|').next().unwrap().to_owned())
+    };
+    let (first, version) = abandon();
+    // As it stands, with a version that it is not at.
+    let refused = psql(tables, no_effect).unwrap_err();
+    assert!(refused.contains(&format!("the record is at version {version}, not at 17")), "{refused}");
+    let written = run(tables, &no_effect.replace("17", &version));
+    assert!(run(tables, look).contains("|released|1|"), "{}", run(tables, look));
+    assert!(run(tables, look).trim().ends_with(&format!("|{}", written.trim())), "{written}");
+    let mut again = block_on(granted(dedup, key));
+    assert_eq!((again.number(), again.operation_id()), (2, first.operation_id()));
+    block_on(again.complete("\"done\"")).unwrap();
+
+    let (mut claim, version) = abandon();
+    let _written = run(tables, &completed.replace("17", &version));
+    assert!(run(tables, look).contains("|completed|1|"), "{}", run(tables, look));
+    let replay = block_on(async { dedup.request(key.clone()).claim().await.unwrap() });
+    let ClaimAnswer::Replay(saved) = replay else { panic!("not replayed: {replay:?}") };
+    assert_eq!(saved.value().unwrap().to_vec(), b"\"receipt\"");
+    assert!(block_on(claim.complete("\"late\"")).is_err());
 }
 
 /// Every state that the page explains is one that the view answers, and the other way round.

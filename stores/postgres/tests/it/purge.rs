@@ -13,9 +13,10 @@ async fn fill(tables: &Tables, prefix: &str, count: usize, gone: bool) {
     let gone_at = if gone { "now() - interval '1 hour'" } else { "'infinity'" };
     let body = some_record().await.encode();
     let insert = format!(
-        "INSERT INTO {} (key, version, live_until, gone_at, updated_at, created_at, attempt, state, scope, id, body) \
+        "INSERT INTO {} (key, version, live_until, gone_at, updated_at, created_at, attempt, state, scope, id, \
+         operation_id, policy, body) \
          SELECT \"{}\".oncekey_key('fill', '{prefix}' || n), n, {gone_at}, {gone_at}, now() - interval '2 hours', now(), 1, \
-         'completed', 'fill', '{prefix}' || n, $1 FROM generate_series(1, {count}) AS n",
+         'completed', 'fill', '{prefix}' || n, decode(md5(n::text), 'hex'), 'reclaim', $1 FROM generate_series(1, {count}) AS n",
         tables.records(),
         tables.name
     );
@@ -171,5 +172,37 @@ fn what_is_in_doubt_is_listed_page_by_page() {
         }
         assert_eq!(pages, 3);
         assert_eq!(ids, (0..7).map(|n| format!("doubt {n}")).collect::<Vec<_>>());
+    });
+}
+
+/// A listing of a large table with little in doubt looks at so many rows a call, and says where to go on.
+#[test]
+fn a_listing_looks_at_so_many_rows_a_call() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let store = tables.store();
+        let record = some_record().await;
+        fill(&tables, "before", 60_000, false).await;
+        let put = Put::new(&record, Duration::ZERO, Duration::from_secs(3600));
+        let _done = store.compare_exchange(&key("in doubt"), Expected::Vacant, put).await.unwrap();
+        fill(&tables, "after", 100, false).await;
+        let first = store.list_in_doubt(None, 10).await.unwrap();
+        assert!(first.entries.is_empty(), "{first:?}");
+        let rows = number(
+            &connect(database().url()).await,
+            &format!("SELECT count(*) FROM {} WHERE row_id <= {}", tables.records(), first.next.unwrap()),
+        )
+        .await;
+        assert_eq!(rows, 50_000, "looked at");
+        let second = store.list_in_doubt(first.next, 10).await.unwrap();
+        assert_eq!(second.entries.len(), 1);
+        assert_eq!((&second.entries[0].0, second.next), (&key("in doubt"), None));
+        // As many as were asked for are a page, with the rest to come.
+        let page = store.list_in_doubt(None, 0).await.unwrap();
+        assert!(page.entries.is_empty());
+        let one = store.list_in_doubt(first.next, 1).await.unwrap();
+        assert_eq!(one.entries.len(), 1);
+        let rest = store.list_in_doubt(one.next, 1).await.unwrap();
+        assert_eq!((rest.entries.len(), rest.next), (0, None));
     });
 }

@@ -102,6 +102,10 @@ fn rows_of_schema_1_are_read() {
             let entry: Entry = store.load(&key).await.unwrap().unwrap_or_else(|| panic!("{id} is not there"));
             let found: Judged = entry.judge();
             assert_eq!((format!("{found:?}"), entry.record.attempt()), (judged.to_owned(), attempt), "{id}");
+            let people = "SELECT concat_ws(' ', operation_id, policy, attempt, scope, id) FROM oncekey_keys WHERE key = $1";
+            let people: String = client.query_one(people, &[&key.as_bytes()]).await.unwrap().get(0);
+            let operation = entry.record.operation_id();
+            assert_eq!(people, format!("{operation} reclaim {attempt} old/tenant\\/1 {id}"));
             if let Some(outcome) = entry.record.outcome() {
                 assert!(format!("{outcome:?}").contains("Payload(9 bytes)"), "{id}: {outcome:?}");
             }
@@ -142,9 +146,9 @@ fn write_rows_of_schema_1() {
         let client = connect(crate::support::database().url()).await;
         let rows = format!(
             "SELECT format('INSERT INTO oncekey_records (key, version, live_until, gone_at, updated_at, created_at, finished_at, \
-             attempt, state, scope, id, body) VALUES (%L, %s, %s, %s, now(), %L, %L, %s, %L, %L, %L, %L);', key, version, \
+             attempt, state, scope, id, operation_id, policy, body) VALUES (%L, %s, %s, %s, now(), %L, %L, %s, %L, %L, %L, %L, %L, %L);', key, version, \
              CASE WHEN state IN ('completed', 'failed', 'in progress') AND id <> 'abandoned' THEN '''infinity''' ELSE 'now()' END, \
-             '''infinity''', created_at, finished_at, attempt, state, scope, id, body) FROM {} ORDER BY row_id",
+             '''infinity''', created_at, finished_at, attempt, state, scope, id, operation_id, policy, body) FROM {} ORDER BY row_id",
             tables.records()
         );
         let mut file =

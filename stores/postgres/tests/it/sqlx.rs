@@ -20,10 +20,7 @@ async fn complete_on(
         .bind(row.live_us)
         .bind(row.gone_us)
         .bind(&row.body)
-        .bind(row.state)
-        .bind(row.attempt)
-        .bind(row.created_ms)
-        .bind(row.finished_ms)
+        .bind(&row.people)
         .execute(connection)
         .await?;
     Ok(done.rows_affected())

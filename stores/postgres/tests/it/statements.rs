@@ -94,13 +94,50 @@ fn each_call_is_one_statement() {
                 let conflicts = store.compare_exchange_many(&batch).await;
                 assert!(conflicts.iter().all(|done| matches!(done, Ok(Exchange::Conflict(Some(_))))));
                 count("batch of conflicts");
-                assert!(version > Version::new(1));
+                // Half of them gone: by being expired and not readable any more.
+                let gone = Put::new(&record, Duration::ZERO, Duration::ZERO);
+                let (ended, fresh): (Vec<Key>, Vec<Key>) =
+                    (0..32).map(|n| (id(&format!("gone {n}")), id(&format!("fresh {n}")))).unzip();
+                let batch: Vec<_> =
+                    ended.iter().map(|key| BatchPut::new(key, Expected::Vacant, gone)).collect();
+                let ended_at = store.compare_exchange_many(&batch).await;
+                count("batch that is gone at once");
+                let batch: Vec<_> =
+                    ended.iter().chain(&fresh).map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
+                let claimed = store.compare_exchange_many(&batch).await;
+                count("batch of claims, half of them of what is gone");
+                for (place, claimed) in claimed.iter().enumerate() {
+                    let Ok(Exchange::Done(version)) = claimed else { panic!("{place}: {claimed:?}") };
+                    if let Some(Ok(Exchange::Done(before))) = ended_at.get(place) {
+                        assert!(version > before, "{place}: versions rise");
+                    }
+                }
+                let both: Vec<_> = [(&keys[0], Expected::Vacant), (&ended[0], Expected::At(version))]
+                    .into_iter()
+                    .map(|(key, expected)| BatchPut::new(key, expected, put))
+                    .collect();
+                let conflicts = store.compare_exchange_many(&both).await;
+                assert!(conflicts.iter().all(|done| matches!(done, Ok(Exchange::Conflict(Some(_))))));
+                count("both kinds");
             }
             for (what, round_trips, statements) in counts {
-                let expected = if what.contains("conflict") { 2 } else { 1 };
+                let expected = match what {
+                    "conflict" | "batch of conflicts" => 2,
+                    "batch of claims, half of them of what is gone" | "both kinds" => 3,
+                    _ => 1,
+                };
                 assert_eq!(statements, expected, "{what}, named: {named}: by the server's log");
                 assert_eq!(round_trips, expected, "{what}, named: {named}: on the wire");
             }
+        }
+        // Batches are planned each time, as the table is then; single calls are prepared once.
+        let log = server.log();
+        let prepared: Vec<_> =
+            log.lines().filter(|line| line.contains("execute ") && !line.contains("<unnamed>")).collect();
+        assert!(prepared.iter().any(|line| line.contains("WITH cur AS")), "{prepared:?}");
+        for batch in ["WITH i AS", "WITH w AS", "ANY ($1)"] {
+            assert!(log.contains(batch), "{batch}");
+            assert!(!prepared.iter().any(|line| line.contains(batch)), "{batch} is prepared: {prepared:?}");
         }
     });
 }

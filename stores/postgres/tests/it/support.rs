@@ -1,6 +1,8 @@
 //! What the tests share: one runtime, one server, one database, a schema for each store.
 
 use std::future::Future;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -123,20 +125,55 @@ pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(&format!("SELECT ({sql})::bigint"), &[]).await.unwrap().get(0)
 }
 
-/// Waits until so many sessions of the server wait for a lock.
-pub(crate) async fn until_waiting(client: &Client, count: i64) {
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    for _ in 0..2000 {
-        if number(client, waiting).await >= count {
+/// The server's process behind a connection.
+pub(crate) async fn pid(client: &Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+}
+
+/// Waits until this session, of which [`pid`] tells, waits for a lock.
+pub(crate) async fn until_waiting(observer: &Client, pid: i32) {
+    let waiting =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = {pid}");
+    for _ in 0..6000 {
+        if number(observer, &waiting).await > 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("nobody waits for a lock");
+    panic!("session {pid} does not wait for a lock");
 }
 
 /// What must not wait for somebody's transaction for ever.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
     let minute = Duration::from_secs(60);
     tokio::time::timeout(minute, future).await.expect("it queues behind a transaction that does not end")
+}
+
+fn psql_program() -> PathBuf {
+    let in_path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&in_path).collect();
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        places.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    let found = places.into_iter().map(|place| place.join("psql")).find(|psql| psql.exists());
+    found.expect("this test runs psql, and there is none in PATH: `apt-get install postgresql-client`, or your system's like")
+}
+
+/// What psql prints for some SQL, unaligned, with these tables on its path; or what it complains about.
+pub(crate) fn psql(tables: &Tables, sql: &str) -> Result<String, String> {
+    let output = Command::new(psql_program())
+        .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, database().url()])
+        .env("PGOPTIONS", format!("-c search_path={}", tables.name))
+        .output()
+        .unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// What psql prints for some SQL that must not fail.
+pub(crate) fn psql_prints(tables: &Tables, sql: &str) -> String {
+    psql(tables, sql).unwrap_or_else(|error| panic!("{sql}\n{error}"))
 }

@@ -1,0 +1,334 @@
+//! Processes killed with SIGKILL around a transaction that has the effect and its completion: both or neither, and the
+//! effect once in the end. The effects are rows of a ledger in the same database.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Pool;
+use oncekey::{ClaimAnswer, Deduplicator, Key, Outcome, OutcomeBody};
+use oncekey_postgres::{Error, Inbox, InboxAnswer, PostgresStore, Schema, Ticket, Wait, migrate};
+use oncekey_store_testing::child::{Child, Job, say, work};
+use oncekey_store_testing::server::{Database, Postgres};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use crate::support::{block_on, connect, number, pool_to};
+
+const CHILD: &str = "killed::child";
+/// Long enough that a retry just after the kill meets it.
+const LEASE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where a process is, or is killed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// The claim is granted: committed, or in an inbox not. Nothing else was done.
+    Claimed,
+    /// The transaction has the effect, and not the completion.
+    Effect,
+    /// It has both.
+    BeforeCommit,
+    /// COMMIT was acknowledged.
+    AfterCommit,
+}
+
+const STEPS: [Step; 4] = [Step::Claimed, Step::Effect, Step::BeforeCommit, Step::AfterCommit];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    CompleteIn,
+    Inbox,
+}
+
+const WAYS: [Way; 2] = [Way::CompleteIn, Way::Inbox];
+
+/// What a process does at each step.
+#[derive(Clone, Copy, Default)]
+struct Course {
+    stop: Option<Step>,
+    pause: Duration,
+}
+
+impl Course {
+    async fn at(&self, step: Step) {
+        if self.stop == Some(step) {
+            say("stopped");
+            pending::<()>().await;
+        }
+        tokio::time::sleep(self.pause).await;
+    }
+}
+
+/// The application, in one process.
+struct App {
+    way: Way,
+    dedup: Deduplicator<PostgresStore<Pool>>,
+    inbox: Inbox,
+    client: Client,
+}
+
+impl App {
+    async fn open(url: &str, way: Way) -> Self {
+        let store = PostgresStore::new(pool_to(url, 4));
+        let dedup = Deduplicator::builder(store).tokio().lease(LEASE).build().unwrap();
+        let inbox = Inbox::new(Schema::of_search_path()).wait(Wait::AtMost(Duration::from_secs(1)));
+        Self { way, dedup, inbox, client: connect(url).await }
+    }
+
+    /// Until somebody has done it: its outcome, and whether that was us.
+    async fn act(&mut self, id: &str, course: Course) -> (String, bool) {
+        let key = Key::new("killed", id).unwrap();
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let done = match self.way {
+                Way::CompleteIn => self.complete_in(&key, course).await,
+                Way::Inbox => self.in_inbox(&key, course).await,
+            };
+            if let Some(done) = done {
+                return done;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{id}: nobody did it in {PATIENCE:?}");
+    }
+
+    async fn complete_in(&mut self, key: &Key, course: Course) -> Option<(String, bool)> {
+        let mut claim = match self.dedup.request(key.clone()).claim().await {
+            Ok(ClaimAnswer::Granted(claim)) => claim,
+            Ok(ClaimAnswer::Replay(saved)) => return Some((text(&saved.outcome.unwrap()), false)),
+            Ok(ClaimAnswer::InProgress(_)) => return None,
+            // The transaction of a process that was killed a moment ago.
+            Err(error) if format!("{error:?}").contains("Locked") => return None,
+            other => panic!("{}: {other:?}", key.id()),
+        };
+        course.at(Step::Claimed).await;
+        let outcome = outcome(key, claim.number());
+        let prepared = claim.prepare(outcome.as_str()).await.unwrap();
+        let transaction = self.client.transaction().await.unwrap();
+        transaction.execute(INSERT, &[&key.id(), &outcome]).await.unwrap();
+        course.at(Step::Effect).await;
+        match self.dedup.store().complete_in(&transaction, &prepared).await {
+            Ok(_) => {}
+            // Another process took it over: a machine that is busy for longer than a lease.
+            Err(Error::NotCurrent { .. }) => {
+                transaction.rollback().await.unwrap();
+                claim.rolled_back();
+                return None;
+            }
+            Err(other) => panic!("{}: {other:?}", key.id()),
+        }
+        course.at(Step::BeforeCommit).await;
+        transaction.commit().await.unwrap();
+        course.at(Step::AfterCommit).await;
+        claim.committed(&prepared).unwrap();
+        Some((outcome, true))
+    }
+
+    async fn in_inbox(&mut self, key: &Key, course: Course) -> Option<(String, bool)> {
+        let transaction = self.client.transaction().await.unwrap();
+        let ticket: Ticket = match self.inbox.claim(&transaction, key, None).await.unwrap() {
+            InboxAnswer::Granted(ticket) => ticket,
+            InboxAnswer::Replay(outcome) => return Some((text(&outcome), false)),
+            InboxAnswer::InProgress => return None,
+            other => panic!("{}: {other:?}", key.id()),
+        };
+        course.at(Step::Claimed).await;
+        let outcome = outcome(key, ticket.number());
+        transaction.execute(INSERT, &[&key.id(), &outcome]).await.unwrap();
+        course.at(Step::Effect).await;
+        ticket.complete(&transaction, outcome.as_str()).await.unwrap();
+        course.at(Step::BeforeCommit).await;
+        transaction.commit().await.unwrap();
+        course.at(Step::AfterCommit).await;
+        Some((outcome, true))
+    }
+}
+
+const INSERT: &str = "INSERT INTO ledger (id, outcome) VALUES ($1, $2)";
+
+fn outcome(key: &Key, attempt: u32) -> String {
+    format!("{} by attempt {attempt} in {}", key.id(), std::process::id())
+}
+
+fn text(outcome: &Outcome) -> String {
+    match &outcome.body {
+        OutcomeBody::Kept(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A database with the tables and a ledger, without a constraint that would do our work.
+async fn database() -> (Database, Client) {
+    let database = tokio::task::block_in_place(|| Postgres::shared().database());
+    let mut client = connect(database.url()).await;
+    let _ran = migrate(&mut client, &Schema::of_search_path()).await.unwrap();
+    client.batch_execute("CREATE TABLE ledger (id text NOT NULL, outcome text NOT NULL)").await.unwrap();
+    (database, client)
+}
+
+async fn effects(client: &Client, id: &str) -> Vec<String> {
+    let rows = client.query("SELECT outcome FROM ledger WHERE id = $1", &[&id]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+#[ignore = "run by other tests, in processes of their own"]
+fn child() {
+    work(|job| async move {
+        let way = WAYS.into_iter().find(|way| format!("{way:?}") == job.get("way")).unwrap();
+        let mut app = App::open(job.get("url"), way).await;
+        match job.get("do") {
+            "one" => {
+                let stop = STEPS.into_iter().find(|step| format!("{step:?}") == job.get("step"));
+                app.act(job.get("id"), Course { stop, ..Course::default() }).await;
+            }
+            _ => many(&mut app, &job).await,
+        }
+    });
+}
+
+/// Goes through the keys, from a place of its own, until it is killed.
+async fn many(app: &mut App, job: &Job) {
+    let (keys, seed) = (job.number("keys"), job.number("seed"));
+    // Where there is no lease to wait for, on what the one before was killed at.
+    let stride = if app.way == Way::Inbox { 3 } else { 37 };
+    for step in 0..keys {
+        let id = format!("{:04}", (seed * stride + step) % keys);
+        say(&format!("begun {id}"));
+        let pause = Duration::from_micros(((seed * 7919 + step * 104_729) % 2_500) as u64);
+        let (outcome, ours) = app.act(&id, Course { stop: None, pause }).await;
+        say(&format!("{} {id} {outcome}", if ours { "acted" } else { "found" }));
+    }
+}
+
+/// A process is killed at each step, and another one, this, tries again.
+#[test]
+fn a_process_killed_at_each_step_leaves_both_or_neither() {
+    block_on(async {
+        let (database, _client) = database().await;
+        let mut cases = JoinSet::new();
+        for way in WAYS {
+            for step in STEPS {
+                let url = database.url().to_owned();
+                cases.spawn(async move { killed_at(&url, way, step).await });
+            }
+        }
+        while let Some(case) = cases.join_next().await {
+            case.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        }
+    });
+}
+
+async fn killed_at(url: &str, way: Way, step: Step) {
+    let id = format!("{way:?}-{step:?}");
+    let client = connect(url).await;
+    let (named_way, named_step) = (format!("{way:?}"), format!("{step:?}"));
+    let parameters = [("url", url), ("do", "one"), ("id", &id), ("way", &named_way), ("step", &named_step)];
+    let mut child = Child::start_test(CHILD, &parameters);
+    child.expect("stopped").await;
+    let committed = step == Step::AfterCommit;
+    let before = effects(&client, &id).await;
+    assert_eq!(before.len(), usize::from(committed), "{id}: what others see");
+    let killed_at = Instant::now();
+    child.kill();
+
+    let mut app = App::open(url, way).await;
+    let (outcome, ours) = app.act(&id, Course::default()).await;
+    assert_eq!(ours, !committed, "{id}: {outcome}");
+    assert_eq!(
+        effects(&client, &id).await,
+        std::slice::from_ref(&outcome),
+        "{id}: both or neither, and once"
+    );
+    if committed {
+        assert_eq!(before, [outcome.as_str()], "{id}");
+    } else {
+        let attempt = if way == Way::CompleteIn { 2 } else { 1 };
+        assert!(
+            outcome.contains(&format!("by attempt {attempt} in {}", std::process::id())),
+            "{id}: {outcome}"
+        );
+    }
+    if way == Way::Inbox {
+        assert!(killed_at.elapsed() < PATIENCE / 2, "{id}: there is no lease to wait for");
+    }
+    // And it stays so.
+    assert_eq!(app.act(&id, Course::default()).await, (outcome, false), "{id}");
+    assert_eq!(effects(&client, &id).await.len(), 1, "{id}");
+}
+
+/// Two processes at a time go through the keys, and are killed at any moment, one after the other.
+#[test]
+fn processes_killed_at_any_moment_leave_each_effect_once() {
+    const KEYS: usize = 60;
+    const KILLS: usize = 12;
+    block_on(async {
+        for way in WAYS {
+            let (database, client) = database().await;
+            let (keys, named_way) = (KEYS.to_string(), format!("{way:?}"));
+            let start = |seed: usize| {
+                let (url, seed) = (database.url(), seed.to_string());
+                let parameters =
+                    [("url", url), ("do", "many"), ("way", &named_way), ("keys", &keys), ("seed", &seed)];
+                Child::start_test(CHILD, &parameters)
+            };
+            let mut acknowledged = BTreeMap::new();
+            let mut in_the_middle = 0;
+            let mut other = start(0);
+            for round in 1..=KILLS {
+                let mut victim = std::mem::replace(&mut other, start(round));
+                // After a few, at any moment of the next.
+                let mut begun = false;
+                for _ in 0..2 * (round % 3) + 1 {
+                    begun = hear(&mut acknowledged, victim.next().await);
+                }
+                tokio::time::sleep(Duration::from_micros((round as u64 * 1_741) % 12_000)).await;
+                victim.kill();
+                while let Some(said) = victim.next().await {
+                    begun = hear(&mut acknowledged, Some(said));
+                }
+                in_the_middle += usize::from(begun);
+            }
+            other.kill();
+            while let Some(said) = other.next().await {
+                hear(&mut acknowledged, Some(said));
+            }
+
+            let mut app = App::open(database.url(), way).await;
+            let (mut again, before) = (0, number(&client, "SELECT count(*) FROM ledger").await);
+            for number in 0..KEYS {
+                let id = format!("{number:04}");
+                let (outcome, ours) = app.act(&id, Course::default()).await;
+                again += usize::from(ours);
+                assert_eq!(
+                    effects(&client, &id).await,
+                    [outcome.as_str()],
+                    "{way:?} {id}: once, and its outcome"
+                );
+                if let Some(acknowledged) = acknowledged.get(&id) {
+                    assert_eq!(
+                        (acknowledged, ours),
+                        (&outcome, false),
+                        "{way:?} {id}: an acknowledged one is lost"
+                    );
+                }
+            }
+            println!(
+                "{way:?}: {KILLS} kills, {in_the_middle} of them in the middle of one; {before} effects then, {} acknowledged, \
+                 {again} done by the retry",
+                acknowledged.len()
+            );
+            assert!(!acknowledged.is_empty() && in_the_middle > 0, "{way:?}: nothing was shown");
+        }
+    });
+}
+
+/// Takes down what a process says; answers whether it is in the middle of one.
+fn hear(acknowledged: &mut BTreeMap<String, String>, said: Option<String>) -> bool {
+    let said = said.unwrap_or_default();
+    if let Some((id, outcome)) = said.strip_prefix("acted ").and_then(|rest| rest.split_once(' ')) {
+        assert_eq!(acknowledged.insert(id.to_owned(), outcome.to_owned()), None, "{id}: acted on twice");
+    }
+    said.starts_with("begun ")
+}
