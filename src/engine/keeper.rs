@@ -161,51 +161,62 @@ impl<S: Store + 'static> Inner<S> {
         (options.renew_every / 4).min(grace / 2).max(Duration::from_millis(1))
     }
 
-    /// One round: renews what is due and is not being written by its owner just now.
+    /// One round: renews what is due and is not being written by its owner just now. What is past its deadline goes last
+    /// and apart: it has nothing to lose by a call that hangs, and must not hurry, or hold up, what has.
     async fn renew_due(&self) {
-        let due = self.held.due(self.clock().now());
-        for chunk in due.chunks(BATCH) {
-            let mut batch: Vec<(Arc<Held<S>>, Turn<S>, Write)> = Vec::with_capacity(chunk.len());
-            for held in chunk {
-                let Some(turn) = held.try_turn() else { continue };
-                // Its owner may have written since it was found due.
-                if !held.wants_renewal(self.clock().now()) {
-                    continue;
-                }
-                if let Decision::Write(write) = held.decide(None, &Step::Renew) {
-                    batch.push((Arc::clone(held), turn, write));
-                }
-            }
-            if batch.is_empty() {
+        let now = self.clock().now();
+        let (timely, late): (Vec<_>, Vec<_>) = self
+            .held
+            .due(now)
+            .into_iter()
+            .partition(|held| held.times().is_ok_and(|(deadline, _)| deadline > now));
+        for chunk in timely.chunks(BATCH) {
+            self.renew_batch(chunk, self.options.store_timeout).await;
+        }
+        for chunk in late.chunks(BATCH) {
+            self.renew_batch(chunk, self.options.store_timeout.min(self.keeper_tick() / 2)).await;
+        }
+    }
+
+    /// Renews these together; the call may take so long, or half of what is left until the first of their deadlines.
+    async fn renew_batch(&self, chunk: &[Arc<Held<S>>], at_most: Duration) {
+        let mut batch: Vec<(Arc<Held<S>>, Turn<S>, Write)> = Vec::with_capacity(chunk.len());
+        for held in chunk {
+            let Some(turn) = held.try_turn() else { continue };
+            // Its owner may have written since it was found due.
+            if !held.wants_renewal(self.clock().now()) {
                 continue;
             }
-            let puts: Vec<_> = batch
-                .iter()
-                .map(|(held, _, write)| {
-                    BatchPut::new(
-                        &held.key,
-                        write.expected,
-                        Put::new(&write.record, write.live, write.linger),
-                    )
-                })
-                .collect();
-            let sent = self.clock().now();
-            // Should this be dropped before the answers, the claims are unsure of what is on record.
-            for (held, _, _) in &batch {
-                held.sent_unanswered(&Step::Renew);
+            if let Decision::Write(write) = held.decide(None, &Step::Renew) {
+                batch.push((Arc::clone(held), turn, write));
             }
-            // One call that hangs must leave time for another, whichever lease is the next to end.
-            let patience = batch.iter().map(|(held, _, _)| {
-                let deadline = held.times().map_or(sent, |(deadline, _)| deadline);
-                held.patience(&Step::Renew, sent, deadline)
-            });
-            let patience = patience.min().unwrap_or(self.options.store_timeout);
-            let answers = self.exchange_many(patience, &puts).await;
-            drop(puts);
-            for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
-                held.renewed(answer, write, sent);
-                drop(turn);
-            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let puts: Vec<_> = batch
+            .iter()
+            .map(|(held, _, write)| {
+                BatchPut::new(&held.key, write.expected, Put::new(&write.record, write.live, write.linger))
+            })
+            .collect();
+        let sent = self.clock().now();
+        // Should this be dropped before the answers, the claims are unsure of what is on record.
+        for (held, _, _) in &batch {
+            held.sent_unanswered(&Step::Renew);
+        }
+        // One call that hangs must leave time for another, whichever lease is the next to end.
+        let deadlines = batch.iter().filter_map(|(held, _, _)| held.times().ok());
+        let patience = deadlines
+            .filter(|(deadline, _)| *deadline > sent)
+            .map(|(deadline, _)| batch[0].0.patience(&Step::Renew, sent, deadline))
+            .min();
+        let patience = patience.map_or(at_most, |patience| patience.min(at_most));
+        let answers = self.exchange_many(patience, &puts).await;
+        drop(puts);
+        for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
+            held.renewed(answer, write, sent);
+            drop(turn);
         }
     }
 }

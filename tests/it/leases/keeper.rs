@@ -428,3 +428,73 @@ fn a_batch_that_is_answered_in_part_is_not_believed() {
     assert!(poll_once(keeper.as_mut()).is_none());
     assert!(claims.iter().all(|claim| claim.time_left() > secs(20)), "renewed by the next round");
 }
+
+/// A store in which somebody's transaction has the row of one key locked: whoever writes it waits a second, and is told no.
+struct LockedRow {
+    inner: MemoryStore,
+    clock: ManualClock,
+    locked: Key,
+}
+
+impl LockedRow {
+    async fn wait(&self) -> Planned {
+        self.clock.sleep_until(self.clock.now() + secs(1)).await;
+        Planned { fault: Fault::Refused }
+    }
+}
+
+#[async_trait]
+impl Store for LockedRow {
+    type Error = Planned;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, Planned> {
+        Ok(self.inner.load(key).await.unwrap())
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, Planned> {
+        if *key == self.locked && expected != Expected::Vacant {
+            return Err(self.wait().await);
+        }
+        Ok(self.inner.compare_exchange(key, expected, put).await.unwrap())
+    }
+
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Planned>> {
+        let mut answers = Vec::new();
+        for item in batch {
+            answers.push(self.compare_exchange(item.key, item.expected, item.put).await);
+        }
+        answers
+    }
+}
+
+/// Past its deadline it stays due, since nobody has said that it is lost: it must not take the time of the others' calls.
+#[test]
+fn a_claim_whose_row_is_locked_past_its_deadline_costs_no_other_claim_its_lease() {
+    let clock = ManualClock::new();
+    clock.advance(secs(1000));
+    let locked = Key::new("keeper", "locked").unwrap();
+    let inner = MemoryStore::builder().clock(clock.clone()).build();
+    let store = LockedRow { inner, clock: clock.clone(), locked: locked.clone() };
+    let dedup =
+        Deduplicator::builder(store).clock(clock.clone()).lease(LEASE).margin(MARGIN).build().unwrap();
+    let claim = |key| match ready(dedup.request(key).claim()) {
+        Ok(ClaimAnswer::Granted(claim)) => claim,
+        _ => panic!("not granted"),
+    };
+    let stuck = claim(locked);
+    let others: Vec<_> = (0..3).map(|id| claim(Key::new("keeper", id.to_string()).unwrap())).collect();
+    let mut tasks = Tasks::default();
+    let _keeper = tasks.spawn(dedup.keeper());
+    for second in 0..200 {
+        tasks.pass(&clock, secs(1));
+        for other in &others {
+            assert!(!other.time_left().is_zero(), "lost after {second} s");
+        }
+    }
+    assert!(stuck.time_left().is_zero());
+}
