@@ -140,6 +140,7 @@ mod schema;
 pub mod sql;
 mod store;
 mod times;
+mod trim;
 
 pub use check::{Checked, Finding};
 #[cfg(feature = "deadpool")]

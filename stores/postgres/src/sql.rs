@@ -201,6 +201,8 @@ pub(crate) struct Statements {
     pub(crate) conclude: Statement,
     pub(crate) purge: Statement,
     pub(crate) in_doubt: Statement,
+    pub(crate) large: Statement,
+    pub(crate) shorten: Statement,
 }
 
 /// What the store sends, for the benches beside the raw client.
@@ -376,6 +378,11 @@ impl Statements {
                 text: fill(IN_DOUBT).replace("{clock}", "now()"),
                 types: vec![Type::INT8; 3],
             },
+            large: Statement { text: fill(crate::trim::LARGE), types: vec![Type::INT8; 4] },
+            shorten: Statement {
+                text: fill(crate::trim::SHORTEN),
+                types: vec![Type::INT8_ARRAY, Type::INT8_ARRAY, Type::BYTEA_ARRAY],
+            },
         }
     }
 }
@@ -549,6 +556,8 @@ mod tests {
                 &s.conclude,
                 &s.purge,
                 &s.in_doubt,
+                &s.large,
+                &s.shorten,
             ] {
                 assert!(!statement.text.contains('{') && !statement.text.contains('}'), "{}", statement.text);
                 let last = format!("${}", statement.types.len());

@@ -86,6 +86,13 @@ impl Harness for OneClient {
     }
 }
 
+/// The cheap part of the tail.
+#[test]
+fn trimming() {
+    oncekey::conformance::check_trimming(&Pooled { named: false }).unwrap();
+    oncekey::conformance::check_trimming(&OneClient).unwrap();
+}
+
 mod pool {
     oncekey::conformance_tests!(super::Pooled { named: false });
 }
