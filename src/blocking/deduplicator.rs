@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::context::EngineId;
 use super::host::{Host, Runtime};
@@ -13,7 +12,7 @@ use crate::codec::Raw;
 use crate::protocol::{Key, Resolution};
 use crate::store::{InDoubtPage, ListInDoubt, Store};
 use crate::time::Clock;
-use crate::{AdminAnswer, Error, Inspection};
+use crate::{AdminAnswer, Error, Inspection, OnLeaseLost};
 
 /// An engine for plain threads: a face over an async [`Deduplicator`](crate::Deduplicator), whose calls block. Cheap to
 /// clone; clones share one engine and one thread.
@@ -212,8 +211,9 @@ impl<S: Store + 'static> Deduplicator<S> {
         Arc::clone(&self.engine.options().clock)
     }
 
-    pub(super) fn renew_every(&self) -> Duration {
-        self.engine.options().renew_every
+    /// Whether an operation whose lease is lost is dropped: here, before it began.
+    pub(super) fn drops_lost(&self) -> bool {
+        self.engine.options().on_lease_lost == OnLeaseLost::Drop
     }
 }
 

@@ -5,13 +5,14 @@ use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use futures::channel::oneshot;
-use futures::future::{Either, select};
+use futures::channel::{mpsc, oneshot};
+use futures::future::{BoxFuture, Either, select};
+use futures::{FutureExt as _, StreamExt as _};
 
 use super::context::{At, demand_plain_thread};
 use crate::Deduplicator as Engine;
@@ -58,8 +59,8 @@ pub(super) struct NoRuntime;
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) driver: Driver,
-    /// Never sends: that it is dropped is the news.
-    _alive: oneshot::Sender<Infallible>,
+    /// What is to run on the thread. That it is dropped tells the thread to end.
+    jobs: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
 
 /// Where the engine is put once it is built.
@@ -76,23 +77,29 @@ pub(super) enum Runtime {
 }
 
 impl Host {
+    /// Has the thread run a job, beside all else.
+    pub(super) fn run(&self, job: BoxFuture<'static, ()>) {
+        // The thread is there as long as this is.
+        let _there = self.jobs.unbounded_send(job);
+    }
+
     /// Starts the thread, which waits for its engine.
     pub(super) fn start<S: Store + 'static>(runtime: Runtime) -> io::Result<(Arc<Self>, Seat<S>)> {
-        let (alive, told) = oneshot::channel();
+        let (jobs, work) = mpsc::unbounded();
         let (seat, seated) = oneshot::channel();
-        let (started, has_started) = mpsc::sync_channel(1);
+        let (started, has_started) = sync_channel(1);
         thread::Builder::new()
             .name("oncekey-keeper".to_owned())
-            .spawn(move || live(runtime, &started, look_after(seated, told)))?;
+            .spawn(move || live(runtime, &started, look_after(seated, work)))?;
         let driver =
             has_started.recv().map_err(|_| io::Error::other("the keeper's thread did not start"))??;
-        Ok((Arc::new(Self { driver, _alive: alive }), seat))
+        Ok((Arc::new(Self { driver, jobs }), seat))
     }
 }
 
 /// The thread, from begin to end. `started` is told how to drive futures beside it.
 #[cfg(feature = "tokio")]
-fn live(runtime: Runtime, started: &mpsc::SyncSender<io::Result<Driver>>, life: impl Future<Output = ()>) {
+fn live(runtime: Runtime, started: &SyncSender<io::Result<Driver>>, life: impl Future<Output = ()>) {
     match runtime {
         Runtime::Given(runtime) => {
             let driver = Driver { runtime };
@@ -116,32 +123,30 @@ fn live(runtime: Runtime, started: &mpsc::SyncSender<io::Result<Driver>>, life: 
 
 /// The thread, from begin to end. `started` is told how to drive futures beside it.
 #[cfg(not(feature = "tokio"))]
-fn live(runtime: Runtime, started: &mpsc::SyncSender<io::Result<Driver>>, life: impl Future<Output = ()>) {
+fn live(runtime: Runtime, started: &SyncSender<io::Result<Driver>>, life: impl Future<Output = ()>) {
     let Runtime::Own = runtime;
     // Its starter waits for this.
     let _told = started.send(Ok(Driver {}));
     Driver {}.drive(life);
 }
 
-/// Runs the engine's keeper until `told`. One that panics, by an observer or a store that does, is started again: all
-/// other claims depend on it.
+/// Runs the engine's keeper beside the `work` that comes, for as long as some may come. A keeper that panics, by an observer
+/// or a store that does, is started again: all other claims depend on it.
 async fn look_after<S: Store + 'static>(
     seated: oneshot::Receiver<Engine<S>>,
-    mut told: oneshot::Receiver<Infallible>,
+    work: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
 ) {
     // No engine: it could not be built.
     let Ok(engine) = seated.await else { return };
     let options = engine.options();
     let pause = (options.renew_every / 8).min(Duration::from_secs(1));
-    loop {
-        let keeper = pin!(AssertUnwindSafe(engine.keeper()).catch_unwind());
-        if let Either::Right(_) = select(keeper, &mut told).await {
-            break;
+    let keep = async {
+        loop {
+            let _panicked = AssertUnwindSafe(engine.keeper()).catch_unwind().await;
+            options.clock.sleep_until(options.clock.now() + pause).await;
         }
-        let sleep = options.clock.sleep_until(options.clock.now() + pause);
-        if let Either::Right(_) = select(sleep, &mut told).await {
-            break;
-        }
-    }
+    };
+    let work = work.for_each_concurrent(None, |job| AssertUnwindSafe(job).catch_unwind().map(drop));
+    let _ended: Either<(Infallible, _), _> = select(pin!(keep), work).await;
     engine.flush().await;
 }

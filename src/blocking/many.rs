@@ -1,9 +1,13 @@
 //! Many operations at once: what a consumer does with a poll of messages.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 
-use futures::lock::Mutex;
+use futures::FutureExt as _;
+use futures::channel::oneshot;
 
 use super::attempt::Attempt;
 use super::claim::{Claim, ClaimAnswer};
@@ -12,19 +16,19 @@ use super::request::Request;
 use crate::codec::Codec;
 use crate::protocol::Payload;
 use crate::store::Store;
-use crate::time::{Clock, Moment};
 use crate::{Answer, ClaimError, Error, Failure, RunError};
 
 impl<S: Store + 'static> Deduplicator<S> {
     /// Runs many operations, each as [`Request::run`] does, one after the other on this thread. Their claims go to the store
-    /// together, and so do the outcomes of operations that are quick: one that takes long does not keep those before it
-    /// from being stored. One answer per request, in order; none depends on another's.
+    /// together. What an operation returns is on its way there, by the face's thread, while the next runs: so an operation
+    /// that takes long does not keep those before it from being stored, and the outcomes of quick ones go together. One
+    /// answer per request, in order; none depends on another's.
     ///
     /// A request whose key comes before in the same call waits for that one, whatever its [`wait`](Request::wait) says,
     /// and gets its outcome; if that one fails, it may run.
     ///
-    /// All claims are held from the start: bound what one call takes. One whose turn comes after its lease is renewed
-    /// first, or claimed anew if another came in between.
+    /// All claims are held from the start, and renewed: bound what one call takes. A store that fails is tried again between
+    /// operations.
     ///
     /// # Errors
     /// For each request, as for [`Request::run`].
@@ -41,16 +45,18 @@ impl<S: Store + 'static> Deduplicator<S> {
         C: Codec<T> + 'r,
         F: FnOnce(Attempt) -> Result<T, E>,
     {
-        let gate = Gate::new(self);
+        let line = Line::new();
         let work = requests.into_iter().map(|(request, operation)| {
             let (face, request) = request.ready();
             let operation = face.on_this_thread(request.key(), operation);
-            let gate = gate.clone();
-            (request, move |attempt| gate.pass(attempt, operation))
+            let line = &line;
+            (request, move |attempt: crate::Attempt| line.wait(attempt, operation))
         });
         // The caller's iterator may block, and is done with before anything is driven.
         let work: Vec<_> = work.collect();
-        self.host.driver.drive(self.engine().run_many(work))
+        let depot = |job| self.host.run(job);
+        let runs = self.engine().run_many_by(Some(&depot), work);
+        self.host.driver.drive(line.drive(self.drops_lost(), runs))
     }
 
     /// As [`run_many`](Self::run_many), for operations that say how they failed: see [`Request::run_or_fail`].
@@ -69,16 +75,18 @@ impl<S: Store + 'static> Deduplicator<S> {
         C: Codec<T> + Codec<E> + Clone + 'r,
         F: FnOnce(Attempt) -> Result<T, Failure<E>>,
     {
-        let gate = Gate::new(self);
+        let line = Line::new();
         let work = requests.into_iter().map(|(request, operation)| {
             let (face, request) = request.ready();
             let operation = face.on_this_thread(request.key(), operation);
-            let gate = gate.clone();
-            (request, move |attempt| gate.pass(attempt, operation))
+            let line = &line;
+            (request, move |attempt: crate::Attempt| line.wait(attempt, operation))
         });
         // The caller's iterator may block, and is done with before anything is driven.
         let work: Vec<_> = work.collect();
-        self.host.driver.drive(self.engine().run_many_or_fail(work))
+        let depot = |job| self.host.run(job);
+        let runs = self.engine().run_many_or_fail_by(Some(&depot), work);
+        self.host.driver.drive(line.drive(self.drops_lost(), runs))
     }
 
     /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
@@ -120,46 +128,56 @@ impl<S: Store + 'static> Deduplicator<S> {
     }
 }
 
-/// Lets the operations of one call run one after the other, and not for so long that outcomes of the first wait unstored:
-/// nobody renews the lease of an operation that ended, and outcomes go to the store only when no operation has the thread.
-#[derive(Clone)]
-struct Gate {
-    clock: Arc<dyn Clock>,
-    /// For how long operations may go on while an outcome waits.
-    patience: Duration,
-    ended: Arc<Mutex<Ended>>,
+/// The operations of one call whose claims are granted, and that wait for the thread. They run between polls, not in one:
+/// so all that are granted are held, and renewed, before the first of them runs; and what one returns goes on its way to the
+/// store, by the face's thread, while the next runs.
+struct Line<F, T> {
+    turns: RefCell<VecDeque<Turn<F, T>>>,
 }
 
-/// Operations that ended, and whose outcomes may wait.
-#[derive(Default)]
-struct Ended {
-    attempts: Vec<crate::Attempt>,
-    /// When the first of them began.
-    since: Option<Moment>,
+struct Turn<F, T> {
+    attempt: crate::Attempt,
+    operation: F,
+    output: oneshot::Sender<T>,
 }
 
-impl Gate {
-    fn new<S: Store + 'static>(face: &Deduplicator<S>) -> Self {
-        Self { clock: face.clock(), patience: face.renew_every() / 8, ended: Arc::default() }
+impl<T, F: FnOnce(crate::Attempt) -> T> Line<F, T> {
+    fn new() -> Self {
+        Self { turns: RefCell::new(VecDeque::new()) }
     }
 
-    /// Runs an operation when its turn has come.
-    async fn pass<T>(self, attempt: crate::Attempt, operation: impl FnOnce(crate::Attempt) -> T) -> T {
-        let mut ended = self.ended.lock().await;
-        if ended.since.is_some_and(|since| self.clock.now() >= since + self.patience) {
-            for attempt in std::mem::take(&mut ended.attempts) {
-                // It is lost to its operation once that is concluded; at the latest when its deadline passes.
-                attempt.lost().await;
+    /// Queues an operation; what it returns.
+    fn wait(&self, attempt: crate::Attempt, operation: F) -> impl Future<Output = T> + use<T, F> {
+        let (output, result) = oneshot::channel();
+        self.turns.borrow_mut().push_back(Turn { attempt, operation, output });
+        async {
+            match result.await {
+                Ok(result) => result,
+                // It did not begin: its lease was lost, and its run is about to say so.
+                Err(oneshot::Canceled) => std::future::pending().await,
             }
-            ended.since = None;
         }
-        let begun = self.clock.now();
-        let output = operation(attempt.clone());
-        // One that runs unprotected has no outcome to store.
-        if attempt.number() > 0 {
-            ended.since.get_or_insert(begun);
-            ended.attempts.push(attempt);
-        }
-        output
+    }
+
+    /// Drives `runs`, and one operation at a time whenever they can do nothing else.
+    async fn drive<O>(&self, drop_lost: bool, runs: impl Future<Output = O>) -> O {
+        let mut runs = pin!(runs);
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(answers) = runs.as_mut().poll(cx) {
+                    return Poll::Ready(answers);
+                }
+                let Some(Turn { attempt, operation, output }) = self.turns.borrow_mut().pop_front() else {
+                    return Poll::Pending;
+                };
+                // Asked this way, it is final: no renewal takes it back behind an operation that was let go.
+                if output.is_canceled() || (drop_lost && attempt.lost().now_or_never().is_some()) {
+                    continue;
+                }
+                // Its run waits for it.
+                let _taken = output.send(operation(attempt));
+            }
+        })
+        .await
     }
 }

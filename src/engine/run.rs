@@ -29,7 +29,8 @@ pub(super) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
 
 /// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
 ///
-/// With `by_keeper`, all renewals are left to a keeper: of an operation that blocks its thread from its first poll on.
+/// With `by_keeper`, all renewals are left to a keeper: of an operation that blocks the thread which polls this, so that
+/// nothing here can be polled while it runs.
 pub(super) async fn drive<S, Fut>(
     held: &Arc<Held<S>>,
     by_keeper: bool,
@@ -43,6 +44,7 @@ where
     let mut operation = pin!(operation(Attempt::new(Arc::<Held<S>>::clone(held))));
     let mut upkeep =
         Upkeep { held, by_keeper, renewal: None, sleep: None, retry_at: Moment::ORIGIN, now: Moment::ORIGIN };
+    let mut begun = false;
     let mut at_once = planted("held: a late grant is started");
     let output = poll_fn(|cx| {
         let blind = planted("run: the operation is polled before a look at the clock");
@@ -55,13 +57,19 @@ where
             // Every poll of the operation comes after a look at the clock.
             if let Err(lost) = upkeep.check() {
                 if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
-                    return Poll::Ready(Err(lost));
+                    // One that nobody can stop may have ended meanwhile, and what it did is to be told.
+                    let ended = if by_keeper && begun { operation.as_mut().poll(cx) } else { Poll::Pending };
+                    return Poll::Ready(match ended {
+                        Poll::Ready(output) => Ok(output),
+                        Poll::Pending => Err(lost),
+                    });
                 }
                 // A renewal under way holds the claim's turn, and the operation may want to write.
                 upkeep.poll_renewal(cx);
                 return operation.as_mut().poll(cx).map(Ok);
             }
             upkeep.poll_renewal(cx);
+            begun = true;
             if let Poll::Ready(output) = operation.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }

@@ -200,8 +200,9 @@ mod inside_tokio {
     fn a_task_of_a_worker_is_refused() {
         let threads = threads();
         let dedup = threads.dedup.clone();
-        let refused = two_threads()
-            .block_on(task::spawn(async move { refused(|| dedup.request(key()).run(|_| Ok::<(), ()>(()))) }));
+        let refused = two_threads().block_on(async {
+            task::spawn(async move { refused(|| dedup.request(key()).run(|_| Ok::<(), ()>(()))) }).await
+        });
         assert!(refused.unwrap().contains(TOKIO));
         assert_eq!(threads.store.trips(), (0, 0));
     }
@@ -234,14 +235,14 @@ mod inside_tokio {
             let face = dedup.clone();
             let flavour = format!("{:?}", runtime.handle().runtime_flavor());
             let id = format!("spawn_blocking {flavour}");
-            runtime.block_on(task::spawn_blocking(move || works(&face, &id))).unwrap();
+            runtime.block_on(async { task::spawn_blocking(move || works(&face, &id)).await }).unwrap();
             let _entered = runtime.enter();
             assert!(Handle::try_current().is_ok());
             works(&dedup, &format!("entered {flavour}"));
         }
         let face = dedup.clone();
         let placed = async move { task::block_in_place(|| works(&face, "block_in_place")) };
-        two_threads().block_on(task::spawn(placed)).unwrap();
+        two_threads().block_on(async { task::spawn(placed).await }).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| works(&dedup, "plain"));
         });

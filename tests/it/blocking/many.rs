@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oncekey::blocking::{ClaimAnswer, Request};
-use oncekey::{Answer, ClaimError, Failure, Judged, Key, Payload, RunError};
+use oncekey::{Answer, ClaimError, Failure, Judged, Key, OnLeaseLost, Payload, RunError};
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn is_completed(threads: &Threads, id: usize) -> bool {
 }
 
 #[test]
-fn a_poll_of_quick_operations_is_a_round_trip_to_claim_and_one_to_complete() {
+fn a_poll_of_operations_is_claimed_in_one_round_trip_and_completed_in_batches() {
     let threads = threads();
     let order = RefCell::new(Vec::new());
     let ship = |ids: &[usize]| {
@@ -44,7 +44,9 @@ fn a_poll_of_quick_operations_is_a_round_trip_to_claim_and_one_to_complete() {
     for (id, told) in ship(&ids).into_iter().enumerate() {
         assert!(matches!(told, Ok(Answer::Executed { value, .. }) if value == format!("shipped {id}")));
     }
-    assert_eq!(batches(&threads), [500, 500]);
+    let sizes = batches(&threads);
+    assert_eq!((sizes[0], sizes.iter().sum::<usize>()), (500, 1000));
+    assert_eq!(threads.store.trips(), (1000, 0), "none went alone");
     assert_eq!(*order.borrow(), ids, "in order");
     // Two of a key, some new, some done.
     let told = ship(&[500, 7, 500, 501]);
@@ -59,53 +61,37 @@ fn a_poll_of_quick_operations_is_a_round_trip_to_claim_and_one_to_complete() {
 
 /// Nobody renews the lease of an operation that ended, so its outcome is not to wait for all that come after it.
 #[test]
-fn a_slow_operation_does_not_keep_those_before_it_from_being_stored() {
+fn an_outcome_is_stored_while_the_next_operation_runs() {
     let threads = threads();
     let work = (0..8).map(|id| {
         let threads = &threads;
         let operation = move |_: blocking::Attempt| {
-            for before in 0..id {
-                assert!(is_completed(threads, before), "{before} is not stored when {id} begins");
-            }
-            threads.clock.advance(secs(2));
+            eventually("all before are stored", || (0..id).all(|before| is_completed(threads, before)));
             Ok::<_, String>(String::new())
         };
         (request(&threads.dedup, id), operation)
     });
     let told = threads.dedup.run_many(work.collect::<Vec<_>>());
     assert!(told.iter().all(|told| matches!(told, Ok(Answer::Executed { .. }))), "{told:?}");
-}
-
-#[test]
-fn outcomes_of_quick_operations_wait_for_each_other_and_not_for_long() {
-    let threads = threads();
-    // 0.4 s each: an eighth of the renewal interval, 1.25 s, is over after four.
-    let work = (0..20).map(|id| {
-        let threads = &threads;
-        let operation = move |_: blocking::Attempt| {
-            threads.clock.advance(Duration::from_millis(400));
-            Ok::<_, String>(String::new())
-        };
-        (request(&threads.dedup, id), operation)
-    });
-    let told = threads.dedup.run_many(work.collect::<Vec<_>>());
-    assert!(told.iter().all(|told| matches!(told, Ok(Answer::Executed { .. }))), "{told:?}");
-    assert_eq!(batches(&threads), [20, 4, 4, 4, 4, 4]);
 }
 
 /// All leases are kept, though the operations take many leases together.
 #[test]
 fn the_claims_of_those_whose_turn_comes_late_are_kept() {
+    const OPERATIONS: usize = 20;
     let threads = threads();
-    let work = (0..20).map(|id| {
+    let work = (0..OPERATIONS).map(|id| {
         let threads = &threads;
         let operation = move |attempt: blocking::Attempt| {
             assert_eq!((attempt.number(), attempt.is_lost()), (1, false), "{id}");
+            // Before time passes, or a completion on its way would count as unanswered.
+            eventually("all before are stored", || (0..id).all(|before| is_completed(threads, before)));
             for _ in 0..4 {
                 threads.clock.advance(Duration::from_millis(2500));
-                // As in `keeper_sleeps`, beside the run of each that waits for its turn.
-                let waiting = if id < 19 { 19 - id } else { 0 };
-                eventually("the keeper sleeps", || threads.clock.sleepers() > waiting);
+                // Renewed each ten seconds, by the next round of the keeper.
+                eventually("all are renewed", || {
+                    (id..OPERATIONS).all(|id| threads.store.peek(&key_of(id)).unwrap().left > secs(17))
+                });
             }
             Ok::<_, String>(String::new())
         };
@@ -113,6 +99,42 @@ fn the_claims_of_those_whose_turn_comes_late_are_kept() {
     });
     let told = threads.dedup.run_many(work.collect::<Vec<_>>());
     assert!(told.iter().all(|told| matches!(told, Ok(Answer::Executed { .. }))), "{told:?}");
+}
+
+/// One whose lease is lost before its turn comes does not begin, and one whose lease is lost while it runs is stored.
+#[test]
+fn an_operation_whose_lease_is_lost_before_its_turn_does_not_begin() {
+    for choice in [OnLeaseLost::Drop, OnLeaseLost::Signal] {
+        let threads = threads_with(|builder| builder.on_lease_lost(choice));
+        let begun = RefCell::new(Vec::new());
+        let work = (0..3).map(|id| {
+            let (threads, begun) = (&threads, &begun);
+            let operation = move |attempt: blocking::Attempt| {
+                begun.borrow_mut().push((id, attempt.is_lost()));
+                if id == 0 {
+                    threads.store.always(Fault::Refused);
+                    threads.clock.advance(LEASE);
+                    threads.keeper_sleeps(); // after a round in vain
+                    assert!(attempt.wait_lost(Duration::MAX));
+                    threads.store.always(Fault::None);
+                }
+                Ok::<_, String>(String::new())
+            };
+            (request(&threads.dedup, id), operation)
+        });
+        let told = threads.dedup.run_many(work.collect::<Vec<_>>());
+        assert!(matches!(&told[0], Ok(Answer::Executed { .. })), "{choice:?}: {told:?}");
+        match choice {
+            OnLeaseLost::Drop => {
+                assert!(
+                    told[1..].iter().all(|told| matches!(told, Err(RunError::LeaseLost { .. }))),
+                    "{told:?}"
+                );
+                assert_eq!(*begun.borrow(), [(0, false)]);
+            }
+            OnLeaseLost::Signal => assert_eq!(begun.borrow().len(), 3),
+        }
+    }
 }
 
 #[test]
@@ -172,9 +194,7 @@ fn a_store_that_fails_open_holds_nobody_up() {
 fn a_panic_ends_the_call_and_leaves_what_was_not_stored_to_its_lease() {
     let threads = threads();
     let work = (0..4).map(|id| {
-        let threads = &threads;
         let operation = move |_: blocking::Attempt| {
-            threads.clock.advance(secs(2));
             assert!(id < 2, "planned");
             Ok::<_, String>(String::new())
         };
@@ -183,7 +203,11 @@ fn a_panic_ends_the_call_and_leaves_what_was_not_stored_to_its_lease() {
     let work: Vec<_> = work.collect();
     let panic = catch_unwind(AssertUnwindSafe(|| threads.dedup.run_many(work)));
     assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"planned"));
-    threads.dedup.flush();
+    // What had ended is stored in the background; there, a try again waits for the clock.
+    eventually("what ended is stored", || {
+        threads.clock.advance(Duration::from_millis(10));
+        is_completed(&threads, 0) && is_completed(&threads, 1)
+    });
     let states: Vec<_> = (0..4).map(|id| is_completed(&threads, id)).collect();
     assert_eq!(states, [true, true, false, false]);
     assert_eq!(threads.dedup.held(), 0);

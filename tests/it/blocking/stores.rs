@@ -1,6 +1,5 @@
 //! A blocking store as a store.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, mpsc};
@@ -26,7 +25,6 @@ type Hook = Box<dyn Fn(&'static str) + Send + Sync>;
 struct Plain {
     inner: MemoryStore,
     hook: Mutex<Option<Arc<Hook>>>,
-    threads: Mutex<BTreeSet<String>>,
     on: Mutex<Vec<ThreadId>>,
     calls: AtomicU32,
 }
@@ -36,7 +34,6 @@ impl Plain {
         Self {
             inner: MemoryStore::new(),
             hook: Mutex::default(),
-            threads: Mutex::default(),
             on: Mutex::default(),
             calls: AtomicU32::default(),
         }
@@ -118,12 +115,32 @@ fn each_call_is_made_off_the_threads_that_drive_futures() {
     dedup.block_on(dedup.store().purge(10)).unwrap();
     assert!(dedup.list_in_doubt(None, 10).unwrap().entries.is_empty());
     assert_eq!(dedup.store().durability().about, "for tests");
-    assert_eq!(store.calls.load(Ordering::SeqCst), 2 + 2 + 3);
+    // Outcomes of two operations go together, or one after the other.
+    assert!((7..=8).contains(&store.calls.load(Ordering::SeqCst)));
     assert!(!store.on.lock().unwrap().contains(&thread::current().id()));
-    assert!(store.threads.lock().unwrap().is_empty());
     let engine = dedup.engine().clone();
     let answer = futures::executor::block_on(engine.request(key()).run(|_| async { text("twice") }));
     assert!(matches!(answer, Ok(Answer::Replayed { .. })));
+}
+
+/// Outcomes of quick operations gather while those before them are on their way.
+#[test]
+fn many_operations_over_a_slow_store_take_few_calls() {
+    let store = Arc::new(Plain::new());
+    let dedup = face(&store, |builder| builder);
+    store.hook(|_| thread::sleep(Duration::from_millis(20)));
+    let many: Vec<_> = (0..500)
+        .map(|id| {
+            (dedup.request(Key::new("many", id.to_string()).unwrap()), move |_| {
+                Ok::<_, String>(id.to_string())
+            })
+        })
+        .collect();
+    let answers = dedup.run_many(many);
+    assert!(answers.iter().all(|told| matches!(told, Ok(Answer::Executed { .. }))), "{answers:?}");
+    let calls = store.calls.load(Ordering::SeqCst);
+    assert!(calls < 100, "{calls} calls for 500 claims and 500 completions");
+    println!("{calls} calls for 500 operations");
 }
 
 /// A store behind `dyn` is one too, and has all of its own methods.
