@@ -68,6 +68,7 @@ pub(super) type Seat<S> = oneshot::Sender<Engine<S>>;
 
 /// On which runtime a face lives.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "tokio"), derive(Clone, Copy))]
 pub(super) enum Runtime {
     /// Its own thread's, where there is one.
     Own,
