@@ -78,6 +78,7 @@
 //! | `json` | yes | outcomes as JSON by serde: [`Request::json`] |
 //! | `sha256` | yes | `Fingerprint::sha256`, [`Request::fingerprint_of`] |
 //! | `tokio` | no | `time::TokioClock`, `DeduplicatorBuilder::tokio` |
+//! | `blocking` | no | `blocking`: the engine from plain threads, and stores whose calls block |
 //! | `conformance` | no | `conformance`: the kit that proves a store, for the tests of whoever implements one |
 //!
 //! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
@@ -85,6 +86,8 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(all(feature = "json", feature = "sha256")), allow(rustdoc::broken_intra_doc_links))]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -25,6 +26,8 @@ use crate::sync::Mutex;
 const BATCH_MAX: usize = 1000;
 
 type Answer = Result<Exchange, StoreFailure>;
+/// Whoever sent a write waits at its other end.
+type Sender = oneshot::Sender<Answer>;
 
 /// A write on its way to the store.
 struct Parcel {
@@ -32,12 +35,14 @@ struct Parcel {
     write: Write,
     /// How long its sender waits.
     patience: Duration,
-    answer: oneshot::Sender<Answer>,
+    answer: Sender,
 }
 
 /// Where calls that run side by side leave what is to be written.
 pub(super) struct Convoy {
     state: Mutex<State>,
+    /// Held while the answers to a batch are handed out elsewhere.
+    handing_out: Mutex<()>,
 }
 
 struct State {
@@ -50,7 +55,10 @@ pub(super) type Route = Option<Weak<Convoy>>;
 
 impl Convoy {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { waiting: Vec::new(), driver: None }) })
+        Arc::new(Self {
+            state: Mutex::new(State { waiting: Vec::new(), driver: None }),
+            handing_out: Mutex::new(()),
+        })
     }
 
     fn send(&self, key: &Key, write: &Write, patience: Duration) -> oneshot::Receiver<Answer> {
@@ -91,6 +99,19 @@ impl Convoy {
     }
 }
 
+/// Whoever drives it elsewhere learns that nothing more will come.
+impl Drop for Convoy {
+    fn drop(&mut self) {
+        let driver = self.state.lock().driver.take();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+/// Where a convoy is driven, if not by the calls that it is for: takes a job to run on its own.
+pub(crate) type Depot<'d> = &'d (dyn Fn(BoxFuture<'static, ()>) + Sync);
+
 impl<S: Store + 'static> Inner<S> {
     /// As [`Inner::exchange_within`], by this route.
     pub(super) async fn exchange_by(
@@ -111,12 +132,14 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// Runs all of `calls` to their ends, side by side in this task; their outputs, in order. What they send by `convoy`
-    /// goes to the store in batches, one at a time.
+    /// goes to the store in batches, one at a time: from here, or from the `depot`, once each call has been polled.
     pub(super) async fn drive_all<F: Future>(
         self: &Arc<Self>,
         convoy: &Arc<Convoy>,
+        mut depot: Option<Depot<'_>>,
         calls: Vec<F>,
     ) -> Vec<F::Output> {
+        let here = depot.is_none();
         let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
         let numbered =
             calls.into_iter().enumerate().map(|(place, call)| call.map(move |output| (place, output)));
@@ -124,17 +147,28 @@ impl<S: Store + 'static> Inner<S> {
         let mut under_way: Option<BoxFuture<'static, ()>> = None;
         poll_fn(|cx| {
             loop {
-                while let Poll::Ready(Some((place, output))) = Pin::new(&mut running).poll_next(cx) {
-                    outputs[place] = Some(output);
+                let mut poll_running = || {
+                    while let Poll::Ready(Some((place, output))) = Pin::new(&mut running).poll_next(cx) {
+                        outputs[place] = Some(output);
+                    }
+                };
+                poll_running();
+                if !here {
+                    // All whose claims were granted together hold them from here on, whatever this thread does next.
+                    drop(convoy.handing_out.lock());
+                    poll_running();
                 }
                 if running.is_empty() {
                     // Nobody waits for what is under way.
                     return Poll::Ready(());
                 }
-                if under_way.is_none() {
+                if let Some(depot) = depot.take() {
+                    depot(serve(Arc::clone(self), Arc::downgrade(convoy)).boxed());
+                }
+                if under_way.is_none() && here {
                     let parcels = convoy.load(cx);
                     if !parcels.is_empty() {
-                        under_way = Some(deliver(Arc::clone(self), parcels).boxed());
+                        under_way = Some(deliver(Arc::clone(self), parcels).map(hand_out).boxed());
                     }
                 }
                 match &mut under_way {
@@ -151,8 +185,26 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
+/// Drives a convoy for as long as there is one.
+async fn serve<S: Store + 'static>(engine: Arc<Inner<S>>, convoy: Weak<Convoy>) {
+    loop {
+        let parcels = poll_fn(|cx| {
+            let Some(convoy) = convoy.upgrade() else { return Poll::Ready(None) };
+            let parcels = convoy.load(cx);
+            if parcels.is_empty() { Poll::Pending } else { Poll::Ready(Some(parcels)) }
+        });
+        let Some(parcels) = parcels.await else { return };
+        // A panic costs its parcels, whose senders try again, and not those that come after.
+        let answers = AssertUnwindSafe(deliver(Arc::clone(&engine), parcels)).catch_unwind().await;
+        if let (Ok(answers), Some(convoy)) = (answers, convoy.upgrade()) {
+            let _handing_out = convoy.handing_out.lock();
+            hand_out(answers);
+        }
+    }
+}
+
 /// One call to the store for all of them.
-async fn deliver<S: Store + 'static>(engine: Arc<Inner<S>>, parcels: Vec<Parcel>) {
+async fn deliver<S: Store + 'static>(engine: Arc<Inner<S>>, parcels: Vec<Parcel>) -> Vec<(Sender, Answer)> {
     let patience = parcels.iter().map(|parcel| parcel.patience).max().unwrap_or_default();
     let puts: Vec<_> = parcels
         .iter()
@@ -162,9 +214,13 @@ async fn deliver<S: Store + 'static>(engine: Arc<Inner<S>>, parcels: Vec<Parcel>
         .collect();
     let answers = engine.exchange_many(patience, &puts).await;
     drop(puts);
-    for (parcel, answer) in parcels.into_iter().zip(answers) {
+    parcels.into_iter().map(|parcel| parcel.answer).zip(answers).collect()
+}
+
+fn hand_out(answers: Vec<(Sender, Answer)>) {
+    for (sender, answer) in answers {
         // Whoever waited may have given up meanwhile.
-        let _told = parcel.answer.send(answer);
+        let _told = sender.send(answer);
     }
 }
 

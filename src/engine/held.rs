@@ -75,6 +75,9 @@ struct HeldState {
     unsure: u8,
     /// The operation is over; a renewal need not be tried again.
     winding_up: bool,
+    /// A conclusion has had its turn.
+    #[cfg_attr(not(feature = "blocking"), allow(dead_code, reason = "only a blocking face asks"))]
+    concluding: bool,
     /// How its writes go to the store.
     route: Route,
 }
@@ -192,6 +195,7 @@ impl<S: Store + 'static> Held<S> {
             turn_wakers: Vec::new(),
             unsure: 0,
             winding_up: false,
+            concluding: false,
             route: None,
         };
         let renew_until = sent + options.renew_for_max;
@@ -251,6 +255,13 @@ impl<S: Store + 'static> Held<S> {
             std::mem::take(&mut state.turn_wakers)
         };
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the operation is over, and its conclusion waits for its turn.
+    #[cfg(feature = "blocking")]
+    pub(super) fn is_unsent(&self) -> bool {
+        let state = self.state.lock();
+        state.winding_up && !state.concluding && state.lost.is_none()
     }
 
     /// Whether the claim is to be renewed without being asked.

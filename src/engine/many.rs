@@ -9,7 +9,7 @@ use super::Deduplicator;
 use super::answer::Answer;
 use super::attempt::Attempt;
 use super::claim::{Claim, ClaimAnswer};
-use super::convoy::Convoy;
+use super::convoy::{Convoy, Depot};
 use super::error::{ClaimError, Error, RunError};
 use super::request::{Failure, Request};
 use crate::codec::Codec;
@@ -59,6 +59,20 @@ impl<S: Store + 'static> Deduplicator<S> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
+        self.run_many_by(None, requests).await
+    }
+
+    /// As [`run_many`](Self::run_many), with the convoy driven elsewhere.
+    pub(crate) async fn run_many_by<'r, T, E, C, F, Fut>(
+        &self,
+        depot: Option<Depot<'_>>,
+        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+    ) -> Vec<Result<Answer<T>, RunError<E>>>
+    where
+        C: Codec<T> + 'r,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
         let convoy = Convoy::new();
         let mut known = Known::default();
         let run = |(request, operation): (Request<'r, S, C>, F)| {
@@ -66,7 +80,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             request.in_convoy(&self.inner, &convoy, wait).run(operation)
         };
         let runs = requests.into_iter().map(run).collect();
-        self.inner.drive_all(&convoy, runs).await
+        self.inner.drive_all(&convoy, depot, runs).await
     }
 
     /// As [`run_many`](Self::run_many), for operations that say how they failed: see [`Request::run_or_fail`].
@@ -88,6 +102,20 @@ impl<S: Store + 'static> Deduplicator<S> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
+        self.run_many_or_fail_by(None, requests).await
+    }
+
+    /// As [`run_many_or_fail`](Self::run_many_or_fail), with the convoy driven elsewhere.
+    pub(crate) async fn run_many_or_fail_by<'r, T, E, C, F, Fut>(
+        &self,
+        depot: Option<Depot<'_>>,
+        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+    ) -> Vec<Result<Answer<T, E>, RunError<E>>>
+    where
+        C: Codec<T> + Codec<E> + Clone + 'r,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
         let convoy = Convoy::new();
         let mut known = Known::default();
         let run = |(request, operation): (Request<'r, S, C>, F)| {
@@ -95,7 +123,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             request.in_convoy(&self.inner, &convoy, wait).run_or_fail(operation)
         };
         let runs = requests.into_iter().map(run).collect();
-        self.inner.drive_all(&convoy, runs).await
+        self.inner.drive_all(&convoy, depot, runs).await
     }
 
     /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
@@ -119,7 +147,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             request.in_convoy(&self.inner, &convoy, wait).claim()
         };
         let claims = requests.into_iter().map(claim).collect();
-        self.inner.drive_all(&convoy, claims).await
+        self.inner.drive_all(&convoy, None, claims).await
     }
 
     /// Completes many claims, each as [`Claim::complete`] does: one round trip for all. One answer per claim, in order;
@@ -140,7 +168,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             claim.complete(value)
         };
         let completions = claims.into_iter().map(complete).collect();
-        self.inner.drive_all(&convoy, completions).await
+        self.inner.drive_all(&convoy, None, completions).await
     }
 }
 

@@ -94,6 +94,11 @@ impl<S: Store + 'static> Deduplicator<S> {
         DeduplicatorBuilder::new(store)
     }
 
+    #[cfg(feature = "blocking")]
+    pub(crate) fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
     /// Begins a request for one operation. Nothing happens until it runs or claims.
     pub fn request(&self, key: Key) -> Request<'_, S, Raw> {
         Request::new(&self.inner, key)

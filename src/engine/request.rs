@@ -36,6 +36,7 @@ pub struct Request<'a, S: Store + 'static, C = Raw> {
     engine: &'a Arc<Inner<S>>,
     ask: Ask,
     fail_open: bool,
+    by_keeper: bool,
     codec: C,
 }
 
@@ -98,7 +99,7 @@ impl<'a, S: Store + 'static> Request<'a, S, Raw> {
             wait: Duration::ZERO,
             route: None,
         };
-        Self { engine, ask, fail_open: false, codec: Raw }
+        Self { engine, ask, fail_open: false, by_keeper: false, codec: Raw }
     }
 }
 
@@ -142,6 +143,13 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         self
     }
 
+    /// Leaves its renewals to a keeper, which the caller sees to: its operation blocks its thread.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn renewed_by_keeper(mut self) -> Self {
+        self.by_keeper = true;
+        self
+    }
+
     /// The key that it is for.
     pub fn key(&self) -> &Key {
         &self.ask.key
@@ -166,7 +174,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
     /// Outcomes in this codec.
     pub fn codec<D>(self, codec: D) -> Request<'a, S, D> {
-        Request { engine: self.engine, ask: self.ask, fail_open: self.fail_open, codec }
+        let Self { engine, ask, fail_open, by_keeper, .. } = self;
+        Request { engine, ask, fail_open, by_keeper, codec }
     }
 
     /// Outcomes as JSON: for any value that serde can write and read.
@@ -331,7 +340,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             }
             Err(error) => return Err(error.into()),
         };
-        let running = run::drive(&guard.held, operation);
+        let running = run::drive(&guard.held, self.by_keeper, operation);
         let ended =
             match self.engine.begin(&self.ask.key, || Phase::Run { attempt: guard.held.facts.attempt }) {
                 None => running.await,

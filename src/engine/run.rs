@@ -29,8 +29,11 @@ pub(super) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
 
 /// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
 ///
+/// With `by_keeper`, all renewals are left to a keeper: of an operation that blocks the thread which polls this, so that
+/// nothing here can be polled while it runs.
 pub(super) async fn drive<S, Fut>(
     held: &Arc<Held<S>>,
+    by_keeper: bool,
     operation: impl FnOnce(Attempt) -> Fut,
 ) -> Result<Ended<Fut::Output>, ClaimError>
 where
@@ -40,7 +43,8 @@ where
     held.start();
     let mut operation = pin!(operation(Attempt::new(Arc::<Held<S>>::clone(held))));
     let mut upkeep =
-        Upkeep { held, renewal: None, sleep: None, retry_at: Moment::ORIGIN, now: Moment::ORIGIN };
+        Upkeep { held, by_keeper, renewal: None, sleep: None, retry_at: Moment::ORIGIN, now: Moment::ORIGIN };
+    let mut begun = false;
     let mut at_once = planted("held: a late grant is started");
     let output = poll_fn(|cx| {
         let blind = planted("run: the operation is polled before a look at the clock");
@@ -53,13 +57,19 @@ where
             // Every poll of the operation comes after a look at the clock.
             if let Err(lost) = upkeep.check() {
                 if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
-                    return Poll::Ready(Err(lost));
+                    // One that nobody can stop may have ended meanwhile, and what it did is to be told.
+                    let ended = if by_keeper && begun { operation.as_mut().poll(cx) } else { Poll::Pending };
+                    return Poll::Ready(match ended {
+                        Poll::Ready(output) => Ok(output),
+                        Poll::Pending => Err(lost),
+                    });
                 }
                 // A renewal under way holds the claim's turn, and the operation may want to write.
                 upkeep.poll_renewal(cx);
                 return operation.as_mut().poll(cx).map(Ok);
             }
             upkeep.poll_renewal(cx);
+            begun = true;
             if let Poll::Ready(output) = operation.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
@@ -84,6 +94,7 @@ where
 /// What keeps the lease alive while the operation runs.
 struct Upkeep<'a, S: Store + 'static> {
     held: &'a Arc<Held<S>>,
+    by_keeper: bool,
     renewal: Option<Renewal>,
     /// When to wake next, and the sleep until then.
     sleep: Option<(Moment, BoxFuture<'static, ()>)>,
@@ -123,6 +134,9 @@ impl<S: Store + 'static> Upkeep<'_, S> {
     /// When to renew from here. A keeper comes first: should the operation block its thread while a renewal of ours is
     /// under way, nobody could poll that renewal or take the claim's turn from it, and the lease would end.
     fn renewal_at(&self, deadline: Moment, renew_at: Moment) -> Moment {
+        if self.by_keeper {
+            return Moment::NEVER;
+        }
         let engine = &self.held.engine;
         let grace = if engine.held.has_keeper() {
             deadline.saturating_since(renew_at).min(engine.options.renew_every) / 2

@@ -8,6 +8,8 @@ mod support;
 
 mod adversary; // found by a reviewer who tried to break it
 
+#[cfg(feature = "blocking")]
+mod blocking; // plain threads, and stores whose calls block
 mod cancelling; // dropped at every await, panics
 mod claiming; // first claims, fingerprints, keys, batches of racers
 mod completing; // outcomes, codecs, limits, completions that fail

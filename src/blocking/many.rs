@@ -1,0 +1,189 @@
+//! Many operations at once: what a consumer does with a poll of messages.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use futures::FutureExt as _;
+use futures::channel::oneshot;
+
+use super::attempt::Attempt;
+use super::claim::{Claim, ClaimAnswer};
+use super::deduplicator::Deduplicator;
+use super::request::Request;
+use crate::codec::Codec;
+use crate::protocol::Payload;
+use crate::store::Store;
+use crate::{Answer, ClaimError, Error, Failure, RunError};
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// Runs many operations, each as [`Request::run`] does, one after the other on this thread. Their claims go to the store
+    /// together. What an operation returns is on its way there, by the face's thread, while the next runs: so an operation
+    /// that takes long does not keep those before it from being stored, and the outcomes of quick ones go together. One
+    /// answer per request, in order; none depends on another's.
+    ///
+    /// A request whose key comes before in the same call waits for that one, whatever its [`wait`](Request::wait) says,
+    /// and gets its outcome; if that one fails, it may run.
+    ///
+    /// All claims are held from the start, and renewed: bound what one call takes. A store that fails is tried again between
+    /// operations.
+    ///
+    /// # Errors
+    /// For each request, as for [`Request::run`].
+    ///
+    /// # Panics
+    /// If an operation does: the claims of this call are then left to their leases, but for those that are concluded. And
+    /// where this thread must not be blocked: see the [module](super).
+    #[track_caller]
+    pub fn run_many<'r, T, E, C, F>(
+        &self,
+        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+    ) -> Vec<Result<Answer<T>, RunError<E>>>
+    where
+        C: Codec<T> + 'r,
+        F: FnOnce(Attempt) -> Result<T, E>,
+    {
+        let line = Line::new();
+        let work = requests.into_iter().map(|(request, operation)| {
+            let (face, request) = request.ready();
+            let operation = face.on_this_thread(request.key(), operation);
+            let line = &line;
+            (request, move |attempt: crate::Attempt| line.wait(attempt, operation))
+        });
+        // The caller's iterator may block, and is done with before anything is driven.
+        let work: Vec<_> = work.collect();
+        let depot = |job| self.host.run(job);
+        let runs = self.engine().run_many_by(Some(&depot), work);
+        self.host.driver.drive(line.drive(self.drops_lost(), runs))
+    }
+
+    /// As [`run_many`](Self::run_many), for operations that say how they failed: see [`Request::run_or_fail`].
+    ///
+    /// # Errors
+    /// For each request, as for [`Request::run`].
+    ///
+    /// # Panics
+    /// As for [`run_many`](Self::run_many).
+    #[track_caller]
+    pub fn run_many_or_fail<'r, T, E, C, F>(
+        &self,
+        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+    ) -> Vec<Result<Answer<T, E>, RunError<E>>>
+    where
+        C: Codec<T> + Codec<E> + Clone + 'r,
+        F: FnOnce(Attempt) -> Result<T, Failure<E>>,
+    {
+        let line = Line::new();
+        let work = requests.into_iter().map(|(request, operation)| {
+            let (face, request) = request.ready();
+            let operation = face.on_this_thread(request.key(), operation);
+            let line = &line;
+            (request, move |attempt: crate::Attempt| line.wait(attempt, operation))
+        });
+        // The caller's iterator may block, and is done with before anything is driven.
+        let work: Vec<_> = work.collect();
+        let depot = |job| self.host.run(job);
+        let runs = self.engine().run_many_or_fail_by(Some(&depot), work);
+        self.host.driver.drive(line.drive(self.drops_lost(), runs))
+    }
+
+    /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
+    /// per request, in order; none depends on another's.
+    ///
+    /// A request whose key comes before in the same call does not wait: it is in progress, if that one was granted.
+    ///
+    /// # Errors
+    /// For each request, as for [`Request::claim`].
+    ///
+    /// # Panics
+    /// Where this thread must not be blocked: see the [module](super).
+    #[track_caller]
+    pub fn claim_many<'r, C: 'r>(
+        &self,
+        requests: impl IntoIterator<Item = Request<'r, S, C>>,
+    ) -> Vec<Result<ClaimAnswer<S>, Error>> {
+        let (faces, requests): (Vec<_>, Vec<_>) = requests.into_iter().map(Request::ready).unzip();
+        let answers = self.host.driver.drive(self.engine().claim_many(requests));
+        // Each claim is looked after by the face that it was asked of.
+        answers.into_iter().zip(faces).map(|(answer, face)| Ok(ClaimAnswer::of(face, answer?))).collect()
+    }
+
+    /// Completes many claims, each as [`Claim::complete`] does: one round trip for all. One answer per claim, in order;
+    /// none depends on another's.
+    ///
+    /// # Errors
+    /// For each claim, as for [`Claim::complete`]. It stays in the caller's hands, and may be completed again.
+    ///
+    /// # Panics
+    /// Where this thread must not be blocked: see the [module](super).
+    #[track_caller]
+    pub fn complete_many<'c>(
+        &self,
+        claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
+    ) -> Vec<Result<(), ClaimError>> {
+        let claims: Vec<_> = claims.into_iter().map(|(claim, value)| (claim.as_async_mut(), value)).collect();
+        self.host.driver.drive(self.engine().complete_many(claims))
+    }
+}
+
+/// The operations of one call whose claims are granted, and that wait for the thread. They run between polls, not in one:
+/// so all that are granted are held, and renewed, before the first of them runs; and what one returns goes on its way to the
+/// store, by the face's thread, while the next runs.
+struct Line<F, T> {
+    turns: RefCell<VecDeque<Turn<F, T>>>,
+}
+
+struct Turn<F, T> {
+    attempt: crate::Attempt,
+    operation: F,
+    output: oneshot::Sender<T>,
+}
+
+impl<T, F: FnOnce(crate::Attempt) -> T> Line<F, T> {
+    fn new() -> Self {
+        Self { turns: RefCell::new(VecDeque::new()) }
+    }
+
+    /// Queues an operation; what it returns.
+    fn wait(&self, attempt: crate::Attempt, operation: F) -> impl Future<Output = T> + use<T, F> {
+        let (output, result) = oneshot::channel();
+        self.turns.borrow_mut().push_back(Turn { attempt, operation, output });
+        async {
+            match result.await {
+                Ok(result) => result,
+                // It did not begin: its lease was lost, and its run is about to say so.
+                Err(oneshot::Canceled) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Drives `runs`, and one operation at a time whenever they can do nothing else.
+    async fn drive<O>(&self, drop_lost: bool, runs: impl Future<Output = O>) -> O {
+        let mut runs = pin!(runs);
+        let mut last: Option<crate::Attempt> = None;
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(answers) = runs.as_mut().poll(cx) {
+                    return Poll::Ready(answers);
+                }
+                // Nobody could send it while the next operation has the thread. Its run wakes this.
+                if last.as_ref().is_some_and(crate::Attempt::is_to_be_concluded) {
+                    return Poll::Pending;
+                }
+                let Some(Turn { attempt, operation, output }) = self.turns.borrow_mut().pop_front() else {
+                    return Poll::Pending;
+                };
+                // Asked this way, it is final: no renewal takes it back behind an operation that was let go.
+                if output.is_canceled() || (drop_lost && attempt.lost().now_or_never().is_some()) {
+                    continue;
+                }
+                last = Some(attempt.clone());
+                // Its run waits for it.
+                let _taken = output.send(operation(attempt));
+            }
+        })
+        .await
+    }
+}

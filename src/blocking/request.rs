@@ -1,0 +1,216 @@
+//! A request for one operation, carried out on the caller's thread.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::attempt::Attempt;
+use super::claim::ClaimAnswer;
+use super::context;
+use super::deduplicator::Deduplicator;
+use crate::codec::{Codec, Raw};
+use crate::protocol::{Fingerprint, Key, Policy};
+use crate::store::Store;
+use crate::{Answer, Error, Failure, FailureKind, RunError};
+
+/// A request for one operation: from [`Deduplicator::request`]. As the async [`Request`](crate::Request), whose calls
+/// block, and whose operation is a plain closure on the caller's own thread.
+#[must_use = "a request does nothing until it runs or claims"]
+pub struct Request<'a, S: Store + 'static, C = Raw> {
+    pub(super) face: &'a Deduplicator<S>,
+    pub(super) request: crate::Request<'a, S, C>,
+}
+
+impl<S: Store + 'static, C> fmt::Debug for Request<'_, S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request.fmt(f)
+    }
+}
+
+impl<'a, S: Store + 'static, C> Request<'a, S, C> {
+    pub(super) fn new(face: &'a Deduplicator<S>, request: crate::Request<'a, S, C>) -> Self {
+        Self { face, request }
+    }
+
+    /// Binds the key to this digest of the request: the same key with another one is a mismatch.
+    pub fn fingerprint(self, fingerprint: Fingerprint) -> Self {
+        Self { request: self.request.fingerprint(fingerprint), ..self }
+    }
+
+    /// Binds the key to the SHA-256 of the request's payload.
+    #[cfg(feature = "sha256")]
+    pub fn fingerprint_of(self, payload: impl AsRef<[u8]>) -> Self {
+        Self { request: self.request.fingerprint_of(payload), ..self }
+    }
+
+    /// Waits up to this long for a running duplicate, instead of answering that it is in progress; not at all by
+    /// default. [`Duration::MAX`]: for as long as it takes. Made inside the operation of that very key, a request does not
+    /// wait: it would wait for itself.
+    pub fn wait(self, at_most: Duration) -> Self {
+        Self { request: self.request.wait(at_most), ..self }
+    }
+
+    /// What may happen if this attempt stops in the middle, instead of the engine's default.
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { request: self.request.policy(policy), ..self }
+    }
+
+    /// Most attempts of one generation, instead of the engine's default. Zero is taken as one.
+    pub fn attempts_max(self, attempts: u32) -> Self {
+        Self { request: self.request.attempts_max(attempts), ..self }
+    }
+
+    /// If the store cannot answer the claim for now, run all the same, **without any promise**: see
+    /// [`Request::fail_open`](crate::Request::fail_open).
+    pub fn fail_open(self) -> Self {
+        Self { request: self.request.fail_open(), ..self }
+    }
+
+    /// The key that it is for.
+    pub fn key(&self) -> &Key {
+        self.request.key()
+    }
+
+    /// Outcomes in this codec.
+    pub fn codec<D>(self, codec: D) -> Request<'a, S, D> {
+        Request { face: self.face, request: self.request.codec(codec) }
+    }
+
+    /// Outcomes as JSON: for any value that serde can write and read.
+    #[cfg(feature = "json")]
+    pub fn json(self) -> Request<'a, S, crate::codec::Json> {
+        self.codec(crate::codec::Json)
+    }
+
+    /// Claims the key and hands the claim out: the explicit way. It is renewed by the face's thread until it is concluded
+    /// or dropped, for at most the engine's `renew_for_max`.
+    ///
+    /// # Errors
+    /// [`Error`]: the store failed or contradicts itself, or the fingerprints cannot be compared. Nothing was granted;
+    /// if a claim was written all the same, it is given up in the background.
+    ///
+    /// # Panics
+    /// Where this thread must not be blocked: see the [module](super).
+    #[track_caller]
+    pub fn claim(self) -> Result<ClaimAnswer<S>, Error> {
+        let (face, request) = self.ready();
+        let answer = face.host.driver.drive(request.claim())?;
+        Ok(ClaimAnswer::of(face, answer))
+    }
+
+    /// Runs the operation on this thread, unless it ran before or runs now. Any error of it counts as of unknown effect:
+    /// the policy decides what the next call does.
+    ///
+    /// The lease is renewed by the face's own thread meanwhile, for at most the engine's `renew_for_max`. One that is lost
+    /// cannot stop the operation: see [`Attempt`]. What it then returns is stored all the same, if no other attempt came in
+    /// between; else the answer is [`Answer::Unrecorded`].
+    ///
+    /// # Errors
+    /// [`RunError`]: the operation's own error, a claim that could not be answered, an outcome that does not decode, a
+    /// lease that was lost before the operation began.
+    ///
+    /// # Panics
+    /// If the operation does; the claim is then left to its lease, or ended at once if the engine's
+    /// [`OnDrop`](crate::OnDrop) says so. And where this thread must not be blocked: see the [module](super).
+    #[track_caller]
+    pub fn run<T, E, F>(self, operation: F) -> Result<Answer<T>, RunError<E>>
+    where
+        C: Codec<T>,
+        F: FnOnce(Attempt) -> Result<T, E>,
+    {
+        let (face, request) = self.ready();
+        let operation = face.on_this_thread(request.key(), operation);
+        face.host.driver.drive(request.run(|attempt| async move { operation(attempt) }))
+    }
+
+    /// As [`run`](Request::run), for an operation that says how it failed: [`Failure::NoEffect`] releases the claim,
+    /// [`Failure::Final`] is kept and replayed as a failure, [`Failure::Unknown`] leaves it to the policy.
+    ///
+    /// # Errors
+    /// As for [`run`](Request::run).
+    ///
+    /// # Panics
+    /// As for [`run`](Request::run).
+    #[track_caller]
+    pub fn run_or_fail<T, E, F>(self, operation: F) -> Result<Answer<T, E>, RunError<E>>
+    where
+        C: Codec<T> + Codec<E> + Clone,
+        F: FnOnce(Attempt) -> Result<T, Failure<E>>,
+    {
+        let (face, request) = self.ready();
+        let operation = face.on_this_thread(request.key(), operation);
+        face.host.driver.drive(request.run_or_fail(|attempt| async move { operation(attempt) }))
+    }
+
+    /// As [`run_or_fail`](Request::run_or_fail), for an operation whose errors `classify` can tell apart.
+    ///
+    /// # Errors
+    /// As for [`run`](Request::run).
+    ///
+    /// # Panics
+    /// As for [`run`](Request::run), and if `classify` does.
+    #[track_caller]
+    pub fn run_classified<T, E, F>(
+        self,
+        operation: F,
+        classify: impl FnOnce(&E) -> FailureKind,
+    ) -> Result<Answer<T, E>, RunError<E>>
+    where
+        C: Codec<T> + Codec<E> + Clone,
+        F: FnOnce(Attempt) -> Result<T, E>,
+    {
+        let (face, request) = self.ready();
+        let operation = face.on_this_thread(request.key(), operation);
+        let run = request.run_classified(|attempt| async move { operation(attempt) }, classify);
+        face.host.driver.drive(run)
+    }
+
+    /// As [`run`](Request::run), for an operation that knows of some of its errors that nothing happened: those for which
+    /// `no_effect` says so release the claim, and the next call runs. Asks nothing of `E`.
+    ///
+    /// # Errors
+    /// As for [`run`](Request::run).
+    ///
+    /// # Panics
+    /// As for [`run`](Request::run), and if `no_effect` does.
+    #[track_caller]
+    pub fn run_releasing<T, E, F>(
+        self,
+        operation: F,
+        no_effect: impl FnOnce(&E) -> bool,
+    ) -> Result<Answer<T>, RunError<E>>
+    where
+        C: Codec<T>,
+        F: FnOnce(Attempt) -> Result<T, E>,
+    {
+        let (face, request) = self.ready();
+        let operation = face.on_this_thread(request.key(), operation);
+        let run = request.run_releasing(|attempt| async move { operation(attempt) }, no_effect);
+        face.host.driver.drive(run)
+    }
+
+    /// The request as it is carried out: renewed by the face's thread, and never waiting for itself.
+    pub(super) fn ready(self) -> (&'a Deduplicator<S>, crate::Request<'a, S, C>) {
+        let Self { face, request } = self;
+        let request = request.renewed_by_keeper();
+        if context::runs_here(face.id(), request.key()) {
+            return (face, request.wait(Duration::ZERO));
+        }
+        (face, request)
+    }
+}
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// The operation as the engine may call it in the middle of a poll: it blocks this thread for as long as it takes.
+    pub(super) fn on_this_thread<T, F: FnOnce(Attempt) -> T>(
+        &self,
+        key: &Key,
+        operation: F,
+    ) -> impl FnOnce(crate::Attempt) -> T + use<T, F, S> {
+        let (engine, key) = (self.id(), key.clone());
+        let (clock, driver) = (self.clock(), self.host.driver.clone());
+        move |attempt| {
+            let attempt = Attempt::new(attempt, clock, driver);
+            context::run_plain(engine, key, || operation(attempt))
+        }
+    }
+}
