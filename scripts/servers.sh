@@ -16,6 +16,9 @@ psql postgresql-client postgresql postgresql
 pgbouncer pgbouncer pgbouncer pgbouncer
 redis-server redis-server redis redis
 redis-cli redis-tools redis redis
+nats-server nats-server nats-server nats-server
+rabbitmq-server rabbitmq-server rabbitmq-server rabbitmq
+epmd erlang-base erlang-erts erlang
 sqlite3 sqlite3 sqlite sqlite
 openssl openssl openssl openssl
 curl curl curl curl
