@@ -51,7 +51,7 @@ mod tests {
         (7..=10).for_each(|offset| offsets.received("orders", 0, offset));
         offsets.received("orders", 1, 50);
         let mut disposed = |offset| offsets.disposed("orders", 0, offset);
-        assert_eq!([9, 8, 7, 10].map(|offset| disposed(offset)), [7, 7, 10, 11].map(Some));
+        assert_eq!([9, 8, 7, 10].map(&mut disposed), [7, 7, 10, 11].map(Some));
         assert_eq!(offsets.disposed("orders", 1, 50), Some(51), "each partition has its own");
         // One that leaves a gap, as compaction and transactions do.
         offsets.received("orders", 0, 20);

@@ -13,7 +13,7 @@ use oncekey_sqlite::SqliteStore;
 use super::log::{Log, What};
 use super::process::{self, Job};
 use super::together::Together;
-use super::{ATTEMPTS_MAX, Broker, Failed, Kind, LEASE, Mode, Polled, SCOPE, Told};
+use super::{ATTEMPTS_MAX, Broker, Failed, Kind, LEASE, Mode, Polled, SCOPE, Told, Wrong};
 
 /// Most messages of a poll.
 const POLL: usize = 50;
@@ -23,7 +23,7 @@ const WORK: Duration = Duration::from_millis(5);
 /// Ways to handle messages.
 enum Handler {
     Together(Box<Together>),
-    Apart(Consumer<SqliteStore>),
+    Apart(Consumer<SqliteStore>, Option<Wrong>),
     Plain,
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
     let log = Log::open(&job.log(), &job.process)?;
     let handler = match job.mode {
         Mode::Together => Handler::Together(Box::new(Together::open(job)?)),
-        Mode::Apart => Handler::Apart(engine(job)?),
+        Mode::Apart => Handler::Apart(engine(job)?, job.wrong),
         Mode::Plain => Handler::Plain,
     };
     let mut broker = B::connect(&job.url, &job.name).await?;
@@ -44,44 +44,57 @@ pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
         }
         let received = |one: &Polled<B::Delivery>| (one.copy, one.id.clone(), String::new());
         log.write_all(What::Received, &polled.iter().map(received).collect::<Vec<_>>())?;
+        if job.wrong == Some(Wrong::AcknowledgedFirst) {
+            let done = polled.iter().map(|_| Disposal::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
+            dispose(&broker, &log, &polled, &done).await?;
+            handler.handle(&log, &polled).await?;
+            continue;
+        }
         // What was delivered before may have ended its process: alone, it takes no other message's attempts with it.
         let (fresh, again): (Vec<_>, Vec<_>) = polled.into_iter().partition(|one| one.deliveries == 1);
-        handle(&broker, &handler, &log, &fresh).await?;
+        if !fresh.is_empty() {
+            let told = handler.handle(&log, &fresh).await?;
+            dispose(&broker, &log, &fresh, &told).await?;
+        }
         for one in &again {
-            let work = handle(&broker, &handler, &log, std::slice::from_ref(one));
-            broker.while_working(&one.delivery, work).await?;
+            let alone = std::slice::from_ref(one);
+            let told = broker.while_working(&one.delivery, handler.handle(&log, alone)).await?;
+            dispose(&broker, &log, alone, &told).await?;
         }
     }
     broker.flush().await
 }
 
-/// Handles messages together, and disposes of each.
-async fn handle<B: Broker>(
+impl Handler {
+    /// Handles messages together, and says what becomes of each.
+    async fn handle<D>(&self, log: &Log, polled: &[Polled<D>]) -> Result<Vec<Told>, Failed> {
+        match self {
+            Self::Together(together) => together.handle(log, polled).await,
+            Self::Apart(consumer, wrong) => {
+                let messages = polled.iter().map(|one| {
+                    let kind = Kind::of(&one.body);
+                    Ok((message(one, *wrong)?, move |attempt| apart(log, &one.id, kind, attempt)))
+                });
+                Ok(consumer.consume_many(messages.collect::<Result<Vec<_>, Failed>>()?).await)
+            }
+            Self::Plain => {
+                let told = join_all(polled.iter().map(|one| plain(log, &one.id))).await;
+                told.into_iter().collect()
+            }
+        }
+    }
+}
+
+/// Notes what was decided, and tells the broker: what is killed in between comes again.
+async fn dispose<B: Broker>(
     broker: &B,
-    handler: &Handler,
     log: &Log,
     polled: &[Polled<B::Delivery>],
+    told: &[Told],
 ) -> Result<(), Failed> {
-    if polled.is_empty() {
-        return Ok(());
-    }
-    let told: Vec<Told> = match handler {
-        Handler::Together(together) => together.handle(log, polled).await?,
-        Handler::Apart(consumer) => {
-            let messages = polled.iter().map(|one| {
-                Ok((message(one)?, move |attempt| apart(log, &one.id, Kind::of(&one.body), attempt)))
-            });
-            consumer.consume_many(messages.collect::<Result<Vec<_>, Failed>>()?).await
-        }
-        Handler::Plain => {
-            let told = join_all(polled.iter().map(|one| plain(log, &one.id))).await;
-            told.into_iter().collect::<Result<_, _>>()?
-        }
-    };
     let decided = |(one, told): (&Polled<B::Delivery>, &Told)| (one.copy, one.id.clone(), note(told));
-    // Before the broker is told: what was killed in between comes again.
-    log.write_all(What::Decided, &polled.iter().zip(&told).map(decided).collect::<Vec<_>>())?;
-    let disposals = polled.iter().zip(&told).map(|(one, told)| broker.dispose(&one.delivery, told));
+    log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
+    let disposals = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
     join_all(disposals).await.into_iter().collect()
 }
 
@@ -94,8 +107,9 @@ pub(super) fn engine(job: &Job) -> Result<Consumer<SqliteStore>, Failed> {
 }
 
 /// The delivery of a message, as the engine takes it: by what its producer calls it, and bound to what it says.
-pub(super) fn message<D>(polled: &Polled<D>) -> Result<Message, Failed> {
-    let key = Key::new(SCOPE, &polled.id)?;
+pub(super) fn message<D>(polled: &Polled<D>, wrong: Option<Wrong>) -> Result<Message, Failed> {
+    let id = if wrong == Some(Wrong::KeyOfDelivery) { &polled.tag } else { &polled.id };
+    let key = Key::new(SCOPE, id)?;
     Ok(Message::new(key).fingerprint_of(&polled.body).deliveries(polled.deliveries))
 }
 

@@ -63,6 +63,31 @@ impl Mode {
     }
 }
 
+/// Ways to use oncekey wrongly, for the drill to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// The key is what the broker calls the delivery.
+    KeyOfDelivery,
+    /// The delivery is acknowledged before its message is handled.
+    AcknowledgedFirst,
+    /// Effects are committed, and completed after that.
+    CompletedAfterwards,
+}
+
+impl Wrong {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::KeyOfDelivery, Self::AcknowledgedFirst, Self::CompletedAfterwards];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KeyOfDelivery => "key of the delivery",
+            Self::AcknowledgedFirst => "acknowledged first",
+            Self::CompletedAfterwards => "completed afterwards",
+        }
+    }
+}
+
 /// A delivery, as any broker has it.
 #[derive(Debug)]
 pub struct Polled<D> {
@@ -132,6 +157,8 @@ pub struct Drill {
     pub kills: u32,
     /// What the consumers do.
     pub mode: Mode,
+    /// What they do wrong. There is no poison then, and nothing that is refused.
+    pub wrong: Option<Wrong>,
     /// How this program is started so that it calls [`consumer`]: by nothing, or as a test binary.
     pub child: &'static [&'static str],
 }
@@ -158,7 +185,7 @@ pub fn show<B: Broker>(url: &str) -> Result<(), Failed> {
     let runtime = tokio::runtime::Runtime::new()?;
     let mut broken = 0;
     for mode in Mode::ALL {
-        let drill = Drill { messages: 5_000, kills: 12, mode, child: &[] };
+        let drill = Drill { messages: 5_000, kills: 12, mode, wrong: None, child: &[] };
         let report = runtime.block_on(run::<B>(&drill, url))?;
         println!("{report}");
         broken += report.violations.len();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{Failed, Mode};
+use super::{Failed, Mode, Wrong};
 
 /// What a process is to do: lines of `name=value`.
 const JOB: &str = "ONCEKEY_BROKERS_JOB";
@@ -24,6 +24,7 @@ pub(super) struct Job {
     /// The process, such as `b3`: consumer b, for the third time.
     pub(super) process: String,
     pub(super) mode: Mode,
+    pub(super) wrong: Option<Wrong>,
     /// Where the files are.
     pub(super) folder: PathBuf,
 }
@@ -38,6 +39,7 @@ impl Job {
             name: get("name")?,
             process: get("process")?,
             mode: Mode::ALL.into_iter().find(|mode| values.get("mode") == Some(&mode.name()))?,
+            wrong: Wrong::ALL.into_iter().find(|wrong| values.get("wrong") == Some(&wrong.name())),
             folder: values.get("folder")?.into(),
         })
     }
@@ -78,9 +80,12 @@ pub(super) struct Process {
 impl Process {
     /// Starts this program again, with these arguments.
     pub(super) fn start(args: &[&str], job: &Job) -> Result<Self, Failed> {
-        let Job { url, name, process, mode, folder } = job;
-        let (mode, folder) = (mode.name(), folder.display());
-        let lines = format!("url={url}\nname={name}\nprocess={process}\nmode={mode}\nfolder={folder}\n");
+        let Job { url, name, process, mode, wrong, folder } = job;
+        let (mode, wrong) = (mode.name(), wrong.map_or("nothing", Wrong::name));
+        let folder = folder.display();
+        let lines = format!(
+            "url={url}\nname={name}\nprocess={process}\nmode={mode}\nwrong={wrong}\nfolder={folder}\n"
+        );
         let child = Command::new(env::current_exe()?)
             .args(args)
             .env(JOB, lines)

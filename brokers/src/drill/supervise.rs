@@ -32,11 +32,12 @@ pub async fn run<B: Broker>(drill: &Drill, url: &str) -> Result<Report, Failed> 
         name: name.to_owned(),
         process: "drill".to_owned(),
         mode: drill.mode,
+        wrong: drill.wrong,
         folder: folder.path().to_owned(),
     };
     let log = Log::open(&job.log(), &job.process)?;
     SqliteStore::open(job.records())?.connect()?.execute_batch(together::EFFECTS)?;
-    let messages = Messages::plan(drill.messages, drill.mode != Mode::Plain);
+    let messages = Messages::plan(drill.messages, drill.mode != Mode::Plain && drill.wrong.is_none());
 
     let broker = B::connect(url, name).await?;
     broker.prepare().await?;

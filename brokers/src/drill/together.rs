@@ -10,7 +10,7 @@ use oncekey_sqlite::{CompleteError, SqliteStore};
 
 use super::log::{Log, What};
 use super::process::Job;
-use super::{Failed, Kind, Polled, Told, consumer};
+use super::{Failed, Kind, Polled, Told, Wrong, consumer};
 
 /// The effects. Nothing in the database keeps a message from having two.
 pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS shipped (
@@ -25,6 +25,7 @@ pub(super) struct Together {
     consumer: Consumer<SqliteStore>,
     store: SqliteStore,
     connection: Mutex<Connection>,
+    wrong: Option<Wrong>,
 }
 
 /// A granted message of the poll.
@@ -39,12 +40,13 @@ impl Together {
         let consumer = consumer::engine(job)?;
         let store = SqliteStore::open(job.records())?;
         let connection = Mutex::new(store.connect()?);
-        Ok(Self { consumer, store, connection })
+        Ok(Self { consumer, store, connection, wrong: job.wrong })
     }
 
     /// Claims the poll in one round trip, and ships and completes what was granted in one transaction.
     pub(super) async fn handle<D>(&self, log: &Log, polled: &[Polled<D>]) -> Result<Vec<Told>, Failed> {
-        let messages = polled.iter().map(consumer::message).collect::<Result<Vec<_>, _>>()?;
+        let messages = polled.iter().map(|one| consumer::message(one, self.wrong));
+        let messages = messages.collect::<Result<Vec<_>, _>>()?;
         let mut told: Vec<Option<Told>> = Vec::new();
         let mut granted = Vec::new();
         for (place, claimed) in self.consumer.claim_many(messages).await.into_iter().enumerate() {
@@ -60,6 +62,10 @@ impl Together {
             });
         }
         while !granted.is_empty() {
+            if self.wrong == Some(Wrong::CompletedAfterwards) {
+                self.complete_afterwards(log, polled, granted, &mut told).await?;
+                break;
+            }
             self.prepare(&mut granted, &mut told).await;
             match self.transact(log, polled, &granted) {
                 Ok(()) => {
@@ -128,13 +134,42 @@ impl Together {
             })?;
         }
         // For the drill, which kills here.
-        let begun = granted.iter().map(|one| {
-            let message = &polled[one.place];
-            (message.copy, message.id.clone(), String::new())
-        });
-        log.write_all(What::Begun, &begun.collect::<Vec<_>>())?;
+        log.write_all(What::Begun, &begun(polled, granted))?;
         std::thread::sleep(OPEN);
         Ok(transaction.commit()?)
+    }
+}
+
+/// The lines that say so.
+fn begun<D>(polled: &[Polled<D>], granted: &[Granted]) -> Vec<(u32, String, String)> {
+    let of = |one: &Granted| (polled[one.place].copy, polled[one.place].id.clone(), String::new());
+    granted.iter().map(of).collect()
+}
+
+impl Together {
+    /// What is wrong: a process that ends between the two leaves effects whose records do not know of them.
+    async fn complete_afterwards<D>(
+        &self,
+        log: &Log,
+        polled: &[Polled<D>],
+        granted: Vec<Granted>,
+        told: &mut [Option<Told>],
+    ) -> Result<(), Failed> {
+        {
+            let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for one in &granted {
+                ship(&transaction, &polled[one.place], one.claim.number(), log.process())?;
+            }
+            transaction.commit()?;
+        }
+        log.write_all(What::Begun, &begun(polled, &granted))?;
+        std::thread::sleep(OPEN);
+        for Granted { place, mut claim, .. } in granted {
+            let settled = claim.complete("shipped").await.map(|()| Settled::Committed);
+            told[place] = Some(self.consumer.settled(&claim, settled, "shipped".into()));
+        }
+        Ok(())
     }
 }
 

@@ -4,21 +4,27 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oncekey_brokers::drill::{ATTEMPTS_MAX, Broker, Drill, Mode, Report, run};
+use oncekey_brokers::drill::{ATTEMPTS_MAX, Broker, Drill, Mode, Report, Wrong, run};
 
 const MESSAGES: usize = 5_000;
 const KILLS: u32 = 12;
 /// Messages that are never shipped: poison, and two that are refused.
 const NEVER: usize = 3;
 
+/// Starts the ignored test that is a consumer.
+const CHILD: &[&str] = &["child", "--exact", "--include-ignored", "--nocapture", "--test-threads=1"];
+
 /// Drills, one after the other: each has three processes, and leases that a busy machine must renew.
 pub(crate) fn drill<B: Broker>(mode: Mode, url: &str) -> Report {
+    let child = CHILD;
+    alone::<B>(&Drill { messages: MESSAGES, kills: KILLS, mode, wrong: None, child }, url)
+}
+
+fn alone<B: Broker>(drill: &Drill, url: &str) -> Report {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let child = &["child", "--exact", "--include-ignored", "--nocapture", "--test-threads=1"];
-    let drill = Drill { messages: MESSAGES, kills: KILLS, mode, child };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let report = runtime.block_on(run::<B>(&drill, url)).unwrap_or_else(|failed| panic!("{failed}"));
+    let report = runtime.block_on(run::<B>(drill, url)).unwrap_or_else(|failed| panic!("{failed}"));
     println!("{report}");
     report
 }
@@ -64,4 +70,16 @@ pub(crate) fn twice_by_races(report: &Report) {
     assert_eq!((tally.messages, tally.published), (MESSAGES, 6_000), "{report}");
     assert_eq!(tally.kills, usize::try_from(KILLS).unwrap(), "{report}");
     assert!(tally.twice > tally.twice_in_doubt, "no race was lost: {report}");
+}
+
+/// A smaller drill of a consumer that does something wrong.
+pub(crate) fn wrongly<B: Broker>(wrong: Wrong, mode: Mode, url: &str) -> Report {
+    let drill = Drill { messages: 1_000, kills: 4, mode, wrong: Some(wrong), child: CHILD };
+    alone::<B>(&drill, url)
+}
+
+/// That the drill says so, by these words.
+pub(crate) fn found(report: &Report, words: &str) {
+    let saying = report.violations.iter().filter(|violation| violation.contains(words)).count();
+    assert!(saying > 0, "{report}");
 }
