@@ -10,6 +10,9 @@ use super::{ATTEMPTS_MAX, DeadLetter, Drill, Kind, Messages, Mode, OTHER};
 /// The note of a kill that left half a transaction.
 pub(super) const HALF: &str = "half a transaction";
 
+/// How often one delivery is put off at most: until the lease of each attempt is over, and a few times more.
+const PUT_OFF_MAX: usize = 4 * ATTEMPTS_MAX as usize;
+
 /// All that there is to see at the end.
 pub(super) struct Happened {
     /// The log.
@@ -162,6 +165,7 @@ pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, ha
         violations = unexplained;
         violations.extend(overlaps(lines));
         violations.extend(other_operations(lines));
+        violations.extend(circling(lines));
         violations.extend(wrong_effects(messages, &by_id, happened));
         violations.extend(wrong_dead_letters(messages, dead_letters));
         violations.extend(
@@ -212,6 +216,17 @@ fn overlaps(lines: &[Line]) -> Vec<String> {
         }
     }
     found
+}
+
+/// Deliveries that came back again and again, as without a delay.
+fn circling(lines: &[Line]) -> Vec<String> {
+    let mut times: HashMap<u32, usize> = HashMap::new();
+    let put_off = |line: &&Line| line.what == What::Decided && line.note.starts_with("later");
+    for copy in lines.iter().filter(put_off).filter_map(|line| line.copy) {
+        *times.entry(copy).or_default() += 1;
+    }
+    let most = times.into_iter().filter(|(_, times)| *times > PUT_OFF_MAX);
+    most.map(|(copy, times)| format!("publication {copy} circled: it was put off {times} times")).collect()
 }
 
 /// Messages whose attempts did not all hand the same operation id downstream.
@@ -312,3 +327,6 @@ impl fmt::Display for Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
