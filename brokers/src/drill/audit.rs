@@ -10,8 +10,9 @@ use super::{ATTEMPTS_MAX, DeadLetter, Drill, Kind, Messages, Mode, OTHER};
 /// The note of a kill that left half a transaction.
 pub(super) const HALF: &str = "half a transaction";
 
-/// How often one delivery is put off at most: until the lease of each attempt is over, and a few times more.
-const PUT_OFF_MAX: usize = 4 * ATTEMPTS_MAX as usize;
+/// How often one delivery is put off at most: for the rest of the lease of each of its attempts, and a few times more. Three
+/// or four were seen.
+const PUT_OFF_MAX: usize = 10;
 
 /// All that there is to see at the end.
 pub(super) struct Happened {
@@ -54,6 +55,8 @@ pub struct Tally {
     pub extended: usize,
     /// Put off.
     pub retried: usize,
+    /// The most that one of them was put off.
+    pub put_off_most: usize,
     /// Put off after the lease was lost in the middle.
     pub leases_lost: usize,
     /// Put aside.
@@ -150,6 +153,7 @@ pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, ha
         replayed: decided("ack replayed") + decided("ack done"),
         extended: decided("extend"),
         retried: decided("later"),
+        put_off_most: put_off_times(lines).into_values().max().unwrap_or(0),
         leases_lost: decided("later lease-lost"),
         dead_lettered: decided("dead"),
         kills: of(What::Killed).count(),
@@ -218,14 +222,19 @@ fn overlaps(lines: &[Line]) -> Vec<String> {
     found
 }
 
-/// Deliveries that came back again and again, as without a delay.
-fn circling(lines: &[Line]) -> Vec<String> {
-    let mut times: HashMap<u32, usize> = HashMap::new();
+/// How often each publication that was put off was.
+fn put_off_times(lines: &[Line]) -> HashMap<u32, usize> {
+    let mut times = HashMap::new();
     let put_off = |line: &&Line| line.what == What::Decided && line.note.starts_with("later");
     for copy in lines.iter().filter(put_off).filter_map(|line| line.copy) {
         *times.entry(copy).or_default() += 1;
     }
-    let most = times.into_iter().filter(|(_, times)| *times > PUT_OFF_MAX);
+    times
+}
+
+/// Deliveries that came back again and again, as without a delay.
+fn circling(lines: &[Line]) -> Vec<String> {
+    let most = put_off_times(lines).into_iter().filter(|(_, times)| *times > PUT_OFF_MAX);
     most.map(|(copy, times)| format!("publication {copy} circled: it was put off {times} times")).collect()
 }
 
@@ -302,6 +311,7 @@ impl fmt::Display for Report {
             ("  replayed", tally.replayed),
             ("  extended", tally.extended),
             ("  retried", tally.retried),
+            ("    one of them, at most", tally.put_off_most),
             ("  dead-lettered", tally.dead_lettered),
             ("kills", tally.kills),
             ("  in the middle of a handler", tally.kills_inside),

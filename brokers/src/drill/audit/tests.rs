@@ -60,9 +60,11 @@ fn each_way_to_break_a_promise_is_seen() {
         ("order-00001 (ship 1): shipped is false", |h, id| {
             h.lines.retain(|line| line.id != id);
         }),
-        ("order-00001 (ship 1): its record does not say", |h, id| drop(h.completed.remove(id))),
-        ("publication 7 circled: it was put off 17 times", |h, id| {
-            h.lines.extend((0..17).map(|_| line("a0", What::Decided, id, "later in-progress")));
+        ("order-00001 (ship 1): its record does not say", |h, id| {
+            h.completed.remove(id);
+        }),
+        ("publication 7 circled: it was put off 11 times", |h, id| {
+            h.lines.extend((0..11).map(|_| line("a0", What::Decided, id, "later in-progress")));
         }),
         ("order-00001 (ship 1): its dead letters say", |h, id| {
             let reason = "exhausted".to_owned();
