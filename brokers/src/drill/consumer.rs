@@ -163,7 +163,7 @@ async fn apart(log: &Log, id: &str, kind: Kind, attempt: Attempt) -> Result<Payl
     match kind {
         Kind::Poison => crash(),
         Kind::Refused => return Err(Failure::Final("no such order".into())),
-        Kind::Busy if attempt.number() < 3 => return Err(Failure::NoEffect("the carrier is busy".into())),
+        Kind::Busy if attempt.number() == 1 => return Err(Failure::NoEffect("the carrier is busy".into())),
         Kind::Ordinary | Kind::Busy => running.effect(&attempt.operation_id().to_string()),
     }
     tokio::time::sleep(WORK).await;

@@ -31,7 +31,7 @@ pub enum Kind {
     Poison,
     /// It fails for good.
     Refused,
-    /// It fails, without effect, in its first two attempts.
+    /// It fails, without effect, in its first attempt.
     Busy,
 }
 

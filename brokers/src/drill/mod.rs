@@ -33,8 +33,8 @@ pub type Told = Disposal<Payload, Payload>;
 pub const LEASE: Duration = Duration::from_millis(2500);
 /// After this, a broker that waits for an acknowledgement delivers again.
 pub const ACK_WAIT: Duration = Duration::from_secs(2);
-/// Attempts that a message has: poison ends so many processes.
-pub const ATTEMPTS_MAX: u32 = 4;
+/// Attempts that a message has: poison ends so many processes. A message that is not poison must not meet so many kills.
+pub const ATTEMPTS_MAX: u32 = 5;
 /// The namespace of the keys.
 pub const SCOPE: &str = "orders.ship";
 

@@ -207,7 +207,7 @@ async fn failed(claim: &mut Claim<SqliteStore>, kind: Kind) -> Option<Told> {
             let _failed = claim.fail("no such order").await;
             Some(Disposal::DeadLetter(Dead::Failed("no such order".into())))
         }
-        Kind::Busy if claim.number() < 3 => {
+        Kind::Busy if claim.number() == 1 => {
             let _released = claim.release().await;
             let because = Later::NoEffect("the carrier is busy".into());
             Some(Disposal::RetryLater { after: Duration::from_millis(200), because })
