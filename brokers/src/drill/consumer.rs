@@ -1,0 +1,184 @@
+//! What a consumer process does.
+
+use std::process::exit;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::join_all;
+use oncekey::consume::{Acknowledged, Consumer, Disposal, Message};
+use oncekey::protocol::Payload;
+use oncekey::{Attempt, Deduplicator, Failure, Key};
+use oncekey_sqlite::SqliteStore;
+
+use super::log::{Log, What};
+use super::process::{self, Job};
+use super::together::Together;
+use super::{ATTEMPTS_MAX, Broker, Failed, Kind, LEASE, Mode, Polled, SCOPE, Told, Wrong};
+
+/// Most messages of a poll.
+const POLL: usize = 50;
+/// How long a handler takes before its effect, and after it.
+const WORK: Duration = Duration::from_millis(5);
+
+/// Ways to handle messages.
+enum Handler {
+    Together(Box<Together>),
+    Apart(Consumer<SqliteStore>, Option<Wrong>),
+    Plain,
+}
+
+/// Consumes until told to stop.
+pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
+    let stop = process::stop();
+    let log = Log::open(&job.log(), &job.process)?;
+    let handler = match job.mode {
+        Mode::Together => Handler::Together(Box::new(Together::open(job)?)),
+        Mode::Apart => Handler::Apart(engine(job)?, job.wrong),
+        Mode::Plain => Handler::Plain,
+    };
+    let mut broker = B::connect(&job.url, &job.name).await?;
+    while !stop.load(Ordering::Relaxed) {
+        let polled = broker.poll(POLL).await?;
+        if polled.is_empty() {
+            continue;
+        }
+        let received = |one: &Polled<B::Delivery>| (one.copy, one.id.clone(), String::new());
+        log.write_all(What::Received, &polled.iter().map(received).collect::<Vec<_>>())?;
+        if job.wrong == Some(Wrong::AcknowledgedFirst) {
+            let done = polled.iter().map(|_| Disposal::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
+            dispose(&broker, &log, &polled, &done).await?;
+            handler.handle(&log, &polled).await?;
+            continue;
+        }
+        // What was delivered before may have ended its process: alone, it takes no other message's attempts with it.
+        let (fresh, again): (Vec<_>, Vec<_>) = polled.into_iter().partition(|one| one.deliveries == 1);
+        if !fresh.is_empty() {
+            let told = handler.handle(&log, &fresh).await?;
+            dispose(&broker, &log, &fresh, &told).await?;
+        }
+        for one in &again {
+            let alone = std::slice::from_ref(one);
+            let told = broker.while_working(&one.delivery, handler.handle(&log, alone)).await?;
+            dispose(&broker, &log, alone, &told).await?;
+        }
+    }
+    broker.flush().await
+}
+
+impl Handler {
+    /// Handles messages together, and says what becomes of each.
+    async fn handle<D>(&self, log: &Log, polled: &[Polled<D>]) -> Result<Vec<Told>, Failed> {
+        match self {
+            Self::Together(together) => together.handle(log, polled).await,
+            Self::Apart(consumer, wrong) => {
+                let messages = polled.iter().map(|one| {
+                    let kind = Kind::of(&one.body);
+                    Ok((message(one, *wrong)?, move |attempt| apart(log, &one.id, kind, attempt)))
+                });
+                Ok(consumer.consume_many(messages.collect::<Result<Vec<_>, Failed>>()?).await)
+            }
+            Self::Plain => {
+                let told = join_all(polled.iter().map(|one| plain(log, &one.id))).await;
+                told.into_iter().collect()
+            }
+        }
+    }
+}
+
+/// Notes what was decided, and tells the broker: what is killed in between comes again.
+async fn dispose<B: Broker>(
+    broker: &B,
+    log: &Log,
+    polled: &[Polled<B::Delivery>],
+    told: &[Told],
+) -> Result<(), Failed> {
+    let decided = |(one, told): (&Polled<B::Delivery>, &Told)| (one.copy, one.id.clone(), note(told));
+    log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
+    let disposals = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
+    join_all(disposals).await.into_iter().collect()
+}
+
+/// The engine, with its records in SQLite.
+pub(super) fn engine(job: &Job) -> Result<Consumer<SqliteStore>, Failed> {
+    let store = SqliteStore::open(job.records())?;
+    let dedup = Deduplicator::builder(store).lease(LEASE).redelivered_for(Duration::from_secs(3600)).tokio();
+    let consumer = Consumer::new(dedup.build()?);
+    Ok(consumer.attempts_max(ATTEMPTS_MAX).backoff(Duration::from_millis(200), Duration::from_secs(2)))
+}
+
+/// The delivery of a message, as the engine takes it: by what its producer calls it, and bound to what it says.
+pub(super) fn message<D>(polled: &Polled<D>, wrong: Option<Wrong>) -> Result<Message, Failed> {
+    let id = if wrong == Some(Wrong::KeyOfDelivery) { &polled.tag } else { &polled.id };
+    let key = Key::new(SCOPE, id)?;
+    Ok(Message::new(key).fingerprint_of(&polled.body).deliveries(polled.deliveries))
+}
+
+/// What was decided: what to do, and why.
+fn note(told: &Told) -> String {
+    let what = match told {
+        Disposal::Acknowledge(_) => "ack",
+        Disposal::RetryLater { .. } => "later",
+        Disposal::Extend { .. } => "extend",
+        Disposal::DeadLetter(_) => "dead",
+    };
+    format!("{what} {}", told.reason())
+}
+
+/// Ends this process as a crash does.
+pub(super) fn crash() -> ! {
+    let _killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    exit(137)
+}
+
+/// Notes the end of a handler, also if it is dropped.
+struct Running<'a> {
+    log: &'a Log,
+    id: &'a str,
+    attempt: u32,
+}
+
+impl<'a> Running<'a> {
+    fn begin(log: &'a Log, id: &'a str, attempt: u32) -> Self {
+        log.write(What::Begun, id, attempt).expect("the log takes it");
+        Self { log, id, attempt }
+    }
+
+    /// Ships, and hands this downstream.
+    fn effect(&self, operation: &str) {
+        let Self { log, id, attempt } = self;
+        log.write_of(log.process(), What::Effect, id, operation, *attempt).expect("the log takes it");
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.log.write(What::Ended, self.id, self.attempt).expect("the log takes it");
+    }
+}
+
+/// A handler whose effect is outside of the records' database.
+async fn apart(log: &Log, id: &str, kind: Kind, attempt: Attempt) -> Result<Payload, Failure<Payload>> {
+    let running = Running::begin(log, id, attempt.number());
+    tokio::time::sleep(WORK).await;
+    match kind {
+        Kind::Poison => crash(),
+        Kind::Refused => return Err(Failure::Final("no such order".into())),
+        Kind::Busy if attempt.number() == 1 => return Err(Failure::NoEffect("the carrier is busy".into())),
+        Kind::Ordinary | Kind::Busy => running.effect(&attempt.operation_id().to_string()),
+    }
+    tokio::time::sleep(WORK).await;
+    Ok("shipped".into())
+}
+
+/// What many a consumer does: it looks, ships, and notes.
+async fn plain(log: &Log, id: &str) -> Result<Told, Failed> {
+    if log.is_seen(id)? {
+        return Ok(Disposal::Acknowledge(Acknowledged::Done));
+    }
+    let running = Running::begin(log, id, 1);
+    tokio::time::sleep(WORK).await;
+    running.effect("");
+    tokio::time::sleep(WORK).await;
+    log.see(id)?;
+    Ok(Disposal::Acknowledge(Acknowledged::Executed("shipped".into())))
+}
