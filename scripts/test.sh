@@ -50,6 +50,9 @@ cargo test --all-features -p oncekey-store-testing -p oncekey-sqlite -p oncekey-
 say 'the HTTP layer: its rules, real clients over real sockets, and the shop in a real browser'
 cargo test --all-features -p oncekey-http
 
+say 'consumers on real brokers, killed while they handle'
+cargo test -p oncekey-brokers
+
 say 'traces and metrics'
 cargo test --all-features -p oncekey-observe
 

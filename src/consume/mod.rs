@@ -43,6 +43,10 @@
 //! record, so those that crash count too. [`Deduplicator::inspect`] shows them, and [`Deduplicator::reset_attempts`] has a
 //! message tried again once the cause is mended.
 //!
+//! A claim counts as an attempt when it is granted. If a poll is claimed together and one of its messages ends the process,
+//! all of them have lost one. So hand what was delivered before ([`Message::deliveries`] over 1) to
+//! [`Consumer::consume`] alone, and polls of what is new to [`Consumer::consume_many`].
+//!
 //! # How long a source may redeliver
 //!
 //! Say so: [`DeduplicatorBuilder::redelivered_for`](crate::DeduplicatorBuilder::redelivered_for) refuses to build an engine
