@@ -64,9 +64,9 @@ impl Messages {
         for place in 0..messages {
             let body = match place {
                 20 if trouble => "poison".to_owned(),
-                // Of each of the two, one comes twice.
-                33 | 35 if trouble => "refuse".to_owned(),
-                43 | 45 if trouble => "busy".to_owned(),
+                // Not in the poll of the poison. Of each of the two, one comes twice.
+                73 | 75 if trouble => "refuse".to_owned(),
+                83 | 85 if trouble => "busy".to_owned(),
                 _ => format!("ship {place}"),
             };
             let (near, far) = (place % 10 == 3, place % 10 == 7);
