@@ -140,7 +140,8 @@ pub enum Event<'a> {
     /// A claim was answered otherwise.
     #[non_exhaustive]
     Answered {
-        /// `replay`, `done`, `in progress`, `mismatch`, `in doubt` or `exhausted`.
+        /// `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, or `incomparable`: the fingerprints are of
+        /// different algorithms, which is an error.
         answer: &'static str,
     },
     /// A claim could not be answered: the store failed, as often as it was tried, or contradicts itself.

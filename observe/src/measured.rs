@@ -32,7 +32,7 @@ pub mod names {
 ///
 /// | name | kind | labels |
 /// |---|---|---|
-/// | `oncekey_claims_total` | counter | `scope`, `answer`: `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, `unanswered` |
+/// | `oncekey_claims_total` | counter | `scope`, `answer`: `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, `incomparable`, `unanswered` |
 /// | `oncekey_conclusions_total` | counter | `scope`, `end`: `completed`, `released`, `abandoned` |
 /// | `oncekey_held_claims` | gauge | `scope` |
 /// | `oncekey_waiters` | gauge | `scope` |

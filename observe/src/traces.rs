@@ -22,7 +22,8 @@ const TARGET: &str = "oncekey";
 /// | `run` | `scope`, `key`, `attempt` | while the operation is driven |
 /// | `complete` | `scope`, `key`, `attempt`, `answer` | until what became of it is on record, or cannot be |
 ///
-/// `answer` of a claim is `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted` or `unanswered`;
+/// `answer` of a claim is `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, `incomparable` or
+/// `unanswered`;
 /// of a completion `completed`, `released` or `abandoned`, and empty if it failed. `key` is a hash: the first 16 hexadecimal
 /// digits of the SHA-256 of the [salt](Self::salt) and the key's bytes, the same in each process, to find what belongs
 /// together.

@@ -10,6 +10,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use oncekey::consume::{Consumer, Disposal, Message};
@@ -69,10 +70,6 @@ fn say(section: Option<&Section>, other: &str) {
             messages(our_per_s)
         );
     }
-}
-
-async fn ready<T>(value: T) -> T {
-    value
 }
 
 fn ids(place: Place) -> impl Iterator<Item = String> {
@@ -176,7 +173,7 @@ async fn pool(server: &Postgres) -> deadpool_postgres::Pool {
     let manager = deadpool_postgres::Manager::new(server.url().parse().unwrap(), tokio_postgres::NoTls);
     let pool = deadpool_postgres::Pool::builder(manager).max_size(4).build().unwrap();
     let mut client = pool.get().await.unwrap();
-    let _ran = oncekey_postgres::migrate(&mut **client, &oncekey_postgres::Schema::default()).await.unwrap();
+    let _ran = oncekey_postgres::migrate(&mut client, &oncekey_postgres::Schema::default()).await.unwrap();
     client
         .batch_execute("CREATE TABLE messages (id text PRIMARY KEY, done text) WITH (fillfactor = 50)")
         .await

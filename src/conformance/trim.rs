@@ -99,6 +99,18 @@ where
     }
     let again = trim_all(&bench)?;
     demand(again == 0, Clause::S8, || format!("{again} outcomes were dropped a second time"))?;
+    // Until the same time, not longer and not less.
+    let ending = key("ending");
+    let record = samples::completed_with(77, &large);
+    let version = bench.write(&ending, Expected::Vacant, &record, (NOTHING, bench.steps(20)))?;
+    bench.pass(2);
+    let count = trim_all(&bench)?;
+    demand(count == 1, Clause::S8, || format!("one more was past its retention, and {count} were dropped"))?;
+    let shorter = record.without_outcome().expect("it has an outcome");
+    bench.expect_entry(&ending, Clause::S8, &shorter, version)?;
+    bench.pass(20);
+    let found = bench.load(&ending)?;
+    demand(found.is_none(), Clause::S3, || format!("trimmed, it lives past its time: {found:?}"))?;
     // Its version is what it was: whoever read it before may write.
     let (key, _, version) = &trimmed[0];
     bench.write(key, Expected::At(*version), &samples::forgotten(9), tail)?;

@@ -50,7 +50,7 @@ pub enum Acknowledged<T> {
 pub enum Later<E> {
     /// Another consumer is handling it: the delay is what is left of its lease.
     InProgress,
-    /// An earlier message of the same poll has its key, and is not done.
+    /// An earlier message of the same poll is the same, and is not done.
     NotDoneBefore,
     /// The transaction that would have completed it was not committed: nothing happened.
     NotCommitted,
@@ -63,6 +63,8 @@ pub enum Later<E> {
     LeaseLost(ClaimError),
     /// The store could not answer; the handler did not run.
     Store(Error),
+    /// The handler panicked, in a poll: what happened is unknown, and its lease runs on.
+    Panicked,
 }
 
 /// Why a message will never be done here.
@@ -89,7 +91,8 @@ pub enum Dead<E> {
         /// The id that it handed downstream.
         operation_id: OperationId,
     },
-    /// What is on record under its key cannot be used: it does not decode, or its fingerprint is of another algorithm.
+    /// What is on record under its key cannot be used: the record does not decode, or its fingerprint is of another
+    /// algorithm.
     Unreadable(String),
 }
 
@@ -103,7 +106,7 @@ impl<T, E> Disposal<T, E> {
     }
 
     /// Why, as one word for a log, a metric or the header of a dead letter: `executed`, `replayed`, `done`, `unrecorded`,
-    /// `in-progress`, `not-done-before`, `not-committed`, `no-effect`, `unknown-effect`, `lease-lost`, `store`, `in-progress-here`,
+    /// `in-progress`, `not-done-before`, `not-committed`, `no-effect`, `unknown-effect`, `lease-lost`, `store`, `panicked`, `in-progress-here`,
     /// `failed`, `failed-before`, `exhausted`, `mismatch`, `in-doubt`, `unreadable`.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -121,6 +124,7 @@ impl<T, E> Disposal<T, E> {
                 Later::Unknown(_) => "unknown-effect",
                 Later::LeaseLost(_) => "lease-lost",
                 Later::Store(_) => "store",
+                Later::Panicked => "panicked",
             },
             Self::Extend { .. } => "in-progress-here",
             Self::DeadLetter(why) => why.reason(),

@@ -35,9 +35,9 @@
 //!
 //! # No delivery circles for ever
 //!
-//! Each disposal either ends the delivery (acknowledge, dead letter), or comes with something that will: a lease that ends,
-//! an attempt that counts. A duplicate is disposed of as the first was: acknowledged once it is done, and put aside if it
-//! never will be.
+//! A duplicate is disposed of as the first was: acknowledged once it is done, and put aside if it never will be. Of a message
+//! that is not done, a disposal comes with something that ends it: a lease that ends, an attempt that counts. What a store
+//! cannot answer, down or set up wrongly, is retried for as long as that lasts.
 //!
 //! Set a limit ([`Consumer::attempts_max`]), or a message that always fails is retried for ever. Attempts are counted in the
 //! record, so those that crash count too. [`Deduplicator::inspect`] shows them, and [`Deduplicator::reset_attempts`] has a
@@ -63,7 +63,7 @@
 mod disposal;
 mod rule;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -234,14 +234,15 @@ impl<S: Store + 'static, C> Consumer<S, C> {
 
     /// Consumes a poll of messages side by side, each as [`consume`](Self::consume) does: all claims are one round trip to
     /// the store, and so are the completions of handlers that end together. One disposal per message, in order; none
-    /// depends on another's, but for those with the same key.
+    /// depends on another's, but for those that are the same message. All are told when the last is: a handler that takes
+    /// long holds up every disposal of its poll, and meanwhile the broker's own timeouts run.
     ///
-    /// A key that comes twice is handled once. Once its first message is done, the others are asked for together, in a
-    /// round trip of their own, and acknowledged too. If it is not done, they are retried later with it: no second
-    /// attempt follows the first at once.
+    /// A message that comes twice is handled once. Once it is done, the others are asked for together, in a round trip of
+    /// their own, and acknowledged too. If it is not done, they are retried later with it: no second attempt follows the
+    /// first at once.
     ///
-    /// # Panics
-    /// If a handler does.
+    /// A handler that panics is that message's own matter: it is retried later, as [`Later::Panicked`], once its lease has
+    /// ended.
     ///
     /// # Cancel safety
     /// As for [`consume`](Self::consume).
@@ -254,24 +255,37 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
-        let (mut first, mut again) = (Vec::new(), Vec::new());
-        let mut places = HashMap::new();
-        for (place, (message, handler)) in messages.into_iter().enumerate() {
-            match places.get(&message.key) {
-                Some(before) => again.push((place, *before, message, handler)),
-                None => {
-                    places.insert(message.key.clone(), place);
-                    first.push((place, message, handler));
+        let mut left: Vec<_> = messages
+            .into_iter()
+            .enumerate()
+            .map(|(place, (message, handler))| (place, message, handler))
+            .collect();
+        let mut told: Vec<Option<Disposal<T, E>>> = Vec::new();
+        told.resize_with(left.len(), || None);
+        // Of the messages that are the same, the place of the one that is asked for first.
+        let mut asked: HashMap<(Key, Option<Fingerprint>), usize> = HashMap::new();
+        loop {
+            // Each key once: another message under it is told apart once the first has its answer.
+            let mut keys = HashSet::new();
+            let (mut now, mut later) = (Vec::new(), Vec::new());
+            for (place, message, handler) in left {
+                let same = (message.key.clone(), message.fingerprint);
+                if !asked.contains_key(&same) && keys.insert(message.key.clone()) {
+                    asked.insert(same, place);
+                    now.push((place, message, handler));
+                } else {
+                    later.push((place, message, handler));
                 }
             }
+            left = later;
+            if now.is_empty() {
+                break;
+            }
+            self.consume_apart(now, &mut told).await;
         }
-        let mut told: Vec<Option<Disposal<T, E>>> = Vec::new();
-        told.resize_with(first.len() + again.len(), || None);
-        self.consume_apart(first, &mut told).await;
-
         let mut rest = Vec::new();
-        for (place, before, message, handler) in again {
-            match &told[before] {
+        for (place, message, handler) in left {
+            match &told[asked[&(message.key.clone(), message.fingerprint)]] {
                 Some(Disposal::RetryLater { after, .. }) => {
                     let (after, because) = (*after, Later::NotDoneBefore);
                     told[place] = Some(Disposal::RetryLater { after, because });
@@ -282,7 +296,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         }
         self.consume_apart(rest, &mut told).await;
         told.into_iter()
-            .map(|told| told.expect("each place is consumed, or put off with the one before"))
+            .map(|told| told.expect("each place is consumed, or put off with its first"))
             .collect()
     }
 
@@ -301,9 +315,12 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         let work = messages.into_iter().zip(&notes).map(|((_, message, handler), (_, _, ran))| {
             (self.request(message), move |attempt| ran.noting(attempt, handler))
         });
-        let answers = self.dedup.run_many_or_fail(work).await;
+        let answers = self.dedup.run_each_or_fail(work).await;
         for (answer, (place, rule, ran)) in answers.into_iter().zip(&notes) {
-            told[*place] = Some(rule::of_run(answer, rule, ran));
+            told[*place] = Some(match answer {
+                Ok(answer) => rule::of_run(answer, rule, ran),
+                Err(_panic) => rule::of_panic(rule, ran),
+            });
         }
     }
 
@@ -356,6 +373,12 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         value: T,
     ) -> Disposal<T, E> {
         rule::of_settled(settled, value, claim.number(), &self.pauses(1))
+    }
+
+    /// When a message that was [claimed](Self::claim), and failed, is to come back: for handlers that conclude their claims
+    /// themselves.
+    pub fn pause_after(&self, claim: &Claim<S>) -> Duration {
+        self.pauses(1).after(claim.number())
     }
 
     fn request(&self, message: Message) -> Request<'_, S, C>

@@ -69,7 +69,7 @@ pub(super) fn of_run<T, E>(
         Ok(Answer::Unrecorded { value, .. }) => Disposal::Acknowledge(Acknowledged::Unrecorded(value)),
         Ok(Answer::Done { .. }) => Disposal::Acknowledge(Acknowledged::Done),
         Ok(Answer::FailedBefore { failure, .. }) => Disposal::DeadLetter(Dead::FailedBefore(failure)),
-        Ok(Answer::InProgress { left, here, .. }) => in_progress(left, here),
+        Ok(Answer::InProgress { left, here, .. }) => in_progress(left, here, rule),
         Ok(Answer::Mismatch) => Disposal::DeadLetter(Dead::Mismatch),
         Ok(Answer::InDoubt { operation_id, .. }) => Disposal::DeadLetter(Dead::InDoubt { operation_id }),
         Ok(Answer::Exhausted { attempts }) => Disposal::DeadLetter(Dead::Exhausted { attempts }),
@@ -80,7 +80,11 @@ pub(super) fn of_run<T, E>(
         Err(RunError::Operation { error, claim: AfterFailure::Released }) => later(Later::NoEffect(error)),
         Err(RunError::Operation { error, .. }) => later(Later::Unknown(error)),
         Err(RunError::LeaseLost { source }) => later(Later::LeaseLost(source)),
-        Err(RunError::Decode { source, .. }) => Disposal::DeadLetter(Dead::Unreadable(source.to_string())),
+        // It is done, or failed, whatever this consumer can read of it.
+        Err(RunError::Decode { conclusion: Conclusion::Succeeded, .. }) => {
+            Disposal::Acknowledge(Acknowledged::Done)
+        }
+        Err(RunError::Decode { .. }) => Disposal::DeadLetter(Dead::FailedBefore(None)),
         Err(RunError::Claim { source }) => unanswered(source, rule),
     }
 }
@@ -93,7 +97,7 @@ pub(super) fn of_claim<S: Store + 'static>(
     Err(match answer {
         Ok(ClaimAnswer::Granted(claim)) => return Ok(claim),
         Ok(ClaimAnswer::Replay(saved)) => saved_as(saved.outcome, saved.conclusion),
-        Ok(ClaimAnswer::InProgress(running)) => in_progress(running.left, running.here),
+        Ok(ClaimAnswer::InProgress(running)) => in_progress(running.left, running.here, rule),
         Ok(ClaimAnswer::Mismatch) => Disposal::DeadLetter(Dead::Mismatch),
         Ok(ClaimAnswer::InDoubt { operation_id, .. }) => Disposal::DeadLetter(Dead::InDoubt { operation_id }),
         Ok(ClaimAnswer::Exhausted { attempts }) => Disposal::DeadLetter(Dead::Exhausted { attempts }),
@@ -118,12 +122,19 @@ pub(super) fn of_settled<T, E>(
     }
 }
 
-fn in_progress<T, E>(left: Duration, here: bool) -> Disposal<T, E> {
+/// A lease that ends just now is as good as renewed, or taken over: no reason to come back at once, again and again.
+fn in_progress<T, E>(left: Duration, here: bool, rule: &Rule) -> Disposal<T, E> {
     if here {
         Disposal::Extend { by: left }
     } else {
-        Disposal::RetryLater { after: left, because: Later::InProgress }
+        Disposal::RetryLater { after: left.max(rule.backoff_first), because: Later::InProgress }
     }
+}
+
+/// The rule for a handler that panicked in a poll.
+pub(super) fn of_panic<T, E>(rule: &Rule, ran: &Ran) -> Disposal<T, E> {
+    let attempt = ran.attempt.load(Ordering::Relaxed);
+    Disposal::RetryLater { after: rule.after(attempt), because: Later::Panicked }
 }
 
 fn saved_as(outcome: Option<Outcome>, conclusion: Conclusion) -> Disposal<Payload, Payload> {

@@ -109,7 +109,21 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
         ("unknown effect, not stored", Some(Kind::Unknown), after(AfterFailure::NotStored(lost()))),
         ("unknown effect, unprotected", Some(Kind::Unknown), after(AfterFailure::Unprotected)),
         ("lease lost", None, Err(RunError::LeaseLost { source: lost() })),
-        ("outcome does not decode", None, Err(RunError::Decode { scope: scope(), source: "bad".into() })),
+        (
+            "success does not decode",
+            None,
+            Err(RunError::Decode { scope: scope(), conclusion: Conclusion::Succeeded, source: "bad".into() }),
+        ),
+        (
+            "failure does not decode",
+            None,
+            Err(RunError::Decode { scope: scope(), conclusion: Conclusion::Failed, source: "bad".into() }),
+        ),
+        (
+            "lease ends just now",
+            None,
+            Ok(Answer::InProgress { left: Duration::ZERO, attempt: 1, here: false }),
+        ),
         (
             "fingerprints not comparable",
             None,
@@ -184,6 +198,10 @@ fn table() -> String {
         ran.finally.store(kind == Some(FailureKind::Final), Ordering::Relaxed);
         let _ = writeln!(table, "  {name:<28} {}", told(&of_run(answer, &RULE, &ran)));
     }
+    let ran = Ran::default();
+    ran.attempt.store(ATTEMPT, Ordering::Relaxed);
+    let panicked: Disposal<u8, u8> = of_panic(&RULE, &ran);
+    let _ = writeln!(table, "  {:<28} {}", "panicked, in a poll", told(&panicked));
     table.push_str("\nwhat the claim answered\n");
     for (name, answer) in claims() {
         let disposal = of_claim(answer, &RULE).expect_err("nothing of this is a grant");

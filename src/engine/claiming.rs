@@ -39,6 +39,13 @@ pub(super) enum Claimed<S: Store + 'static> {
     Answered(Verdict, Entry),
 }
 
+impl<S: Store + 'static> Claimed<S> {
+    /// Granted, and its deadline has passed meanwhile.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::Granted(guard) if guard.held.time_left().is_zero())
+    }
+}
+
 impl<S: Store + 'static> Inner<S> {
     /// As [`claim`](Self::claim), watched and told of by whoever does.
     pub(super) fn claim_watched<'a>(
@@ -47,8 +54,12 @@ impl<S: Store + 'static> Inner<S> {
     ) -> BoxFuture<'a, Result<Claimed<S>, Error>> {
         let work = async move {
             let claimed = self.claim(ask).await;
-            if claimed.is_err() {
-                self.tell(&ask.key, || Event::Unanswered);
+            match &claimed {
+                Err(Error::Incomparable { .. }) => {
+                    self.tell(&ask.key, || Event::Answered { answer: "incomparable" });
+                }
+                Err(_) => self.tell(&ask.key, || Event::Unanswered),
+                Ok(_) => {}
             }
             claimed
         };

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::codec::CodecError;
+use crate::protocol::Conclusion;
 use crate::store::StoreFailure;
 
 /// A claim, or an operator's call, that could not be answered. The operation was not run.
@@ -174,6 +175,8 @@ pub enum RunError<E> {
     Decode {
         /// The scope of the key.
         scope: String,
+        /// Whether the operation succeeded, or failed for good.
+        conclusion: Conclusion,
         /// What the codec said.
         source: CodecError,
     },
@@ -215,7 +218,9 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> RunError<E> {
             }
             Self::LeaseLost { source } => Box::new(RunError::<Boxed>::LeaseLost { source }),
             Self::Claim { source } => Box::new(RunError::<Boxed>::Claim { source }),
-            Self::Decode { scope, source } => Box::new(RunError::<Boxed>::Decode { scope, source }),
+            Self::Decode { scope, conclusion, source } => {
+                Box::new(RunError::<Boxed>::Decode { scope, conclusion, source })
+            }
         }
     }
 }

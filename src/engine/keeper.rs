@@ -155,7 +155,7 @@ async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
 
 impl<S: Store + 'static> Inner<S> {
     /// How long a keeper sleeps: often enough that what falls due just after a round is renewed well before its deadline.
-    fn keeper_tick(&self) -> Duration {
+    pub(super) fn keeper_tick(&self) -> Duration {
         let options = &self.options;
         let grace = options.lifetimes.lease - options.margin - options.renew_every;
         (options.renew_every / 4).min(grace / 2).max(Duration::from_millis(1))
@@ -173,7 +173,10 @@ impl<S: Store + 'static> Inner<S> {
         for chunk in timely.chunks(BATCH) {
             self.renew_batch(chunk, self.options.store_timeout).await;
         }
-        for chunk in late.chunks(BATCH) {
+        // One batch of those a round, another each time.
+        let chunks = late.chunks(BATCH);
+        let turn = usize::try_from(now.as_nanos() / 1_000_000).unwrap_or(0) % chunks.len().max(1);
+        for chunk in chunks.skip(turn).take(1) {
             self.renew_batch(chunk, self.options.store_timeout.min(self.keeper_tick() / 2)).await;
         }
     }

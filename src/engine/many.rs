@@ -2,19 +2,23 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::FutureExt as _;
 
 use super::Deduplicator;
 use super::answer::Answer;
 use super::attempt::Attempt;
 use super::claim::{Claim, ClaimAnswer};
+use super::claiming::Claimed;
 use super::convoy::{Convoy, Depot};
 use super::error::{ClaimError, Error, RunError};
 use super::request::{Failure, Request};
 use crate::codec::Codec;
 use crate::protocol::{Key, Payload};
-use crate::store::Store;
+use crate::store::{Store, StoreFailure};
 
 impl<S: Store + 'static> Deduplicator<S> {
     /// Runs many operations, each as [`Request::run`] does, side by side in this task. What they have to write goes to the
@@ -126,6 +130,27 @@ impl<S: Store + 'static> Deduplicator<S> {
         self.inner.drive_all(&convoy, depot, runs).await
     }
 
+    /// As [`run_many_or_fail`](Self::run_many_or_fail), but a panic of one operation is that one's answer. A request whose key
+    /// comes before waits only as long as it says itself.
+    pub(crate) async fn run_each_or_fail<'r, T, E, C, F, Fut>(
+        &self,
+        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+    ) -> Vec<std::thread::Result<Result<Answer<T, E>, RunError<E>>>>
+    where
+        C: Codec<T> + Codec<E> + Clone + 'r,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        let convoy = Convoy::new();
+        let run = |(request, operation): (Request<'r, S, C>, F)| {
+            // What a panic leaves of a run is dropped: its claim is left to its lease, as ever.
+            AssertUnwindSafe(request.in_convoy(&self.inner, &convoy, None).run_or_fail(operation))
+                .catch_unwind()
+        };
+        let runs = requests.into_iter().map(run).collect();
+        self.inner.drive_all(&convoy, None, runs).await
+    }
+
     /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
     /// per request, in order; none depends on another's.
     ///
@@ -142,12 +167,42 @@ impl<S: Store + 'static> Deduplicator<S> {
     ) -> Vec<Result<ClaimAnswer<S>, Error>> {
         let convoy = Convoy::new();
         let mut known = Known::default();
-        let claim = |request: Request<'r, S, C>| {
+        let on_its_way = |request: Request<'r, S, C>| {
             let wait = known.comes_again(request.key()).then_some(Duration::ZERO);
-            request.in_convoy(&self.inner, &convoy, wait).claim()
+            request.in_convoy(&self.inner, &convoy, wait)
         };
-        let claims = requests.into_iter().map(claim).collect();
-        self.inner.drive_all(&convoy, None, claims).await
+        let mut requests: Vec<_> = requests.into_iter().map(on_its_way).collect();
+        let claims = requests.iter().map(Request::claimed).collect();
+        let mut claimed: Vec<_> =
+            self.inner.drive_all(&convoy, None, claims).await.into_iter().map(Some).collect();
+        // The last to be answered may have taken longer than the leases of the first.
+        for _ in 0..=self.inner.options.claim_tries {
+            let is_late = |place: &usize| matches!(&claimed[*place], Some(Ok(granted)) if granted.is_late());
+            let late: Vec<_> = (0..claimed.len()).filter(is_late).collect();
+            // They have waited.
+            late.iter().for_each(|place| requests[*place].wait_no_more());
+            let mut again = Vec::with_capacity(late.len());
+            for place in &late {
+                if let Some(Ok(Claimed::Granted(guard))) = claimed[*place].take() {
+                    again.push(requests[*place].still_granted(guard));
+                }
+            }
+            if again.is_empty() {
+                break;
+            }
+            let told = self.inner.drive_all(&convoy, None, again).await;
+            late.into_iter().zip(told).for_each(|(place, told)| claimed[place] = Some(told));
+        }
+        let hand_out =
+            |(request, claimed): (&Request<'r, S, C>, Option<Result<Claimed<S>, Error>>)| match claimed
+                .expect("each claim is answered, and put back if it was tried again")?
+            {
+                granted if granted.is_late() => {
+                    Err(Error::Store { scope: request.key().scope_label(), source: StoreFailure::too_slow() })
+                }
+                claimed => Ok(request.handed_out(claimed)),
+            };
+        requests.iter().zip(claimed).map(hand_out).collect()
     }
 
     /// Completes many claims, each as [`Claim::complete`] does: one round trip for all. One answer per claim, in order;

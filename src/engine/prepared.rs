@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::error::ClaimError;
 use super::held::{CONFLICTS_MAX, Held, Lost, Step};
+use crate::observe::Event;
 use crate::protocol::{Decision, Entry, Key, Record, State, Version};
-use crate::store::{Exchange, Store};
+use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
 
 /// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`](super::Claim::prepare).
@@ -100,11 +101,8 @@ impl<S: Store + 'static> Held<S> {
                 }
                 // It committed in between: look again.
                 Ok(Exchange::Conflict(_)) => conflicts += 1,
-                Err(source) if self.engine.clock().now() >= until || !source.kind().is_transient() => {
-                    return Err(ClaimError::Store { scope: self.scope(), source });
-                }
                 // The reply may be lost: look again.
-                Err(_) => self.back_off(&mut backoff).await,
+                Err(source) => self.tried(source, until, &mut backoff).await?,
             }
         }
         Err(ClaimError::Inconsistent { scope: self.scope() })
@@ -120,12 +118,26 @@ impl<S: Store + 'static> Held<S> {
             let sent = self.engine.clock().now();
             match self.engine.load(&self.key).await {
                 Ok(entry) => return Ok((entry, sent)),
-                Err(source) if sent >= until || !source.kind().is_transient() => {
-                    return Err(ClaimError::Store { scope: self.scope(), source });
-                }
-                Err(_) => self.back_off(backoff).await,
+                Err(source) => self.tried(source, until, backoff).await?,
             }
         }
+    }
+
+    /// Pauses after a failure, or gives up.
+    async fn tried(
+        &self,
+        failure: StoreFailure,
+        until: Moment,
+        backoff: &mut Duration,
+    ) -> Result<(), ClaimError> {
+        let gives_up = self.engine.clock().now() >= until || !failure.kind().is_transient();
+        let retry_in = (!gives_up).then_some(*backoff);
+        self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in });
+        if gives_up {
+            return Err(ClaimError::Store { scope: self.scope(), source: failure });
+        }
+        self.back_off(backoff).await;
+        Ok(())
     }
 
     async fn back_off(&self, backoff: &mut Duration) {

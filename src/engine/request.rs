@@ -194,11 +194,37 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
     /// the latest: under `Hold`, when it is resolved.
     pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
-        let claimed = match self.engine.is_watched() {
-            false => self.engine.claim(&self.ask).await?,
-            true => self.engine.claim_watched(&self.ask).await?,
-        };
-        Ok(ClaimAnswer::of(claimed, |entry| self.engine.held.holds(&self.ask.key, entry)))
+        let claimed = self.claimed().await?;
+        Ok(self.handed_out(claimed))
+    }
+
+    /// The claim, in nobody's hands yet: dropped now, it is released.
+    pub(super) async fn claimed(&self) -> Result<Claimed<S>, Error> {
+        match self.engine.is_watched() {
+            false => self.engine.claim(&self.ask).await,
+            true => self.engine.claim_watched(&self.ask).await,
+        }
+    }
+
+    /// A grant that waited for others: renewed if its deadline has passed, claimed anew if somebody took over since.
+    pub(super) async fn still_granted(&self, guard: Guard<S>) -> Result<Claimed<S>, Error> {
+        match guard.held.renew_if_late().await {
+            Ok(()) => Ok(Claimed::Granted(guard)),
+            Err(ClaimError::Store { scope, source }) => Err(Error::Store { scope, source }),
+            Err(_) => {
+                drop(guard);
+                self.claimed().await
+            }
+        }
+    }
+
+    pub(super) fn wait_no_more(&mut self) {
+        self.ask.wait = Duration::ZERO;
+    }
+
+    /// From here on the caller may act on it.
+    pub(super) fn handed_out(&self, claimed: Claimed<S>) -> ClaimAnswer<S> {
+        ClaimAnswer::of(claimed, |entry| self.engine.held.holds(&self.ask.key, entry))
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
@@ -452,10 +478,14 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     (key, verdict, entry): (&Key, Verdict, &Entry),
     here: bool,
 ) -> Result<Answer<T, G>, RunError<E>> {
-    let decoded = |source| RunError::Decode { scope: key.scope_label(), source };
     let basis = Basis::of(entry);
     let record = &entry.record;
     let outcome = record.outcome();
+    let decoded = |source| RunError::Decode {
+        scope: key.scope_label(),
+        conclusion: outcome.expect("what was decoded is an outcome").conclusion,
+        source,
+    };
     Ok(match verdict {
         Verdict::Replay | Verdict::Done => {
             let outcome = outcome.expect("a replay has a completed record");

@@ -149,6 +149,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
 
     fn look_failed(&mut self, source: StoreFailure) -> Result<Option<Claimed<S>>, Error> {
         if !source.kind().is_transient() {
+            self.engine.tell(&self.ask.key, || Event::StoreFailed { failure: &source, retry_in: None });
             return Err(Error::Store { scope: self.ask.key.scope_label(), source });
         }
         let retry_in = Some(self.engine.options.poll_min);

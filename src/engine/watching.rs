@@ -1,6 +1,7 @@
 //! What an observer is told of besides events: phases, and calls to the store.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -43,12 +44,13 @@ impl<S: Store + 'static> Inner<S> {
 /// The work of a phase that is watched. Boxed, so that what nobody watches is no larger for it.
 pub(super) struct Watched<F> {
     span: Box<dyn Span>,
-    work: Pin<Box<F>>,
+    /// `None` once it has ended.
+    work: Option<Pin<Box<F>>>,
 }
 
 impl<F: Future> Watched<F> {
     pub(super) fn new(span: Box<dyn Span>, work: F) -> Self {
-        Self { span, work: Box::pin(work) }
+        Self { span, work: Some(Box::pin(work)) }
     }
 }
 
@@ -58,7 +60,24 @@ impl<F: Future> Future for Watched<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
         let _entered = Entered::new(&mut *this.span);
-        this.work.as_mut().poll(cx)
+        let work = this.work.as_mut().expect("it is not polled again once it has ended");
+        let polled = work.as_mut().poll(cx);
+        if polled.is_ready() {
+            this.work = None;
+        }
+        polled
+    }
+}
+
+/// Work that is cut off ends inside of its span, too.
+impl<F> Drop for Watched<F> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            // Here, a panic of the span could end the process.
+            let entered = catch_unwind(AssertUnwindSafe(|| self.span.enter()));
+            let _left_in_the_end = entered.is_ok().then(|| Entered(&mut *self.span));
+            drop(work);
+        }
     }
 }
 
@@ -74,6 +93,7 @@ impl<'a> Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.0.exit();
+        // While a panic unwinds, a second one would end the process.
+        let _panicked = catch_unwind(AssertUnwindSafe(|| self.0.exit()));
     }
 }

@@ -303,14 +303,21 @@ fn a_lost_lease_stops_the_handler_and_the_message_comes_back() {
 }
 
 #[test]
-fn what_does_not_decode_is_a_dead_letter() {
+fn what_does_not_decode_is_done_all_the_same() {
     let bench = bench();
     let numbers = consumer(&bench).json();
     let told: Disposal<u64, u64> = bench.run(numbers.consume(message("a"), |_| async { Ok(7) }));
     assert_eq!(told.value(), Some(&7));
     let told: Disposal<Vec<String>, String> =
         bench.run(numbers.consume(message("a"), |_| async { panic!("it runs again") }));
-    assert!(matches!(&told, Disposal::DeadLetter(Dead::Unreadable(_))), "{told:?}");
+    assert!(matches!(&told, Disposal::Acknowledge(Acknowledged::Done)), "it is done: {told:?}");
+    // A final failure stays one.
+    let told: Disposal<u64, u64> =
+        bench.run(numbers.consume(message("b"), |_| async { Err(Failure::Final(7)) }));
+    assert_eq!(told.reason(), "failed");
+    let told: Disposal<u64, String> =
+        bench.run(numbers.consume(message("b"), |_| async { panic!("it runs again") }));
+    assert!(matches!(&told, Disposal::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
 }
 
 // --- A poll of many ---------------------------------------------------------------------------------------------------
@@ -411,6 +418,74 @@ fn twins_in_a_poll_with_other_payloads_are_told_apart() {
 }
 
 #[test]
+fn a_handler_that_panics_in_a_poll_costs_its_neighbours_nothing() {
+    let bench = bench();
+    let consumer = consumer(&bench).policy(Policy::Hold);
+    let messages: Vec<_> = ["good", "poison", "slow"]
+        .into_iter()
+        .map(|id| {
+            let clock = bench.clock.clone();
+            let handler = move |_: Attempt| async move {
+                match id {
+                    "poison" => panic!("the handler panics"),
+                    "slow" => clock.sleep_until(clock.now() + secs(2)).await,
+                    _ => {}
+                }
+                ok()
+            };
+            (message(id), handler)
+        })
+        .collect();
+    let told: Vec<Told> = bench.run(consumer.consume_many(messages));
+    assert_eq!(reasons(&told), ["executed", "panicked", "executed"]);
+    assert_eq!(bench.dedup.held(), 0);
+    // Its claim is left to its lease; then it is in doubt.
+    assert_eq!(deliver_again(&bench, &consumer, message("poison")).reason(), "in-progress");
+    bench.clock.advance(LEASE);
+    assert_eq!(deliver_again(&bench, &consumer, message("poison")).reason(), "in-doubt");
+}
+
+/// Twins that are other messages are asked for one after the other, and wait for nobody.
+#[test]
+fn twins_of_another_payload_hold_up_no_poll_and_are_tried_once() {
+    let bench = bench();
+    let consumer = consumer(&bench).attempts_max(3);
+    let one = || message("a").fingerprint_of("ship 7");
+    let two = || message("a").fingerprint_of("ship 8");
+    let elsewhere = Consumer::new(bench.other_process());
+    let running = bench.run(elsewhere.claim(two())).unwrap();
+    let begun = bench.clock.now();
+    let fails = |_: Attempt| async { Err::<String, _>(Failure::NoEffect("busy".to_owned())) };
+    let told: Vec<Told> = bench.run(consumer.consume_many([
+        (one(), fails),
+        (two(), fails),
+        (two(), fails),
+        (message("b"), fails),
+    ]));
+    assert_eq!(reasons(&told), ["mismatch", "in-progress", "not-done-before", "no-effect"]);
+    assert_eq!(bench.clock.now(), begun, "it waited");
+
+    std::mem::forget(running);
+    bench.clock.advance(LEASE);
+    let poll = [(one(), fails), (two(), fails), (two(), fails), (two(), fails), (two(), fails)];
+    let told: Vec<Told> = bench.run(consumer.consume_many(poll));
+    assert_eq!(reasons(&told)[..2], ["mismatch", "unknown-effect"], "after doubt it cannot vouch");
+    assert_eq!(reasons(&told)[2..], ["not-done-before"; 3]);
+    assert_eq!(bench.store.peek(&key_of("a")).unwrap().record.attempt(), 2);
+}
+
+/// A store that is broken as a whole says nothing of any message.
+#[test]
+fn a_store_that_fails_for_every_key_fills_no_dead_letters() {
+    for fault in [Fault::Refused, Fault::Hopeless, Fault::RequestLost] {
+        let bench = bench();
+        bench.store.always(fault);
+        let (told, ran) = poll(&bench, &consumer(&bench), &["a", "b", "c"], |_| ok());
+        assert_eq!((reasons(&told), ran.len()), (vec!["store"; 3], 0), "{fault:?}");
+    }
+}
+
+#[test]
 fn a_store_that_fails_for_some_puts_off_these_only() {
     let bench = bench();
     let consumer = consumer(&bench);
@@ -445,6 +520,7 @@ fn a_claimed_message_is_disposed_of_by_how_its_transaction_ended() {
     let settled = bench.run(claim.settle(&prepared));
     let told: Told = consumer.settled(&claim, settled, String::new());
     assert_eq!(after(&told), (secs(1), "not-committed"));
+    assert_eq!(consumer.pause_after(&claim), secs(1));
     bench.run(claim.release()).unwrap();
     // Another took over: it is retried, and found done.
     let mut slow = granted(&bench, &consumer, "a");
@@ -456,6 +532,7 @@ fn a_claimed_message_is_disposed_of_by_how_its_transaction_ended() {
     let settled = bench.run(slow.settle(&prepared));
     let told: Told = consumer.settled(&slow, settled, String::new());
     assert_eq!(after(&told), (secs(2), "lease-lost"));
+    assert_eq!(consumer.pause_after(&slow), secs(2));
     assert_eq!(deliver_again(&bench, &consumer, message("a")).reason(), "replayed");
 
     let told: Told = consumer.settled(&slow, Ok(Settled::Committed), "shipped".to_owned());

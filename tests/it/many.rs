@@ -390,3 +390,51 @@ fn a_call_for_many_is_send() {
     assert!(told.iter().all(Result::is_ok));
     drop(check(dedup.claim_many([dedup.request(key_of(3))])));
 }
+
+/// P4: what is handed out is still the caller's, however long the last of them took.
+#[test]
+fn claims_that_waited_for_the_slowest_are_renewed_or_claimed_anew_before_they_are_handed_out() {
+    let bench = bench();
+    let other = bench.other_process();
+    let busy = ready(other.request(key_of("busy")).claim()).unwrap();
+    let mut tasks = Tasks::default();
+    // Its owner renews it, until it is completed after 40 s.
+    let claims = tasks
+        .spawn(bench.dedup.claim_many(["a", "busy", "b"].map(|id| request(&bench.dedup, id).wait(secs(40)))));
+    for _ in 0..3 {
+        tasks.pass(&bench.clock, secs(10));
+        if let ClaimAnswer::Granted(busy) = &busy {
+            ready(busy.renew()).unwrap();
+        }
+    }
+    tasks.pass(&bench.clock, secs(3));
+    // The lease of `a` and `b` is over: another takes `a`.
+    let taken = ready(other.request(key_of("a")).claim()).unwrap();
+    assert!(matches!(&taken, ClaimAnswer::Granted(claim) if claim.number() == 2));
+    tasks.pass(&bench.clock, secs(20));
+    let told = claims.take();
+    assert!(
+        matches!(&told[0], Ok(ClaimAnswer::InProgress(running)) if running.attempt == 2),
+        "{:?}",
+        told[0]
+    );
+    assert!(matches!(&told[1], Ok(ClaimAnswer::InProgress(_))), "{:?}", told[1]);
+    let Ok(ClaimAnswer::Granted(b)) = &told[2] else { panic!("{:?}", told[2]) };
+    assert!(!b.attempt().is_lost() && b.time_left() > secs(10), "{:?} left", b.time_left());
+    drop(busy);
+}
+
+/// Nobody had them: they end as a lone claim that is dropped does, and leave no doubt.
+#[test]
+fn claims_of_a_call_that_is_dropped_are_released() {
+    let bench = bench_with(|builder| builder.policy(Policy::Hold));
+    let _busy = ready(bench.dedup.request(key_of("busy")).claim()).unwrap();
+    let claims = bench.dedup.claim_many(["a", "busy"].map(|id| request(&bench.dedup, id).wait(secs(20))));
+    let mut claims = Box::pin(claims);
+    assert!(poll_once(claims.as_mut()).is_none());
+    assert_eq!(bench.dedup.held(), 2);
+    drop(claims);
+    bench.run(bench.dedup.flush());
+    let record = bench.store.peek(&key_of("a")).unwrap().record;
+    assert!(matches!(record.state(), State::Released { .. }), "{record:?}");
+}

@@ -291,7 +291,9 @@ impl<S: Store + 'static> Held<S> {
                 }
             }
             Err(failure) => {
-                self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in: None });
+                // The keeper's next round is the next try.
+                let retry_in = failure.kind().is_transient().then(|| self.engine.keeper_tick());
+                self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in });
             }
         }
     }

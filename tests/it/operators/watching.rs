@@ -126,13 +126,14 @@ fn a_phase_ends_also_when_its_work_is_dropped_or_panics() {
     assert!(poll_once(run.as_mut()).is_none());
     log.take();
     drop(run);
-    assert_eq!(log.take(), ["run ends", "LetGo"]);
+    assert_eq!(log.take(), ["<run", "run>", "run ends", "LetGo"], "what is dropped is dropped inside");
 
     bench.clock.advance(LEASE);
     let run = bench.dedup.request(key()).run(|_| async { panics() });
     assert!(catch_unwind(AssertUnwindSafe(|| ready(run))).is_err());
     let heard = log.take();
-    assert_eq!(heard[heard.len() - 5..], ["run begins", "<run", "run>", "run ends", "LetGo"], "{heard:?}");
+    let ended = ["run begins", "<run", "run>", "<run", "run>", "run ends", "LetGo"];
+    assert_eq!(heard[heard.len() - 7..], ended, "{heard:?}");
 }
 
 /// For gauges: what went up comes down, whatever ended it.
@@ -198,6 +199,83 @@ fn an_observer_that_panics_when_a_claim_is_let_go_ends_nothing() {
     bench.clock.advance(LEASE);
     let run = bench.dedup.request(key()).run(|_| async { panics() });
     assert!(catch_unwind(AssertUnwindSafe(|| ready(run))).is_err());
+}
+
+/// The same for a span that panics when it is left, while its operation panics.
+#[test]
+fn a_span_that_panics_beside_its_operation_ends_nothing_else() {
+    struct Bad;
+    impl Observer for Bad {
+        fn event(&self, _: &Key, _: &Event<'_>) {}
+        fn begin(&self, _: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+            matches!(phase, Phase::Run { .. }).then(|| Box::new(BadPart) as Box<dyn Span>)
+        }
+    }
+    struct BadPart;
+    impl Span for BadPart {
+        fn enter(&mut self) {}
+        fn exit(&mut self) {
+            panic!("the span panics");
+        }
+    }
+    let bench = bench_with(|builder| builder.observer(Bad));
+    let run = bench.dedup.request(key()).run(|_| async { panics() });
+    assert!(catch_unwind(AssertUnwindSafe(|| ready(run))).is_err());
+    assert_eq!(bench.dedup.held(), 0);
+}
+
+/// What a log and an alert go by: each failure with whether it is tried again, and whose fault it is.
+#[test]
+fn failures_of_keepers_waiters_and_settlements_are_told_as_what_they_are() {
+    let heard = Log::default();
+    let hears = heard.clone();
+    let bench = bench_with(|builder| {
+        builder.observer(move |_: &Key, event: &Event<'_>| match event {
+            Event::StoreFailed { retry_in, .. } => {
+                hears.push(format!("failed, again: {}", retry_in.is_some()))
+            }
+            Event::Unanswered => hears.push("unanswered"),
+            Event::Answered { answer, .. } => hears.push(*answer),
+            _ => {}
+        })
+    });
+    let owner = claim(&bench.dedup);
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    bench.clock.advance(secs(10));
+    bench.store.plan([Fault::Refused]);
+    assert!(poll_once(keeper.as_mut()).is_none());
+    assert_eq!(heard.take(), ["failed, again: true"], "at the keeper's next round");
+    drop(keeper);
+
+    let mut waits = Box::pin(bench.dedup.request(key()).wait(secs(20)).claim());
+    assert!(poll_once(waits.as_mut()).is_none());
+    heard.take();
+    bench.store.always(Fault::Hopeless);
+    assert!(bench.run(waits).is_err());
+    assert_eq!(heard.take(), ["failed, again: false", "unanswered"]);
+    bench.store.always(Fault::None);
+    drop(owner);
+    bench.clock.advance(LEASE);
+
+    let mut owner = claim(&bench.dedup);
+    let prepared = ready(owner.prepare("x")).unwrap();
+    heard.take();
+    bench.store.plan([Fault::Refused]);
+    assert!(bench.run(owner.settle(&prepared)).is_ok());
+    assert_eq!(heard.take(), ["failed, again: true"]);
+    ready(owner.release()).unwrap();
+
+    let bound = |digest: &Fingerprint| {
+        let key = Key::new("payments.charge", "another").unwrap();
+        bench.dedup.request(key).fingerprint(*digest)
+    };
+    let sha = Fingerprint::sha256(b"x");
+    let own = Fingerprint::from_digest(oncekey::Algorithm::private(1), &[1; 8]).unwrap();
+    let _done = ready(bound(&sha).run(|_| async { Ok::<_, String>(String::new()) }));
+    heard.take();
+    assert!(ready(bound(&own).claim()).is_err());
+    assert_eq!(heard.take(), ["incomparable"], "the store answered");
 }
 
 /// Writes down calls to the store.
