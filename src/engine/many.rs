@@ -193,16 +193,15 @@ impl<S: Store + 'static> Deduplicator<S> {
             let told = self.inner.drive_all(&convoy, None, again).await;
             late.into_iter().zip(told).for_each(|(place, told)| claimed[place] = Some(told));
         }
-        let hand_out =
-            |(request, claimed): (&Request<'r, S, C>, Option<Result<Claimed<S>, Error>>)| match claimed
-                .expect("each claim is answered, and put back if it was tried again")?
-            {
-                granted if granted.is_late() => {
-                    Err(Error::Store { scope: request.key().scope_label(), source: StoreFailure::too_slow() })
-                }
-                claimed => Ok(request.handed_out(claimed)),
-            };
-        requests.iter().zip(claimed).map(hand_out).collect()
+        let told =
+            claimed.into_iter().map(|told| told.expect("each is answered, and put back if tried again"));
+        let hand_out = |(request, told): (&Request<'r, S, C>, Result<Claimed<S>, Error>)| match told? {
+            granted if granted.is_late() => {
+                Err(Error::Store { scope: request.key().scope_label(), source: StoreFailure::too_slow() })
+            }
+            claimed => Ok(request.handed_out(claimed)),
+        };
+        requests.iter().zip(told).map(hand_out).collect()
     }
 
     /// Completes many claims, each as [`Claim::complete`] does: one round trip for all. One answer per claim, in order;

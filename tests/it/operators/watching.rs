@@ -232,7 +232,7 @@ fn failures_of_keepers_waiters_and_settlements_are_told_as_what_they_are() {
     let bench = bench_with(|builder| {
         builder.observer(move |_: &Key, event: &Event<'_>| match event {
             Event::StoreFailed { retry_in, .. } => {
-                hears.push(format!("failed, again: {}", retry_in.is_some()))
+                hears.push(format!("failed, again: {}", retry_in.is_some()));
             }
             Event::Unanswered => hears.push("unanswered"),
             Event::Answered { answer, .. } => hears.push(*answer),
