@@ -25,7 +25,12 @@ fn command(heading: &str, index: usize) -> String {
 
 /// Runs a command of the page; answers what it prints.
 fn run(server: &Redis, command: &str) -> String {
-    let script = format!("set -eu\n{}\n{command}", self::command("The key", 0));
+    run_at(server, "$(redis-cli -u \"$REDIS_URL\" HGET \"$KEY\" version)", command)
+}
+
+/// The same, with this for the version that was looked at.
+fn run_at(server: &Redis, version: &str, command: &str) -> String {
+    let script = format!("set -eu\n{}\nVERSION={version}\n{command}", self::command("The key", 0));
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(script).env("REDIS_URL", server.url()).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = shell.output().unwrap();
@@ -181,5 +186,80 @@ fn what_is_forgotten_begins_anew() {
         assert_eq!(run(&server, &forget).trim_end(), "done: forgotten", "a completed one is forgotten too");
         let answer = dedup.request(the_key()).claim().await.unwrap();
         assert!(matches!(answer, ClaimAnswer::Granted(_)), "{answer:?}");
+    });
+}
+
+/// A doubt that was looked at and has moved on is another doubt.
+#[test]
+fn a_record_that_moved_on_is_left_alone() {
+    let server = Redis::start();
+    block_on(async {
+        let dedup = engine(&server, Policy::Reclaim).await;
+        let _id = in_doubt(&dedup).await;
+        let looked_at = dedup.inspect(&the_key()).await.unwrap().unwrap().version.get().to_string();
+        let _id = in_doubt(&dedup).await;
+        for heading in [("Settling a doubt", 0), ("Settling a doubt", 1), ("Beginning anew", 0)] {
+            let said = run_at(&server, &looked_at, &command(heading.0, heading.1));
+            assert!(said.starts_with("refused: it has version"), "{said}");
+        }
+        assert_eq!(dedup.inspect(&the_key()).await.unwrap().unwrap().attempt, 2);
+    });
+}
+
+#[test]
+fn what_failed_for_good_is_replayed_as_a_failure() {
+    let server = Redis::start();
+    block_on(async {
+        let dedup = engine(&server, Policy::Hold).await;
+        let _id = in_doubt(&dedup).await;
+        let failed = command("Settling a doubt", 0).replace("completed", "failed");
+        assert_eq!(run(&server, &failed).trim_end(), "done: failed");
+        let run = dedup
+            .request(the_key())
+            .fingerprint_of("pay 50")
+            .run(|_| async { Ok::<String, String>(String::new()) });
+        let answer = run.await.unwrap();
+        assert!(
+            matches!(&answer, oncekey::Answer::FailedBefore { failure: Some(said), .. } if **said == *b"\"receipt 17\""),
+            "{answer:?}"
+        );
+    });
+}
+
+/// Each cut of a record, and one with its state bits set, is refused and stays as it is.
+#[test]
+fn a_damaged_record_is_left_alone() {
+    let server = Redis::start();
+    block_on(async {
+        let dedup = engine(&server, Policy::Hold).await;
+        let _id = in_doubt(&dedup).await;
+        let name = dedup.store().redis_key(&the_key());
+        let mut connection =
+            redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let hget = |field: &str| redis::cmd("HGET").arg(&name).arg(field).to_owned();
+        let body: Vec<u8> = hget("body").query_async(&mut connection).await.unwrap();
+        let mut damaged: Vec<Vec<u8>> = (1..body.len()).map(|len| body[..len].to_vec()).collect();
+        damaged.push([&body[..1], &[body[1] | 1], &body[2..]].concat());
+        damaged.push([&body[..], &[0]].concat());
+        let script =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/ops/resolve.lua")).unwrap();
+        let version: String = hget("version").query_async(&mut connection).await.unwrap();
+        for body in damaged {
+            let _: i64 = redis::cmd("HSET")
+                .arg(&name)
+                .arg("body")
+                .arg(&body)
+                .query_async(&mut connection)
+                .await
+                .unwrap();
+            for command in [["completed", "x"].as_slice(), &["failed", "x"], &["no_effect"]] {
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(&script).arg(1).arg(&name).arg(&version).arg(command);
+                let said: String = eval.query_async(&mut connection).await.unwrap();
+                assert!(said.starts_with("refused: "), "{body:?}: {said}");
+                let there: Vec<u8> = hget("body").query_async(&mut connection).await.unwrap();
+                assert_eq!(there, body);
+            }
+        }
     });
 }
