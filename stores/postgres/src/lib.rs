@@ -83,10 +83,16 @@
 //! only reads: it draws no transaction id and writes no log.
 //!
 //! A call whose future is dropped still runs to its end on its connection, and is then maybe applied; a pool lends the
-//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`:
-//! if a call is dropped that has waited for longer, its server may be gone without a word, and its connection is closed and
-//! leaves the pool. So each connection that is cut costs one `store_timeout`; `tcp_user_timeout` and `keepalives_idle` of the
-//! connections, of some seconds, end those that nobody uses too.
+//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`.
+//! If a call is dropped that has waited for longer, the whole table may be locked (which no setting of a statement's own
+//! bounds), or the server may be gone without a word. So the statement is cancelled, in the background; the connection keeps its
+//! place in the pool until it answers, for three seconds at most, or ten if no request to cancel can be sent; then it is closed
+//! and leaves the pool. However long a lock is held, the server has no more sessions that wait for it than the pool has places.
+//! Where the connections have `sslmode=require`, that needs [`Builder::cancel_over`].
+//!
+//! Each connection that is cut costs one `store_timeout` and its place for those seconds; `tcp_user_timeout` and
+//! `keepalives_idle` of the connections, of some seconds, end those that nobody uses too. From PostgreSQL 14 on the server's
+//! `client_connection_check_interval` ends statements whose client is gone, also where a process was killed.
 //!
 //! # Durability, and the clock
 //!
@@ -128,6 +134,7 @@
 #![cfg_attr(not(feature = "deadpool"), allow(rustdoc::broken_intra_doc_links))]
 
 mod batch;
+mod cancel;
 mod check;
 mod completion;
 mod connections;
