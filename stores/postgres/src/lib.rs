@@ -75,8 +75,11 @@
 //! | batch, however many items: of claims; of writes over versions; of both | 1; 1; 2 at a time |
 //! | the same where some conflict | 1 more |
 //! | the same where some claim what is gone and not purged yet | 2 more |
+//! | batch of claims, one of them of a key that somebody's transaction is inserting | after `lock_wait` one for each, 16 at a time |
 //!
-//! Where somebody's transaction holds a row, it is looked at again for `lock_wait`.
+//! Where somebody's transaction holds a row, it is looked at again for `lock_wait`. A batch with a key that an uncommitted claim
+//! holds (an [`Inbox`], say) waits for it for `lock_wait` as one statement, and then goes one by one, each waiting for 25 ms at
+//! most, for about another `lock_wait`: what is not locked is claimed, the rest is told [`Error::Locked`].
 //!
 //! Counted on the wire and in the server's log by a test. Each is a transaction of its own, sent unnamed, so that it works
 //! behind pgbouncer in transaction mode; [`Builder::named_statements`] prepares them once per connection instead. A replay
