@@ -1,11 +1,12 @@
 //! Several puts in one statement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use futures::future::{FutureExt as _, join};
+use futures::future::join;
 use futures::stream::StreamExt as _;
 use oncekey::store::{BatchPut, Exchange};
-use oncekey::{Entry, Expected, Key, Store as _, Version};
+use oncekey::{Entry, Expected, Key, Version};
+use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
 use crate::connections::Connections;
@@ -13,7 +14,7 @@ use crate::sql::{Columns, Statement, id_text, scope_text, version_number};
 use crate::store::{Patience, columns};
 use crate::{Error, PostgresStore, row};
 
-/// How many items are under way together where they cannot go as one.
+/// How many claims are under way together where they cannot go as one.
 const SINGLY: usize = 16;
 
 type Answers = Vec<Option<Result<Exchange, Error>>>;
@@ -125,17 +126,10 @@ impl<C: Connections> PostgresStore<C> {
                     }
                 }
                 // One key that somebody's transaction holds: the others are done or not on their own.
-                Err(error) if error.is_lock_timeout() && lists.places.len() > 1 => {
-                    let one = |place: &usize| {
-                        let (place, item) = (*place, &batch[*place]);
-                        let call = self.compare_exchange(item.key, item.expected, item.put);
-                        call.map(move |answer| (place, answer))
-                    };
-                    let calls: Vec<_> = lists.places.iter().map(one).collect();
-                    let mut calls = futures::stream::iter(calls).buffer_unordered(SINGLY);
-                    while let Some((place, answer)) = calls.next().await {
-                        answers[place] = Some(answer);
-                    }
+                Err(error)
+                    if error.is_lock_timeout() && lists.places.len() > 1 && !lists.scope.is_empty() =>
+                {
+                    self.claim_singly(batch, open, answers).await;
                 }
                 Err(error) => {
                     for place in &lists.places {
@@ -153,6 +147,7 @@ impl<C: Connections> PostgresStore<C> {
             Err(error) => return refuse(&missed, &error, answers),
         };
         let mut gone = Lists::default();
+        let missed: HashSet<usize> = missed.into_iter().collect();
         for (place, columns) in open.iter().filter(|(place, _)| missed.contains(place)) {
             let item = &batch[*place];
             let entry = match current.get(item.key.as_bytes()) {
@@ -181,6 +176,40 @@ impl<C: Connections> PostgresStore<C> {
             }
             Err(error) => refuse(&gone.places, &error, answers),
         }
+    }
+
+    /// The claims of a batch one by one, none of them waiting for a lock for long: the statement for all of them has. Those
+    /// that are not begun within `lock_wait`, or are of what is gone or changes meanwhile, stay open.
+    async fn claim_singly(&self, batch: &[BatchPut<'_>], open: &[(usize, Columns)], answers: &mut Answers) {
+        let began = Instant::now();
+        let mut calls = Vec::new();
+        for (place, columns) in open.iter().filter(|(place, _)| batch[*place].expected == Expected::Vacant) {
+            let (place, key) = (*place, batch[*place].key);
+            calls.push(async move {
+                if began.elapsed() > self.options.lock_wait {
+                    return (place, None);
+                }
+                (place, self.claim_in_passing(key, columns).await.transpose())
+            });
+        }
+        let mut calls = futures::stream::iter(calls).buffer_unordered(SINGLY);
+        while let Some((place, answer)) = calls.next().await {
+            answers[place] = answer;
+        }
+    }
+
+    /// A claim that hardly waits for a lock; `None` for what is gone and not purged, or changes meanwhile.
+    async fn claim_in_passing(&self, key: &Key, columns: &Columns) -> Result<Option<Exchange>, Error> {
+        let (scope, id) = (scope_text(key), id_text(key));
+        let statement = &self.statements.claim_in_passing;
+        let rows = self.run(statement, &columns.fresh(&key.as_bytes(), &scope, &id)).await;
+        let rows = rows.map_err(|error| self.or_locked(error, key))?;
+        let Some(found) = rows.first() else { return Ok(None) };
+        Ok(match row::get::<Option<bool>>(found, 5)? {
+            None => Some(Exchange::Done(row::version(row::get(found, 0)?))),
+            Some(false) => Some(Exchange::Conflict(Some(row::entry(found, key)?))),
+            Some(true) => None,
+        })
     }
 
     async fn claim_lists(&self, l: &Lists<'_>) -> Result<HashMap<Vec<u8>, Version>, Error> {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
 use crate::Error;
+use crate::cancel::Cancel;
 
 /// A source of connections, each in autocommit: no transaction may be open on what it gives.
 ///
@@ -19,7 +21,11 @@ use crate::Error;
 /// `deadpool` for `deadpool_postgres::Pool`. For another pool, implement [`get`](Connections::get).
 pub trait Connections: Send + Sync + 'static {
     /// A connection, for one call.
-    type Connection: Deref<Target = Client> + Send + Sync;
+    type Connection: Deref<Target = Client> + Send + Sync + 'static;
+
+    /// Whether a connection is lent to one call at a time, as pools do. Only then is what runs on it cancelled where
+    /// nobody waits for it any more; on one that is shared, that could hit the statement of another. `false` by default.
+    const EXCLUSIVE: bool = false;
 
     /// A connection to send one call on.
     ///
@@ -46,7 +52,11 @@ pub trait Connections: Send + Sync + 'static {
     }
 
     /// A call was dropped that had waited for its answer on this connection for longer than `lock_wait`: the server may be
-    /// gone without a word. A pool should close it rather than lend it on; by default it is dropped as after any call.
+    /// gone without a word. A pool must close it rather than lend it on; by default it is dropped as after any call.
+    ///
+    /// Where connections are [`EXCLUSIVE`](Connections::EXCLUSIVE), the statement was cancelled beforehand, and the
+    /// connection kept until it answered, for ten seconds at most: the server does not notice that a connection is closed
+    /// while a statement on it waits for a lock.
     fn give_up(&self, connection: Self::Connection) {
         drop(connection);
     }
@@ -54,15 +64,21 @@ pub trait Connections: Send + Sync + 'static {
 
 /// A connection while a call is under way on it.
 pub(crate) struct Lent<'c, C: Connections> {
-    connections: &'c C,
+    connections: &'c Arc<C>,
     connection: Option<C::Connection>,
+    cancel: &'c Cancel,
     since: Instant,
     patience: Duration,
 }
 
 impl<'c, C: Connections> Lent<'c, C> {
-    pub(crate) fn new(connections: &'c C, connection: C::Connection, patience: Duration) -> Self {
-        Self { connections, connection: Some(connection), since: Instant::now(), patience }
+    pub(crate) fn new(
+        connections: &'c Arc<C>,
+        connection: C::Connection,
+        cancel: &'c Cancel,
+        patience: Duration,
+    ) -> Self {
+        Self { connections, connection: Some(connection), cancel, since: Instant::now(), patience }
     }
 
     /// The call was answered: it goes back as it came.
@@ -81,11 +97,21 @@ impl<C: Connections> Deref for Lent<'_, C> {
 
 impl<C: Connections> Drop for Lent<'_, C> {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            // One that was dropped at once says nothing about the connection: callers give up for reasons of their own.
-            if self.since.elapsed() > self.patience {
-                self.connections.give_up(connection);
+        let Some(connection) = self.connection.take() else { return };
+        // One that was dropped at once says nothing about the connection: callers give up for reasons of their own.
+        if self.since.elapsed() <= self.patience {
+            return;
+        }
+        match Handle::try_current() {
+            // It keeps its place in the pool meanwhile, so there are never more of these than the pool has places.
+            Ok(runtime) if C::EXCLUSIVE => {
+                let (connections, cancel) = (Arc::clone(self.connections), self.cancel.clone());
+                drop(runtime.spawn(async move {
+                    cancel.end(&connection).await;
+                    connections.give_up(connection);
+                }));
             }
+            _ => self.connections.give_up(connection),
         }
     }
 }
@@ -165,6 +191,8 @@ mod pooled {
 
     impl Connections for Pool {
         type Connection = Pooled;
+
+        const EXCLUSIVE: bool = true;
 
         async fn get(&self) -> Result<Pooled, Error> {
             match Self::get(self).await {

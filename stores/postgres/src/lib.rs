@@ -75,18 +75,27 @@
 //! | batch, however many items: of claims; of writes over versions; of both | 1; 1; 2 at a time |
 //! | the same where some conflict | 1 more |
 //! | the same where some claim what is gone and not purged yet | 2 more |
+//! | batch of claims, one of them of a key that somebody's transaction is inserting | after `lock_wait` one for each, 16 at a time |
 //!
-//! Where somebody's transaction holds a row, it is looked at again for `lock_wait`.
+//! Where somebody's transaction holds a row, it is looked at again for `lock_wait`. A batch with a key that an uncommitted claim
+//! holds (an [`Inbox`], say) waits for it for `lock_wait` as one statement, and then goes one by one, each waiting for 25 ms at
+//! most, for about another `lock_wait`: what is not locked is claimed, the rest is told [`Error::Locked`].
 //!
 //! Counted on the wire and in the server's log by a test. Each is a transaction of its own, sent unnamed, so that it works
 //! behind pgbouncer in transaction mode; [`Builder::named_statements`] prepares them once per connection instead. A replay
 //! only reads: it draws no transaction id and writes no log.
 //!
 //! A call whose future is dropped still runs to its end on its connection, and is then maybe applied; a pool lends the
-//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`:
-//! if a call is dropped that has waited for longer, its server may be gone without a word, and its connection is closed and
-//! leaves the pool. So each connection that is cut costs one `store_timeout`; `tcp_user_timeout` and `keepalives_idle` of the
-//! connections, of some seconds, end those that nobody uses too.
+//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`.
+//! If a call is dropped that has waited for longer, the whole table may be locked (which no setting of a statement's own
+//! bounds), or the server may be gone without a word. So the statement is cancelled, in the background; the connection keeps its
+//! place in the pool until it answers, for three seconds at most, or ten if no request to cancel can be sent; then it is closed
+//! and leaves the pool. However long a lock is held, the server has no more sessions that wait for it than the pool has places.
+//! Where the connections have `sslmode=require`, that needs [`Builder::cancel_over`].
+//!
+//! Each connection that is cut costs one `store_timeout` and its place for those seconds; `tcp_user_timeout` and
+//! `keepalives_idle` of the connections, of some seconds, end those that nobody uses too. From PostgreSQL 14 on the server's
+//! `client_connection_check_interval` ends statements whose client is gone, also where a process was killed.
 //!
 //! # Durability, and the clock
 //!
@@ -128,6 +137,7 @@
 #![cfg_attr(not(feature = "deadpool"), allow(rustdoc::broken_intra_doc_links))]
 
 mod batch;
+mod cancel;
 mod check;
 mod completion;
 mod connections;

@@ -182,6 +182,9 @@ pub(crate) struct Statement {
     pub(crate) types: Vec<Type>,
 }
 
+/// How long a claim waits that hardly waits for a lock.
+const PASSING_MS: u128 = 25;
+
 /// All statements of a store.
 #[derive(Debug)]
 pub(crate) struct Statements {
@@ -189,6 +192,8 @@ pub(crate) struct Statements {
     pub(crate) load_in: Statement,
     pub(crate) load_many: Statement,
     pub(crate) claim: Statement,
+    /// The same, hardly waiting for a lock.
+    pub(crate) claim_in_passing: Statement,
     pub(crate) claim_many: Statement,
     pub(crate) reclaim: Statement,
     pub(crate) exchange: Statement,
@@ -353,6 +358,14 @@ impl Statements {
             },
             claim: Statement {
                 text: numbered(&fill(CLAIM).replace("{clock}", "statement_timestamp()"), 2),
+                types: fresh.clone(),
+            },
+            claim_in_passing: Statement {
+                text: numbered(
+                    &fill(&CLAIM.replace("{lock_wait}", &lock_wait_ms.clamp(1, PASSING_MS).to_string()))
+                        .replace("{clock}", "statement_timestamp()"),
+                    2,
+                ),
                 types: fresh.clone(),
             },
             claim_many: Statement { text: itemized(&fill(CLAIM_MANY)), types: lists(&fresh) },
@@ -546,6 +559,7 @@ mod tests {
                 &s.load_in,
                 &s.load_many,
                 &s.claim,
+                &s.claim_in_passing,
                 &s.claim_many,
                 &s.reclaim,
                 &s.exchange,

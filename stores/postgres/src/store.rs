@@ -1,6 +1,7 @@
 //! The store.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,10 +11,12 @@ use oncekey::store::{
 use oncekey::{Entry, Expected, Key, Store, Version};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::Row;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{NoTls, Row, Socket};
 
 use crate::Error;
+use crate::cancel::Cancel;
 use crate::connections::{Connections, Lent};
 use crate::error::NameError;
 use crate::purge::Round;
@@ -33,7 +36,7 @@ const LOCKED_MAX: Duration = Duration::from_millis(25);
 /// Its tables must be there: see [`migrate`](crate::migrate). It holds no policy, opens no transaction, and leaves
 /// nothing behind on a connection, so it works through pgbouncer in transaction mode.
 pub struct PostgresStore<C> {
-    pub(crate) connections: C,
+    pub(crate) connections: Arc<C>,
     pub(crate) statements: Statements,
     pub(crate) options: Options,
     /// Where the next purge goes on.
@@ -44,6 +47,7 @@ pub struct PostgresStore<C> {
 pub(crate) struct Options {
     pub(crate) schema: Schema,
     pub(crate) named: bool,
+    pub(crate) cancel: Cancel,
     pub(crate) lock_wait: Duration,
     pub(crate) connection_wait: Duration,
     pub(crate) purge_grace: Duration,
@@ -84,9 +88,23 @@ impl<C: Connections> Builder<C> {
 
     /// How long a call waits for somebody's transaction that holds its key, before it fails with [`Error::Locked`]: one
     /// second by default. Keep it below the engine's `store_timeout`. A call that is dropped after it has waited for longer
-    /// than this leaves a connection that may be dead, which a pool then closes.
+    /// than this leaves a connection that may be dead: its statement is cancelled, and a pool then closes it.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.options.lock_wait = wait;
+        self
+    }
+
+    /// How requests to cancel a statement are encrypted, as [`lock_wait`](Builder::lock_wait) says when they are sent: hand
+    /// it the connector that the connections are made with. By default they are not, which a server takes all the same, but
+    /// the client does not send one so for connections with `sslmode=require`.
+    pub fn cancel_over<T>(mut self, tls: T) -> Self
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::TlsConnect: Send,
+        T::Stream: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        self.options.cancel = Cancel::over(tls);
         self
     }
 
@@ -110,7 +128,7 @@ impl<C: Connections> Builder<C> {
         let lock_wait_ms = self.options.lock_wait.as_millis().clamp(1, 86_400_000);
         PostgresStore {
             statements: Statements::new(&self.options.schema, self.channel.as_ref(), lock_wait_ms),
-            connections: self.connections,
+            connections: Arc::new(self.connections),
             options: self.options,
             round: Mutex::default(),
         }
@@ -137,6 +155,7 @@ impl<C: Connections> PostgresStore<C> {
             options: Options {
                 schema: Schema::of_search_path(),
                 named: false,
+                cancel: Cancel::over(NoTls),
                 lock_wait: Duration::from_secs(1),
                 connection_wait: Duration::from_secs(2),
                 purge_grace: Duration::from_secs(60),
@@ -183,7 +202,7 @@ impl<C: Connections> PostgresStore<C> {
         named: bool,
     ) -> Result<Vec<Row>, Error> {
         let connection = self.connection().await?;
-        let lent = Lent::new(&self.connections, connection, self.options.lock_wait);
+        let lent = Lent::new(&self.connections, connection, &self.options.cancel, self.options.lock_wait);
         let answer = self.run_on(&lent, statement, values, named).await;
         lent.answered();
         answer

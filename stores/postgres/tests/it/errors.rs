@@ -12,7 +12,9 @@ use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
 
 use crate::statements::{claim, some_record};
-use crate::support::{Tables, block_on, connect, database, key, number, pid, pool_to, until_waiting};
+use crate::support::{
+    Tables, block_on, connect, database, in_time, key, number, pid, pool_to, until_waiting,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -147,10 +149,18 @@ fn a_connection_that_no_longer_answers_leaves_the_pool() {
         assert_eq!(pool.status().size, 1, "it may just have been slow");
         let long = tokio::time::timeout(lock_wait * 2, store.load(&key("a"))).await;
         assert!(long.is_err());
-        assert_eq!(pool.status().size, 0, "it was lent on");
+        // It keeps its place for some seconds, in which it might answer.
+        assert_eq!(pool.status().size, 1);
+        in_time(async {
+            while pool.status().size > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
         proxy.set(Mode::Pass);
         assert!(store.load(&key("a")).await.unwrap().is_none());
-        assert_eq!((proxy.connections(), pool.status().size), (2, 1));
+        assert_eq!(pool.status().size, 1);
+        let connections = proxy.connections();
         // Slow is not dead.
         let version = claim(&store, &key("slow"), &some_record().await).await;
         let mut holder = connect(database.url()).await;
@@ -162,7 +172,7 @@ fn a_connection_that_no_longer_answers_leaves_the_pool() {
         holding.rollback().await.unwrap();
         let (loaded, _store) = slow.await.unwrap();
         assert_eq!(loaded.unwrap().unwrap().version, version);
-        assert_eq!((proxy.connections(), pool.status().size), (2, 1));
+        assert_eq!((proxy.connections(), pool.status().size), (connections, 1));
     });
 }
 

@@ -232,6 +232,45 @@ fn batches_that_claim_what_is_gone() {
     });
 }
 
+/// Many of a batch's keys are held by an inbox's transaction: the others are claimed, and all of it takes as long as one wait
+/// and a little, not a wait for each sixteen of them.
+#[test]
+fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let lock_wait = Duration::from_secs(2);
+        let store = tables.builder(shared_pool().clone()).lock_wait(lock_wait).build();
+        let record = some_record().await;
+        let keys: Vec<Key> = (0..200).map(|n| key(&format!("many {n:03}"))).collect();
+        let gone = Put::new(&record, Duration::ZERO, Duration::ZERO);
+        let ended = store.compare_exchange(&keys[199], Expected::Vacant, gone).await.unwrap();
+        let inbox = Inbox::new(tables.schema.clone()).wait(Wait::Always);
+        let mut client = connect(database().url()).await;
+        let transaction = client.transaction().await.unwrap();
+        for key in &keys[..160] {
+            let _ticket = inbox.claim(&transaction, key, None).await.unwrap();
+        }
+        let put = Put::new(&record, DAY, DAY);
+        let batch: Vec<_> = keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
+        let began = Instant::now();
+        let answers = in_time(store.compare_exchange_many(&batch)).await;
+        let took = began.elapsed();
+        for (place, answer) in answers.iter().enumerate() {
+            match answer {
+                Err(Error::Locked { .. }) if place < 160 => {}
+                Ok(Exchange::Done(version)) if place >= 160 => {
+                    let Exchange::Done(ended) = ended else { panic!("{ended:?}") };
+                    assert!(place < 199 || *version > ended, "versions rise");
+                }
+                other => panic!("item {place}: {other:?}"),
+            }
+        }
+        // Ten times sixteen of them, each for as long as one waits, would be eleven waits.
+        assert!(took >= lock_wait && took < lock_wait * 5, "{took:?}");
+        transaction.rollback().await.unwrap();
+    });
+}
+
 fn told_key() -> &'static Key {
     static KEY: std::sync::OnceLock<Key> = std::sync::OnceLock::new();
     KEY.get_or_init(|| key("inbox"))

@@ -6,6 +6,7 @@ mod completion;
 mod deployment;
 mod errors;
 mod faults;
+mod given_up;
 mod inbox;
 mod killed;
 mod kit;

@@ -1,0 +1,132 @@
+//! Calls that nobody waits for any more, while a lock on the whole table is held: their statements end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use oncekey::Store as _;
+use oncekey_postgres::{OneConnection, PostgresStore};
+use tokio::task::JoinSet;
+use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream, TlsConnect};
+use tokio_postgres::{NoTls, Socket};
+
+use crate::statements::{claim, some_record};
+use crate::support::{Tables, block_on, connect, database, in_time, key, number, pid, until_waiting};
+
+const LOCK_WAIT: Duration = Duration::from_millis(100);
+const POOL: usize = 4;
+
+/// Sends no request encrypted, and counts them.
+#[derive(Clone, Default)]
+struct Counted(Arc<AtomicUsize>);
+
+impl MakeTlsConnect<Socket> for Counted {
+    type Stream = NoTlsStream;
+    type TlsConnect = NoTls;
+    type Error = <NoTls as TlsConnect<Socket>>::Error;
+
+    fn make_tls_connect(&mut self, _: &str) -> Result<NoTls, Self::Error> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(NoTls)
+    }
+}
+
+/// A backend that waits for a lock does not notice that its connection is closed: without a cancel, each call that is given
+/// up leaves one, and a pool of four soon has dozens.
+#[test]
+fn no_more_sessions_wait_for_a_lock_than_the_pool_has_places() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let name = format!("given up {}", tables.name);
+        let mut url: tokio_postgres::Config = database().url().parse().unwrap();
+        url.application_name(&name);
+        let manager = deadpool_postgres::Manager::new(url, NoTls);
+        let pool = deadpool_postgres::Pool::builder(manager).max_size(POOL).build().unwrap();
+        let cancels = Counted::default();
+        let store = PostgresStore::builder(pool.clone())
+            .schema(tables.schema.clone())
+            .lock_wait(LOCK_WAIT)
+            .cancel_over(cancels.clone());
+        let store = Arc::new(store.build());
+        let version = claim(&*store, &key("a"), &some_record().await).await;
+        let observer = connect(database().url()).await;
+        let mut holder = connect(database().url()).await;
+        let holding = holder.transaction().await.unwrap();
+        holding.batch_execute(&format!("LOCK TABLE {}", tables.records())).await.unwrap();
+
+        let given_up = Arc::new(AtomicUsize::new(0));
+        let over = Arc::new(AtomicBool::new(false));
+        let mut callers = JoinSet::new();
+        for _ in 0..20 {
+            let (store, given_up, over) = (Arc::clone(&store), Arc::clone(&given_up), Arc::clone(&over));
+            callers.spawn(async move {
+                while !over.load(Ordering::SeqCst) {
+                    let call = tokio::time::timeout(LOCK_WAIT * 3, store.load(&key("a"))).await;
+                    assert!(call.is_err(), "the table is locked: {call:?}");
+                    given_up.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+        );
+        let mut most = 0;
+        in_time(async {
+            // Several times what the pool has places for, each with its request.
+            while cancels.0.load(Ordering::SeqCst) < POOL * 8 {
+                most = most.max(number(&observer, &waiting).await);
+                assert!(most <= 4, "{most} sessions wait");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        over.store(true, Ordering::SeqCst);
+        assert_eq!(callers.join_all().await.len(), 20);
+        assert_eq!(most, 4, "they did wait for the lock");
+        assert!(given_up.load(Ordering::SeqCst) > POOL * 4, "{given_up:?}");
+        // With the lock still held: nothing is left that waits.
+        in_time(async {
+            while number(&observer, &waiting).await > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        holding.rollback().await.unwrap();
+        assert_eq!(in_time(store.load(&key("a"))).await.unwrap().unwrap().version, version);
+        assert!(pool.status().size <= POOL);
+    });
+}
+
+/// On a connection that is shared, what runs may be another's: nothing is cancelled.
+#[test]
+fn a_call_that_is_given_up_on_a_shared_connection_takes_no_other_along() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let client = connect(database().url()).await;
+        let session = pid(&client).await;
+        let cancels = Counted::default();
+        let store = PostgresStore::builder(OneConnection::new(client))
+            .schema(tables.schema.clone())
+            .lock_wait(LOCK_WAIT)
+            .cancel_over(cancels.clone());
+        let store = Arc::new(store.build());
+        let version = claim(&*store, &key("a"), &some_record().await).await;
+        let observer = connect(database().url()).await;
+        let mut holder = connect(database().url()).await;
+        let holding = holder.transaction().await.unwrap();
+        holding.batch_execute(&format!("LOCK TABLE {}", tables.records())).await.unwrap();
+
+        let patient = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.load(&key("a")).await }
+        });
+        until_waiting(&observer, session).await;
+        let brief = tokio::time::timeout(LOCK_WAIT * 3, store.load(&key("a"))).await;
+        assert!(brief.is_err());
+        tokio::time::sleep(LOCK_WAIT * 5).await;
+        assert_eq!(cancels.0.load(Ordering::SeqCst), 0);
+        holding.rollback().await.unwrap();
+        let loaded = in_time(patient).await.unwrap().unwrap();
+        assert_eq!(loaded.unwrap().version, version);
+    });
+}
