@@ -117,8 +117,9 @@ impl<S: Store + 'static, I> Call<S, I> {
                 }
             });
             match answer.await {
-                // From here on it may be dropped: it is another that runs, and it has nothing to run itself.
-                Ok(Answer::InProgress { .. }) if wait < options.wait => {
+                // From here on it may be dropped: it is another that runs, and it has nothing to run itself. One whose client
+                // left during its first claim has nobody to wait for.
+                Ok(Answer::InProgress { .. }) if wait < options.wait && !goes_on.is_alone() => {
                     goes_on.set(false);
                     wait = options.wait;
                 }
