@@ -149,7 +149,8 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// What a request is made to; by default its path. In nested axum routers say `Route::matched_path()` (feature `axum`).
+    /// What a request is made to; by default the path that the client sent. In nested axum routers
+    /// that takes the feature `axum`.
     pub fn route(mut self, route: Route) -> Self {
         self.options.route = route;
         self
