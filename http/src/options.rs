@@ -245,8 +245,8 @@ impl<S: Store + 'static> Builder<S> {
     /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
     /// completed. The resource SHOULD respond with a resource conflict error."
     ///
-    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends and
-    /// leaves nothing behind.
+    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends;
+    /// what that leaves behind while it takes over, [`IdempotencyLayer`] says under cancel safety.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.options.wait = at_most;
         self
