@@ -22,6 +22,7 @@ use crate::layer::Shared;
 use crate::operation::operate;
 use crate::problem::Situation;
 use crate::rules;
+use crate::scope;
 
 /// A request that is under way.
 pub(crate) struct Call<S: Store + 'static, I> {
@@ -44,7 +45,7 @@ impl<S: Store + 'static, I> Call<S, I> {
         R::Error: Send,
     {
         let limit = self.shared.options.request_body_max;
-        let mut digest = Digest::of(&self.parts, self.shared.options.route.target(&self.parts));
+        let mut digest = Digest::of(&self.parts, scope::target(&self.parts));
         // Of a body that says that it is too long, nothing is read.
         let read = if body.size_hint().lower() > limit as u64 {
             Err(Situation::BodyTooLarge { limit: Some(limit) })
@@ -117,8 +118,9 @@ impl<S: Store + 'static, I> Call<S, I> {
                 }
             });
             match answer.await {
-                // From here on it may be dropped: it is another that runs, and it has nothing to run itself.
-                Ok(Answer::InProgress { .. }) if wait < options.wait => {
+                // From here on it may be dropped: it is another that runs, and it has nothing to run itself. One whose client
+                // left during its first claim has nobody to wait for.
+                Ok(Answer::InProgress { .. }) if wait < options.wait && !goes_on.is_alone() => {
                     goes_on.set(false);
                     wait = options.wait;
                 }

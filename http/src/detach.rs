@@ -32,16 +32,27 @@ impl Onto {
 
 /// Whether a request that is dropped goes on: it does, but for the time in which it waits for another to end.
 #[derive(Clone)]
-pub(crate) struct GoesOn(Arc<AtomicBool>);
+pub(crate) struct GoesOn(Arc<Flags>);
+
+struct Flags {
+    goes_on: AtomicBool,
+    alone: AtomicBool,
+}
 
 impl GoesOn {
     pub(crate) fn yes() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+        Self(Arc::new(Flags { goes_on: AtomicBool::new(true), alone: AtomicBool::new(false) }))
     }
 
     pub(crate) fn set(&self, goes_on: bool) {
         // Told by the future, and read where that is dropped: one after the other.
-        self.0.store(goes_on, Ordering::Relaxed);
+        self.0.goes_on.store(goes_on, Ordering::Relaxed);
+    }
+
+    /// Whether its client has left, and it goes on without it.
+    pub(crate) fn is_alone(&self) -> bool {
+        // Told before the future is handed to its task, which sees all that was before.
+        self.0.alone.load(Ordering::Relaxed)
     }
 }
 
@@ -77,7 +88,8 @@ impl<T: Send + 'static> Future for Detaching<T> {
 
 impl<T: Send + 'static> Drop for Detaching<T> {
     fn drop(&mut self) {
-        if let Some(job) = self.job.take().filter(|_| self.goes_on.0.load(Ordering::Relaxed)) {
+        if let Some(job) = self.job.take().filter(|_| self.goes_on.0.goes_on.load(Ordering::Relaxed)) {
+            self.goes_on.0.alone.store(true, Ordering::Relaxed);
             // This may run while a panic unwinds: a spawner that panics costs its job and nothing else.
             let _lost = catch_unwind(AssertUnwindSafe(|| self.onto.run(job.map(drop).boxed())));
         }

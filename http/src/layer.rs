@@ -40,7 +40,9 @@ use crate::scope::Principal;
 /// read to its end never reaches a handler. After that, unless [`run_in_request`](Builder::run_in_request) was chosen, what
 /// is left of the request goes on in a task of its own, its handler runs to its end, and a retry gets the response. Only a
 /// duplicate that [waits](Builder::wait) ends with its client, having nothing to run: if it was about to take over from an
-/// attempt that failed, the engine gives that claim up, and the next request runs.
+/// attempt that failed, the engine gives that claim up, and the next request runs. **Where the store is so slow that the
+/// claim arrives after the engine has looked for it**, it stays for one lease, and the key is then in doubt under
+/// [`Policy::Hold`](oncekey::Policy::Hold), although no handler ran under it.
 ///
 /// # Panics
 /// A handler that panics is taken for one whose effect is unknown; its client gets a problem with status 500. With the

@@ -42,7 +42,7 @@ where
     let response = response.map_err(|error| Failure::Unknown(Given::nothing_kept(Live::Error(error))))?;
     let (parts, body) = response.into_parts();
     let own = parts.extensions.get::<Effect>().copied().map(Disposition::from);
-    let own = own.or_else(|| shared.options.dispose.as_ref().map(|rule| rule(&parts)));
+    let own = own.or_else(|| shared.options.dispose.as_ref().and_then(|rule| rule(&parts)));
     match own.unwrap_or_else(|| by_head(&parts)) {
         Disposition::Keep => {
             // What the head of a reply of gRPC leaves open, its trailers say.

@@ -20,7 +20,7 @@ use crate::scope::{Principal, Route};
 
 type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
 type Render = dyn Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync;
-type Dispose = dyn Fn(&response::Parts) -> Disposition + Send + Sync;
+type Dispose = dyn Fn(&response::Parts) -> Option<Disposition> + Send + Sync;
 
 /// Sets a layer up: from [`IdempotencyLayer::builder`].
 #[must_use = "a builder does nothing until it is built"]
@@ -149,7 +149,8 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// What a request is made to; by default its path. In nested axum routers say `Route::matched_path()` (feature `axum`).
+    /// What a request is made to; by default the path that the client sent. In nested axum routers
+    /// that takes the feature `axum`.
     pub fn route(mut self, route: Route) -> Self {
         self.options.route = route;
         self
@@ -221,11 +222,22 @@ impl<S: Store + 'static> Builder<S> {
 
     /// Which responses are outcomes; by default as [`Disposition::by_status`] says, and for gRPC as
     /// [`Disposition::by_grpc_status`] does. A handler's own [`Effect`](crate::Effect) goes before it.
-    pub fn disposition(
+    ///
+    /// The rule gives a [`Disposition`], or an `Option` of one: where it is `None`, the default decides. The rule sees the
+    /// head of a response only. **Replies of gRPC mostly have their status in the trailers**, which are not asked once the
+    /// rule has said something: let it be `None` for those.
+    ///
+    /// ```
+    /// # use oncekey_http::{Disposition, IdempotencyLayer, Principal};
+    /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
+    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived())
+    ///     .disposition(|parts| (parts.status == 503).then_some(Disposition::Release));
+    /// ```
+    pub fn disposition<D: Into<Option<Disposition>>>(
         mut self,
-        rule: impl Fn(&response::Parts) -> Disposition + Send + Sync + 'static,
+        rule: impl Fn(&response::Parts) -> D + Send + Sync + 'static,
     ) -> Self {
-        self.options.dispose = Some(Arc::new(rule));
+        self.options.dispose = Some(Arc::new(move |parts| rule(parts).into()));
         self
     }
 
@@ -233,8 +245,8 @@ impl<S: Store + 'static> Builder<S> {
     /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
     /// completed. The resource SHOULD respond with a resource conflict error."
     ///
-    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends and
-    /// leaves nothing behind.
+    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends;
+    /// what that leaves behind while it takes over, [`IdempotencyLayer`] says under cancel safety.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.options.wait = at_most;
         self

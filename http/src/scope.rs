@@ -57,12 +57,13 @@ impl Principal {
     }
 }
 
-/// What a request is made to: the same key may be used for another route. By default the path.
-#[derive(Clone)]
+/// What a request is made to: the same key may be used for another route. By default the path that the client sent.
+///
+/// axum takes the prefix of a nested router off the path. With the feature `axum` the layer sees the path as it was
+/// before; without it, **two mounts of one nested router are one route**.
+#[derive(Clone, Default)]
 pub struct Route {
     extract: Option<Arc<Extract>>,
-    /// Where the request was sent to, as the client did.
-    target: fn(&Parts) -> &Uri,
 }
 
 impl fmt::Debug for Route {
@@ -71,41 +72,33 @@ impl fmt::Debug for Route {
     }
 }
 
-impl Default for Route {
-    fn default() -> Self {
-        Self { extract: None, target: |parts| &parts.uri }
-    }
-}
-
 impl Route {
     /// Found in the request; where it is `None` or empty, the path is taken.
     pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self { extract: Some(Arc::new(extract)), ..Self::default() }
+        Self { extract: Some(Arc::new(extract)) }
     }
 
-    /// The route that axum matched, `/orders/{id}`; where it matched none, the path. **For routers that are nested**, and
-    /// there it is needed: axum takes their prefix off the path, so that by the path alone two mounts are one resource.
-    /// Requests are then compared by the path that the client sent too.
+    /// The route that axum matched, `/orders/{id}`; where it matched none, the path. A key that is used for another path of
+    /// the same route is then a mismatch, and no key of its own.
     #[cfg(feature = "axum")]
     pub fn matched_path() -> Self {
-        use axum::extract::{MatchedPath, OriginalUri};
-        Self {
-            extract: Some(Arc::new(|parts| {
-                parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned())
-            })),
-            target: |parts| parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
-        }
-    }
-
-    /// Where the request was sent to.
-    pub(crate) fn target<'p>(&self, parts: &'p Parts) -> &'p Uri {
-        (self.target)(parts)
+        use axum::extract::MatchedPath;
+        Self::from_request(|parts| parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()))
     }
 
     fn of(&self, parts: &Parts) -> String {
         let extracted = self.extract.as_ref().and_then(|extract| extract(parts));
-        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| self.target(parts).path().to_owned())
+        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| target(parts).path().to_owned())
     }
+}
+
+/// Where the client sent the request to: axum takes the prefixes of nested routers off the request's own URI.
+pub(crate) fn target(parts: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = parts.extensions.get::<axum::extract::OriginalUri>() {
+        return &original.0;
+    }
+    &parts.uri
 }
 
 /// The engine's key for a request: the "unique composite key" that the draft's section 5 asks for, so that nobody who

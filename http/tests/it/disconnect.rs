@@ -1,6 +1,7 @@
 //! A client that goes away in the middle.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::routing::post as on_post;
@@ -8,6 +9,7 @@ use axum::{Extension, Router, middleware};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, StatusCode};
+use oncekey::store::{Fault, FaultStore};
 use oncekey::{Deduplicator, MemoryStore, OnDrop, Policy};
 use oncekey_http::{Effect, IdempotencyLayer};
 use tokio::io::AsyncWriteExt as _;
@@ -202,6 +204,38 @@ async fn what_waits_is_dropped_whole_until_it_takes_over() {
     gates[1].went_through(1).await;
     let retry = Got::read(in_time("a replay", request()).await.unwrap()).await.unwrap();
     assert_eq!((retry.text(), retry.replayed(), count.get()), ("charge 2", true, 2));
+}
+
+/// It cannot be dropped while its claim may be under way; that it has nothing to run, it sees at the claim's answer.
+#[tokio::test]
+async fn one_whose_client_left_during_its_first_claim_does_not_wait() {
+    let store = Arc::new(FaultStore::new(MemoryStore::new()));
+    let dedup = Deduplicator::new(Arc::clone(&store));
+    let (jobs, spawner) = kept_jobs();
+    let (count, gate) = (Count::default(), Gate::closed());
+    let (counting, gating) = (count.clone(), gate.clone());
+    let handler = move || async move {
+        let n = counting.up();
+        gating.pass().await;
+        format!("charge {n}")
+    };
+    // It would wait for longer than this test does.
+    let layer = layer_over(dedup.clone()).wait(10 * LONG).spawner(spawner).build().unwrap();
+    let app = Router::new().route("/charges", on_post(handler)).layer(layer);
+    let request = || app.clone().oneshot(post("/charges", "k", "50").map(Body::new));
+    let first = tokio::spawn(request());
+    gate.came(1).await;
+    store.plan([Some(Fault::DelayedAfter(Duration::from_millis(200)))]);
+    let mut leaves = request();
+    assert!((&mut leaves).now_or_never().is_none());
+    assert_eq!((store.faults(), dedup.waiting()), (1, 0), "its claim is under way");
+    drop(leaves);
+    let job = jobs.lock().unwrap().pop().expect("the claim goes on");
+    in_time("it ends, and does not wait", job).await;
+    assert_eq!((dedup.waiting(), count.get()), (0, 1));
+    gate.open();
+    let first = Got::read(first.await.unwrap().unwrap()).await.unwrap();
+    assert_eq!((first.text(), first.replayed(), count.get()), ("charge 1", false, 1));
 }
 
 #[tokio::test]

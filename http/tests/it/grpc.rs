@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, FutureExt as _, ready};
 use http::Response;
 use http::uri::PathAndQuery;
 use oncekey::MemoryStore;
-use oncekey_http::{Builder, KeptHeaders};
+use oncekey_http::{Builder, Disposition, KeptHeaders};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::body::Body;
@@ -255,42 +255,54 @@ async fn a_status_decides_whether_it_is_an_outcome() {
 /// A status that only comes after the messages.
 #[tokio::test]
 async fn a_status_in_the_trailers_decides_too() {
+    for (status, kept) in
+        [(Some("0"), true), (Some("5"), true), (Some("14"), false), (Some("16"), false), (None, false)]
+    {
+        trailers_decide(layer(), status, kept).await;
+    }
+}
+
+/// What a rule leaves open, the trailers say; what it says, they do not take back.
+#[tokio::test]
+async fn a_rule_of_ones_own_leaves_the_trailers_their_say() {
+    let rule = |parts: &http::response::Parts| (parts.status == 503).then_some(Disposition::Release);
+    trailers_decide(layer().disposition(rule), Some("0"), true).await;
+    trailers_decide(layer().disposition(rule), Some("14"), false).await;
+    trailers_decide(layer().disposition(|_| Disposition::Keep), Some("14"), true).await;
+}
+
+/// Two calls with one key whose replies have this status in their trailers: is the first one's kept?
+async fn trailers_decide(layer: Builder<MemoryStore>, status: Option<&'static str>, kept: bool) {
     use http_body::Frame;
     use http_body_util::{BodyExt as _, StreamBody};
     use oncekey_http::RequestBody;
     use tower::{Layer as _, service_fn};
 
     type Sent = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Infallible>;
-    for (status, kept) in
-        [(Some("0"), true), (Some("5"), true), (Some("14"), false), (Some("16"), false), (None, false)]
-    {
-        let count = Count::default();
-        let counting = count.clone();
-        let service = service_fn(move |_: http::Request<RequestBody<hyper::body::Incoming>>| {
-            let n = counting.up();
-            let message = Frame::data(bytes::Bytes::from(format!("call {n}")));
-            let trailers = status.map(|status| {
-                Frame::trailers(
-                    [("grpc-status".parse().unwrap(), status.parse().unwrap())].into_iter().collect(),
-                )
-            });
-            let frames = [Some(message), trailers].into_iter().flatten().map(Ok::<_, Infallible>);
-            let body: Sent = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
-            let head = Response::builder().header("content-type", "application/grpc+proto");
-            ready(Ok::<_, Infallible>(head.body(body).unwrap()))
+    let count = Count::default();
+    let counting = count.clone();
+    let service = service_fn(move |_: http::Request<RequestBody<hyper::body::Incoming>>| {
+        let n = counting.up();
+        let message = Frame::data(bytes::Bytes::from(format!("call {n}")));
+        let trailers = status.map(|status| {
+            Frame::trailers([("grpc-status".parse().unwrap(), status.parse().unwrap())].into_iter().collect())
         });
-        let service = layer().buffer_streams().build().unwrap().layer(service);
-        let served = crate::support::serve_hyper(service, true).await;
-        let ask = || send(served.addr, Http::Two, crate::support::post("/", "k", ""));
-        let first = ask().await;
-        assert_eq!(first.text(), "call 1");
-        let sent = first.trailers.as_ref().map(|trailers| trailers["grpc-status"].to_str().unwrap());
-        assert_eq!(sent, status, "the first client gets it as it is");
-        let again = ask().await;
-        assert_eq!((again.replayed(), count.get()), (kept, if kept { 1 } else { 2 }), "{status:?}");
-        if kept {
-            assert_eq!((again.text(), &again.trailers), ("call 1", &first.trailers));
-        }
+        let frames = [Some(message), trailers].into_iter().flatten().map(Ok::<_, Infallible>);
+        let body: Sent = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
+        let head = Response::builder().header("content-type", "application/grpc+proto");
+        ready(Ok::<_, Infallible>(head.body(body).unwrap()))
+    });
+    let service = layer.buffer_streams().build().unwrap().layer(service);
+    let served = crate::support::serve_hyper(service, true).await;
+    let ask = || send(served.addr, Http::Two, crate::support::post("/", "k", ""));
+    let first = ask().await;
+    assert_eq!(first.text(), "call 1");
+    let sent = first.trailers.as_ref().map(|trailers| trailers["grpc-status"].to_str().unwrap());
+    assert_eq!(sent, status, "the first client gets it as it is");
+    let again = ask().await;
+    assert_eq!((again.replayed(), count.get()), (kept, if kept { 1 } else { 2 }), "{status:?}");
+    if kept {
+        assert_eq!((again.text(), &again.trailers), ("call 1", &first.trailers));
     }
 }
 

@@ -31,9 +31,36 @@ async fn nested_routers_do_not_share_keys() {
     assert_eq!(count.get(), 4);
 }
 
-/// The path as the router has it, and no more: a feature that somebody else turned on changes nothing.
+/// Nothing was said about routes: two mounts are two routes all the same, and what is compared is what was sent.
 #[tokio::test]
-async fn by_default_the_route_is_the_path_that_the_layer_sees() {
+async fn by_default_nested_routers_do_not_share_keys_either() {
+    let count = Count::default();
+    let counting = count.clone();
+    let handler = move || async move { format!("call {}", counting.up()) };
+    let charges = Router::new().route("/charges", on_post(handler)).layer(layer().build().unwrap());
+    let app = Router::new()
+        .nest("/v1/{tenant}", charges.clone())
+        .nest("/v2", Router::new().nest("/in", charges.clone()))
+        .nest_service("/v3", charges.clone())
+        .merge(charges);
+    let served = serve(app).await;
+    let paths = ["/v1/ada/charges", "/v1/bob/charges", "/v2/in/charges", "/v3/charges", "/charges"];
+    for (n, path) in paths.into_iter().enumerate() {
+        for replayed in [false, true] {
+            let got = send(served.addr, Http::One, post(path, "k", "50")).await;
+            assert_eq!(
+                (got.text(), got.replayed()),
+                (format!("call {}", n + 1).as_str(), replayed),
+                "{path}"
+            );
+        }
+    }
+    assert_eq!(count.get(), 5);
+}
+
+/// The path and not the route that axum matched: that is there to be chosen.
+#[tokio::test]
+async fn by_default_the_route_is_the_path_that_the_client_sent() {
     let count = Count::default();
     let counting = count.clone();
     let handler = move || async move { format!("call {}", counting.up()) };
