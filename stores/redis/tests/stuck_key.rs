@@ -80,7 +80,9 @@ async fn in_doubt(dedup: &Deduplicator<RedisStore>) -> String {
 fn the_name_of_the_hash_is_what_the_page_makes() {
     let server = Redis::start();
     block_on(async {
-        let dedup = engine(&server, Policy::Hold).await;
+        let dedup = engine(&server, Policy::Reclaim).await;
+        let _id = in_doubt(&dedup).await;
+        // The second attempt has a token and two ids, as no first one does.
         let _id = in_doubt(&dedup).await;
         let name = String::from_utf8(dedup.store().redis_key(&the_key())).unwrap();
         assert_eq!(run(&server, "printf %s \"$KEY\""), name);
@@ -252,12 +254,15 @@ fn a_version_that_moved_on_is_refused() {
 fn a_damaged_record_is_refused_and_not_changed() {
     let server = Redis::start();
     block_on(async {
-        let dedup = engine(&server, Policy::Hold).await;
+        let dedup = engine(&server, Policy::Reclaim).await;
+        let _id = in_doubt(&dedup).await;
+        // The second attempt has a token and two ids, as no first one does.
         let _id = in_doubt(&dedup).await;
         let name = dedup.store().redis_key(&the_key());
         let mut connection = connection(&server).await;
         let whole = hash(&server).await;
         let (version, body) = (String::from_utf8(whole["version"].clone()).unwrap(), whole["body"].clone());
+        assert_eq!(body[1], 0b0111_0100, "in doubt, with all parts, and an id that is not its owner's");
         let mut damaged: Vec<Vec<u8>> = (0..body.len()).map(|cut| body[..cut].to_vec()).collect();
         damaged.push([&body[..], b"x"].concat());
         for state in 1..=3 {
@@ -285,6 +290,21 @@ fn a_damaged_record_is_refused_and_not_changed() {
         let mut set = words(&["HSET"]);
         let _: i64 = set.arg(&name).arg("body").arg(&body).query_async(&mut connection).await.unwrap();
         assert_eq!(settle_now(&server, &command("Settling a doubt", 1)).trim_end(), "done: completed");
+        // One that is completed can be forgotten, and only as a whole.
+        let whole = hash(&server).await;
+        for cut in 0..whole["body"].len() {
+            let mut set = words(&["HSET"]);
+            set.arg(&name).arg("body").arg(&whole["body"][..cut]);
+            let _: i64 = set.query_async(&mut connection).await.unwrap();
+            let mut eval = words(&["EVAL", include_str!("../ops/resolve.lua"), "1"]);
+            eval.arg(&name).arg(&whole["version"]).arg("forget");
+            let said: String = eval.query_async(&mut connection).await.unwrap();
+            assert_eq!(said, "refused: the record is damaged", "cut at {cut}");
+        }
+        let mut set = words(&["HSET"]);
+        set.arg(&name).arg("body").arg(&whole["body"]);
+        let _: i64 = set.query_async(&mut connection).await.unwrap();
+        assert_eq!(settle_now(&server, &command("Beginning anew", 0)).trim_end(), "done: forgotten");
     });
 }
 
