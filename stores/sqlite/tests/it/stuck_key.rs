@@ -187,3 +187,29 @@ fn a_misspelt_resolution_leaves_no_lock_held() {
         assert!(!said.contains("within a transaction"), "the lock was held: {said}");
     }
 }
+
+/// As the page has it, the shell ends at what is misspelt, and nothing is done.
+#[test]
+fn a_misspelt_forgetting_does_nothing() {
+    let (_directory, path) = scratch();
+    let dedup = Deduplicator::new(SqliteStore::open(&path).unwrap());
+    let claimed = block_on(dedup.request(key()).claim()).unwrap();
+    let ClaimAnswer::Granted(mut claim) = claimed else { panic!("{claimed:?}") };
+    block_on(claim.complete("charged")).unwrap();
+    let right = commands("forget").replace("1 AS version", "2 AS version");
+    for (was, misspelt) in [("AS version", "AS versoin"), ("AS key", "AS kay"), ("CREATE TEMP", "CREATE TMP")]
+    {
+        let mut piped = Command::new("sqlite3");
+        piped.arg("-bail").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = piped.spawn().unwrap();
+        running.stdin.take().unwrap().write_all(right.replace(was, misspelt).as_bytes()).unwrap();
+        let ran = running.wait_with_output().unwrap();
+        assert!(!ran.status.success() && ran.stdout.is_empty(), "{misspelt}: {ran:?}");
+        assert!(
+            shell(&path, &["-readonly"], "SELECT records FROM oncekey_meta;").starts_with('1'),
+            "{misspelt}"
+        );
+        assert!(block_on(dedup.inspect(&key())).unwrap().is_some(), "{misspelt}");
+    }
+    assert_eq!(shell(&path, &[], &right).trim(), "forgotten: 1");
+}
