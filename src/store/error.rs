@@ -14,7 +14,8 @@ pub enum StoreErrorKind {
     TimedOut,
     /// It is at its bound, or its disk is full: purge, or enlarge it.
     Full,
-    /// What is stored under the key does not decode: look at the record.
+    /// What is stored under this one key does not decode: look at the record. Never for damage of the whole store, since
+    /// a consumer sets the message of such a key aside.
     Corrupt,
     /// What is stored under the key was written by a newer version: upgrade this reader.
     Newer,

@@ -1,101 +1,134 @@
 #!lua flags=allow-oom
--- Settles by hand what an attempt that stopped in the middle left, as Deduplicator::resolve and forget do:
---   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" completed "$OUTCOME"  it happened, and this is its outcome
---   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" failed "$OUTCOME"     it failed for good, and this is replayed
---   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" no_effect             nothing happened: it may run, as the same operation
---   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" forget                whatever happened: the next call begins anew
--- The version is the one that was looked at (ops/look.lua): a record that moved on since is left alone. The last argument,
--- after these, is how many seconds the record is kept: a day if it is left out.
+-- Settles by hand what an attempt that stopped in the middle left, as Deduplicator::resolve and forget do. VERSION is the
+-- one that ops/look.lua told: should anybody have written since, nothing is done.
+--   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" completed "$OUTCOME"   it happened, and this is its outcome
+--   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" failed "$OUTCOME"      it failed for good, with this outcome
+--   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" no_effect   nothing happened: it may run, as the same operation
+--   redis-cli --eval ops/resolve.lua "$KEY" , "$VERSION" forget      whatever happened: the next call begins anew
+-- The last argument, after these, is how many seconds the record is kept: a day if it is left out.
 -- Writes records of format 1, and refuses any other, and one that is damaged.
-local key, version_seen, command = KEYS[1], ARGV[1], ARGV[2]
+local key, looked_at, command = KEYS[1], ARGV[1] or '', ARGV[2]
 local happened = command == 'completed' or command == 'failed'
+local outcome = happened and ARGV[3]
 local keep = ARGV[happened and 4 or 3] or '86400'
-if not happened and command ~= 'no_effect' and command ~= 'forget' then
-  return 'refused: say the version, and completed, failed, no_effect or forget'
+if not string.find(looked_at, '^%d+$') then
+  return 'refused: say first which version you looked at, as ops/look.lua tells it'
 end
-if happened and not ARGV[3] then return 'refused: ' .. command .. ' takes the outcome' end
-if not string.find(keep, '^%d+$') then return 'refused: the seconds to keep it are not a number' end
+if not happened and command ~= 'no_effect' and command ~= 'forget' then
+  return 'refused: say completed, failed, no_effect or forget'
+end
+if happened and not outcome then return 'refused: ' .. command .. ' takes the outcome' end
+if not string.find(keep, '^%d+$') or tonumber(keep) < 1 or tonumber(keep) > 3000000000 then
+  return 'refused: the seconds to keep it are not a whole number from 1 to 3000000000'
+end
 
 local was = redis.call('HMGET', key, 'version', 'live_until', 'gone_at', 'body', 'state', 'about', 'call')
 if not was[1] then return 'refused: there is nothing under this key' end
+local function moment(text) return text == 'never' and math.huge or tonumber(text or '') end
+local live_until, gone_at = moment(was[2]), moment(was[3])
+local body, states = was[4], {in_progress = 0, completed = 1, released = 2, forgotten = 3}
+local was_state = states[was[5]]
+local DAMAGED = 'refused: the record is damaged'
+if not (string.find(was[1], '^%d+$') and live_until and gone_at and body and was_state) then return DAMAGED end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-if was[3] ~= 'never' and tonumber(was[3]) <= now then return 'refused: the record is gone' end
-local live = was[2] == 'never' or tonumber(was[2]) > now
-if was[5] == 'in_progress' and live then return 'refused: the operation is running; wait for its lease to end' end
+if gone_at <= now then return 'refused: the record is gone' end
+if was[1] ~= looked_at then return 'refused: it has version ' .. was[1] .. ' by now; look again' end
+if was[5] == 'in_progress' and live_until > now then
+  return 'refused: the operation is running; wait for its lease to end'
+end
 if command ~= 'forget' and was[5] ~= 'in_progress' then return 'refused: it is not in doubt, it is ' .. was[5] end
 if command == 'forget' and was[5] == 'forgotten' then return 'done: it was forgotten before' end
-if was[1] ~= version_seen then return 'refused: it has version ' .. was[1] .. ' by now; look again' end
 
 -- The stored form, as it is written in src/protocol/encoding.rs: format, flags, ids, numbers, then byte strings.
-local body = was[4]
+if #body < 2 then return DAMAGED end
 if string.byte(body, 1) ~= 1 then return 'refused: this is a record of another format than 1' end
-local damaged = 'refused: the record is damaged; look at it, and forget it if you must'
 local flags = string.byte(body, 2)
-if not flags then return damaged end
 local function has(bit) return math.floor(flags / bit) % 2 == 1 end
 local HOLD, FINGERPRINT, TOKEN, CHECKPOINT, OWN_ID, DOUBT = 8, 16, 32, 64, 128, 4
+if flags % 4 ~= was_state then return DAMAGED end
 local at = has(OWN_ID) and 19 or 35
-if command ~= 'forget' and flags % 4 ~= 0 then return damaged end
+if not has(OWN_ID) and string.sub(body, 3, 18) == string.sub(body, 19, 34) then return DAMAGED end
 
+-- Each of these goes past what it reads, and is nil once anything was not all there: `whole` remembers it.
+local whole = true
+local function byte()
+  local found = string.byte(body, at)
+  at = at + 1
+  if not found then whole = false end
+  return found
+end
 local function number()
   local value, place = 0, 1
-  while true do
-    local byte = string.byte(body, at)
-    if not byte then error({}) end
-    at = at + 1
-    value = value + byte % 128 * place
-    if byte < 128 then return value end
+  for index = 1, 10 do
+    local found = byte()
+    if not found then return nil end
+    -- The shortest form only, of 64 bits.
+    if index > 1 and found == 0 or index == 10 and found > 1 then break end
+    value = value + found % 128 * place
+    if found < 128 then return value end
     place = place * 128
   end
+  whole = false
 end
+local function bytes()
+  local len = number()
+  if not len or len > #body - at + 1 then
+    whole = false
+    return nil
+  end
+  at = at + len
+  return len
+end
+local function from(start) return string.sub(body, start, at - 1) end
+
+local attempt, forgiven = number(), number()
+number()
+if not whole or attempt < 1 or attempt >= 4294967296 or forgiven > attempt then return DAMAGED end
+local begin = from(3)
+local start = at
+if has(TOKEN) then number() end
+local token = from(start)
+if was_state ~= 0 then number() end
+start = at
+if has(FINGERPRINT) then
+  byte()
+  local len = bytes()
+  if not len or len < 1 or len > 32 then return DAMAGED end
+end
+local fingerprint = from(start)
+start = at
+if has(CHECKPOINT) and bytes() == 0 then return DAMAGED end
+local checkpoint = from(start)
+if was_state == 1 then
+  local kind = byte()
+  if not kind or kind > 7 then return DAMAGED end
+  local form = kind - kind % 2
+  if form == 0 then bytes() elseif form ~= 4 then number() end
+elseif was_state == 2 then
+  local fresh = byte()
+  if not fresh or fresh > 1 then return DAMAGED end
+end
+if not whole or at ~= #body + 1 then return DAMAGED end
 
 local function varint(value)
-  local bytes = ''
+  local made = ''
   while value >= 128 do
-    bytes = bytes .. string.char(value % 128 + 128)
+    made = made .. string.char(value % 128 + 128)
     value = math.floor(value / 128)
   end
-  return bytes .. string.char(value)
+  return made .. string.char(value)
 end
+if not has(TOKEN) then token = varint(tonumber(was[1])) end
 
-local function part(is_there, skipped)
-  if not is_there then return '' end
-  local from = at
-  at = at + skipped
-  local len = number()
-  at = at + len
-  if at > #body + 1 then error({}) end
-  return string.sub(body, from, at - 1)
-end
-local begin, token, fingerprint, checkpoint = '', varint(tonumber(was[1])), '', ''
-local read = pcall(function()
-  -- The ids, and attempt, forgiven and created.
-  number()
-  number()
-  number()
-  begin = string.sub(body, 3, at - 1)
-  if has(TOKEN) then
-    local from = at
-    number()
-    token = string.sub(body, from, at - 1)
-  end
-  if command ~= 'forget' then
-    fingerprint = part(has(FINGERPRINT), 1)
-    checkpoint = part(has(CHECKPOINT), 0)
-    if at ~= #body + 1 then error({}) end
-  end
-end)
-if not read then return damaged end
-
-local state, kept, last
+local state, last
 if happened then
-  state, last = 1, string.char(command == 'failed' and 1 or 0) .. varint(#ARGV[3]) .. ARGV[3]
+  state, last = 1, string.char(command == 'failed' and 1 or 0) .. varint(#outcome) .. outcome
   checkpoint = ''
 elseif command == 'no_effect' then
   state, last = 2, string.char(0)
 else
-  state, last = 3, ''
+  state, last, fingerprint, checkpoint = 3, '', '', ''
 end
 flags = state + TOKEN + (has(HOLD) and HOLD or 0) + (has(OWN_ID) and OWN_ID or 0)
   + (command == 'forget' and has(DOUBT) and DOUBT or 0)
@@ -105,13 +138,13 @@ body = string.char(1, flags) .. begin .. token .. finished .. fingerprint .. che
 
 -- Live for so long if it is an outcome; else expired, and readable for so long.
 local version = math.max(now, tonumber(was[1]) + 1)
-local gone_at = now + keep * 1000000
-local live_until = happened and gone_at or now
+gone_at = now + keep * 1000000
+live_until = happened and gone_at or now
 local names = {'completed', 'released', 'forgotten'}
-local function whole(value) return string.format('%.0f', value) end
-redis.call('HSET', key, 'version', whole(version), 'live_until', whole(live_until), 'gone_at', whole(gone_at),
+local function text(value) return string.format('%.0f', value) end
+redis.call('HSET', key, 'version', text(version), 'live_until', text(live_until), 'gone_at', text(gone_at),
   'body', body, 'state', names[state], 'about', string.gsub(was[6] or '', ' finished=.*', '') .. ' by_hand')
 -- No late copy of the call that wrote the record before is to be told that this was its own.
 if was[7] then redis.call('HSET', key, 'call', '') end
-redis.call('PEXPIREAT', key, whole(math.ceil(gone_at / 1000) + 60000))
+redis.call('PEXPIREAT', key, text(math.ceil(gone_at / 1000) + 60000))
 return 'done: ' .. (command == 'failed' and 'failed' or names[state])

@@ -4,10 +4,11 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
+use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
 
-use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
+use oncekey::{ClaimAnswer, Deduplicator, Key, Outcome, Policy, Record, State};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::server::Redis;
 use support::*;
@@ -25,17 +26,31 @@ fn command(heading: &str, index: usize) -> String {
 
 /// Runs a command of the page; answers what it prints.
 fn run(server: &Redis, command: &str) -> String {
-    run_at(server, "$(redis-cli -u \"$REDIS_URL\" HGET \"$KEY\" version)", command)
-}
-
-/// The same, with this for the version that was looked at.
-fn run_at(server: &Redis, version: &str, command: &str) -> String {
-    let script = format!("set -eu\n{}\nVERSION={version}\n{command}", self::command("The key", 0));
+    let script = format!("set -eu\n{}\n{command}", self::command("The key", 0));
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(script).env("REDIS_URL", server.url()).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = shell.output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The version that a look tells, "0" where there is none.
+fn looked_at(server: &Redis) -> String {
+    let said = run(server, &command("What it says", 0));
+    said.lines().find_map(|line| line.strip_prefix("version ")).unwrap_or("0").to_owned()
+}
+
+/// Runs a command of the page that settles, with this version in place of the page's own.
+fn settle(server: &Redis, version: &str, command: &str) -> String {
+    let page = self::command("Settling a doubt", 0);
+    let example = page.trim().strip_prefix("VERSION=").unwrap();
+    assert!(example.parse::<u64>().is_ok(), "{page}");
+    run(server, &format!("{}\n{command}", page.replace(example, version)))
+}
+
+/// The same, with the version that it has now.
+fn settle_now(server: &Redis, command: &str) -> String {
+    settle(server, &looked_at(server), command)
 }
 
 fn the_key() -> Key {
@@ -65,7 +80,9 @@ async fn in_doubt(dedup: &Deduplicator<RedisStore>) -> String {
 fn the_name_of_the_hash_is_what_the_page_makes() {
     let server = Redis::start();
     block_on(async {
-        let dedup = engine(&server, Policy::Hold).await;
+        let dedup = engine(&server, Policy::Reclaim).await;
+        let _id = in_doubt(&dedup).await;
+        // The second attempt has a token and two ids, as no first one does.
         let _id = in_doubt(&dedup).await;
         let name = String::from_utf8(dedup.store().redis_key(&the_key())).unwrap();
         assert_eq!(run(&server, "printf %s \"$KEY\""), name);
@@ -128,7 +145,7 @@ fn what_happened_is_put_on_record() {
                 "1"
             );
             assert_eq!(call("HGET").trim_end(), "a-client-7");
-            assert_eq!(run(&server, &command("Settling a doubt", 0)).trim_end(), "done: completed");
+            assert_eq!(settle_now(&server, &command("Settling a doubt", 1)).trim_end(), "done: completed");
             assert_eq!((call("HEXISTS").trim_end(), call("HGET").trim_end()), ("1", ""));
             let after = dedup.inspect(&the_key()).await.unwrap().unwrap();
             assert_eq!(after.operation_id.to_string(), id);
@@ -143,7 +160,7 @@ fn what_happened_is_put_on_record() {
             assert_eq!(replayed.await.unwrap().into_value().unwrap(), "receipt 17");
             let other = dedup.request(the_key()).fingerprint_of("pay 51").claim().await.unwrap();
             assert!(matches!(other, ClaimAnswer::Mismatch), "{other:?}");
-            let again = run(&server, &command("Settling a doubt", 0));
+            let again = settle_now(&server, &command("Settling a doubt", 1));
             assert!(again.starts_with("refused: it is not in doubt, it is completed"), "{again}");
         });
     }
@@ -157,11 +174,11 @@ fn what_did_not_happen_may_run_again() {
         let id = in_doubt(&dedup).await;
         let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
         assert!(matches!(answer, ClaimAnswer::InDoubt { .. }), "{answer:?}");
-        assert_eq!(run(&server, &command("Settling a doubt", 1)).trim_end(), "done: released");
+        assert_eq!(settle_now(&server, &command("Settling a doubt", 3)).trim_end(), "done: released");
         let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
         let ClaimAnswer::Granted(claim) = answer else { panic!("{answer:?}") };
         assert_eq!((claim.operation_id().to_string(), claim.number(), claim.after_doubt()), (id, 2, false));
-        let running = run(&server, &command("Settling a doubt", 1));
+        let running = settle_now(&server, &command("Settling a doubt", 3));
         assert!(running.starts_with("refused: the operation is running"), "{running}");
     });
 }
@@ -172,94 +189,128 @@ fn what_is_forgotten_begins_anew() {
     block_on(async {
         let dedup = engine(&server, Policy::Hold).await;
         let forget = command("Beginning anew", 0);
-        assert!(run(&server, &forget).starts_with("refused: there is nothing"));
+        assert!(settle_now(&server, &forget).starts_with("refused: there is nothing"));
         let id = in_doubt(&dedup).await;
         let token = dedup.inspect(&the_key()).await.unwrap().unwrap().token;
-        assert_eq!(run(&server, &forget).trim_end(), "done: forgotten");
-        assert_eq!(run(&server, &forget).trim_end(), "done: it was forgotten before");
+        assert_eq!(settle_now(&server, &forget).trim_end(), "done: forgotten");
+        assert_eq!(settle_now(&server, &forget).trim_end(), "done: it was forgotten before");
         // Bound to nothing: another request under the same key is no mismatch.
         let answer = dedup.request(the_key()).fingerprint_of("pay 51").claim().await.unwrap();
         let ClaimAnswer::Granted(mut claim) = answer else { panic!("{answer:?}") };
         assert!(claim.operation_id().to_string() != id && claim.number() == 1 && claim.fence() > token);
-        assert!(run(&server, &forget).starts_with("refused: the operation is running"));
+        assert!(settle_now(&server, &forget).starts_with("refused: the operation is running"));
         claim.complete("done").await.unwrap();
-        assert_eq!(run(&server, &forget).trim_end(), "done: forgotten", "a completed one is forgotten too");
+        assert_eq!(
+            settle_now(&server, &forget).trim_end(),
+            "done: forgotten",
+            "a completed one is forgotten too"
+        );
         let answer = dedup.request(the_key()).claim().await.unwrap();
         assert!(matches!(answer, ClaimAnswer::Granted(_)), "{answer:?}");
     });
 }
 
-/// A doubt that was looked at and has moved on is another doubt.
 #[test]
-fn a_record_that_moved_on_is_left_alone() {
+fn what_failed_is_replayed_as_a_failure() {
+    let server = Redis::start();
+    block_on(async {
+        let dedup = engine(&server, Policy::Hold).await;
+        let id = in_doubt(&dedup).await;
+        assert_eq!(settle_now(&server, &command("Settling a doubt", 2)).trim_end(), "done: failed");
+        let after = dedup.inspect(&the_key()).await.unwrap().unwrap();
+        assert_eq!(after.operation_id.to_string(), id);
+        let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
+        let ClaimAnswer::Replay(saved) = answer else { panic!("{answer:?}") };
+        assert_eq!(saved.outcome.unwrap(), Outcome::failure("\"card declined\""));
+    });
+}
+
+/// Who looked at the first attempt does not settle the second.
+#[test]
+fn a_version_that_moved_on_is_refused() {
     let server = Redis::start();
     block_on(async {
         let dedup = engine(&server, Policy::Reclaim).await;
         let _id = in_doubt(&dedup).await;
-        let looked_at = dedup.inspect(&the_key()).await.unwrap().unwrap().version.get().to_string();
+        let first = looked_at(&server);
         let _id = in_doubt(&dedup).await;
-        for heading in [("Settling a doubt", 0), ("Settling a doubt", 1), ("Beginning anew", 0)] {
-            let said = run_at(&server, &looked_at, &command(heading.0, heading.1));
-            assert!(said.starts_with("refused: it has version"), "{said}");
+        let second = looked_at(&server);
+        assert_ne!(first, second);
+        let before = hash(&server).await;
+        let commands = [1, 2, 3].map(|index| command("Settling a doubt", index));
+        for command in commands.into_iter().chain([command("Beginning anew", 0)]) {
+            let said = settle(&server, &first, &command);
+            assert_eq!(said.trim_end(), format!("refused: it has version {second} by now; look again"));
+            let without = run(&server, &command.replace("\"$VERSION\" ", ""));
+            assert!(without.starts_with("refused: say first which version"), "{without}");
         }
-        assert_eq!(dedup.inspect(&the_key()).await.unwrap().unwrap().attempt, 2);
+        assert_eq!(hash(&server).await, before);
+        assert_eq!(settle_now(&server, &command("Settling a doubt", 3)).trim_end(), "done: released");
     });
 }
 
+/// Cut off anywhere, with a byte too many, or with another state in its bits, a record stays as it is.
 #[test]
-fn what_failed_for_good_is_replayed_as_a_failure() {
+fn a_damaged_record_is_refused_and_not_changed() {
     let server = Redis::start();
     block_on(async {
-        let dedup = engine(&server, Policy::Hold).await;
+        let dedup = engine(&server, Policy::Reclaim).await;
         let _id = in_doubt(&dedup).await;
-        let failed = command("Settling a doubt", 0).replace("completed", "failed");
-        assert_eq!(run(&server, &failed).trim_end(), "done: failed");
-        let run = dedup
-            .request(the_key())
-            .fingerprint_of("pay 50")
-            .run(|_| async { Ok::<String, String>(String::new()) });
-        let answer = run.await.unwrap();
-        assert!(
-            matches!(&answer, oncekey::Answer::FailedBefore { failure: Some(said), .. } if **said == *b"\"receipt 17\""),
-            "{answer:?}"
-        );
-    });
-}
-
-/// Each cut of a record, and one with its state bits set, is refused and stays as it is.
-#[test]
-fn a_damaged_record_is_left_alone() {
-    let server = Redis::start();
-    block_on(async {
-        let dedup = engine(&server, Policy::Hold).await;
+        // The second attempt has a token and two ids, as no first one does.
         let _id = in_doubt(&dedup).await;
         let name = dedup.store().redis_key(&the_key());
-        let mut connection =
-            redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        let hget = |field: &str| redis::cmd("HGET").arg(&name).arg(field).to_owned();
-        let body: Vec<u8> = hget("body").query_async(&mut connection).await.unwrap();
-        let mut damaged: Vec<Vec<u8>> = (1..body.len()).map(|len| body[..len].to_vec()).collect();
-        damaged.push([&body[..1], &[body[1] | 1], &body[2..]].concat());
-        damaged.push([&body[..], &[0]].concat());
-        let script =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/ops/resolve.lua")).unwrap();
-        let version: String = hget("version").query_async(&mut connection).await.unwrap();
-        for body in damaged {
-            let _: i64 = redis::cmd("HSET")
-                .arg(&name)
-                .arg("body")
-                .arg(&body)
-                .query_async(&mut connection)
-                .await
-                .unwrap();
-            for command in [["completed", "x"].as_slice(), &["failed", "x"], &["no_effect"]] {
-                let mut eval = redis::cmd("EVAL");
-                eval.arg(&script).arg(1).arg(&name).arg(&version).arg(command);
-                let said: String = eval.query_async(&mut connection).await.unwrap();
-                assert!(said.starts_with("refused: "), "{body:?}: {said}");
-                let there: Vec<u8> = hget("body").query_async(&mut connection).await.unwrap();
-                assert_eq!(there, body);
-            }
+        let mut connection = connection(&server).await;
+        let whole = hash(&server).await;
+        let (version, body) = (String::from_utf8(whole["version"].clone()).unwrap(), whole["body"].clone());
+        assert_eq!(body[1], 0b0111_0100, "in doubt, with all parts, and an id that is not its owner's");
+        let mut damaged: Vec<Vec<u8>> = (0..body.len()).map(|cut| body[..cut].to_vec()).collect();
+        damaged.push([&body[..], b"x"].concat());
+        for state in 1..=3 {
+            let mut other = body.clone();
+            other[1] |= state;
+            damaged.push(other);
         }
+        let asked: [&[&str]; 4] = [&["completed", "x"], &["failed", "x"], &["no_effect"], &["forget"]];
+        for body in damaged {
+            assert!(
+                Record::decode(&body.clone().into())
+                    .map_or(true, |record| *record.state() != State::InProgress)
+            );
+            let mut set = words(&["HSET"]);
+            let _: i64 = set.arg(&name).arg("body").arg(&body).query_async(&mut connection).await.unwrap();
+            let before = hash(&server).await;
+            for how in asked {
+                let mut eval = words(&["EVAL", include_str!("../ops/resolve.lua"), "1"]);
+                eval.arg(&name).arg(&version).arg(how);
+                let said: String = eval.query_async(&mut connection).await.unwrap();
+                assert_eq!(said, "refused: the record is damaged", "{how:?} {body:?}");
+            }
+            assert_eq!(hash(&server).await, before);
+        }
+        let mut set = words(&["HSET"]);
+        let _: i64 = set.arg(&name).arg("body").arg(&body).query_async(&mut connection).await.unwrap();
+        assert_eq!(settle_now(&server, &command("Settling a doubt", 1)).trim_end(), "done: completed");
+        // One that is completed can be forgotten, and only as a whole.
+        let whole = hash(&server).await;
+        for cut in 0..whole["body"].len() {
+            let mut set = words(&["HSET"]);
+            set.arg(&name).arg("body").arg(&whole["body"][..cut]);
+            let _: i64 = set.query_async(&mut connection).await.unwrap();
+            let mut eval = words(&["EVAL", include_str!("../ops/resolve.lua"), "1"]);
+            eval.arg(&name).arg(&whole["version"]).arg("forget");
+            let said: String = eval.query_async(&mut connection).await.unwrap();
+            assert_eq!(said, "refused: the record is damaged", "cut at {cut}");
+        }
+        let mut set = words(&["HSET"]);
+        set.arg(&name).arg("body").arg(&whole["body"]);
+        let _: i64 = set.query_async(&mut connection).await.unwrap();
+        assert_eq!(settle_now(&server, &command("Beginning anew", 0)).trim_end(), "done: forgotten");
     });
+}
+
+/// All that is under the key.
+async fn hash(server: &Redis) -> HashMap<String, Vec<u8>> {
+    let dedup = engine(server, Policy::Hold).await;
+    let mut all = words(&["HGETALL"]);
+    all.arg(dedup.store().redis_key(&the_key())).query_async(&mut connection(server).await).await.unwrap()
 }

@@ -9,8 +9,13 @@
 --     86400 AS seconds;        -- how long the record is kept
 --   .read ops/resolve.sql
 --
+-- Put these lines into a file, and that into a shell that nobody types into: sqlite3 -bail orders.db < resolution.sql
 -- Touches only a record that is in doubt, of format 1. Says what it did, or why it did nothing.
 .bail on
+-- Whatever is misspelt fails here, before the lock is taken: a shell that somebody types into stays open, and would keep it.
+SELECT key, version, what, outcome, seconds FROM temp.resolution WHERE false;
+SELECT row, key, version, written_ns, live_until_ns, gone_at_ns, state, body, schema_version, last_version
+FROM main.oncekey_records, main.oncekey_meta WHERE false;
 DROP TABLE IF EXISTS temp.oncekey_settled;
 BEGIN IMMEDIATE;
 

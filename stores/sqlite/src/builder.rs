@@ -87,8 +87,9 @@ impl SqliteStoreBuilder {
     ///
     /// Opening waits for so long at each of its few steps. A connection by [`connect`](SqliteStore::connect) waits for so
     /// long, or up to the next of some round numbers (10, 20, 50, 100, 200, 300, 500, 750 ms, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 60,
-    /// 600 s), at each statement that needs the lock, until you set a timeout or a handler of its own. All of these ask for
-    /// the lock every millisecond or so, that one who comes back to it at once does not always get it first.
+    /// 600 s), and **for ever above 600 s**, at each statement that needs the lock, until you set a timeout or a handler of
+    /// its own. All of these ask for the lock every millisecond or so, that one who comes back to it at once does not always
+    /// get it first.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self

@@ -283,7 +283,7 @@ impl StoreError for SqliteError {
                 StoreErrorKind::Unavailable
             }
             Self::RecordsFull { .. } | Self::DiskFull(_) => StoreErrorKind::Full,
-            Self::FileDamaged(_) | Self::KeyDamaged { .. } => StoreErrorKind::Corrupt,
+            Self::KeyDamaged { .. } => StoreErrorKind::Corrupt,
             Self::Record { source: DecodeError::Newer { .. }, .. } | Self::SchemaNewer { .. } => {
                 StoreErrorKind::Newer
             }
@@ -295,7 +295,8 @@ impl StoreError for SqliteError {
             | Self::SchemaOlder { .. }
             | Self::TooLarge { .. }
             | Self::Refused(_) => StoreErrorKind::Rejected,
-            Self::Other(_) => StoreErrorKind::Other,
+            // Not corrupt, which is said of one key: a consumer would set every message of its queue aside.
+            Self::FileDamaged(_) | Self::Other(_) => StoreErrorKind::Other,
         }
     }
 }
@@ -340,3 +341,22 @@ pub enum CompleteError {
 
 /// How long a transaction waits for the lock of another connection, by default: less than the engine waits for the store.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A consumer sets the message aside whose key is corrupt: of a damaged file, that would be all of them.
+    #[test]
+    fn a_damaged_file_is_not_said_of_a_key() {
+        for code in [rusqlite::ffi::SQLITE_CORRUPT, rusqlite::ffi::SQLITE_NOTADB] {
+            for step in [Step::Open, Step::Read, Step::Write, Step::Commit] {
+                let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+                let error = SqliteError::of(source, step);
+                assert!(matches!(error, SqliteError::FileDamaged(_)), "{error:?}");
+                assert_eq!(error.kind(), StoreErrorKind::Other, "{error:?}");
+            }
+        }
+        assert_eq!(SqliteError::KeyDamaged { row: 1 }.kind(), StoreErrorKind::Corrupt);
+    }
+}

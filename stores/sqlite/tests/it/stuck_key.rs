@@ -79,7 +79,7 @@ fn every_command_of_the_page_does_what_it_says() {
 
     // With a version of before, nothing is removed; with the one it has, it is.
     assert_eq!(shell(&path, &[], commands("forget")).trim(), "forgotten: 0");
-    let forget = commands("forget").replace("version = 1", "version = 2");
+    let forget = commands("forget").replace("1 AS version", "2 AS version");
     assert_eq!(shell(&path, &[], &forget).trim(), "forgotten: 1");
     assert!(look("counts").starts_with("0|2|"), "{}", look("counts"));
     assert!(block_on(store.load(&key())).unwrap().is_none());
@@ -88,7 +88,7 @@ fn every_command_of_the_page_does_what_it_says() {
     block_on(next.complete("charged")).unwrap();
     assert!(look("look").contains("|completed|"));
     // A completed one is forgotten too.
-    let forget = commands("forget").replace("version = 1", "version = 4");
+    let forget = commands("forget").replace("1 AS version", "4 AS version");
     assert_eq!(shell(&path, &[], &forget).trim(), "forgotten: 1");
     assert!(block_on(store.load(&key())).unwrap().is_none());
 }
@@ -160,4 +160,56 @@ fn no_command_of_the_page_is_left_out() {
             "integrity"
         ]
     );
+}
+
+/// A shell that a person types into goes on after an error: no transaction of a script may be open then, which would keep
+/// the file's lock.
+#[test]
+fn a_misspelt_resolution_leaves_no_lock_held() {
+    let (_directory, path) = scratch();
+    drop(SqliteStore::open(&path).unwrap());
+    let column = commands("completed").replace("AS seconds", "AS second");
+    let table = commands("completed").replace("TABLE resolution", "TABLE resolutoin");
+    for misspelt in [column.as_str(), &table] {
+        let mut shell = Command::new("sqlite3");
+        shell.args(["-interactive", "-list"]).arg(&path);
+        shell.current_dir(env!("CARGO_MANIFEST_DIR"));
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = shell.spawn().unwrap();
+        // Within a transaction, this BEGIN is an error.
+        let typed = format!("{misspelt}\nBEGIN IMMEDIATE;\nROLLBACK;\nSELECT 'the shell ' || 'went on';\n");
+        running.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let ran = running.wait_with_output().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(said.contains("no such"), "what is misspelt is told: {said}");
+        assert!(said.contains("the shell went on"), "as for a person: {said}");
+        assert!(!said.contains("within a transaction"), "the lock was held: {said}");
+    }
+}
+
+/// As the page has it, the shell ends at what is misspelt, and nothing is done.
+#[test]
+fn a_misspelt_forgetting_does_nothing() {
+    let (_directory, path) = scratch();
+    let dedup = Deduplicator::new(SqliteStore::open(&path).unwrap());
+    let claimed = block_on(dedup.request(key()).claim()).unwrap();
+    let ClaimAnswer::Granted(mut claim) = claimed else { panic!("{claimed:?}") };
+    block_on(claim.complete("charged")).unwrap();
+    let right = commands("forget").replace("1 AS version", "2 AS version");
+    for (was, misspelt) in [("AS version", "AS versoin"), ("AS key", "AS kay"), ("CREATE TEMP", "CREATE TMP")]
+    {
+        let mut piped = Command::new("sqlite3");
+        piped.arg("-bail").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = piped.spawn().unwrap();
+        running.stdin.take().unwrap().write_all(right.replace(was, misspelt).as_bytes()).unwrap();
+        let ran = running.wait_with_output().unwrap();
+        assert!(!ran.status.success() && ran.stdout.is_empty(), "{misspelt}: {ran:?}");
+        assert!(
+            shell(&path, &["-readonly"], "SELECT records FROM oncekey_meta;").starts_with('1'),
+            "{misspelt}"
+        );
+        assert!(block_on(dedup.inspect(&key())).unwrap().is_some(), "{misspelt}");
+    }
+    assert_eq!(shell(&path, &[], &right).trim(), "forgotten: 1");
 }
