@@ -295,8 +295,10 @@ impl StoreError for SqliteError {
             | Self::SchemaOlder { .. }
             | Self::TooLarge { .. }
             | Self::Refused(_) => StoreErrorKind::Rejected,
-            // Not corrupt, which is said of one key: a consumer would set every message of its queue aside.
-            Self::FileDamaged(_) | Self::Other(_) => StoreErrorKind::Other,
+            // Not corrupt, which is said of one key: a consumer would set every message of its queue aside. Nor what passes by
+            // itself: nothing is to run unprotected for it.
+            Self::FileDamaged(_) => StoreErrorKind::Rejected,
+            Self::Other(_) => StoreErrorKind::Other,
         }
     }
 }
@@ -354,7 +356,7 @@ mod tests {
                 let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
                 let error = SqliteError::of(source, step);
                 assert!(matches!(error, SqliteError::FileDamaged(_)), "{error:?}");
-                assert_eq!(error.kind(), StoreErrorKind::Other, "{error:?}");
+                assert_eq!(error.kind(), StoreErrorKind::Rejected, "{error:?}");
             }
         }
         assert_eq!(SqliteError::KeyDamaged { row: 1 }.kind(), StoreErrorKind::Corrupt);

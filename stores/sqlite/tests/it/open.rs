@@ -37,7 +37,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
     fs::write(&path, &text).unwrap();
     let error = SqliteStore::open(&path).unwrap_err();
     assert!(matches!(error, SqliteError::FileDamaged(_)), "{error:?}");
-    assert_eq!(error.kind(), StoreErrorKind::Other, "not of one key: {error:?}");
+    assert_eq!(error.kind(), StoreErrorKind::Rejected, "not of one key: {error:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
 
