@@ -12,12 +12,12 @@ const PLANTS: [Plant; 10] = [
     Plant {
         bug: "store: check and write under two locks",
         model: "rush::random_rush_of_8",
-        says: &["two attempts execute at once", "two outcomes", "concluded once"],
+        says: &["two attempts execute at once", "two outcomes", "concluded once", "fencing tokens rise"],
     },
     Plant {
         bug: "store: check and write under two locks",
         model: "rush::pct_rush_of_8",
-        says: &["two attempts execute at once", "two outcomes", "concluded once"],
+        says: &["two attempts execute at once", "two outcomes", "concluded once", "fencing tokens rise"],
     },
     Plant {
         bug: "store: a completion removes first and writes second",
