@@ -429,11 +429,11 @@ fn a_batch_that_is_answered_in_part_is_not_believed() {
     assert!(claims.iter().all(|claim| claim.time_left() > secs(20)), "renewed by the next round");
 }
 
-/// A store in which somebody's transaction has the row of one key locked: whoever writes it waits a second, and is told no.
+/// A store in which somebody's transaction has the rows of one scope locked: whoever writes one waits a second, and is told
+/// no.
 struct LockedRow {
     inner: MemoryStore,
     clock: ManualClock,
-    locked: Key,
 }
 
 impl LockedRow {
@@ -457,7 +457,7 @@ impl Store for LockedRow {
         expected: Expected,
         put: Put<'_>,
     ) -> Result<Exchange, Planned> {
-        if *key == self.locked && expected != Expected::Vacant {
+        if key.scope().next() == Some("locked") && expected != Expected::Vacant {
             return Err(self.wait().await);
         }
         Ok(self.inner.compare_exchange(key, expected, put).await.unwrap())
@@ -472,29 +472,51 @@ impl Store for LockedRow {
     }
 }
 
-/// Past its deadline it stays due, since nobody has said that it is lost: it must not take the time of the others' calls.
-#[test]
-fn a_claim_whose_row_is_locked_past_its_deadline_costs_no_other_claim_its_lease() {
+fn with_locked_rows() -> (ManualClock, Deduplicator<LockedRow>) {
     let clock = ManualClock::new();
     clock.advance(secs(1000));
-    let locked = Key::new("keeper", "locked").unwrap();
     let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = LockedRow { inner, clock: clock.clone(), locked: locked.clone() };
-    let dedup =
-        Deduplicator::builder(store).clock(clock.clone()).lease(LEASE).margin(MARGIN).build().unwrap();
-    let claim = |key| match ready(dedup.request(key).claim()) {
+    let store = LockedRow { inner, clock: clock.clone() };
+    let builder = Deduplicator::builder(store).clock(clock.clone()).lease(LEASE).margin(MARGIN);
+    (clock, builder.build().unwrap())
+}
+
+fn claim_of(dedup: &Deduplicator<LockedRow>, scope: &str, id: usize) -> Claim<LockedRow> {
+    match ready(dedup.request(Key::new(scope, id.to_string()).unwrap()).claim()) {
         Ok(ClaimAnswer::Granted(claim)) => claim,
         _ => panic!("not granted"),
-    };
-    let stuck = claim(locked);
-    let others: Vec<_> = (0..3).map(|id| claim(Key::new("keeper", id.to_string()).unwrap())).collect();
+    }
+}
+
+/// Keeps the claims for 200 s; none of `others` may end.
+fn keep(clock: &ManualClock, dedup: &Deduplicator<LockedRow>, others: &[Claim<LockedRow>]) {
     let mut tasks = Tasks::default();
     let _keeper = tasks.spawn(dedup.keeper());
     for second in 0..200 {
-        tasks.pass(&clock, secs(1));
-        for other in &others {
+        tasks.pass(clock, secs(1));
+        for other in others {
             assert!(!other.time_left().is_zero(), "lost after {second} s");
         }
     }
+}
+
+/// Past its deadline it stays due, since nobody has said that it is lost: it must not take the time of the others' calls.
+#[test]
+fn a_claim_whose_row_is_locked_past_its_deadline_costs_no_other_claim_its_lease() {
+    let (clock, dedup) = with_locked_rows();
+    let stuck = claim_of(&dedup, "locked", 0);
+    let others: Vec<_> = (0..3).map(|id| claim_of(&dedup, "keeper", id)).collect();
+    keep(&clock, &dedup, &others);
     assert!(stuck.time_left().is_zero());
+}
+
+/// However many there are: a round tries a bounded number of them.
+#[test]
+fn many_claims_past_their_deadlines_hold_up_no_round() {
+    let (clock, dedup) = with_locked_rows();
+    let stuck: Vec<_> = (0..20_000).map(|id| claim_of(&dedup, "locked", id)).collect();
+    clock.advance(LEASE);
+    let others: Vec<_> = (0..3).map(|id| claim_of(&dedup, "keeper", id)).collect();
+    keep(&clock, &dedup, &others);
+    assert!(stuck.iter().all(|claim| claim.time_left().is_zero()));
 }
