@@ -101,6 +101,20 @@ fn the_promises_hold_whatever_goes_wrong() {
     assert!(never.is_empty(), "never met in {seeds} seeds: {never:?}");
 }
 
+/// Everything that happened in the first thousand seeds, as one number. A change that means to change no behaviour leaves it
+/// as it is; a commit that changes it says why.
+const TRACES: u64 = 0xc3cf_12b0_cfd4_0b1a;
+
+#[test]
+fn the_traces_are_those_on_record() {
+    let all = (0..1000)
+        .fold(0_u64, |all, seed| all.rotate_left(5).wrapping_mul(0x100_0000_01b3) ^ play(seed).trace);
+    assert_eq!(
+        all, TRACES,
+        "the engine does something else than at the last change that was meant to: {all:#x}"
+    );
+}
+
 #[test]
 fn a_seed_plays_the_same_again() {
     for seed in 0..30 {
