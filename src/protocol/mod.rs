@@ -18,8 +18,6 @@ mod wrong;
 
 #[cfg(test)]
 mod matrix;
-#[cfg(any(test, feature = "conformance"))]
-pub(crate) mod samples;
 
 pub use encoding::DecodeError;
 pub use entry::{Cause, Entry, Expected, Holder, Judged};
@@ -27,6 +25,8 @@ pub use fingerprint::{Algorithm, Fingerprint, FingerprintError};
 pub use ids::{FencingToken, OperationId, Owner, ParseOperationIdError, Version};
 pub use key::{Key, KeyError};
 pub use payload::Payload;
+#[doc(hidden)]
+pub use record::Fields as RecordFields;
 pub use record::{Conclusion, Outcome, OutcomeBody, Policy, Record, State, UnixMillis};
 #[cfg(not(oncekey_planted))]
 pub use transition::decide;
