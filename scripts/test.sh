@@ -60,3 +60,29 @@ with_switch() { # switch, cargo's arguments
 export -f with_switch
 export base
 switched() { bash -c 'with_switch "$@"' with_switch "$@"; }
+
+if [[ $part == all || $part == real ]]; then
+    printf '\n== servers and a browser, for the tests that start them\n'
+    scripts/servers.sh || exit
+fi
+
+# The quick part first: what a change breaks most often is seen soonest.
+stage 'quick' 60 'structure: no circle, no way up, and both are found' \
+    bash -c 'scripts/structure.py && scripts/structure.py --self-test'
+stage 'quick real' 1200 'core and kit: unit, scenario, property, wrong stores' \
+    cargo test --no-fail-fast --all-features -p oncekey -p oncekey-conformance --lib --tests --examples
+stage 'quick' 300 'core without features' cargo test --no-default-features --lib
+stage 'quick' 60 'example: double_click' cargo run --quiet --example double_click
+stage 'quick' 120 "the memory store's certificate" cargo run --quiet -p oncekey-conformance --example certificate
+stage 'docs' 900 'doc tests' cargo test --no-fail-fast --workspace --all-features --doc
+
+stage 'real' 1800 'stores, each on its real database; the main job over each' \
+    cargo test --no-fail-fast --all-features --lib --bins --tests --examples \
+    -p oncekey-store-testing -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p replay_log
+stage 'real' 900 'HTTP: rules, real clients and sockets, a real browser; traces and metrics' \
+    cargo test --no-fail-fast --all-features --lib --tests --examples -p oncekey-http -p oncekey-observe
+stage 'real' 900 'consumers on real brokers, killed while they handle' \
+    cargo test --no-fail-fast -p oncekey-brokers --lib --tests --examples
+
+stage 'models' 600 'fuzz bodies over the committed corpus' \
+    cargo test --manifest-path fuzz/Cargo.toml --no-default-features
