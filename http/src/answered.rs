@@ -6,8 +6,8 @@ use oncekey::{AfterFailure, Answer, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
-use crate::layer::{Asked, Shared};
 use crate::problem::Situation;
+use crate::shared::{Asked, Shared};
 
 /// What comes of a run.
 type Ran<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;

@@ -18,11 +18,11 @@ use crate::detach::{Detaching, GoesOn};
 use crate::fingerprint::Digest;
 use crate::given::{Given, Live};
 use crate::kept::Responses;
-use crate::layer::Shared;
 use crate::operation::operate;
 use crate::problem::Situation;
 use crate::rules;
 use crate::scope;
+use crate::shared::Shared;
 
 /// A request that is under way.
 pub(crate) struct Call<S: Store + 'static, I> {

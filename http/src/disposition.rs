@@ -86,6 +86,13 @@ impl Disposition {
     /// | PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAUTHENTICATED | released |
     /// | CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, any other, none | unknown, unless the handler [says](Effect) |
     pub fn by_grpc_status(status: u16) -> Self {
-        grpc::disposition(status)
+        match status {
+            // OK; INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE.
+            grpc::OK | 3 | 5 | 6 | 9 | 11 => Self::Keep,
+            // PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAUTHENTICATED.
+            7 | 8 | 10 | 12 | 16 => Self::Release,
+            // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, and what is not a status.
+            _ => Self::Unknown,
+        }
     }
 }

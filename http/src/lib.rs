@@ -63,6 +63,7 @@
 
 mod answered;
 mod body;
+mod builder;
 mod call;
 mod detach;
 mod disposition;
@@ -71,6 +72,7 @@ mod fingerprint;
 pub mod fuzzing;
 mod given;
 mod grpc;
+mod grpc_problem;
 mod headers;
 mod kept;
 pub mod key;
@@ -79,19 +81,19 @@ mod operation;
 mod options;
 pub mod problem;
 mod rules;
-mod run;
 mod scope;
+mod shared;
 mod structured;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use body::{RequestBody, ResponseBody};
+pub use builder::{Builder, LayerError};
 pub use disposition::{Disposition, Effect};
 pub use headers::KeptHeaders;
 pub use key::Syntax;
 pub use layer::{Idempotency, IdempotencyLayer};
-pub use options::{Builder, LayerError};
 pub use scope::{Principal, Route};
 
 /// The README's code compiles.

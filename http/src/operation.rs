@@ -15,8 +15,8 @@ use crate::disposition::{Disposition, Effect};
 use crate::given::{Given, Live};
 use crate::grpc;
 use crate::kept::{Kept, Recorded};
-use crate::layer::Shared;
 use crate::options::Options;
+use crate::shared::Shared;
 
 pub(crate) async fn operate<S, I, B, R>(
     shared: Arc<Shared<S>>,

@@ -9,7 +9,6 @@ use oncekey::OperationId;
 use oncekey::store::StoreErrorKind;
 use serde::Serialize;
 
-use crate::grpc;
 use crate::key::KeyProblem;
 
 /// Why the client does not get the handler's response.
@@ -203,12 +202,6 @@ impl Problem {
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response
-    }
-
-    /// The problem as a client of gRPC understands it: a reply without messages, with a status, a message, and the slug as
-    /// the metadata `idempotency-problem`. What requests with the content type `application/grpc` get by default.
-    pub fn grpc_response(&self) -> Response<Bytes> {
-        grpc::response(self)
     }
 }
 
