@@ -11,11 +11,11 @@ use http::{HeaderValue, Method, Response, request, response};
 use oncekey::{Deduplicator, Policy, Store};
 
 use crate::detach::Run;
-use crate::disposition::Disposition;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
 use crate::layer::IdempotencyLayer;
 use crate::options::Options;
+use crate::outcome_rule::OutcomeRule;
 use crate::problem::Problem;
 use crate::scope::{Principal, Route};
 
@@ -165,24 +165,24 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Which responses are outcomes; by default as [`Disposition::by_status`] says, and for gRPC as
-    /// [`Disposition::by_grpc_status`] does. A handler's own [`Effect`](crate::Effect) goes before it.
+    /// Which responses are outcomes; by default as [`OutcomeRule::by_status`] says, and for gRPC as
+    /// [`OutcomeRule::by_grpc_status`] does. A handler's own [`Effect`](crate::Effect) goes before it.
     ///
-    /// The rule gives a [`Disposition`], or an `Option` of one: where it is `None`, the default decides. The rule sees the
+    /// The rule gives a [`OutcomeRule`], or an `Option` of one: where it is `None`, the default decides. The rule sees the
     /// head of a response only. **Replies of gRPC mostly have their status in the trailers**, which are not asked once the
     /// rule has said something: let it be `None` for those.
     ///
     /// ```
-    /// # use oncekey_http::{Disposition, IdempotencyLayer, Principal};
+    /// # use oncekey_http::{OutcomeRule, IdempotencyLayer, Principal};
     /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
     /// let layer = IdempotencyLayer::builder(dedup, Principal::waived())
-    ///     .disposition(|parts| (parts.status == 503).then_some(Disposition::Release));
+    ///     .outcome_rule(|parts| (parts.status == 503).then_some(OutcomeRule::Release));
     /// ```
-    pub fn disposition<D: Into<Option<Disposition>>>(
+    pub fn outcome_rule<D: Into<Option<OutcomeRule>>>(
         mut self,
         rule: impl Fn(&response::Parts) -> D + Send + Sync + 'static,
     ) -> Self {
-        self.options.dispose = Some(Arc::new(move |parts| rule(parts).into()));
+        self.options.outcome_rule = Some(Arc::new(move |parts| rule(parts).into()));
         self
     }
 

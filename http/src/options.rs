@@ -10,15 +10,15 @@ use http::{HeaderValue, Method, Response, request, response};
 use oncekey::Policy;
 
 use crate::detach::{Run, default_run};
-use crate::disposition::Disposition;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
+use crate::outcome_rule::OutcomeRule;
 use crate::problem::{self, Problem};
 use crate::scope::{Principal, Route};
 
 type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
 type Render = dyn Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync;
-type Dispose = dyn Fn(&response::Parts) -> Option<Disposition> + Send + Sync;
+type RuleFn = dyn Fn(&response::Parts) -> Option<OutcomeRule> + Send + Sync;
 
 /// Everything that can be chosen.
 pub(crate) struct Options {
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     pub(crate) buffer_streams: bool,
     pub(crate) kept_headers: KeptHeaders,
     /// The user's own rule.
-    pub(crate) dispose: Option<Arc<Dispose>>,
+    pub(crate) outcome_rule: Option<Arc<RuleFn>>,
     pub(crate) wait: Duration,
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
@@ -62,7 +62,7 @@ impl Options {
             response_body_max: 512 << 10,
             buffer_streams: false,
             kept_headers: KeptHeaders::default(),
-            dispose: None,
+            outcome_rule: None,
             wait: Duration::ZERO,
             policy: None,
             fail_open: false,

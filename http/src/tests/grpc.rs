@@ -1,8 +1,8 @@
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 
-use crate::disposition::Disposition;
 use crate::grpc;
+use crate::outcome_rule::OutcomeRule;
 use crate::problem::Problem;
 use crate::tests::problems::situations;
 
@@ -29,13 +29,13 @@ fn it_is_told_by_its_content_type() {
 
 #[test]
 fn each_status_comes_to_what_was_reviewed() {
-    use Disposition::{Keep, Release, Unknown};
+    use OutcomeRule::{Keep, Release, Unknown};
     let reviewed = [
         Keep, Unknown, Unknown, Keep, Unknown, Keep, Keep, Release, Release, Keep, Release, Keep, Release,
         Unknown, Unknown, Unknown, Release, Unknown,
     ];
     for (status, reviewed) in (0..).zip(reviewed) {
-        assert_eq!(Disposition::by_grpc_status(status), reviewed, "{status}");
+        assert_eq!(OutcomeRule::by_grpc_status(status), reviewed, "{status}");
     }
     assert_eq!(grpc::status(&HeaderMap::new()), None);
     assert_eq!(grpc::status(&fields("grpc-status", "14")), Some(14));

@@ -6,7 +6,7 @@ use crate::grpc;
 
 /// What becomes of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Disposition {
+pub enum OutcomeRule {
     /// It is the outcome of the operation: kept, and given to every later request with the key.
     Keep,
     /// Nothing happened: the key is free, and the next request runs.
@@ -48,7 +48,7 @@ impl axum::response::IntoResponseParts for Effect {
     }
 }
 
-impl From<Effect> for Disposition {
+impl From<Effect> for OutcomeRule {
     fn from(effect: Effect) -> Self {
         match effect {
             Effect::None => Self::Release,
@@ -58,7 +58,7 @@ impl From<Effect> for Disposition {
     }
 }
 
-impl Disposition {
+impl OutcomeRule {
     /// The default rule.
     ///
     /// | status | it is |
