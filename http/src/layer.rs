@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{BoxError, RequestBody, ResponseBody};
-use crate::call::Call;
+use crate::keyed_call::KeyedCall;
 use crate::options::Options;
 use crate::rules::Before;
 use crate::shared::Shared;
@@ -138,11 +138,12 @@ where
                 passing.boxed()
             }
             Before::Refuse(situation) => {
-                let refusal = self.shared.refusal(&situation, &self.shared.asked(&parts));
+                let refusal = self.shared.refusal(&situation, &self.shared.refusal_form(&parts));
                 async move { Ok(refusal) }.boxed()
             }
             Before::Keyed(key) => {
-                let call = Call { shared: Arc::clone(&self.shared), inner: self.inner.clone(), parts, key };
+                let call =
+                    KeyedCall { shared: Arc::clone(&self.shared), inner: self.inner.clone(), parts, key };
                 call.answer(body).boxed()
             }
         }

@@ -61,10 +61,8 @@
 //! | `tokio` | yes | handlers of clients that went away run on, on tokio's runtime |
 //! | `axum` | no | `Route::matched_path()`, for nested routers; [`Effect`] in what a handler returns |
 
-mod answered;
 mod body;
 mod builder;
-mod call;
 mod detach;
 mod fingerprint;
 #[doc(hidden)]
@@ -75,11 +73,13 @@ mod grpc_problem;
 mod headers;
 mod kept;
 pub mod key;
+mod keyed_call;
 mod layer;
 mod operation;
 mod options;
 mod outcome_rule;
 pub mod problem;
+mod respond;
 mod rules;
 mod scope;
 mod shared;

@@ -16,35 +16,39 @@ pub(crate) struct Shared<S: Store + 'static> {
     pub(crate) options: Options,
 }
 
-/// How a request came, and so how a refusal of it is written.
-pub(crate) enum Asked {
-    Http,
+/// How a refusal of a request is written.
+pub(crate) enum RefusalForm {
+    Json,
     Grpc,
-    /// The user's own renderer is to see it.
-    Shown(Box<Parts>),
+    /// By the user's own renderer, which gets the parts of the request.
+    Custom(Box<Parts>),
 }
 
 impl<S: Store + 'static> Shared<S> {
-    /// The response that a situation comes to.
-    pub(crate) fn refusal<B: Body>(&self, situation: &Situation, asked: &Asked) -> Response<ResponseBody<B>> {
+    /// The response for this situation.
+    pub(crate) fn refusal<B: Body>(
+        &self,
+        situation: &Situation,
+        form: &RefusalForm,
+    ) -> Response<ResponseBody<B>> {
         let problem = Problem::of(situation);
         let json = || problem.response(&self.options.problem_base, self.options.documentation.as_ref());
-        let response = match asked {
-            Asked::Shown(parts) => {
+        let response = match form {
+            RefusalForm::Custom(parts) => {
                 self.options.render.as_ref().map_or_else(json, |render| render(&problem, parts))
             }
-            Asked::Grpc => problem.grpc_response(),
-            Asked::Http => json(),
+            RefusalForm::Grpc => problem.grpc_response(),
+            RefusalForm::Json => json(),
         };
         response.map(|body| ResponseBody::whole(body, None))
     }
 
-    /// What is to be remembered of a request, for a refusal of it.
-    pub(crate) fn asked(&self, parts: &Parts) -> Asked {
+    /// The form of a refusal of this request.
+    pub(crate) fn refusal_form(&self, parts: &Parts) -> RefusalForm {
         match self.options.render {
-            Some(_) => Asked::Shown(Box::new(parts.clone())),
-            None if grpc::is(&parts.headers) => Asked::Grpc,
-            None => Asked::Http,
+            Some(_) => RefusalForm::Custom(Box::new(parts.clone())),
+            None if grpc::is(&parts.headers) => RefusalForm::Grpc,
+            None => RefusalForm::Json,
         }
     }
 }

@@ -137,7 +137,7 @@ impl Observer for Traces {
             }
             _ => return None,
         };
-        (!span.is_disabled()).then(|| Box::new(Part(span)) as Box<dyn Watched>)
+        (!span.is_disabled()).then(|| Box::new(PhaseSpan(span)) as Box<dyn Watched>)
     }
 }
 
@@ -175,9 +175,9 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// A span that is entered and left by hand, since its work moves between threads.
-struct Part(Span);
+struct PhaseSpan(Span);
 
-impl Watched for Part {
+impl Watched for PhaseSpan {
     fn enter(&mut self) {
         self.0.with_subscriber(|(id, dispatch)| dispatch.enter(id));
     }
