@@ -29,6 +29,35 @@ impl<S: Store + 'static> IdempotencyLayer<S> {
     }
 
     /// Sets a layer up.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use oncekey::{Deduplicator, MemoryStore};
+    /// use oncekey_http::{IdempotencyLayer, Principal, RequestBody};
+    /// use tower::{Layer as _, ServiceExt as _, service_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # futures::executor::block_on(async {
+    /// let layer = IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), Principal::waived())
+    ///     .required()
+    ///     .run_in_request()
+    ///     .build()?;
+    /// let service = layer.layer(service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
+    ///     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("charged")))
+    /// }));
+    ///
+    /// let request = || Request::post("/charges").header("idempotency-key", "k").body(Full::<Bytes>::from("50"));
+    /// let first = service.clone().oneshot(request()?).await?;
+    /// assert!(!first.headers().contains_key("idempotent-replayed"));
+    /// let again = service.clone().oneshot(request()?).await?;
+    /// assert_eq!(again.headers()["idempotent-replayed"], "true");
+    ///
+    /// let without_a_key = Request::post("/charges").body(Full::<Bytes>::from("50"))?;
+    /// assert_eq!(service.oneshot(without_a_key).await?.status(), 400);
+    /// # Ok(()) }) }
+    /// ```
     pub fn builder(dedup: Deduplicator<S>, principal: Principal) -> Builder<S> {
         Builder::new(dedup, principal)
     }
@@ -159,7 +188,7 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Which header fields of a response are kept; all but `Set-Cookie` by default.
+    /// Which header fields of a response are kept; all but `Set-Cookie` by default. [`KeptHeaders`] has an example.
     pub fn kept_headers(mut self, kept: KeptHeaders) -> Self {
         self.options.kept_headers = kept;
         self

@@ -4,7 +4,18 @@ use http::StatusCode;
 
 use crate::grpc;
 
-/// What becomes of a response.
+/// Whether a response is the outcome of its operation, and so what the next request with the key meets.
+///
+/// ```
+/// use http::StatusCode;
+/// use oncekey_http::OutcomeRule;
+///
+/// assert_eq!(OutcomeRule::by_status(StatusCode::CREATED), OutcomeRule::Keep);
+/// assert_eq!(OutcomeRule::by_status(StatusCode::TOO_MANY_REQUESTS), OutcomeRule::Release);
+/// assert_eq!(OutcomeRule::by_status(StatusCode::BAD_GATEWAY), OutcomeRule::Unknown);
+/// ```
+///
+/// [`Builder::outcome_rule`](crate::Builder::outcome_rule) replaces the default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutcomeRule {
     /// It is the outcome of the operation: kept, and given to every later request with the key.
@@ -85,6 +96,14 @@ impl OutcomeRule {
     /// | OK, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE | kept |
     /// | PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAUTHENTICATED | released |
     /// | CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, any other, none | unknown, unless the handler [says](Effect) |
+    ///
+    /// ```
+    /// use oncekey_http::OutcomeRule;
+    ///
+    /// let (not_found, unavailable) = (5, 14);
+    /// assert_eq!(OutcomeRule::by_grpc_status(not_found), OutcomeRule::Keep);
+    /// assert_eq!(OutcomeRule::by_grpc_status(unavailable), OutcomeRule::Unknown);
+    /// ```
     pub fn by_grpc_status(status: u16) -> Self {
         match status {
             // OK; INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE.

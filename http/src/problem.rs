@@ -79,6 +79,15 @@ impl Situation {
 }
 
 /// A problem, ready to be sent.
+///
+/// ```
+/// use oncekey_http::problem::{Problem, Situation};
+///
+/// let problem = Problem::of(&Situation::Mismatch);
+/// assert_eq!((problem.status.as_u16(), problem.slug), (422, "mismatch"));
+/// let response = problem.response("https://pay.example/problems#", None);
+/// assert_eq!(response.headers()["content-type"], "application/problem+json");
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Problem {

@@ -65,6 +65,17 @@ impl Traces {
     }
 
     /// What stands for a key in spans and events: to look for one whose id you know.
+    ///
+    /// ```
+    /// use oncekey::Key;
+    /// use oncekey_observe::Traces;
+    ///
+    /// # fn main() -> Result<(), oncekey::KeyError> {
+    /// let traces = Traces::new().salt("a secret of this service");
+    /// let hash = traces.key_hash(&Key::new("payments.charge", "7f3a-91")?);
+    /// assert_eq!(hash.len(), 16);
+    /// # Ok(()) }
+    /// ```
     pub fn key_hash(&self, key: &Key) -> String {
         let digest = Sha256::new().chain_update(&self.salt).chain_update(key.as_bytes()).finalize();
         digest.iter().take(8).fold(String::new(), |mut text, byte| {
