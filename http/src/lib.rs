@@ -61,6 +61,8 @@
 //! | `tokio` | yes | handlers of clients that went away run on, on tokio's runtime |
 //! | `axum` | no | `Route::matched_path()`, for nested routers; [`Effect`] in what a handler returns |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod body;
 mod builder;
 mod detach;
