@@ -184,10 +184,13 @@ async fn what_waits_is_dropped_whole_until_it_takes_over() {
     let first = tokio::spawn(request());
     gates[0].came(1).await;
     let mut leaves = Box::pin(request());
-    while dedup.waiting() == 0 {
-        assert!((&mut leaves).now_or_never().is_none());
-        tokio::task::yield_now().await;
-    }
+    let waits = async {
+        while dedup.waiting() == 0 {
+            assert!((&mut leaves).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("it waits", waits).await;
     let mut stays = tokio::spawn(request());
     until("both wait", || dedup.waiting() == 2).await;
     let held = Arc::strong_count(&memory);
@@ -210,7 +213,8 @@ async fn what_waits_is_dropped_whole_until_it_takes_over() {
 #[tokio::test]
 async fn one_whose_client_left_during_its_first_claim_does_not_wait() {
     let store = Arc::new(FaultStore::new(MemoryStore::new()));
-    let dedup = Deduplicator::new(Arc::clone(&store));
+    // Longer than this test: no renewal meets the fault that is meant for the second claim.
+    let dedup = Deduplicator::builder(Arc::clone(&store)).lease(10 * LONG).build().unwrap();
     let (jobs, spawner) = kept_jobs();
     let (count, gate) = (Count::default(), Gate::closed());
     let (counting, gating) = (count.clone(), gate.clone());

@@ -4,9 +4,20 @@ use http::StatusCode;
 
 use crate::grpc;
 
-/// What becomes of a response.
+/// Whether a response is the outcome of its operation, and so what the next request with the key meets.
+///
+/// ```
+/// use http::StatusCode;
+/// use oncekey_http::OutcomeRule;
+///
+/// assert_eq!(OutcomeRule::by_status(StatusCode::CREATED), OutcomeRule::Keep);
+/// assert_eq!(OutcomeRule::by_status(StatusCode::TOO_MANY_REQUESTS), OutcomeRule::Release);
+/// assert_eq!(OutcomeRule::by_status(StatusCode::BAD_GATEWAY), OutcomeRule::Unknown);
+/// ```
+///
+/// [`Builder::outcome_rule`](crate::Builder::outcome_rule) replaces the default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Disposition {
+pub enum OutcomeRule {
     /// It is the outcome of the operation: kept, and given to every later request with the key.
     Keep,
     /// Nothing happened: the key is free, and the next request runs.
@@ -48,7 +59,7 @@ impl axum::response::IntoResponseParts for Effect {
     }
 }
 
-impl From<Effect> for Disposition {
+impl From<Effect> for OutcomeRule {
     fn from(effect: Effect) -> Self {
         match effect {
             Effect::None => Self::Release,
@@ -58,7 +69,7 @@ impl From<Effect> for Disposition {
     }
 }
 
-impl Disposition {
+impl OutcomeRule {
     /// The default rule.
     ///
     /// | status | it is |
@@ -85,7 +96,22 @@ impl Disposition {
     /// | OK, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE | kept |
     /// | PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAUTHENTICATED | released |
     /// | CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, any other, none | unknown, unless the handler [says](Effect) |
+    ///
+    /// ```
+    /// use oncekey_http::OutcomeRule;
+    ///
+    /// let (not_found, unavailable) = (5, 14);
+    /// assert_eq!(OutcomeRule::by_grpc_status(not_found), OutcomeRule::Keep);
+    /// assert_eq!(OutcomeRule::by_grpc_status(unavailable), OutcomeRule::Unknown);
+    /// ```
     pub fn by_grpc_status(status: u16) -> Self {
-        grpc::disposition(status)
+        match status {
+            // OK; INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE.
+            grpc::OK | 3 | 5 | 6 | 9 | 11 => Self::Keep,
+            // PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAUTHENTICATED.
+            7 | 8 | 10 | 12 | 16 => Self::Release,
+            // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, and what is not a status.
+            _ => Self::Unknown,
+        }
     }
 }

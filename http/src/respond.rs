@@ -6,22 +6,22 @@ use oncekey::{AfterFailure, Answer, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
-use crate::layer::{Asked, Shared};
 use crate::problem::Situation;
+use crate::shared::{RefusalForm, Shared};
 
-/// What comes of a run.
-type Ran<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
-type Responded<R, E> = Result<Response<ResponseBody<R>>, E>;
+/// The engine's answer to a run.
+type RunResult<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
+type ServiceResult<R, E> = Result<Response<ResponseBody<R>>, E>;
 
-/// What the client gets.
-pub(crate) fn answered<S: Store + 'static, R: Body, E>(
+/// The response that the client gets.
+pub(crate) fn respond<S: Store + 'static, R: Body, E>(
     shared: &Shared<S>,
-    asked: &Asked,
-    answer: Ran<R, E>,
-) -> Responded<R, E> {
+    form: &RefusalForm,
+    answer: RunResult<R, E>,
+) -> ServiceResult<R, E> {
     let situation = match answer {
-        Ok(Answer::Executed { value, .. }) => return live(shared, asked, value, true),
-        Ok(Answer::Unrecorded { value, .. }) => return live(shared, asked, value, false),
+        Ok(Answer::Executed { value, .. }) => return live(shared, form, value, true),
+        Ok(Answer::Unrecorded { value, .. }) => return live(shared, form, value, false),
         // What would have been kept is not on record; and of a call that ran unprotected, nothing is.
         Err(RunError::Operation { error, claim, .. }) => {
             let recorded = match claim {
@@ -30,7 +30,7 @@ pub(crate) fn answered<S: Store + 'static, R: Body, E>(
                 // Unprotected, or something that a later engine says.
                 _ => false,
             };
-            return live(shared, asked, error, recorded);
+            return live(shared, form, error, recorded);
         }
         // The draft's section 2.6: "The resource SHOULD respond with the result of the previously completed operation,
         // success or an error."
@@ -54,16 +54,16 @@ pub(crate) fn answered<S: Store + 'static, R: Body, E>(
         // An error of a later engine: that it ran is possible.
         Err(_) => Situation::HandlerEnded,
     };
-    Ok(shared.refusal(&situation, asked))
+    Ok(shared.refusal(&situation, form))
 }
 
 /// The response of a handler that ran for this very request.
 fn live<S: Store + 'static, R: Body, E>(
     shared: &Shared<S>,
-    asked: &Asked,
+    form: &RefusalForm,
     given: Given<R, E>,
     recorded: bool,
-) -> Responded<R, E> {
+) -> ServiceResult<R, E> {
     let response = match given.into_live() {
         Live::Response(mut response) => {
             // These are this layer's to say.
@@ -73,7 +73,7 @@ fn live<S: Store + 'static, R: Body, E>(
             response
         }
         Live::Error(error) => return Err(error),
-        Live::Panicked => shared.refusal(&Situation::HandlerEnded, asked),
+        Live::Panicked => shared.refusal(&Situation::HandlerEnded, form),
     };
     Ok(if recorded { response } else { marked(response, &shared.options.unrecorded) })
 }

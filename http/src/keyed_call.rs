@@ -12,27 +12,27 @@ use http_body::Body;
 use oncekey::{Answer, Failure, Fingerprint, Key, Store};
 use tower_service::Service;
 
-use crate::answered::answered;
 use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
 use crate::detach::{Detaching, GoesOn};
 use crate::fingerprint::Digest;
 use crate::given::{Given, Live};
 use crate::kept::Responses;
-use crate::layer::Shared;
 use crate::operation::operate;
 use crate::problem::Situation;
+use crate::respond::respond;
 use crate::rules;
 use crate::scope;
+use crate::shared::Shared;
 
 /// A request that is under way.
-pub(crate) struct Call<S: Store + 'static, I> {
+pub(crate) struct KeyedCall<S: Store + 'static, I> {
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) inner: I,
     pub(crate) parts: Parts,
     pub(crate) key: Key,
 }
 
-impl<S: Store + 'static, I> Call<S, I> {
+impl<S: Store + 'static, I> KeyedCall<S, I> {
     /// Reads the body, and then has the engine see to the rest.
     pub(crate) async fn answer<B, R>(self, body: B) -> Result<Response<ResponseBody<R>>, I::Error>
     where
@@ -65,13 +65,13 @@ impl<S: Store + 'static, I> Call<S, I> {
         };
         let whole = match read {
             Ok(whole) => whole,
-            Err(refused) => return Ok(self.shared.refusal(&refused, &self.shared.asked(&self.parts))),
+            Err(refused) => return Ok(self.shared.refusal(&refused, &self.shared.refusal_form(&self.parts))),
         };
-        let onto = self.shared.options.run.onto();
+        let runner = self.shared.options.run.runner();
         let goes_on = GoesOn::yes();
         let run = self.run(whole, digest.finish(), goes_on.clone());
-        match onto {
-            Some(onto) => Detaching::new(run.boxed(), onto, goes_on).await,
+        match runner {
+            Some(runner) => Detaching::new(run.boxed(), runner, goes_on).await,
             None => run.await,
         }
     }
@@ -93,7 +93,7 @@ impl<S: Store + 'static, I> Call<S, I> {
     {
         let Self { shared, inner, mut parts, key } = self;
         let options = &shared.options;
-        let asked = shared.asked(&parts);
+        let form = shared.refusal_form(&parts);
         rules::claimed_for(&mut parts, key.clone());
         // It goes to the claim that is granted, if any is.
         let mut work = Some((inner, parts, body));
@@ -127,7 +127,7 @@ impl<S: Store + 'static, I> Call<S, I> {
                 answer => break answer,
             }
         };
-        answered(&shared, &asked, answer)
+        respond(&shared, &form, answer)
     }
 }
 
