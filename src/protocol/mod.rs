@@ -11,10 +11,7 @@ mod ids;
 mod key;
 mod payload;
 mod record;
-#[cfg_attr(oncekey_planted, allow(unreachable_pub, reason = "a wrong table stands before the right one"))]
 mod transition;
-#[cfg(oncekey_planted)]
-mod wrong;
 
 #[cfg(test)]
 mod matrix;
@@ -28,8 +25,4 @@ pub use payload::Payload;
 #[doc(hidden)]
 pub use record::Fields as RecordFields;
 pub use record::{Conclusion, Outcome, OutcomeBody, Policy, Record, State, UnixMillis};
-#[cfg(not(oncekey_planted))]
-pub use transition::decide;
-pub use transition::{ClaimCommand, Command, Decision, Lifetimes, Resolution, Verdict, Write};
-#[cfg(oncekey_planted)]
-pub use wrong::decide;
+pub use transition::{ClaimCommand, Command, Decision, Lifetimes, Resolution, Verdict, Write, decide};

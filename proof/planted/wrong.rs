@@ -1,15 +1,17 @@
-//! Transition tables that are wrong on purpose, in builds with `--cfg oncekey_planted` only: each changes what the right
-//! table is asked, or what it answers. The tests that must find them are in `tests/wrong_engines.rs`.
+//! Transition tables that are wrong on purpose. Each one changes what the right table is asked, or what it answers.
+//!
+//! `planted.patch` puts this module in the place of `protocol::transition`, and calls that one `right`. It does so in the
+//! copy that `scripts/planted.sh` makes, and nowhere else. `wrong_engines.rs` names the promise that each table breaks.
 
 use std::time::Duration;
 
-use super::transition::{self, ClaimCommand, Command, Decision, Lifetimes, Verdict, Write};
-use super::{Entry, Holder, Judged, Policy, Record, State};
+pub use super::right::*;
+use super::{Entry, Holder, Judged, Policy, Record, State, right};
 use crate::planted::planted;
 
 /// The table, with the bug that this process was started with, if it is one of these.
 pub fn decide(entry: Option<&Entry>, command: &Command<'_>, lifetimes: &Lifetimes) -> Decision {
-    let Some(found) = entry else { return transition::decide(None, command, lifetimes) };
+    let Some(found) = entry else { return right::decide(None, command, lifetimes) };
     if planted("transition: fingerprints are compared last")
         && matches!(command, Command::Claim(_))
         && found.judge() == Judged::Completed
@@ -22,8 +24,7 @@ pub fn decide(entry: Option<&Entry>, command: &Command<'_>, lifetimes: &Lifetime
     } else {
         command
     };
-    let decision =
-        transition::decide(Some(&asked), command, &kept_from_the_claim_on(found, command, lifetimes));
+    let decision = right::decide(Some(&asked), command, &kept_from_the_claim_on(found, command, lifetimes));
     match (decision, command) {
         (Decision::Write(write), Command::Claim(claim)) if write.record.token().is_none() => {
             let record = granted(&write.record, found, claim);
