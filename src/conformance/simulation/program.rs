@@ -17,7 +17,7 @@ use crate::engine::{
 };
 use crate::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
 use crate::store::Store as _;
-use crate::time::{Clock as _, Moment};
+use crate::time::Clock as _;
 
 /// One call of one client.
 pub(super) struct Call {
@@ -218,7 +218,7 @@ impl Call {
             if claim.time_left().is_zero() {
                 break;
             }
-            let now = self.hub.time.now();
+            let now = self.hub.poll_began();
             self.hub.oracle.lock().polled(&self.key, token, fingerprint, first, now);
             first = false;
             let piece = self.quarters(10);
@@ -335,7 +335,7 @@ async fn watched<F: Future>(
     let mut work = pin!(work);
     poll_fn(|cx| {
         let first = ran.token.get() != Some(token);
-        let now: Moment = hub.time.now();
+        let now = hub.poll_began();
         ran.token.set(Some(token));
         hub.oracle.lock().polled(&key, token, fingerprint, first, now);
         work.as_mut().poll(cx)
