@@ -18,9 +18,15 @@ use oncekey::{
     AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Failure, RunError,
     Unrecorded,
 };
+<<<<<<< HEAD:conformance/src/simulation/program.rs
 
 /// What to do where the core answers something that came after this kit.
 const NEWER: &str = "update oncekey-conformance to the version of oncekey";
+=======
+use crate::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
+use crate::store::Store as _;
+use crate::time::Clock as _;
+>>>>>>> core/main:src/conformance/simulation/program.rs
 
 /// One call of one client.
 pub(super) struct Call {
@@ -223,7 +229,7 @@ impl Call {
             if claim.time_left().is_zero() {
                 break;
             }
-            let now = self.hub.time.now();
+            let now = self.hub.poll_began();
             self.hub.oracle.lock().polled(&self.key, token, fingerprint, first, now);
             first = false;
             let piece = self.quarters(10);
@@ -340,7 +346,7 @@ async fn watched<F: Future>(
     let mut work = pin!(work);
     poll_fn(|cx| {
         let first = ran.token.get() != Some(token);
-        let now: Moment = hub.time.now();
+        let now = hub.poll_began();
         ran.token.set(Some(token));
         hub.oracle.lock().polled(&key, token, fingerprint, first, now);
         work.as_mut().poll(cx)
