@@ -13,20 +13,14 @@ use super::rng::Rng;
 use crate::Time;
 use oncekey::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
 use oncekey::store::Store as _;
-use oncekey::time::{Clock as _, Moment};
+use oncekey::time::Clock as _;
 use oncekey::{
     AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Failure, RunError,
     Unrecorded,
 };
-<<<<<<< HEAD:conformance/src/simulation/program.rs
 
 /// What to do where the core answers something that came after this kit.
 const NEWER: &str = "update oncekey-conformance to the version of oncekey";
-=======
-use crate::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
-use crate::store::Store as _;
-use crate::time::Clock as _;
->>>>>>> core/main:src/conformance/simulation/program.rs
 
 /// One call of one client.
 pub(super) struct Call {
