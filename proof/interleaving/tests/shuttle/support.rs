@@ -101,8 +101,8 @@ impl Drop for Replay {
         if std::thread::panicking() {
             eprintln!(
                 "To run this schedule again, save the text between the quotes after `failing schedule` to a file:\n    \
-                 ONCEKEY_SHUTTLE_REPLAY=<file> RUSTFLAGS=\"--cfg oncekey_shuttle\" cargo test --release --test shuttle -- \
-                 --exact {}",
+                 ONCEKEY_SHUTTLE_REPLAY=<file> RUSTFLAGS=\"--cfg oncekey_shuttle\" cargo test --release -p oncekey-interleaving \
+                 --test shuttle -- --exact {}",
                 self.0
             );
         }

@@ -1,7 +1,7 @@
 //! The engine over the memory store, under every interleaving that loom finds within a bound of preemptions.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg oncekey_loom" CARGO_TARGET_DIR=target/loom cargo test --release --test loom -- --test-threads=1
+//! RUSTFLAGS="--cfg oncekey_loom" CARGO_TARGET_DIR=target/loom cargo test --release -p oncekey-interleaving --test loom -- --test-threads=1
 //! ```
 //!
 //! `ONCEKEY_PLANT` plants one of the bugs of `loom/planted.rs`, to watch a model find it.

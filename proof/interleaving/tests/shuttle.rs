@@ -2,7 +2,7 @@
 //! or three, looked for among 8 to 32.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg oncekey_shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test shuttle
+//! RUSTFLAGS="--cfg oncekey_shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release -p oncekey-interleaving --test shuttle
 //! ```
 //!
 //! Schedules are drawn from one seed, so that a run that passed passes again. `ONCEKEY_SHUTTLE_SEED=7` draws others,
