@@ -193,7 +193,7 @@ impl SqliteStoreBuilder {
                 writer: writer.clone(),
                 clock,
             };
-            threads.start("oncekey-reader", move || reader.run());
+            threads.start_reader(move || reader.run());
         }
         if self.reads == Reads::OnCaller {
             // As many callers as can read at once.
@@ -215,7 +215,7 @@ impl SqliteStoreBuilder {
             records_max: self.records_max,
             busy_timeout: self.busy_timeout,
         };
-        threads.start("oncekey-writer", move || thread.run());
+        threads.start_writer(move || thread.run());
         Ok(SqliteStore::new(Inner::new(place, self.clock, writer, questions, on_caller, threads)))
     }
 }
