@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use oncekey::store::{ListInDoubt as _, Store as _};
-use oncekey::{Cause, ClaimAnswer, Deduplicator, Judged, Key, Policy};
+use oncekey::{Cause, ClaimAnswer, Judged, Key, Policy};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SCHEMA_VERSION, SqliteStore};
 
-use super::scratch;
+use super::{patient, scratch};
 
 /// Made by the first release: see `write_the_fixture`.
 const SCHEMA_1: &str = include_str!("../fixtures/schema-1.sql");
@@ -46,7 +46,7 @@ fn records_of_schema_1_still_read() {
     assert_eq!(page.entries.iter().map(|(key, _)| key.id()).collect::<Vec<_>>(), ["in doubt"]);
     assert_eq!(page.next, None);
 
-    let dedup = Deduplicator::new(store.clone());
+    let dedup = patient(store.clone()).build().unwrap();
     let claim = |body: &[u8]| block_on(dedup.request(key("completed")).fingerprint_of(body).claim()).unwrap();
     assert!(matches!(claim(b"another body"), ClaimAnswer::Mismatch));
     let ClaimAnswer::Replay(saved) = claim(b"body") else { panic!("it is completed") };
@@ -64,7 +64,7 @@ fn records_of_schema_1_still_read() {
 fn write_the_fixture() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).clock(|| WRITTEN).open().unwrap();
-    let dedup = Deduplicator::builder(store)
+    let dedup = patient(store)
         .lease(Duration::from_secs(300))
         .retention(Duration::from_secs(86_400))
         .build()

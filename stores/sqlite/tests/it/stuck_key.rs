@@ -3,14 +3,14 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
 use oncekey::store::Store as _;
 use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
 use oncekey_sqlite::SqliteStore;
 
-use super::scratch;
+use super::{HOUR, open, patient, scratch};
 
 const PAGE: &str = include_str!("../../docs/stuck-key.md");
 
@@ -46,8 +46,8 @@ fn key() -> Key {
 #[test]
 fn every_command_of_the_page_does_what_it_says() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
-    let dedup = Deduplicator::new(store.clone());
+    let store = open(&path);
+    let dedup = patient(store.clone()).build().unwrap();
     let look = |name: &str| shell(&path, &["-readonly"], commands(name));
     let claim = |id: &str, policy| {
         let key = Key::new("payments.charge", id).unwrap();
@@ -97,22 +97,13 @@ fn every_command_of_the_page_does_what_it_says() {
 #[test]
 fn every_state_of_the_view_is_on_the_page() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
-    let dedup = Deduplicator::builder(store.clone())
-        .lease(Duration::from_secs(60))
-        .retention(Duration::from_secs(60))
-        .build()
-        .unwrap();
-    let quick = |tail| {
-        Deduplicator::builder(store.clone())
-            .lease(Duration::from_millis(100))
-            .retention(Duration::from_millis(100))
-            .margin(Duration::from_millis(10))
-            .tail(tail)
-            .build()
-            .unwrap()
-    };
-    let (with_tail, without) = (quick(Duration::from_secs(60)), quick(Duration::ZERO));
+    let store = open(&path);
+    let dedup = patient(store).build().unwrap();
+    // What a store of two hours ago wrote for an hour is over by now.
+    let two_hours_ago = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - 2 * HOUR;
+    let earlier = SqliteStore::builder(&path).clock(two_hours_ago).open().unwrap();
+    let over = |tail| patient(earlier.clone()).retention(HOUR).tail(tail).build().unwrap();
+    let (with_tail, without) = (over(24 * HOUR), over(Duration::ZERO));
     let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| match dedup
         .request(Key::new("states", id).unwrap())
         .claim()
@@ -132,7 +123,6 @@ fn every_state_of_the_view_is_on_the_page() {
         let _ = dedup.forget(&Key::new("states", "forgotten").unwrap()).await.unwrap();
         std::mem::forget(claim(&without, "gone").await);
     });
-    std::thread::sleep(Duration::from_millis(300));
     let states = shell(&path, &["-readonly"], "SELECT id, state FROM oncekey ");
     let states: Vec<_> = states.lines().map(|line| line.split_once('|').unwrap()).collect();
     assert_eq!(states.len(), 7);
@@ -167,7 +157,7 @@ fn no_command_of_the_page_is_left_out() {
 #[test]
 fn a_misspelt_resolution_leaves_no_lock_held() {
     let (_directory, path) = scratch();
-    drop(SqliteStore::open(&path).unwrap());
+    drop(open(&path));
     let column = commands("completed").replace("AS seconds", "AS second");
     let table = commands("completed").replace("TABLE resolution", "TABLE resolutoin");
     for misspelt in [column.as_str(), &table] {
@@ -192,7 +182,7 @@ fn a_misspelt_resolution_leaves_no_lock_held() {
 #[test]
 fn a_misspelt_forgetting_does_nothing() {
     let (_directory, path) = scratch();
-    let dedup = Deduplicator::new(SqliteStore::open(&path).unwrap());
+    let dedup = patient(open(&path)).build().unwrap();
     let claimed = block_on(dedup.request(key()).claim()).unwrap();
     let ClaimAnswer::Granted(mut claim) = claimed else { panic!("{claimed:?}") };
     block_on(claim.complete("charged")).unwrap();
