@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::clock::WallClock;
 use crate::connect::Place;
 use crate::error::{BUSY_TIMEOUT, SqliteError, Step};
-use crate::lock::wait_for_lock;
+use crate::lock::{wait_by, wait_for_lock};
 use crate::queue::Queue;
 use crate::reader::{Desk, Reader, Shift};
 use crate::schema;
@@ -178,7 +178,7 @@ impl SqliteStoreBuilder {
                 .pragma_update(None, "max_page_count", pages)
                 .map_err(|error| SqliteError::of(error, Step::Open))?;
         }
-        connection.busy_handler(Some(wait_for_lock)).map_err(|error| SqliteError::of(error, Step::Open))?;
+        wait_by(wait_for_lock, &mut connection).map_err(|error| SqliteError::of(error, Step::Open))?;
 
         let writer = Desk { jobs: Arc::new(Queue::new()), queue_max: self.queue_max };
         let questions = Arc::new(Queue::new());

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use crate::job::Job;
 use crate::queue::Queue;
 
@@ -40,7 +42,12 @@ fn pause(tries: i32) {
     std::thread::sleep(Duration::from_micros(if tries < 100 { 300 + jitter } else { 2000 + jitter }));
 }
 
-type BusyHandler = fn(i32) -> bool;
+pub(crate) type BusyHandler = fn(i32) -> bool;
+
+/// Has a connection wait by this handler. rusqlite wants `&mut` for it from 0.41 on, and was content with `&` before.
+pub(crate) fn wait_by(handler: BusyHandler, connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_handler(Some(handler))
+}
 
 /// The same for a connection that is handed out, which says nothing to the thread: for so long, or a little longer.
 ///
