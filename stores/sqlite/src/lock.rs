@@ -39,7 +39,12 @@ fn pause(tries: i32) {
     let jitter = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| u64::from(since.subsec_nanos()) % 500);
-    std::thread::sleep(Duration::from_micros(if tries < 100 { 300 + jitter } else { 2000 + jitter }));
+    std::thread::sleep(pause_len(tries, jitter));
+}
+
+/// The pause before the next try. It stays short: the lock may be free for a few milliseconds only.
+fn pause_len(tries: i32, jitter_us: u64) -> Duration {
+    Duration::from_micros(jitter_us + if tries < 100 { 300 } else { 2_000 })
 }
 
 pub(crate) type BusyHandler = fn(i32) -> bool;
@@ -106,6 +111,15 @@ mod tests {
         assert!(!waiting_until(Instant::now(), &queue, || wait_for_lock(0)));
         queue.close();
         assert!(!waiting_until(later, &queue, || wait_for_lock(0)));
+    }
+
+    #[test]
+    fn the_lock_is_asked_for_every_few_milliseconds_however_long_that_takes() {
+        for tries in [0, 1, 99, 100, 10_000, i32::MAX] {
+            let pauses = [0, 499].map(|jitter_us| pause_len(tries, jitter_us));
+            let short = Duration::from_micros(300)..Duration::from_micros(2_500);
+            assert!(pauses.iter().all(|pause| short.contains(pause)), "after {tries}: {pauses:?}");
+        }
     }
 
     #[test]
