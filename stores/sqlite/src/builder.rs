@@ -10,36 +10,13 @@ use crate::clock::WallClock;
 use crate::connect::Place;
 use crate::error::{BUSY_TIMEOUT, SqliteError, Step};
 use crate::lock::{wait_by, wait_for_lock};
+use crate::options::{Reads, Synchronous};
 use crate::queue::Queue;
 use crate::reader::{Desk, Reader, Shift};
 use crate::schema;
-use crate::store::{Inner, SqliteStore, Threads};
+use crate::store::{Inner, SqliteStore};
+use crate::threads::Threads;
 use crate::writer::Writer;
-
-/// When a commit is on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Synchronous {
-    /// Before it is acknowledged: it survives a power loss, as far as disk and file system tell the truth.
-    #[default]
-    Full,
-    /// Some time later: it survives the end of the process; a power loss, or a crash of the machine, can lose the latest
-    /// commits. A lost completion means that an effect elsewhere can happen a second time.
-    Normal,
-}
-
-/// Where reads are done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Reads {
-    /// On threads of the store: an executor's thread never waits for the disk.
-    #[default]
-    OnThreads,
-    /// On the thread that polls the call, which spares two changes of thread. For files that the memory of the machine
-    /// holds: a page that must come from disk keeps the executor's thread waiting. What would wait for a lock goes to
-    /// the store's threads all the same.
-    OnCaller,
-}
 
 /// Sets a [`SqliteStore`] up.
 #[derive(Clone, Debug)]
@@ -58,8 +35,23 @@ pub struct SqliteStoreBuilder {
     clock: WallClock,
 }
 
+impl SqliteStore {
+    /// Opens the file with the default options, creating it if there is none.
+    ///
+    /// # Errors
+    /// As for [`SqliteStoreBuilder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SqliteError> {
+        Self::builder(path).open()
+    }
+
+    /// Sets a store up.
+    pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
+        SqliteStoreBuilder::new(path.as_ref())
+    }
+}
+
 impl SqliteStoreBuilder {
-    pub(crate) fn new(path: &Path) -> Self {
+    fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             synchronous: Synchronous::Full,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use oncekey::store::{StoreError as _, StoreErrorKind};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::builder::Synchronous;
 use crate::error::{SqliteError, Step};
 use crate::lock::{wait_by, waiting_at_most};
+use crate::options::Synchronous;
 
 /// The file of a store, and how it is opened.
 #[derive(Clone, Debug)]

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use async_trait::async_trait;
 use futures::channel::oneshot;
@@ -15,15 +14,16 @@ use oncekey::{Entry, Expected, Key, Prepared};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::builder::{SqliteStoreBuilder, Synchronous};
 use crate::clock::WallClock;
 use crate::complete::complete_at;
 use crate::connect::Place;
 use crate::error::{CompleteError, SqliteError};
 use crate::job::{Job, Write};
+use crate::options::Synchronous;
 use crate::queue::{Closed, Queue};
 use crate::reader::{Desk, Question};
 use crate::table::{self, Encoded};
+use crate::threads::Threads;
 use crate::trim::Found;
 
 /// A store in one SQLite file: embedded, durable, shared by the processes of one machine.
@@ -121,19 +121,6 @@ impl SqliteStore {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Opens the file with the default options, creating it if there is none.
-    ///
-    /// # Errors
-    /// As for [`SqliteStoreBuilder::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, SqliteError> {
-        Self::builder(path).open()
-    }
-
-    /// Sets a store up.
-    pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
-        SqliteStoreBuilder::new(path.as_ref())
-    }
-
     /// The absolute path of the file.
     pub fn path(&self) -> &Path {
         &self.inner.place.path
@@ -141,10 +128,10 @@ impl SqliteStore {
 
     /// Another connection to the same file, set up as the store's own: for transactions of yours that are to commit
     /// together with an outcome. See [`SqliteStore::complete_in`]. It waits for a lock as the
-    /// [busy timeout](SqliteStoreBuilder::busy_timeout) says.
+    /// [busy timeout](crate::SqliteStoreBuilder::busy_timeout) says.
     ///
     /// # Errors
-    /// As for [`SqliteStoreBuilder::open`].
+    /// As for [`SqliteStoreBuilder::open`](crate::SqliteStoreBuilder::open).
     pub fn connect(&self) -> Result<Connection, SqliteError> {
         self.inner.place.connect(false)
     }
@@ -340,56 +327,5 @@ impl fmt::Debug for SqliteStore {
             .field("path", &self.path())
             .field("synchronous", &self.inner.place.synchronous)
             .finish_non_exhaustive()
-    }
-}
-
-/// The threads of a store, which end with it.
-pub(crate) struct Threads {
-    jobs: Arc<Queue<Job>>,
-    questions: Arc<Queue<Question>>,
-    readers: Vec<JoinHandle<()>>,
-    writer: Option<JoinHandle<()>>,
-}
-
-impl Threads {
-    pub(crate) fn new(jobs: Arc<Queue<Job>>, questions: Arc<Queue<Question>>) -> Self {
-        Self { jobs, questions, readers: Vec::new(), writer: None }
-    }
-
-    pub(crate) fn start_reader(&mut self, work: impl FnOnce() + Send + 'static) {
-        self.readers.push(start("oncekey-reader", work));
-    }
-
-    pub(crate) fn start_writer(&mut self, work: impl FnOnce() + Send + 'static) {
-        self.writer = Some(start("oncekey-writer", work));
-    }
-}
-
-fn start(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
-    started.expect("the system starts a thread")
-}
-
-fn join(thread: JoinHandle<()>) {
-    // An answer may wake somebody who drops the last handle on the spot: a thread does not wait for itself.
-    if thread.thread().id() != thread::current().id() {
-        // A thread that panicked has said so.
-        let _ = thread.join();
-    }
-}
-
-impl Drop for Threads {
-    /// What is under way is finished first, so that the file is closed when this returns.
-    ///
-    /// The writer's connection is closed last and alone. The last connection to be closed moves the write-ahead log into
-    /// the file. Of two that are closed at the same moment each takes the other for one that goes on, and both leave the
-    /// log behind.
-    fn drop(&mut self) {
-        drop(self.questions.close());
-        self.readers.drain(..).for_each(join);
-        for job in self.jobs.close() {
-            job.refuse(&SqliteError::Closed);
-        }
-        self.writer.take().into_iter().for_each(join);
     }
 }
