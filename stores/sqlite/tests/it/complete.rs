@@ -12,7 +12,7 @@ use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Policy, Settled};
 use oncekey_sqlite::rusqlite::{Connection, TransactionBehavior};
 use oncekey_sqlite::{CompleteError, SqliteStore, complete_in};
 
-use super::{key, open, patient, scratch};
+use super::{granted, key, open, patient, scratch};
 
 fn shop(path: &Path) -> (SqliteStore, Connection) {
     let store = open(path);
@@ -21,15 +21,21 @@ fn shop(path: &Path) -> (SqliteStore, Connection) {
     (store, connection)
 }
 
+/// The same with a clock that counts these seconds.
+fn shop_by_hand(path: &Path) -> (SqliteStore, Arc<AtomicU64>) {
+    drop(shop(path));
+    let now = Arc::new(AtomicU64::new(1_000));
+    let clock = Arc::clone(&now);
+    let since_epoch = move || Duration::from_secs(clock.load(Ordering::Relaxed));
+    (SqliteStore::builder(path).clock(since_epoch).open().unwrap(), now)
+}
+
 fn orders(path: &Path) -> i64 {
     Connection::open(path).unwrap().query_row("SELECT count(*) FROM orders", [], |row| row.get(0)).unwrap()
 }
 
 fn claim(dedup: &Deduplicator<SqliteStore>, key: &Key) -> Claim<SqliteStore> {
-    match block_on(dedup.request(key.clone()).claim()).unwrap() {
-        ClaimAnswer::Granted(claim) => claim,
-        other => panic!("a claim that is due answered {other:?}"),
-    }
+    granted(block_on(dedup.request(key.clone()).claim()).unwrap())
 }
 
 fn replay(dedup: &Deduplicator<SqliteStore>, key: &Key) -> Option<Vec<u8>> {
@@ -104,13 +110,7 @@ fn a_commit_of_unknown_outcome_is_settled() {
 #[test]
 fn the_transaction_of_an_attempt_that_was_taken_over_fails() {
     let (_directory, path) = scratch();
-    drop(shop(&path));
-    let now = Arc::new(AtomicU64::new(1_000));
-    let clock = Arc::clone(&now);
-    let store = SqliteStore::builder(&path)
-        .clock(move || Duration::from_secs(clock.load(Ordering::Relaxed)))
-        .open()
-        .unwrap();
+    let (store, now) = shop_by_hand(&path);
     let slow = patient(store.clone()).clock(ManualClock::new()).build().unwrap();
     let quick = patient(store.clone()).build().unwrap();
     let key = key("order");
@@ -135,13 +135,7 @@ fn the_transaction_of_an_attempt_that_was_taken_over_fails() {
 #[test]
 fn the_transaction_of_an_attempt_that_is_gone_fails() {
     let (_directory, path) = scratch();
-    drop(shop(&path));
-    let now = Arc::new(AtomicU64::new(1_000));
-    let clock = Arc::clone(&now);
-    let store = SqliteStore::builder(&path)
-        .clock(move || Duration::from_secs(clock.load(Ordering::Relaxed)))
-        .open()
-        .unwrap();
+    let (store, now) = shop_by_hand(&path);
     let dedup = patient(store.clone()).policy(Policy::Reclaim).clock(ManualClock::new()).build().unwrap();
     let mut claim = claim(&dedup, &key("order"));
     let prepared = block_on(claim.prepare("late")).unwrap();

@@ -25,8 +25,8 @@ use futures::executor::block_on;
 use oncekey::protocol::{ClaimCommand, Command, Decision, Lifetimes, decide};
 use oncekey::store::{Exchange, Put, Store as _};
 use oncekey::{
-    Deduplicator, DeduplicatorBuilder, Expected, Key, OperationId, Outcome, Owner, Policy, Record,
-    UnixMillis, Version,
+    Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Expected, Key, OperationId, Outcome, Owner,
+    Policy, Record, UnixMillis, Version,
 };
 use oncekey_sqlite::{SqliteError, SqliteStore};
 use tempfile::TempDir;
@@ -109,6 +109,14 @@ fn completed(outcome: &[u8]) -> Record {
 
 fn put(store: &SqliteStore, key: &Key, expected: Expected, record: &Record) -> Result<Exchange, SqliteError> {
     block_on(store.compare_exchange(key, expected, Put::new(record, HOUR, HOUR)))
+}
+
+/// The claim of a call that is due to get one.
+fn granted(answer: ClaimAnswer<SqliteStore>) -> Claim<SqliteStore> {
+    match answer {
+        ClaimAnswer::Granted(claim) => claim,
+        other => panic!("a claim that is due answered {other:?}"),
+    }
 }
 
 fn written(answer: Result<Exchange, SqliteError>) -> Version {

@@ -15,8 +15,8 @@ use oncekey_sqlite::rusqlite::types::Value;
 use oncekey_sqlite::rusqlite::{Connection, Row};
 use oncekey_sqlite::{SqliteStore, Synchronous};
 
-use super::stuck_key::{commands, shell};
-use super::{HOUR, completed, in_progress, open, patient, put, scratch, written};
+use super::stuck_key::{commands, piped_to_sqlite3, shell};
+use super::{HOUR, completed, granted, in_progress, open, patient, put, scratch, written};
 
 /// The key of the page.
 fn key() -> Key {
@@ -62,11 +62,7 @@ fn engine(store: SqliteStore, policy: Policy) -> Deduplicator<SqliteStore> {
 }
 
 fn claim(dedup: &Deduplicator<SqliteStore>) -> Claim<SqliteStore> {
-    let claimed = block_on(dedup.request(key()).fingerprint_of("pay 50").claim()).unwrap();
-    match claimed {
-        ClaimAnswer::Granted(claim) => claim,
-        other => panic!("a claim that is due answered {other:?}"),
-    }
+    granted(block_on(dedup.request(key()).fingerprint_of("pay 50").claim()).unwrap())
 }
 
 type MakeDoubt = fn(&Path);
@@ -90,19 +86,15 @@ fn doubts() -> Vec<(&'static str, MakeDoubt)> {
         }),
         ("no fingerprint", |path| {
             let dedup = patient(store(path)).build().unwrap();
-            match block_on(dedup.request(key()).policy(Policy::Hold).claim()).unwrap() {
-                ClaimAnswer::Granted(mut claim) => block_on(claim.abandon()).unwrap(),
-                other => panic!("{other:?}"),
-            }
+            let claimed = block_on(dedup.request(key()).policy(Policy::Hold).claim()).unwrap();
+            block_on(granted(claimed).abandon()).unwrap();
         }),
         ("a fingerprint", |path| block_on(claim(&engine(store(path), Policy::Hold)).abandon()).unwrap()),
         ("a fingerprint of the application's own making", |path| {
             let digest = Fingerprint::from_digest(Algorithm::private(5), &[0x81; 32]).unwrap();
             let dedup = engine(store(path), Policy::Hold);
-            match block_on(dedup.request(key()).fingerprint(digest).claim()).unwrap() {
-                ClaimAnswer::Granted(mut claim) => block_on(claim.abandon()).unwrap(),
-                other => panic!("{other:?}"),
-            }
+            let claimed = block_on(dedup.request(key()).fingerprint(digest).claim()).unwrap();
+            block_on(granted(claimed).abandon()).unwrap();
         }),
         ("a checkpoint of one byte", |path| checkpoint(path, Policy::Reclaim, &[0])),
         ("a long checkpoint", |path| {
@@ -356,15 +348,7 @@ fn a_lock_that_is_held_leaves_all_as_it_was() {
     let before = contents(&path);
     // Also without the page's own -bail.
     let page = commands("completed").replace("2 AS version", &format!("{} AS version", version.get()));
-    let mut shell = std::process::Command::new("sqlite3");
-    shell.arg(&path).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(std::process::Stdio::piped());
-    let mut running = shell
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the sqlite3 shell, of `apt-get install sqlite3`");
-    std::io::Write::write_all(&mut running.stdin.take().unwrap(), page.as_bytes()).unwrap();
-    let ran = running.wait_with_output().unwrap();
+    let ran = piped_to_sqlite3(&path, &[], &page);
     assert!(!ran.status.success(), "{ran:?}");
     assert!(String::from_utf8_lossy(&ran.stderr).contains("locked"), "{ran:?}");
     assert!(ran.stdout.is_empty(), "{ran:?}");

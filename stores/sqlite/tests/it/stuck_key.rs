@@ -2,15 +2,15 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
 use oncekey::store::Store as _;
-use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
+use oncekey::{Deduplicator, Key, Policy};
 use oncekey_sqlite::SqliteStore;
 
-use super::{HOUR, open, patient, scratch};
+use super::{HOUR, granted, open, patient, scratch};
 
 const PAGE: &str = include_str!("../../docs/stuck-key.md");
 
@@ -21,11 +21,19 @@ pub(crate) fn commands(name: &str) -> &'static str {
     from.split_once("```").unwrap().0
 }
 
-/// What the shell says to these commands, which it reads as from a person, in the folder of this crate.
+/// What the shell says to these commands, by the options of the page.
 pub(crate) fn shell(path: &Path, options: &[&str], commands: &str) -> String {
+    let options = [options, &["-bail", "-cmd", ".timeout 60000", "-list"]].concat();
+    let ran = piped_to_sqlite3(path, &options, commands);
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success(), "{commands}\n{said}{}", String::from_utf8_lossy(&ran.stderr));
+    said
+}
+
+/// Runs the shell in the folder of this crate. It reads these commands as from a person.
+pub(crate) fn piped_to_sqlite3(path: &Path, options: &[&str], commands: &str) -> Output {
     let mut shell = Command::new("sqlite3");
-    shell.args(options).args(["-bail", "-cmd", ".timeout 5000", "-list"]).arg(path);
-    shell.current_dir(env!("CARGO_MANIFEST_DIR"));
+    shell.args(options).arg(path).current_dir(env!("CARGO_MANIFEST_DIR"));
     shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = shell.spawn().unwrap_or_else(|error| {
         panic!(
@@ -33,10 +41,7 @@ pub(crate) fn shell(path: &Path, options: &[&str], commands: &str) -> String {
         )
     });
     running.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
-    let ran = running.wait_with_output().unwrap();
-    let said = String::from_utf8(ran.stdout).unwrap();
-    assert!(ran.status.success(), "{commands}\n{said}{}", String::from_utf8_lossy(&ran.stderr));
-    said
+    running.wait_with_output().unwrap()
 }
 
 fn key() -> Key {
@@ -51,10 +56,7 @@ fn every_command_of_the_page_does_what_it_says() {
     let look = |name: &str| shell(&path, &["-readonly"], commands(name));
     let claim = |id: &str, policy| {
         let key = Key::new("payments.charge", id).unwrap();
-        match block_on(dedup.request(key).policy(policy).claim()).unwrap() {
-            ClaimAnswer::Granted(claim) => claim,
-            other => panic!("a claim that is due answered {other:?}"),
-        }
+        granted(block_on(dedup.request(key).policy(policy).claim()).unwrap())
     };
 
     assert_eq!(look("look"), "", "nothing is on record");
@@ -104,14 +106,8 @@ fn every_state_of_the_view_is_on_the_page() {
     let earlier = SqliteStore::builder(&path).clock(two_hours_ago).open().unwrap();
     let over = |tail| patient(earlier.clone()).retention(HOUR).tail(tail).build().unwrap();
     let (with_tail, without) = (over(24 * HOUR), over(Duration::ZERO));
-    let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| match dedup
-        .request(Key::new("states", id).unwrap())
-        .claim()
-        .await
-        .unwrap()
-    {
-        ClaimAnswer::Granted(claim) => claim,
-        other => panic!("a claim that is due answered {other:?}"),
+    let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| {
+        granted(dedup.request(Key::new("states", id).unwrap()).claim().await.unwrap())
     };
     block_on(async {
         std::mem::forget(claim(&dedup, "in progress").await);
@@ -161,15 +157,9 @@ fn a_misspelt_resolution_leaves_no_lock_held() {
     let column = commands("completed").replace("AS seconds", "AS second");
     let table = commands("completed").replace("TABLE resolution", "TABLE resolutoin");
     for misspelt in [column.as_str(), &table] {
-        let mut shell = Command::new("sqlite3");
-        shell.args(["-interactive", "-list"]).arg(&path);
-        shell.current_dir(env!("CARGO_MANIFEST_DIR"));
-        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = shell.spawn().unwrap();
         // Within a transaction, this BEGIN is an error.
         let typed = format!("{misspelt}\nBEGIN IMMEDIATE;\nROLLBACK;\nSELECT 'the shell ' || 'went on';\n");
-        running.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        let ran = running.wait_with_output().unwrap();
+        let ran = piped_to_sqlite3(&path, &["-interactive", "-list"], &typed);
         let said =
             format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         assert!(said.contains("no such"), "what is misspelt is told: {said}");
@@ -183,17 +173,12 @@ fn a_misspelt_resolution_leaves_no_lock_held() {
 fn a_misspelt_forgetting_does_nothing() {
     let (_directory, path) = scratch();
     let dedup = patient(open(&path)).build().unwrap();
-    let claimed = block_on(dedup.request(key()).claim()).unwrap();
-    let ClaimAnswer::Granted(mut claim) = claimed else { panic!("{claimed:?}") };
+    let mut claim = granted(block_on(dedup.request(key()).claim()).unwrap());
     block_on(claim.complete("charged")).unwrap();
     let right = commands("forget").replace("1 AS version", "2 AS version");
     for (was, misspelt) in [("AS version", "AS versoin"), ("AS key", "AS kay"), ("CREATE TEMP", "CREATE TMP")]
     {
-        let mut piped = Command::new("sqlite3");
-        piped.arg("-bail").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = piped.spawn().unwrap();
-        running.stdin.take().unwrap().write_all(right.replace(was, misspelt).as_bytes()).unwrap();
-        let ran = running.wait_with_output().unwrap();
+        let ran = piped_to_sqlite3(&path, &["-bail"], &right.replace(was, misspelt));
         assert!(!ran.status.success() && ran.stdout.is_empty(), "{misspelt}: {ran:?}");
         assert!(
             shell(&path, &["-readonly"], "SELECT records FROM oncekey_meta;").starts_with('1'),

@@ -9,29 +9,36 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use oncekey::store::{Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Expected, RunError};
+use oncekey::{Expected, Key, RunError, Version};
 use oncekey_sqlite::rusqlite::{Connection, params};
 use oncekey_sqlite::{SqliteError, SqliteStore, Step};
 
 use super::{HOUR, completed, in_progress, key, look, open, patient, put, scratch, written};
+
+/// Claims one key after the other until the disk is full: what was written, and the error.
+fn fill(store: &SqliteStore, put: Put<'_>) -> (Vec<(Key, Version)>, SqliteError) {
+    let mut kept = Vec::new();
+    loop {
+        let key = key(format!("{}", kept.len()));
+        match block_on(store.compare_exchange(&key, Expected::Vacant, put)) {
+            Ok(answer) => kept.push((key, written(Ok(answer)))),
+            Err(error) => {
+                assert!(matches!(error, SqliteError::DiskFull(_)), "{error:?}");
+                assert_eq!(error.kind(), StoreErrorKind::Full);
+                return (kept, error);
+            }
+        }
+        assert!(kept.len() < 2_000, "the disk never gets full");
+    }
+}
 
 #[test]
 fn a_full_disk_is_told_and_a_purge_makes_room() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).pages_max(200).open().unwrap();
     let big = completed(&[7; 20_000]);
-    let mut kept = Vec::new();
-    let error = loop {
-        let key = key(format!("{}", kept.len()));
-        let gone_soon = Put::new(&big, HOUR, Duration::ZERO);
-        match block_on(store.compare_exchange(&key, Expected::Vacant, gone_soon)) {
-            Ok(answer) => kept.push((key, written(Ok(answer)))),
-            Err(error) => break error,
-        }
-        assert!(kept.len() < 200, "the disk never gets full");
-    };
-    assert!(matches!(error, SqliteError::DiskFull(_)), "{error:?}");
-    assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Full, false));
+    let (kept, error) = fill(&store, Put::new(&big, HOUR, Duration::ZERO));
+    assert!(!error.maybe_applied());
     for (key, version) in &kept {
         let entry = block_on(store.load(key)).unwrap().unwrap();
         assert_eq!((entry.record, entry.version), (big.clone(), *version));
@@ -50,17 +57,7 @@ fn a_full_disk_runs_no_operation() {
     let store = SqliteStore::builder(&path).pages_max(200).open().unwrap();
     let dedup = patient(store.clone()).claim_tries(2).build().unwrap();
     let big = completed(&[7; 3_000]);
-    let mut kept = 0;
-    let error = loop {
-        let gone_soon = Put::new(&big, Duration::ZERO, Duration::from_secs(1));
-        match block_on(store.compare_exchange(&key(format!("{kept}")), Expected::Vacant, gone_soon)) {
-            Ok(answer) => _ = written(Ok(answer)),
-            Err(error) => break error,
-        }
-        kept += 1;
-        assert!(kept < 2_000, "the disk never gets full");
-    };
-    assert!(matches!(error, SqliteError::DiskFull(_)), "{error:?}");
+    let (kept, _) = fill(&store, Put::new(&big, Duration::ZERO, Duration::from_secs(1)));
     let ran = AtomicUsize::new(0);
     // Small records still find room in pages that are there; so that is filled up, too.
     let run = |id: usize| {
@@ -89,7 +86,7 @@ fn a_full_disk_runs_no_operation() {
     assert_eq!((source.kind(), source.maybe_applied()), (StoreErrorKind::Full, false));
     assert!(block_on(store.load(&key(format!("run {id}")))).unwrap().is_none());
     thread::sleep(Duration::from_millis(1_100));
-    assert_eq!(block_on(store.purge(usize::MAX)).unwrap().removed, kept);
+    assert_eq!(block_on(store.purge(usize::MAX)).unwrap().removed, kept.len());
     assert!(run(id).unwrap().ran_now());
 }
 
@@ -132,19 +129,9 @@ fn a_file_system_that_is_full_is_told_and_loses_nothing() {
 pub(crate) fn fill_the_disk(path: &Path) {
     let store = open(path);
     let record = completed(&[7; 2_000]);
-    let mut kept = Vec::new();
     let junk = path.with_file_name("junk");
     std::fs::write(&junk, vec![0; 1_000_000]).unwrap();
-    let error = loop {
-        let key = key(format!("{}", kept.len()));
-        match put(&store, &key, Expected::Vacant, &record) {
-            Ok(answer) => kept.push((key, written(Ok(answer)))),
-            Err(error) => break error,
-        }
-        assert!(kept.len() < 2_000, "the disk never gets full");
-    };
-    assert!(matches!(error, SqliteError::DiskFull(_)), "{error:?}");
-    assert_eq!(error.kind(), StoreErrorKind::Full);
+    let (kept, error) = fill(&store, Put::new(&record, HOUR, HOUR));
     assert_eq!(error.maybe_applied(), error.failed().unwrap().step() == Step::Commit);
     let all_there = |store: &SqliteStore| {
         for (key, version) in &kept {
@@ -195,7 +182,7 @@ fn tables_that_are_gone_are_told() {
     Connection::open(&path).unwrap().execute_batch("DROP TABLE oncekey_records").unwrap();
     let errors = [
         block_on(store.load(&key("a"))).unwrap_err(),
-        put(&store, &key("a"), Expected::At(oncekey::Version::new(1)), &in_progress(1)).unwrap_err(),
+        put(&store, &key("a"), Expected::At(Version::new(1)), &in_progress(1)).unwrap_err(),
     ];
     for error in errors {
         assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Rejected, false), "{error:?}");
