@@ -74,20 +74,22 @@ impl SqliteStoreBuilder {
     }
 
     /// How long a transaction of the store waits for the lock of another connection; 4 s by default, which is less than
-    /// the engine waits for a store, so that its callers are told the reason. A claim may wait for so long behind those that
-    /// wait for the lock before it, too.
+    /// the engine waits for a store, so that its callers are told the reason. A claim may also wait behind calls that already
+    /// wait for the lock.
     ///
-    /// Opening waits for so long at each of its few steps. A connection by [`connect`](SqliteStore::connect) waits for so
-    /// long, or up to the next of some round numbers (10, 20, 50, 100, 200, 300, 500, 750 ms, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 60,
-    /// 600 s), and **for ever above 600 s**, at each statement that needs the lock, until you set a timeout or a handler of
-    /// its own. All of these ask for the lock every millisecond or so, that one who comes back to it at once does not always
-    /// get it first.
+    /// Opening waits this long at each of its few steps. A connection from [`connect`](SqliteStore::connect) waits this long
+    /// at each statement that needs the lock, until you set a timeout or a handler of its own. The time is rounded up to one
+    /// of 10, 20, 50, 100, 200, 300, 500, 750 ms, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 60, 600 s; **above 600 s the connection
+    /// waits forever**.
+    ///
+    /// All of these ask for the lock every millisecond or so. A process that releases the lock and takes it again at once
+    /// does not always get it first.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self
     }
 
-    /// Most writes of one transaction, and of one flush; 256 by default. A batch is never parted.
+    /// Most writes of one transaction, and of one flush; 256 by default. A batch is never split.
     pub fn group_max(mut self, writes: usize) -> Self {
         self.group_max = writes;
         self
@@ -119,16 +121,15 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// Whether opening creates the schema, and brings an older one up to date: yes by default, as befits an embedded
-    /// database. With `false` it is for you to run [`MIGRATIONS`](crate::MIGRATIONS) first, and a file without them is
-    /// refused.
+    /// Whether opening creates the schema, and brings an older one up to date: yes by default. With `false`, run
+    /// [`MIGRATIONS`](crate::MIGRATIONS) first: a file without them is refused.
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// The clock that expiry is judged by, as the time since the Unix epoch: for tests. All that use the file must use
-    /// the same.
+    /// The clock that expiry is judged by, as the time since the Unix epoch: for tests. All stores on the file must use
+    /// the same clock.
     pub fn clock(mut self, since_epoch: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         self.clock = WallClock::new(since_epoch);
         self
@@ -192,7 +193,7 @@ impl SqliteStoreBuilder {
             let callers = std::thread::available_parallelism().map_or(1, usize::from);
             for _ in 0..callers.max(self.readers) {
                 let connection = place.connect_reader()?;
-                // It is a thread of somebody else: it waits for nothing.
+                // The thread is the caller's: it must not wait for a lock.
                 connection
                     .busy_timeout(Duration::ZERO)
                     .map_err(|error| SqliteError::of(error, Step::Open))?;

@@ -39,11 +39,12 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `bundled` | yes | SQLite itself is compiled in; without it the system's is linked, which must be 3.37 or later |
+//! | `bundled` | yes | SQLite itself is compiled in; without it the system's is linked: 3.37 or later, with rusqlite 0.41 and later 3.45.3 or later |
 //!
 //! [`rusqlite`] is exported again, so that your transactions use the version that this crate does.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
 mod clock;

@@ -14,7 +14,7 @@ thread_local! {
     static PATIENCE: RefCell<Option<(Instant, Arc<Queue<Job>>)>> = const { RefCell::new(None) };
 }
 
-/// While this acts, the thread waits for a lock until then, and no longer than its queue is open.
+/// Runs `act`. Meanwhile this thread waits for a lock until `end`, and only while the queue is open.
 pub(crate) fn waiting_until<T>(end: Instant, queue: &Arc<Queue<Job>>, act: impl FnOnce() -> T) -> T {
     PATIENCE.set(Some((end, Arc::clone(queue))));
     let done = act();
@@ -35,7 +35,7 @@ pub(crate) fn wait_for_lock(tries: i32) -> bool {
 }
 
 fn pause(tries: i32) {
-    // Not in step with the others that wait.
+    // Threads that wait must not ask in step.
     let jitter = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| u64::from(since.subsec_nanos()) % 500);
@@ -54,9 +54,9 @@ pub(crate) fn wait_by(handler: BusyHandler, connection: &mut Connection) -> rusq
     connection.busy_handler(Some(handler))
 }
 
-/// The same for a connection that is handed out, which says nothing to the thread: for so long, or a little longer.
+/// The handler of a connection that does not tell its thread how long to wait: it waits this long, or a little longer.
 ///
-/// SQLite hands such a function no more than the number of its tries, so there is one for each limit.
+/// SQLite passes a handler only the number of its tries, so there is one function for each limit.
 pub(crate) fn waiting_at_most(limit: Duration) -> BusyHandler {
     const EACH: [(u64, BusyHandler); 20] = [
         (0, wait_at_most::<0>),

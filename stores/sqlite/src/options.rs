@@ -20,7 +20,7 @@ pub enum Reads {
     #[default]
     OnThreads,
     /// On the thread that polls the call, which spares two changes of thread. For files that the memory of the machine
-    /// holds: a page that must come from disk keeps the executor's thread waiting. What would wait for a lock goes to
-    /// the store's threads all the same.
+    /// holds: a page that must come from disk keeps the executor's thread waiting. A read that would wait for a lock
+    /// goes to the store's threads all the same.
     OnCaller,
 }

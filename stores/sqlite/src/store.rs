@@ -111,7 +111,7 @@ impl Inner {
 
     fn ask(&self, question: Question) -> Result<(), SqliteError> {
         self.writer.check_room(self.questions.len())?;
-        // What is dropped with the question is the answer's sender: its receiver says so.
+        // A question that is dropped drops the sender of its answer, and the receiver tells the caller.
         self.questions.push(question).map_err(|Closed(_)| SqliteError::Closed)
     }
 }
@@ -214,7 +214,7 @@ impl Store for SqliteStore {
         expected: Expected,
         put: Put<'_>,
     ) -> Result<Exchange, SqliteError> {
-        // What is there is answered by a read, so that a replay never waits for a flush. The writer decides.
+        // A read answers where the key has a record, so that a replay never waits for a flush. Only the writer grants.
         let looked = if expected == Expected::Vacant { self.inner.load_here(key) } else { None };
         let is_seen = looked.is_some();
         if let Some(entry) = looked.transpose()?.flatten() {
@@ -261,7 +261,7 @@ impl Store for SqliteStore {
     /// In steps of a bounded number of rows, each in a transaction that it shares with whatever else waits.
     ///
     /// # Cancel safety
-    /// If dropped, it removes no more than a step more.
+    /// If dropped, it removes the rows of one more step at most.
     async fn purge(&self, limit: usize) -> Result<Purged, SqliteError> {
         let (sender, answer) = oneshot::channel();
         self.inner.writer.hand_in(Job::Purge { limit, removed: 0, answer: sender });

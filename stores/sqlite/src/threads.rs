@@ -36,7 +36,7 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 }
 
 fn join(thread: JoinHandle<()>) {
-    // An answer may wake somebody who drops the last handle on the spot: a thread does not wait for itself.
+    // An answer may wake a task that drops the last handle on this very thread, which cannot wait for itself.
     if thread.thread().id() != thread::current().id() {
         // A thread that panicked has said so.
         let _ = thread.join();
@@ -44,7 +44,7 @@ fn join(thread: JoinHandle<()>) {
 }
 
 impl Drop for Threads {
-    /// What is under way is finished first, so that the file is closed when this returns.
+    /// Finishes the calls that are under way. The file is closed when this returns.
     ///
     /// The writer's connection is closed last and alone. The last connection to be closed moves the write-ahead log into
     /// the file. Of two that are closed at the same moment each takes the other for one that goes on, and both leave the
