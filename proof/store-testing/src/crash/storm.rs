@@ -1,6 +1,6 @@
 //! Processes killed at any moment, again and again, over many keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -13,14 +13,19 @@ use crate::ledger::{Effect, Ledger, assert_one_generation};
 use crate::server::unique_name;
 
 const LEASE: Duration = Duration::from_secs(2);
+/// A storm that shows too little goes on for so many times its kills.
+const TIMES_MAX: usize = 20;
 
-/// Starts workers over `keys`, one after the other and two at a time, and kills them at any moment, `kills` times. Then it
-/// retries each key.
+/// Starts workers over `keys`, one after the other and two at a time, and kills them at any moment, at least `kills` times.
+/// It goes on until a quarter of so many kills met an operation. Then it retries each key.
+///
+/// A worker goes through the shared keys, and then through keys of its own until it is killed: a kill always meets a
+/// process that works.
 ///
 /// - Under `Reclaim`: one outcome per key, that of one of its effects; all effects of a key under one operation id, by
 ///   attempts and tokens that rise, each attempt at most one.
 /// - Under `Hold`: at most one effect per key; each key is answered, or in doubt until it is resolved, and has one effect in
-///   the end.
+///   the end. A key whose operation met a kill is in doubt.
 /// - Under both: each completion that was acknowledged to a process, killed since or not, is replayed, with its bytes.
 ///
 /// # Panics
@@ -33,16 +38,17 @@ pub async fn storm<D: Deployment>(deployment: &D, url: &str, policy: Policy, key
         ledger: Ledger::new(),
         dedup: dedup(deployment.open(url).await),
     };
-    let Raged { met, acknowledged } = storm.rage::<D>(url, kills).await;
+    let Raged { kills, met, begun, acknowledged } = storm.rage::<D>(url, kills).await;
     let before = storm.effects();
-    let (mut in_doubt, mut again) = (0, 0);
-    for number in 0..keys {
-        let key = key(&storm.scope, number);
+    let (mut in_doubt, mut again) = (BTreeSet::new(), 0);
+    let ids: BTreeSet<String> = (0..keys).map(shared_id).chain(begun).collect();
+    for id in &ids {
+        let key = key(&storm.scope, id);
         let effects_before = before.get(key.id()).map_or(0, Vec::len);
         let mut answer = storm.retry(&key).await;
         if let Answer::InDoubt { .. } = answer {
             assert_eq!(policy, Policy::Hold, "{}: in doubt", key.id());
-            in_doubt += 1;
+            in_doubt.insert(id);
             storm.resolve(&key).await;
             answer = storm.retry(&key).await;
         }
@@ -76,21 +82,28 @@ pub async fn storm<D: Deployment>(deployment: &D, url: &str, policy: Policy, key
         );
     }
     println!(
-        "{kills} kills, {met} of them in an operation, {keys} keys under {policy:?}: {} acknowledged, {in_doubt} in doubt, \
-         {again} with more than one effect",
-        acknowledged.len()
+        "{kills} kills, {} of them in an operation, {} keys under {policy:?}: {} acknowledged, {} in doubt, {again} with \
+         more than one effect",
+        met.len(),
+        ids.len(),
+        acknowledged.len(),
+        in_doubt.len()
     );
-    assert!(!acknowledged.is_empty(), "nothing was acknowledged: nothing was shown");
-    assert!(kills < 10 || met > 0, "no kill met an operation: nothing was shown");
-    assert!(policy == Policy::Reclaim || in_doubt >= 1 || kills < 10, "nothing was ever in doubt");
+    let sure = met.iter().all(|id| in_doubt.contains(id));
+    assert!(policy == Policy::Reclaim || sure, "killed in {met:?}, and in doubt are {in_doubt:?}");
 }
 
 fn dedup<S: oncekey::Store + 'static>(store: S) -> Deduplicator<S> {
     engine(store).lease(LEASE).build().expect("options in order")
 }
 
-fn key(scope: &str, number: usize) -> Key {
-    Key::new(scope, format!("{number:06}")).expect("a key in order")
+fn key(scope: &str, id: &str) -> Key {
+    Key::new(scope, id).expect("a key in order")
+}
+
+/// The id of a key that all workers go through.
+fn shared_id(number: usize) -> String {
+    format!("{number:06}")
 }
 
 /// Numbers that look random, the same in every run.
@@ -114,21 +127,31 @@ struct Storm<S: oncekey::Store + 'static> {
 /// What came of the kills.
 #[derive(Default)]
 struct Raged {
-    /// How many met an operation that had begun and had not ended.
-    met: usize,
+    kills: usize,
+    /// The ids whose operation was killed before it ended, and so before its completion was asked for.
+    met: BTreeSet<String>,
+    /// The ids whose operation began in any process.
+    begun: BTreeSet<String>,
     /// The outcomes whose completion was acknowledged, by id.
     acknowledged: BTreeMap<String, String>,
 }
 
 impl Raged {
-    /// Takes down what a process says; answers whether an operation runs in it now.
-    fn hear(&mut self, said: &str) -> bool {
+    /// Takes down what a process says; answers the id of the operation that runs in it now.
+    fn hear(&mut self, said: &str) -> Option<String> {
         let ended = said.strip_prefix("ended ").and_then(|rest| rest.split_once(' '));
         if let Some((id, outcome)) = ended {
             let before = self.acknowledged.insert(id.to_owned(), outcome.to_owned());
             assert_eq!(before, None, "{id}: two completions were acknowledged");
         }
-        said.starts_with("begun ")
+        let id = said.strip_prefix("begun ")?;
+        self.begun.insert(id.to_owned());
+        Some(id.to_owned())
+    }
+
+    /// Whether the storm showed what it is for.
+    fn is_enough(&self, kills: usize) -> bool {
+        self.kills >= kills && self.met.len() >= kills.div_ceil(4) && !self.acknowledged.is_empty()
     }
 }
 
@@ -153,25 +176,33 @@ impl<S: oncekey::Store + 'static> Storm<S> {
         let mut raged = Raged::default();
         // The other lives on while one is killed, and is killed next.
         let mut other = start(0);
-        for round in 1..=kills {
-            let next = start(round);
+        while !raged.is_enough(kills) {
+            assert!(
+                raged.kills < kills * TIMES_MAX,
+                "{} kills met {} operations, and {} completions were acknowledged: too little was shown",
+                raged.kills,
+                raged.met.len(),
+                raged.acknowledged.len()
+            );
+            raged.kills += 1;
+            let next = start(raged.kills);
             let mut victim = std::mem::replace(&mut other, next);
             // After so many operations, and a moment at any place of the next.
             let mut begun = dice.below(4);
-            let mut in_operation = false;
+            let mut running = None;
             while let Some(said) = victim.next().await {
-                in_operation = raged.hear(&said);
-                if in_operation && begun == 0 {
+                running = raged.hear(&said);
+                if running.is_some() && begun == 0 {
                     break;
                 }
-                begun -= u64::from(in_operation);
+                begun -= u64::from(running.is_some());
             }
             tokio::time::sleep(Duration::from_micros(dice.below(8_000))).await;
             victim.kill();
             while let Some(said) = victim.next().await {
-                in_operation = raged.hear(&said);
+                running = raged.hear(&said);
             }
-            raged.met += usize::from(in_operation);
+            raged.met.extend(running);
         }
         other.kill();
         while let Some(said) = other.next().await {
@@ -210,21 +241,26 @@ impl<S: oncekey::Store + 'static> Storm<S> {
     }
 }
 
-/// A process of [`storm`]: goes through the keys, from a place of its own, until it is killed.
+/// A process of [`storm`]: goes through the shared keys, from a place of its own, and then through keys of its own, until it
+/// is killed. An operation on a key of its own takes longer, so that a kill is likely to meet it.
 pub(crate) async fn child<D: Deployment>(deployment: &D, job: Job) {
     let dedup = &dedup(deployment.open(job.get("url")).await);
     let ledger = &Ledger::at(job.get("ledger"));
     let (scope, keys, policy) = (job.get("scope"), job.number("keys"), policy(job.get("policy")));
-    let mut dice = Dice(job.number("seed") as u64);
+    let seed = job.number("seed");
+    let mut dice = Dice(seed as u64);
     let first = usize::try_from(dice.below(keys as u64)).expect("less than keys");
-    for number in (0..keys).map(|number| (first + number) % keys) {
-        let key = &key(scope, number);
-        let (before, after) = (dice.below(3_000), dice.below(3_000));
+    let shared = (0..keys).map(|number| (shared_id((first + number) % keys), 3_000));
+    let own = (0..).map(|number| (format!("own-{seed:04}-{number:04}"), 20_000));
+    for (id, micros_max) in shared.chain(own) {
+        let key = &key(scope, &id);
+        let (before, after) = (dice.below(micros_max), dice.below(micros_max));
         let operation = |attempt| async move {
             say(&format!("begun {}", key.id()));
             tokio::time::sleep(Duration::from_micros(before)).await;
             let outcome = ledger.effect(key, &attempt);
             tokio::time::sleep(Duration::from_micros(after)).await;
+            say(&format!("completing {}", key.id()));
             Ok::<_, Infallible>(outcome)
         };
         // Another may have it, or have left it in doubt: both are answers, and the next key's turn.
