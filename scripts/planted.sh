@@ -42,7 +42,7 @@ TEXT
         exit 1
     fi
 done
-{ echo && cat "$fresh/proof/planted/target.toml"; } >>"$fresh/Cargo.toml"
+{ echo && cat "$fresh/proof/planted/target.toml"; } >>"$fresh/conformance/Cargo.toml"
 
 if [ ! -d "$copy" ]; then
     mv "$fresh" "$copy"
@@ -64,10 +64,10 @@ fi
 export CARGO_TARGET_DIR=$target
 cd "$copy"
 case ${1:-test} in
-test) cargo test --release --locked --features conformance --test wrong_engines ;;
+test) cargo test --release --locked --package oncekey-conformance --test wrong_engines ;;
 lint)
-    cargo fmt --package oncekey --check
-    cargo clippy --locked --features conformance --lib --test wrong_engines -- -D warnings
+    cargo fmt --package oncekey --package oncekey-conformance --check
+    cargo clippy --locked --package oncekey-conformance --test wrong_engines -- -D warnings
     ;;
 copy) echo "$copy" ;;
 *)

@@ -1,87 +1,88 @@
 #!/usr/bin/env bash
-# All tests at the bounds of every day: unit, scenario, property, conformance, sabotage, doc and fuzz-corpus tests, the
-# simulation, the models (loom, shuttle, verify), and the bugs that each of them must find. TESTING.md says what each shows.
-# Needs a Rust toolchain, and the servers that scripts/servers.sh installs or asks for.
-set -euo pipefail
+# All tests at the bounds of every day. TESTING.md says what each stage shows.
+#
+#   scripts/test.sh            all stages
+#   scripts/test.sh quick      the core and its kit, with no server: for the next line you change
+#   scripts/test.sh real       what depends on real time, threads, processes or servers
+#   scripts/test.sh models     what depends on none of them: simulation, models, fuzz corpus
+#
+# A stage that fails does not stop the others. A table at the end says what passed, and the exit code is 1 if anything failed.
+# Needs a Rust toolchain, and the servers that scripts/servers.sh installs or asks for (`quick` and `models`: none).
+set -uo pipefail
 cd "$(dirname "$0")/.."
 
-say() { printf '\n== %s\n' "$*"; }
-
-# For so many seconds at most, since a model that has no end says nothing. macOS has no `timeout`.
-limit=$(command -v timeout || command -v gtimeout || true)
-if [ -z "$limit" ]; then
-    echo "no 'timeout' in the PATH (macOS: brew install coreutils): the models run without a limit of time" >&2
-fi
-within() { # seconds, command
-    local seconds=$1 status=0
-    shift
-    if [ -z "$limit" ]; then
-        "$@"
-        return
-    fi
-    "$limit" "$seconds" "$@" || status=$?
-    if ((status == 124)); then
-        echo "stopped after $seconds s, the limit of scripts/test.sh: $*" >&2
-    fi
-    return "$status"
-}
+part=${1:-all}
+case $part in all | quick | real | models) ;; *)
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
 
 # Each switch gets a target folder of its own, or every change of switch would build everything anew.
 base=${CARGO_TARGET_DIR:-target}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 
-say 'servers and a browser, for the tests that start them'
-scripts/servers.sh
-
-say 'unit, scenario and property tests, and the examples build (all features)'
-cargo test --all-features --lib --tests --examples
-
-say 'doc tests (all features)'
-cargo test --all-features --doc
-
-say 'the core without features'
-cargo test --no-default-features --lib
-
-say 'example: double_click'
-cargo run --quiet --example double_click
-
-say 'the store crates, each on its real database; and the main job over each'
-cargo test --all-features -p oncekey-store-testing -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p replay_log
-
-say 'the HTTP layer: its rules, real clients over real sockets, and the shop in a real browser'
-cargo test --all-features -p oncekey-http
-
-say 'consumers on real brokers, killed while they handle'
-cargo test -p oncekey-brokers
-
-say 'traces and metrics'
-cargo test --all-features -p oncekey-observe
-
-say 'fuzz bodies over the committed corpus'
-CARGO_TARGET_DIR=$base/fuzz cargo test --manifest-path fuzz/Cargo.toml --no-default-features
-
-say 'the engine simulated: 20,000 seeds of clients, faults, crashes and clocks'
-ONCEKEY_SIM_SEEDS=20000 cargo test --release --features conformance --test simulation
-
-say 'wrong transition tables and engines, which the simulation must find'
-RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_planted" CARGO_TARGET_DIR=$base/planted \
-    within 900 cargo test --release --features conformance --test wrong_engines
-
-say 'the conformance certificate of the memory store'
-cargo run --release --features conformance --example certificate
-
-say 'loom models at the CI bound, and the planted bugs that they must find'
-RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_loom" CARGO_TARGET_DIR=$base/loom \
-    within 900 cargo test --release --test loom -- --test-threads=1
-
-say 'the protocol under the model checker: two clients, and the planted bugs that it must find'
-CARGO_TARGET_DIR=$base/verify within 900 cargo test --quiet --release --locked --manifest-path verify/Cargo.toml
-CARGO_TARGET_DIR=$base/verify within 900 cargo run --quiet --release --locked --manifest-path verify/Cargo.toml
-
-say 'many callers under schedules that shuttle samples, and the planted bugs that they must find'
-RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_shuttle" CARGO_TARGET_DIR=$base/shuttle SHUTTLE_SILENCE_WARNINGS=1 ONCEKEY_SHUTTLE_TIMES=4 \
-    within 600 cargo test --release --test shuttle -- --test-threads=1
-
-if [ -n "${ONCEKEY_NO_MOUNT:-}" ]; then
-    say 'NOT SHOWN, since ONCEKEY_NO_MOUNT is set: the SQLite store on a file system that is really full'
+# Seconds at most, since a model that has no end says nothing. macOS has no `timeout`.
+limit=$(command -v timeout || command -v gtimeout || true)
+if [ -z "$limit" ]; then
+    echo "no 'timeout' in the PATH (macOS: brew install coreutils): the stages run without a limit of time" >&2
 fi
-say 'all tests passed'
+
+rows=() failures=0 passed_in_all=0 failed_in_all=0
+
+# Runs one stage if it belongs to the part that was asked for, and writes down what came of it.
+stage() { # parts, seconds at most, name, command
+    local parts=$1 seconds=$2 name=$3 begun=$SECONDS status=0 passed failed
+    shift 3
+    if [[ $part != all && " $parts " != *" $part "* ]]; then return; fi
+    printf '\n== %s\n' "$name"
+    : >"$log"
+    ${limit:+"$limit" "$seconds"} "$@" 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    passed=$(sed -n 's/^test result: .* \([0-9][0-9]*\) passed;.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
+    failed=$(sed -n 's/^test result: .* \([0-9][0-9]*\) failed;.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
+    if ((status == 124)); then echo "stopped after $seconds s, the limit of this stage" >&2; fi
+    if ((status != 0)); then
+        failures=$((failures + 1))
+        if ((failed == 0)); then failed=1; fi
+        sed -n 's/^test \(.*\) \.\.\. FAILED$/   failed: \1/p' "$log" >&2
+    fi
+    passed_in_all=$((passed_in_all + passed)) failed_in_all=$((failed_in_all + failed))
+    rows+=("$(printf '%-58s %7s %7s %8s' "$name" "$passed" "$failed" "$((SECONDS - begun))")")
+}
+
+with_switch() { # switch, cargo's arguments
+    local switch=$1
+    shift
+    env RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_$switch" CARGO_TARGET_DIR="$base/$switch" cargo "$@"
+}
+export -f with_switch
+export base
+switched() { bash -c 'with_switch "$@"' with_switch "$@"; }
+
+if [[ $part == all || $part == real ]]; then
+    printf '\n== servers and a browser, for the tests that start them\n'
+    scripts/servers.sh || exit
+fi
+
+# The quick part first: what a change breaks most often is seen soonest.
+stage 'quick' 60 'structure: no circle, no way up, and both are found' \
+    bash -c 'scripts/structure.py && scripts/structure.py --self-test'
+stage 'quick real' 1200 'core and kit: unit, scenario, property, wrong stores' \
+    cargo test --no-fail-fast --all-features -p oncekey -p oncekey-conformance --lib --tests --examples
+stage 'quick' 300 'core without features' cargo test --no-default-features --lib
+stage 'quick' 60 'example: double_click' cargo run --quiet --example double_click
+stage 'quick' 120 "the memory store's certificate" cargo run --quiet -p oncekey-conformance --example certificate
+stage 'docs' 900 'doc tests' cargo test --no-fail-fast --workspace --all-features --doc
+
+stage 'real' 1800 'stores, each on its real database; the main job over each' \
+    cargo test --no-fail-fast --all-features --lib --bins --tests --examples \
+    -p oncekey-store-testing -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p replay_log
+stage 'real' 900 'HTTP: rules, real clients and sockets, a real browser; traces and metrics' \
+    cargo test --no-fail-fast --all-features --lib --tests --examples -p oncekey-http -p oncekey-observe
+stage 'real' 900 'consumers on real brokers, killed while they handle' \
+    cargo test --no-fail-fast -p oncekey-brokers --lib --tests --examples
+
+stage 'models' 600 'fuzz bodies over the committed corpus' \
+    cargo test --manifest-path fuzz/Cargo.toml --no-default-features

@@ -79,7 +79,6 @@
 //! | `sha256` | yes | `Fingerprint::sha256`, [`Request::fingerprint_of`] |
 //! | `tokio` | no | `time::TokioClock`, `DeduplicatorBuilder::tokio` |
 //! | `blocking` | no | `blocking`: the engine from plain threads, and stores whose calls block |
-//! | `conformance` | no | `conformance`: the kit that proves a store, for the tests of whoever implements one |
 //!
 //! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
 
@@ -89,8 +88,6 @@
 #[cfg(feature = "blocking")]
 pub mod blocking;
 pub mod codec;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 pub mod consume;
 mod engine;
 pub mod memory;
@@ -98,7 +95,6 @@ pub mod observe;
 mod planted;
 pub mod protocol;
 mod random;
-mod seeded;
 pub mod store;
 mod sync;
 pub mod time;

@@ -5,7 +5,7 @@
 //! Each bug is planted in a process of its own, since it holds for a whole process.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../tests/conformance/harnesses.rs"]
+#[path = "../../conformance/tests/conformance/harnesses.rs"]
 #[allow(dead_code)]
 mod harnesses;
 
@@ -13,7 +13,7 @@ use std::env::current_exe;
 use std::process::Command;
 
 use harnesses::OneShard;
-use oncekey::conformance::{simulate, simulate_aloud};
+use oncekey_conformance::{simulate, simulate_aloud};
 
 /// As many seeds as it takes to find any of them, and some more.
 const SEEDS: u64 = 60_000;
@@ -50,7 +50,7 @@ const PLANTS: &[(&str, &[&str])] = &[
 fn the_promises_hold_in_this_process() {
     for seed in 0..SEEDS {
         if let Err(violation) = simulate(&OneShard, seed) {
-            let how = format!("oncekey::conformance::simulate_aloud(&harness, {seed:#x})");
+            let how = format!("oncekey_conformance::simulate_aloud(&harness, {seed:#x})");
             assert_eq!(violation.replay.as_deref(), Some(&*how), "a violation says how to see it again");
             let (again, story) = simulate_aloud(&OneShard, seed);
             let again = again.expect_err("what was seen once is seen again");

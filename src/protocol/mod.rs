@@ -15,8 +15,6 @@ mod transition;
 
 #[cfg(test)]
 mod matrix;
-#[cfg(any(test, feature = "conformance"))]
-pub(crate) mod samples;
 
 pub use encoding::DecodeError;
 pub use entry::{Cause, Entry, Expected, Holder, Judged};
@@ -24,5 +22,7 @@ pub use fingerprint::{Algorithm, Fingerprint, FingerprintError};
 pub use ids::{FencingToken, OperationId, Owner, ParseOperationIdError, Version};
 pub use key::{Key, KeyError};
 pub use payload::Payload;
+#[doc(hidden)]
+pub use record::Fields as RecordFields;
 pub use record::{Conclusion, Outcome, OutcomeBody, Policy, Record, State, UnixMillis};
 pub use transition::{ClaimCommand, Command, Decision, Lifetimes, Resolution, Verdict, Write, decide};

@@ -105,24 +105,30 @@ pub enum State {
 pub struct Record(Arc<Fields>);
 
 /// The fields of a record. Records are handed from the store through many hands, so they are moved as one pointer.
+#[doc(hidden)]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Fields {
-    pub(super) state: State,
-    pub(super) owner: Owner,
+#[allow(
+    missing_docs,
+    reason = "hidden: for the conformance kit's sample records, and not covered by versions"
+)]
+pub struct Fields {
+    pub state: State,
+    pub owner: Owner,
     /// `None` in the write that grants an attempt, whose token is the version it gets.
-    pub(super) token: Option<FencingToken>,
-    pub(super) attempt: u32,
+    pub token: Option<FencingToken>,
+    pub attempt: u32,
     /// Attempts that an operator's reset took out of the count.
-    pub(super) forgiven: u32,
-    pub(super) operation_id: OperationId,
-    pub(super) doubt: bool,
-    pub(super) policy: Policy,
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) checkpoint: Payload,
-    pub(super) created_at: UnixMillis,
-    pub(super) finished_at: Option<UnixMillis>,
+    pub forgiven: u32,
+    pub operation_id: OperationId,
+    pub doubt: bool,
+    pub policy: Policy,
+    pub fingerprint: Option<Fingerprint>,
+    pub checkpoint: Payload,
+    pub created_at: UnixMillis,
+    pub finished_at: Option<UnixMillis>,
 }
 
+#[doc(hidden)]
 impl From<Fields> for Record {
     fn from(fields: Fields) -> Self {
         Self(Arc::new(fields))

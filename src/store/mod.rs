@@ -6,7 +6,6 @@
 mod cache;
 mod durability;
 mod error;
-mod fault;
 mod forward;
 mod trim;
 
@@ -18,7 +17,6 @@ use futures::StreamExt as _;
 pub use cache::CachedStore;
 pub use durability::{Durability, DurabilityClass};
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
-pub use fault::{CallKind, Fault, FaultError, FaultLog, FaultStore, Injection, Odds};
 pub use trim::{TrimOutcomes, Trimmed};
 
 use crate::protocol::{Entry, Expected, Key, Record, Version};

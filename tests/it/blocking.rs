@@ -2,7 +2,6 @@
 
 mod contexts; // what may be called from where
 mod guards; // the explicit claim
-#[cfg(feature = "conformance")]
 mod kit; // the conformance kit and the simulation over a blocking store
 mod many; // many operations of one thread
 mod operations; // run, in its forms, on the caller's thread

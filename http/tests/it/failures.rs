@@ -9,11 +9,12 @@ use axum::body::Body;
 use axum::routing::post as on_post;
 use futures::{FutureExt as _, stream};
 use http::StatusCode;
-use oncekey::store::{Durability, Exchange, Fault, FaultStore, Purged, Put, StoreError, StoreErrorKind};
+use oncekey::store::{Durability, Exchange, Purged, Put, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
 use oncekey::{
     Attempt, Deduplicator, DeduplicatorBuilder, Entry, Expected, Key, MemoryStore, Policy, Record, Store,
 };
+use oncekey_conformance::{Fault, FaultStore};
 use oncekey_http::Builder;
 
 use crate::support::{Count, Gate, Got, Http, Served, layer, layer_over, post, send, serve};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use oncekey::store::Fault;
 use oncekey::{ClaimAnswer, Failure, Policy, Resolution};
+use oncekey_conformance::Fault;
 use oncekey_observe::{Metrics, ScopeLabel};
 
 use crate::support::*;

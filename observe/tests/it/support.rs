@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use oncekey::store::{Fault, FaultStore};
 use oncekey::time::{Clock as _, ManualClock};
 use oncekey::{Deduplicator, Key, MemoryStore, Observer};
+use oncekey_conformance::{Fault, FaultStore};
 
 pub const LEASE: Duration = Duration::from_secs(30);
 pub const SECRET: &str = "secret-id-7f3a";

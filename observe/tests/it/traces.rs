@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use oncekey::store::Fault;
 use oncekey::{Failure, Policy, Resolution};
+use oncekey_conformance::Fault;
 use oncekey_observe::{ScopeLabel, Traces};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

@@ -11,9 +11,9 @@ use std::net::TcpListener;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use oncekey::conformance::{Effort, Harness, Subject, Time};
 use oncekey::store::{DurabilityClass, Exchange, ListInDoubt as _, Store as _, StoreError as _};
 use oncekey::{Expected, Key};
+use oncekey_conformance::{Effort, Harness, Subject, Time};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Redis;
@@ -119,7 +119,7 @@ impl Harness for OnCluster {
 
 mod kit {
     use super::*;
-    oncekey::conformance_tests!(OnCluster);
+    oncekey_conformance::conformance_tests!(OnCluster);
 }
 
 #[test]

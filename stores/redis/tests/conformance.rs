@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use oncekey::conformance::{Effort, Harness, Subject, Time};
+use oncekey_conformance::{Effort, Harness, Subject, Time};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::server::Redis;
 use redis::aio::MultiplexedConnection;
@@ -98,15 +98,15 @@ static IN_MEMORY: LazyLock<Redis> = LazyLock::new(Redis::start);
 
 mod managed {
     use super::*;
-    oncekey::conformance_tests!(Managed(Redis::shared()));
+    oncekey_conformance::conformance_tests!(Managed(Redis::shared()));
 }
 
 mod multiplexed {
     use super::*;
-    oncekey::conformance_tests!(Multiplexed);
+    oncekey_conformance::conformance_tests!(Multiplexed);
 }
 
 mod in_memory {
     use super::*;
-    oncekey::conformance_tests!(Managed(&IN_MEMORY));
+    oncekey_conformance::conformance_tests!(Managed(&IN_MEMORY));
 }

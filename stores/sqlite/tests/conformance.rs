@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oncekey::conformance::{Abilities, Effort, Harness, Subject, Time};
 use oncekey::time::{Clock as _, ManualClock};
+use oncekey_conformance::{Abilities, Effort, Harness, Subject, Time};
 use oncekey_sqlite::{Reads, SqliteStore, SqliteStoreBuilder};
 use tempfile::TempDir;
 
@@ -107,21 +107,21 @@ impl Harness for OnDisk {
 }
 
 mod by_hand {
-    oncekey::conformance_tests!(super::ByHand { reads: super::Reads::OnThreads });
+    oncekey_conformance::conformance_tests!(super::ByHand { reads: super::Reads::OnThreads });
 }
 
 mod by_hand_reads_on_caller {
-    oncekey::conformance_tests!(super::ByHand { reads: super::Reads::OnCaller });
+    oncekey_conformance::conformance_tests!(super::ByHand { reads: super::Reads::OnCaller });
 }
 
 mod on_disk {
-    oncekey::conformance_tests!(super::OnDisk);
+    oncekey_conformance::conformance_tests!(super::OnDisk);
 }
 
 /// The cheap part of the tail.
 #[test]
 fn trimming() {
-    use oncekey::conformance::check_trimming;
+    use oncekey_conformance::check_trimming;
     check_trimming(&ByHand { reads: Reads::OnThreads }).unwrap();
     check_trimming(&ByHand { reads: Reads::OnCaller }).unwrap();
     check_trimming(&OnDisk).unwrap();

@@ -1,5 +1,5 @@
 //! What the tests and benches of the store crates share. Not published: a store of somebody else proves itself with
-//! `oncekey::conformance`, and this is for what the kit cannot do, which is to kill servers and processes and to cut
+//! `oncekey-conformance`, and this is for what the kit cannot do, which is to kill servers and processes and to cut
 //! connections.
 //!
 //! - [`server`]: throw-away PostgreSQL, Redis and pgbouncer.

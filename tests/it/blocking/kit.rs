@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use oncekey::blocking::{Blocking, BlockingStore};
-use oncekey::conformance::{Abilities, Clause, Effort, Harness, Subject, Time, certify, check, simulate};
 use oncekey::store::{Durability, DurabilityClass, Exchange, Purged, Put, StoreError, StoreErrorKind};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{DecodeError, Entry, Expected, Key, Payload, Record, Version};
+use oncekey_conformance::{Abilities, Clause, Effort, Harness, Subject, Time, certify, check, simulate};
 
 use super::*;
 
@@ -162,11 +162,11 @@ impl Harness for Tables {
 }
 
 mod by_hand {
-    oncekey::conformance_tests!(super::BY_HAND);
+    oncekey_conformance::conformance_tests!(super::BY_HAND);
 }
 
 mod on_real_time {
-    oncekey::conformance_tests!(super::ON_REAL_TIME);
+    oncekey_conformance::conformance_tests!(super::ON_REAL_TIME);
 }
 
 #[test]

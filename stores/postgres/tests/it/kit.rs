@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use oncekey::conformance::{Abilities, Effort, Harness, Subject, Time};
+use oncekey_conformance::{Abilities, Effort, Harness, Subject, Time};
 use oncekey_postgres::{OneConnection, PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::{Database, Pgbouncer, Postgres, unique_name};
 
@@ -89,20 +89,20 @@ impl Harness for OneClient {
 /// The cheap part of the tail.
 #[test]
 fn trimming() {
-    oncekey::conformance::check_trimming(&Pooled { named: false }).unwrap();
-    oncekey::conformance::check_trimming(&OneClient).unwrap();
+    oncekey_conformance::check_trimming(&Pooled { named: false }).unwrap();
+    oncekey_conformance::check_trimming(&OneClient).unwrap();
 }
 
 mod pool {
-    oncekey::conformance_tests!(super::Pooled { named: false });
+    oncekey_conformance::conformance_tests!(super::Pooled { named: false });
 }
 
 mod pool_with_named_statements {
-    oncekey::conformance_tests!(super::Pooled { named: true });
+    oncekey_conformance::conformance_tests!(super::Pooled { named: true });
 }
 
 mod one_connection {
-    oncekey::conformance_tests!(super::OneClient);
+    oncekey_conformance::conformance_tests!(super::OneClient);
 }
 
 /// Through pgbouncer in transaction mode: each statement may go over another connection.
@@ -158,5 +158,5 @@ impl Harness for Bounced {
 }
 
 mod pgbouncer_in_transaction_mode {
-    oncekey::conformance_tests!(super::Bounced);
+    oncekey_conformance::conformance_tests!(super::Bounced);
 }

@@ -1,0 +1,13 @@
+//! The engine over the store, with faults between them.
+
+use crate::lab::{Checked, Lab, Tally};
+use crate::{Harness, simulate};
+
+/// P1 to P6 and T1: three clients that lose requests and replies, crash and stall, over a fresh store for each seed.
+pub(super) fn p1_to_t1_hold_with_faults_between<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    for index in 0..u64::from(lab.effort.seeds) {
+        simulate(lab.harness, lab.seed.wrapping_add(index))?;
+        Tally::count(&lab.tally.seeds, 1);
+    }
+    Ok(())
+}

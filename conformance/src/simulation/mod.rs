@@ -1,0 +1,78 @@
+//! Many clients in one thread, over one store, with everything going wrong that may: the engine's promises are checked
+//! at every step.
+//!
+//! A client is a process: an engine of its own, a clock that runs at a rate of its own, a link to the store that loses,
+//! delays and repeats. Clients crash, stall, and drop calls half-way; operators forget and resolve; now and then the
+//! store's clock steps, which may break T1 and nothing else. One seed decides everything, so a seed plays again.
+
+mod link;
+mod oracle;
+mod program;
+mod rng;
+mod world;
+
+use std::collections::BTreeMap;
+
+use super::{Harness, Violation};
+
+/// How often each thing that matters was met in a simulation.
+pub type Met = BTreeMap<&'static str, u64>;
+
+/// One simulation that saw no violation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Simulated {
+    /// What was met, and how often: a simulation that meets nothing shows nothing.
+    pub met: Met,
+    /// A digest of all that happened: the same for the same seed, on a store with manual time.
+    pub trace: u64,
+}
+
+/// Plays one seed: three clients, two keys, eighteen calls, over a fresh store of the harness.
+///
+/// On a store with a clock of its own the clients live on real time, and the same seed need not play the same.
+///
+/// # Errors
+/// The first promise (P1 to P6, T1) that was seen broken.
+///
+/// # Panics
+/// As the harness does, when it cannot build a store.
+pub fn simulate<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violation> {
+    let (played, mut story) = play(harness, seed, false);
+    played.map_err(|mut violation| {
+        if story.is_empty() {
+            // The same once more, to be told.
+            let (again, told) = play(harness, seed, true);
+            if again.is_err_and(|again| again == violation) {
+                story = told;
+            }
+        }
+        if !story.is_empty() {
+            let last = &story[story.len().saturating_sub(STORY_LEN)..];
+            violation.what.push_str(&format!("\nbefore that:\n{}", last.join("\n")));
+        }
+        violation.replayed_by(format!("oncekey_conformance::simulate_aloud(&harness, {seed:#x})"))
+    })
+}
+
+/// Plays one seed, as [`simulate`] does, and tells all that happened, one line for each thing: the number of writes so far,
+/// the key, and what it was.
+///
+/// # Panics
+/// As [`simulate`] does.
+pub fn simulate_aloud<H: Harness>(harness: &H, seed: u64) -> (Result<Simulated, Violation>, Vec<String>) {
+    play(harness, seed, true)
+}
+
+/// How much of what happened a violation tells.
+const STORY_LEN: usize = 40;
+
+fn play<H: Harness>(harness: &H, seed: u64, told: bool) -> (Result<Simulated, Violation>, Vec<String>) {
+    let super::Subject { store, time, guard } = harness.fresh();
+    // What happens on real time does not happen again, so it is told at once.
+    let told = told || time.manual_clock().is_none();
+    let world = world::World::new(super::erased::any_store(store), &time, seed, told);
+    let (played, story) = world.play(&|job| harness.block_on(job));
+    drop(guard);
+    (played.map(|(met, trace)| Simulated { met, trace }), story)
+}
