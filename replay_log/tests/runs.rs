@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use oncekey::{Key, MemoryStore};
 use replay_log::audit::{self, Column, Tally};
@@ -61,6 +62,15 @@ fn records_without_their_ledger_and_a_ledger_without_its_records_are_noticed() {
 
 #[test]
 fn two_runs_side_by_side_charge_nothing_twice() {
+    let begun = Instant::now();
+    // On a busy machine one may be done before the other has begun.
+    while !both_had_their_share() {
+        assert!(begun.elapsed() < Duration::from_secs(300), "in no try both charged something");
+    }
+}
+
+/// Two runs side by side, which charge nothing twice; whether both charged something.
+fn both_had_their_share() -> bool {
     let folder = tempfile::tempdir().unwrap();
     let (store, ledger) = (Arc::new(MemoryStore::new()), folder.path().join("ledger"));
     let requests = day(2_000);
@@ -74,10 +84,10 @@ fn two_runs_side_by_side_charge_nothing_twice() {
         runs.map(|run| run.join().unwrap())
     });
     let charged = columns.iter().map(|column| audit::tally(&requests, column).charged).collect::<Vec<_>>();
-    assert!(charged.iter().all(|charged| *charged > 0), "both had their share: {charged:?}");
     // Either may end first, before the other's last charges; a third one sees all.
     let last = kept(&requests, &run(&store, &ledger, &requests));
     assert_eq!((last.charged, last.double_charges()), (0, 0), "{last:?}");
+    charged.iter().all(|charged| *charged > 0)
 }
 
 #[test]

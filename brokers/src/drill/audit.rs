@@ -23,8 +23,6 @@ pub(super) struct Happened {
     /// Whose records say that they are done.
     pub(super) completed: HashSet<String>,
     pub(super) dead_letters: Vec<DeadLetter>,
-    /// What the broker's own dedup dropped.
-    pub(super) dropped: u64,
     pub(super) took: Duration,
 }
 
@@ -43,8 +41,6 @@ pub struct Tally {
     pub messages: usize,
     /// Publications.
     pub published: usize,
-    /// Of these, dropped by the broker's own dedup.
-    pub dropped: u64,
     /// Deliveries that consumers received.
     pub deliveries: usize,
     /// Of these, acknowledged since the handler ran.
@@ -106,7 +102,7 @@ struct Effect<'a> {
 }
 
 pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, happened: &Happened) -> Report {
-    let Happened { lines, shipped, dead_letters, dropped, took, .. } = happened;
+    let Happened { lines, shipped, dead_letters, took, .. } = happened;
     let of = |what| lines.iter().filter(move |line| line.what == what);
     let decided = |start: &str| of(What::Decided).filter(|line| line.note.starts_with(start)).count();
     let effects: Vec<_> = match drill.mode {
@@ -147,7 +143,6 @@ pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, ha
     let tally = Tally {
         messages: ids.len(),
         published: messages.len(),
-        dropped: *dropped,
         deliveries: of(What::Received).count(),
         executed: decided("ack executed") + decided("ack unrecorded"),
         replayed: decided("ack replayed") + decided("ack done"),
@@ -216,7 +211,7 @@ fn overlaps(lines: &[Line]) -> Vec<String> {
                 }
             }
             What::Killed | What::Crashed => running.retain(|_, owner| *owner != process.as_str()),
-            What::Received | What::Effect => {}
+            What::Received | What::Effect | What::Stays => {}
         }
     }
     found
@@ -305,7 +300,6 @@ impl fmt::Display for Report {
         let rows = [
             ("messages", tally.messages),
             ("published, with duplicates", tally.published),
-            ("  dropped by the broker's own dedup", usize::try_from(tally.dropped).unwrap_or(usize::MAX)),
             ("deliveries", tally.deliveries),
             ("  executed", tally.executed),
             ("  replayed", tally.replayed),

@@ -1,17 +1,19 @@
 //! What a consumer process does.
 
 use std::process::exit;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use oncekey::consume::{Acknowledged, Consumer, Disposal, Message};
 use oncekey::protocol::Payload;
 use oncekey::{Attempt, Deduplicator, Failure, Key};
-use oncekey_sqlite::SqliteStore;
+use oncekey_sqlite::{SqliteStore, rusqlite};
 
 use super::log::{Log, What};
 use super::process::{self, Job};
+use super::progress::Progress;
 use super::together::Together;
 use super::{ATTEMPTS_MAX, Broker, Failed, Kind, LEASE, Mode, Polled, SCOPE, Told, Wrong};
 
@@ -19,6 +21,10 @@ use super::{ATTEMPTS_MAX, Broker, Failed, Kind, LEASE, Mode, Polled, SCOPE, Told
 const POLL: usize = 50;
 /// How long a handler takes before its effect, and after it.
 const WORK: Duration = Duration::from_millis(5);
+/// How often the handlers of a message are cut at most: it needs attempts for more than that.
+const CUTS_MAX: u32 = 2;
+/// How long somebody who waits for the drill looks away.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Ways to handle messages.
 enum Handler {
@@ -37,7 +43,14 @@ pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
         Mode::Plain => Handler::Plain,
     };
     let mut broker = B::connect(&job.url, &job.name).await?;
+    let mut progress = Progress::default();
     while !stop.load(Ordering::Relaxed) {
+        progress.read(&log)?;
+        if progress.is_kill_due(job) && !job.is_victim {
+            // The messages that are left are for the process that is to be killed while it handles some.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
         let polled = broker.poll(POLL).await?;
         if polled.is_empty() {
             continue;
@@ -47,38 +60,89 @@ pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
         if job.wrong == Some(Wrong::AcknowledgedFirst) {
             let done = polled.iter().map(|_| Disposal::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
             dispose(&broker, &log, &polled, &done).await?;
-            handler.handle(&log, &polled).await?;
+            // A kill that comes before the broker knows loses nothing.
+            broker.flush().await?;
+            let stay = Stay::if_due(&mut progress, job, &log, &polled, &stop)?;
+            handler.handle(&log, &polled, stay.as_ref()).await?;
             continue;
         }
         // What was delivered before may have ended its process: alone, it takes no other message's attempts with it.
         let (fresh, again): (Vec<_>, Vec<_>) = polled.into_iter().partition(|one| one.deliveries == 1);
         if !fresh.is_empty() {
-            let told = handler.handle(&log, &fresh).await?;
+            let stay = Stay::if_due(&mut progress, job, &log, &fresh, &stop)?;
+            let told = handler.handle(&log, &fresh, stay.as_ref()).await?;
             dispose(&broker, &log, &fresh, &told).await?;
         }
         for one in &again {
             let alone = std::slice::from_ref(one);
-            let told = broker.while_working(&one.delivery, handler.handle(&log, alone)).await?;
+            let told = broker.while_working(&one.delivery, handler.handle(&log, alone, None)).await?;
             dispose(&broker, &log, alone, &told).await?;
         }
     }
     broker.flush().await
 }
 
+/// Has the handlers of a poll stay in the middle, for their process to be killed there: so that the kill cuts something,
+/// however late it comes.
+pub(super) struct Stay {
+    stop: Arc<AtomicBool>,
+    /// In one transaction: whether it is after its COMMIT.
+    pub(super) is_committed: bool,
+}
+
+impl Stay {
+    /// If this process is to be killed now, and each of the messages has attempts for that.
+    fn if_due<D>(
+        progress: &mut Progress,
+        job: &Job,
+        log: &Log,
+        polled: &[Polled<D>],
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Option<Self>, Failed> {
+        progress.read(log)?;
+        let is_due = job.is_victim && progress.is_kill_due(job);
+        if !is_due || polled.iter().any(|one| progress.cuts(&one.id) >= CUTS_MAX) {
+            return Ok(None);
+        }
+        Ok(Some(Self { stop: Arc::clone(stop), is_committed: progress.kills() % 4 == 2 }))
+    }
+
+    /// Says so, and waits until this process is killed, or the drill is gone.
+    async fn stay(&self, log: &Log) {
+        log.write(What::Stays, "", 0).expect("the log takes it");
+        while !self.stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The same, from blocking code.
+    pub(super) fn block(&self, log: &Log) -> rusqlite::Result<()> {
+        log.write(What::Stays, "", 0)?;
+        while !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+}
+
 impl Handler {
     /// Handles messages together, and says what becomes of each.
-    async fn handle<D>(&self, log: &Log, polled: &[Polled<D>]) -> Result<Vec<Told>, Failed> {
+    async fn handle<D>(
+        &self,
+        log: &Log,
+        polled: &[Polled<D>],
+        stay: Option<&Stay>,
+    ) -> Result<Vec<Told>, Failed> {
         match self {
-            Self::Together(together) => together.handle(log, polled).await,
+            Self::Together(together) => together.handle(log, polled, stay).await,
             Self::Apart(consumer, wrong) => {
-                let messages = polled.iter().map(|one| {
-                    let kind = Kind::of(&one.body);
-                    Ok((message(one, *wrong)?, move |attempt| apart(log, &one.id, kind, attempt)))
-                });
+                let messages = polled
+                    .iter()
+                    .map(|one| Ok((message(one, *wrong)?, move |attempt| apart(log, one, attempt, stay))));
                 Ok(consumer.consume_many(messages.collect::<Result<Vec<_>, Failed>>()?).await)
             }
             Self::Plain => {
-                let told = join_all(polled.iter().map(|one| plain(log, &one.id))).await;
+                let told = join_all(polled.iter().map(|one| plain(log, one, stay))).await;
                 told.into_iter().collect()
             }
         }
@@ -157,28 +221,53 @@ impl Drop for Running<'_> {
 }
 
 /// A handler whose effect is outside of the records' database.
-async fn apart(log: &Log, id: &str, kind: Kind, attempt: Attempt) -> Result<Payload, Failure<Payload>> {
+async fn apart<D>(
+    log: &Log,
+    polled: &Polled<D>,
+    attempt: Attempt,
+    stay: Option<&Stay>,
+) -> Result<Payload, Failure<Payload>> {
+    let id = &polled.id;
     let running = Running::begin(log, id, attempt.number());
-    tokio::time::sleep(WORK).await;
-    match kind {
+    work_before(log, polled.copy, stay).await;
+    match Kind::of(&polled.body) {
         Kind::Poison => crash(),
         Kind::Refused => return Err(Failure::Final("no such order".into())),
-        Kind::Busy if attempt.number() == 1 => return Err(Failure::NoEffect("the carrier is busy".into())),
+        Kind::Busy if !log.has_failed(id).expect("the log can be read") => {
+            return Err(Failure::NoEffect("the carrier is busy".into()));
+        }
         Kind::Ordinary | Kind::Busy => running.effect(&attempt.operation_id().to_string()),
     }
-    tokio::time::sleep(WORK).await;
+    work_after(log, stay).await;
     Ok("shipped".into())
 }
 
 /// What many a consumer does: it looks, ships, and notes.
-async fn plain(log: &Log, id: &str) -> Result<Told, Failed> {
+async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<Told, Failed> {
+    let id = &polled.id;
     if log.is_seen(id)? {
         return Ok(Disposal::Acknowledge(Acknowledged::Done));
     }
     let running = Running::begin(log, id, 1);
-    tokio::time::sleep(WORK).await;
+    work_before(log, polled.copy, stay).await;
     running.effect("");
-    tokio::time::sleep(WORK).await;
+    work_after(log, stay).await;
     log.see(id)?;
     Ok(Disposal::Acknowledge(Acknowledged::Executed("shipped".into())))
+}
+
+/// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.
+async fn work_before(log: &Log, copy: u32, stay: Option<&Stay>) {
+    tokio::time::sleep(WORK).await;
+    if let Some(stay) = stay.filter(|_| copy % 2 == 0) {
+        stay.stay(log).await;
+    }
+}
+
+/// The work after it.
+async fn work_after(log: &Log, stay: Option<&Stay>) {
+    if let Some(stay) = stay {
+        stay.stay(log).await;
+    }
+    tokio::time::sleep(WORK).await;
 }

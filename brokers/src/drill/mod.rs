@@ -7,6 +7,7 @@ mod log;
 mod messages;
 mod nats;
 mod process;
+mod progress;
 mod rabbitmq;
 mod supervise;
 mod together;
@@ -129,8 +130,8 @@ pub trait Broker: Sized {
     fn connect(url: &str, name: &str) -> impl Future<Output = Result<Self, Failed>>;
     /// Makes what the drill needs: streams, queues.
     fn prepare(&self) -> impl Future<Output = Result<(), Failed>>;
-    /// Publishes, and waits until all are stored. Answers how many the broker's own dedup dropped.
-    fn publish(&self, messages: &Messages) -> impl Future<Output = Result<u64, Failed>>;
+    /// Publishes, and waits until all are stored, duplicates too.
+    fn publish(&self, messages: &Messages) -> impl Future<Output = Result<(), Failed>>;
     /// The next deliveries, at most so many; none if none comes for a while.
     fn poll(&mut self, most: usize) -> impl Future<Output = Result<Vec<Polled<Self::Delivery>>, Failed>>;
     /// Says what becomes of a delivery.

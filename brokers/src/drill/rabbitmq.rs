@@ -73,11 +73,9 @@ impl Broker for RabbitMq {
         Ok(())
     }
 
-    async fn publish(&self, messages: &Messages) -> Result<u64, Failed> {
+    async fn publish(&self, messages: &Messages) -> Result<(), Failed> {
         self.publish_all(&messages.soon).await?;
-        self.publish_all(&messages.late).await?;
-        // It looks for no duplicates.
-        Ok(0)
+        self.publish_all(&messages.late).await
     }
 
     async fn poll(&mut self, most: usize) -> Result<Vec<Polled<Delivery>>, Failed> {

@@ -28,7 +28,7 @@ fn kept() -> Happened {
         lines.push(line("a0", What::Decided, &copy.id, note));
     }
     let (shipped, dead_letters) = (Vec::new(), Vec::new());
-    Happened { lines, shipped, completed, dead_letters, dropped: 0, took: Duration::ZERO }
+    Happened { lines, shipped, completed, dead_letters, took: Duration::ZERO }
 }
 
 fn found(mut happened: Happened) -> Vec<String> {
