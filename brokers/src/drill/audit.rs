@@ -10,8 +10,8 @@ use super::{ATTEMPTS_MAX, DeadLetter, Drill, Kind, Messages, Mode, OTHER};
 /// The note of a kill that left half a transaction.
 pub(super) const HALF: &str = "half a transaction";
 
-/// How often one delivery is put off at most: for the rest of the lease of each of its attempts, and a few times more. Three
-/// or four were seen.
+/// How often one publication is put off at most while an attempt has its message: once for the rest of the lease, and again
+/// for each time that a slow holder renewed it.
 const PUT_OFF_MAX: usize = 10;
 
 /// All that there is to see at the end.
@@ -51,7 +51,7 @@ pub struct Tally {
     pub extended: usize,
     /// Put off.
     pub retried: usize,
-    /// The most that one of them was put off.
+    /// The most that one of them was put off between two attempts.
     pub put_off_most: usize,
     /// Put off after the lease was lost in the middle.
     pub leases_lost: usize,
@@ -217,14 +217,28 @@ fn overlaps(lines: &[Line]) -> Vec<String> {
     found
 }
 
-/// How often each publication that was put off was.
+/// How often each publication that was put off was, at most, between two attempts of its message.
 fn put_off_times(lines: &[Line]) -> HashMap<u32, usize> {
-    let mut times = HashMap::new();
-    let put_off = |line: &&Line| line.what == What::Decided && line.note.starts_with("later");
-    for copy in lines.iter().filter(put_off).filter_map(|line| line.copy) {
-        *times.entry(copy).or_default() += 1;
+    let mut most = HashMap::new();
+    let mut since: HashMap<&str, HashMap<u32, usize>> = HashMap::new();
+    for Line { what, copy, id, note, .. } in lines {
+        match what {
+            What::Begun => {
+                since.remove(id.as_str());
+            }
+            // An attempt of the poison may end so without a word of its begin.
+            What::Crashed => since.clear(),
+            What::Decided if note.starts_with("later") => {
+                let Some(copy) = *copy else { continue };
+                let times = since.entry(id).or_default().entry(copy).or_default();
+                *times += 1;
+                let most: &mut usize = most.entry(copy).or_default();
+                *most = (*most).max(*times);
+            }
+            _ => {}
+        }
     }
-    times
+    most
 }
 
 /// Deliveries that came back again and again, as without a delay.

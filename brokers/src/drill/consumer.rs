@@ -79,7 +79,7 @@ pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
             dispose(&broker, &log, alone, &told).await?;
         }
     }
-    broker.flush().await
+    broker.close().await
 }
 
 /// Has the handlers of a poll stay in the middle, for their process to be killed there: so that the kill cuts something,

@@ -141,6 +141,8 @@ pub trait Broker: Sized {
     -> impl Future<Output = F::Output>;
     /// Has what was said arrive.
     fn flush(&self) -> impl Future<Output = Result<(), Failed>>;
+    /// The same, and ends the connection: what this consumer has and did not handle is there for others.
+    fn close(&self) -> impl Future<Output = Result<(), Failed>>;
     /// How many messages wait, or wait for an acknowledgement, now that no consumer runs.
     fn backlog(&self) -> impl Future<Output = Result<u64, Failed>>;
     /// The dead letters.

@@ -142,6 +142,11 @@ impl Broker for Nats {
         Ok(self.context.client().flush().await?)
     }
 
+    async fn close(&self) -> Result<(), Failed> {
+        // The server keeps deliveries for a consumer, whoever connects as it.
+        self.flush().await
+    }
+
     async fn backlog(&self) -> Result<u64, Failed> {
         let mut consumer = self.consumer().await?;
         let info = consumer.info().await?;

@@ -120,6 +120,10 @@ impl Broker for RabbitMq {
 
     async fn flush(&self) -> Result<(), Failed> {
         // All that was sent before is carried out before this is answered.
+        Ok(self.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?)
+    }
+
+    async fn close(&self) -> Result<(), Failed> {
         Ok(self.connection.close(200, "done").await?)
     }
 
