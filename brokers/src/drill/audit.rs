@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
+use super::broker::DeadLetter;
 use super::log::{Line, What};
-use super::{ATTEMPTS_MAX, DeadLetter, Drill, Kind, Messages, Mode, OTHER};
+use super::messages::{Kind, Messages, OTHER};
+use super::scenario::{ATTEMPTS_MAX, Drill, Mode};
 
 /// The note of a kill that left half a transaction.
 pub(super) const HALF: &str = "half a transaction";

@@ -1,30 +1,28 @@
 //! What a consumer process does.
 
-use std::process::exit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
-use oncekey::consume::{Acknowledged, Consumer, Disposal, Message};
+use oncekey::consume::{Acknowledged, Consumer, Disposal};
 use oncekey::protocol::Payload;
-use oncekey::{Attempt, Deduplicator, Failure, Key};
-use oncekey_sqlite::{SqliteStore, rusqlite};
+use oncekey::{Attempt, Failure};
+use oncekey_sqlite::SqliteStore;
 
+use super::broker::{Broker, DrillDisposal, Polled};
+use super::engine::{crash, engine, message};
 use super::log::{Log, What};
+use super::messages::Kind;
 use super::process::{self, Job};
 use super::progress::Progress;
+use super::scenario::{Failed, Mode, Wrong};
+use super::stay::{PAUSE, Stay};
 use super::together::Together;
-use super::{ATTEMPTS_MAX, Broker, Failed, Kind, LEASE, Mode, Polled, SCOPE, Told, Wrong};
 
 /// Most messages of a poll.
 const POLL: usize = 50;
 /// How long a handler takes before its effect, and after it.
 const WORK: Duration = Duration::from_millis(5);
-/// How often the handlers of a message are cut at most: it needs attempts for more than that.
-const CUTS_MAX: u32 = 2;
-/// How long somebody who waits for the drill looks away.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Ways to handle messages.
 enum Handler {
@@ -33,8 +31,22 @@ enum Handler {
     Plain,
 }
 
+/// The body of a consumer process; `false`, at once, if this process is none.
+///
+/// # Panics
+/// If the consumer fails: its process ends, and the drill says so.
+pub fn consumer<B: Broker>() -> bool {
+    let Some(job) = Job::from_environment() else { return false };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime can be built");
+    if let Err(failed) = runtime.block_on(consume::<B>(&job)) {
+        panic!("consumer {}: {failed}", job.process)
+    }
+    true
+}
+
 /// Consumes until told to stop.
-pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
+async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
     let stop = process::stop();
     let log = Log::open(&job.log(), &job.process)?;
     let handler = match job.mode {
@@ -82,49 +94,6 @@ pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
     broker.close().await
 }
 
-/// Has the handlers of a poll stay in the middle, for their process to be killed there: so that the kill cuts something,
-/// however late it comes.
-pub(super) struct Stay {
-    stop: Arc<AtomicBool>,
-    /// In one transaction: whether it is after its COMMIT.
-    pub(super) is_committed: bool,
-}
-
-impl Stay {
-    /// If this process is to be killed now, and each of the messages has attempts for that.
-    fn if_due<D>(
-        progress: &mut Progress,
-        job: &Job,
-        log: &Log,
-        polled: &[Polled<D>],
-        stop: &Arc<AtomicBool>,
-    ) -> Result<Option<Self>, Failed> {
-        progress.read(log)?;
-        let is_due = job.is_victim && progress.is_kill_due(job);
-        if !is_due || polled.iter().any(|one| progress.cuts(&one.id) >= CUTS_MAX) {
-            return Ok(None);
-        }
-        Ok(Some(Self { stop: Arc::clone(stop), is_committed: progress.kills() % 4 == 2 }))
-    }
-
-    /// Says so, and waits until this process is killed, or the drill is gone.
-    async fn stay(&self, log: &Log) {
-        log.write(What::Stays, "", 0).expect("the log takes it");
-        while !self.stop.load(Ordering::Relaxed) {
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    /// The same, from blocking code.
-    pub(super) fn block(&self, log: &Log) -> rusqlite::Result<()> {
-        log.write(What::Stays, "", 0)?;
-        while !self.stop.load(Ordering::Relaxed) {
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-}
-
 impl Handler {
     /// Handles messages together, and says what becomes of each.
     async fn handle<D>(
@@ -132,7 +101,7 @@ impl Handler {
         log: &Log,
         polled: &[Polled<D>],
         stay: Option<&Stay>,
-    ) -> Result<Vec<Told>, Failed> {
+    ) -> Result<Vec<DrillDisposal>, Failed> {
         match self {
             Self::Together(together) => together.handle(log, polled, stay).await,
             Self::Apart(consumer, wrong) => {
@@ -154,31 +123,17 @@ async fn dispose<B: Broker>(
     broker: &B,
     log: &Log,
     polled: &[Polled<B::Delivery>],
-    told: &[Told],
+    told: &[DrillDisposal],
 ) -> Result<(), Failed> {
-    let decided = |(one, told): (&Polled<B::Delivery>, &Told)| (one.copy, one.id.clone(), note(told));
+    let decided =
+        |(one, told): (&Polled<B::Delivery>, &DrillDisposal)| (one.copy, one.id.clone(), note(told));
     log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
     let disposals = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
     join_all(disposals).await.into_iter().collect()
 }
 
-/// The engine, with its records in SQLite.
-pub(super) fn engine(job: &Job) -> Result<Consumer<SqliteStore>, Failed> {
-    let store = SqliteStore::open(job.records())?;
-    let dedup = Deduplicator::builder(store).lease(LEASE).redelivered_for(Duration::from_secs(3600)).tokio();
-    let consumer = Consumer::new(dedup.build()?);
-    Ok(consumer.attempts_max(ATTEMPTS_MAX).backoff(Duration::from_millis(200), Duration::from_secs(2)))
-}
-
-/// The delivery of a message, as the engine takes it: by what its producer calls it, and bound to what it says.
-pub(super) fn message<D>(polled: &Polled<D>, wrong: Option<Wrong>) -> Result<Message, Failed> {
-    let id = if wrong == Some(Wrong::KeyOfDelivery) { &polled.tag } else { &polled.id };
-    let key = Key::new(SCOPE, id)?;
-    Ok(Message::new(key).fingerprint_of(&polled.body).deliveries(polled.deliveries))
-}
-
 /// What was decided: what to do, and why.
-fn note(told: &Told) -> String {
+fn note(told: &DrillDisposal) -> String {
     let what = match told {
         Disposal::Acknowledge(_) => "ack",
         Disposal::RetryLater { .. } => "later",
@@ -186,12 +141,6 @@ fn note(told: &Told) -> String {
         Disposal::DeadLetter(_) => "dead",
     };
     format!("{what} {}", told.reason())
-}
-
-/// Ends this process as a crash does.
-pub(super) fn crash() -> ! {
-    let _killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    exit(137)
 }
 
 /// Notes the end of a handler, also if it is dropped.
@@ -243,7 +192,7 @@ async fn apart<D>(
 }
 
 /// What many a consumer does: it looks, ships, and notes.
-async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<Told, Failed> {
+async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
     let id = &polled.id;
     if log.is_seen(id)? {
         return Ok(Disposal::Acknowledge(Acknowledged::Done));

@@ -7,7 +7,9 @@ use async_nats::jetstream::{self, Message, message::PublishMessage, stream};
 use async_nats::{ConnectOptions, HeaderMap};
 use futures::StreamExt as _;
 
-use super::{ACK_WAIT, Broker, Copy, DeadLetter, Failed, Messages, Polled, Told};
+use super::broker::{Broker, DeadLetter, DrillDisposal, Polled};
+use super::messages::{Copy, Messages};
+use super::scenario::{ACK_WAIT, Failed};
 use crate::jetstream::{EXPLANATION, MESSAGE_ID, REASON, deliveries, dispose, message_id, while_working};
 
 /// How long the server looks for duplicates by itself: as short as it goes.
@@ -130,7 +132,7 @@ impl Broker for Nats {
         Ok(polled)
     }
 
-    async fn dispose(&self, delivery: &Message, told: &Told) -> Result<(), Failed> {
+    async fn dispose(&self, delivery: &Message, told: &DrillDisposal) -> Result<(), Failed> {
         dispose(delivery, told, &self.dead()).await
     }
 

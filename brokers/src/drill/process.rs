@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{Failed, Mode, Wrong};
+use super::scenario::{Failed, Mode, Wrong};
 
 /// What a process is to do: lines of `name=value`.
 const JOB: &str = "ONCEKEY_BROKERS_JOB";

@@ -13,7 +13,9 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use super::{Broker, Copy, DeadLetter, Failed, LEASE, Messages, Polled, Told};
+use super::broker::{Broker, DeadLetter, DrillDisposal, Polled};
+use super::messages::{Copy, Messages};
+use super::scenario::{Failed, LEASE};
 use crate::rabbitmq::{EXPLANATION, Queues, REASON, deliveries, message_id, publish};
 
 /// In each message: which publication it is.
@@ -109,7 +111,7 @@ impl Broker for RabbitMq {
         Ok(polled)
     }
 
-    async fn dispose(&self, delivery: &Delivery, told: &Told) -> Result<(), Failed> {
+    async fn dispose(&self, delivery: &Delivery, told: &DrillDisposal) -> Result<(), Failed> {
         Ok(self.queues.dispose(delivery, told).await?)
     }
 

@@ -8,10 +8,13 @@ use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;
 
 use super::audit::{self, Report, Shipped};
+use super::broker::Broker;
 use super::log::{Log, What};
+use super::messages::Messages;
 use super::process::{self, Job, Process};
 use super::progress::Progress;
-use super::{Broker, Drill, Failed, Messages, Mode, together};
+use super::scenario::{ACK_WAIT, Drill, Failed, Mode};
+use super::together;
 
 /// Ends a drill that hangs: far longer than one takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -63,6 +66,22 @@ pub async fn run<B: Broker>(drill: &Drill, url: &str) -> Result<Report, Failed> 
     Ok(audit::audit(B::NAME, drill, &messages, &happened))
 }
 
+/// Runs a drill in each mode, and prints what came of it.
+///
+/// # Errors
+/// As for [`run`]; and if a promise was broken.
+pub fn show<B: Broker>(url: &str) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut broken = 0;
+    for mode in Mode::ALL {
+        let drill = Drill { messages: 5_000, kills: 12, mode, wrong: None, child: &[] };
+        let report = runtime.block_on(run::<B>(&drill, url))?;
+        println!("{report}");
+        broken += report.violations.len();
+    }
+    if broken == 0 { Ok(()) } else { Err(format!("promises were broken {broken} times").into()) }
+}
+
 /// Has all consumed, with two processes.
 async fn consume<B: Broker>(broker: &B, watch: &mut Watch<'_>, begun: Instant) -> Result<(), Failed> {
     loop {
@@ -88,7 +107,7 @@ async fn consume<B: Broker>(broker: &B, watch: &mut Watch<'_>, begun: Instant) -
             return Err("messages are left with the broker, though all were disposed of".into());
         }
         let mut mender = watch.start(0)?;
-        tokio::time::sleep(super::ACK_WAIT + Duration::from_secs(1)).await;
+        tokio::time::sleep(ACK_WAIT + Duration::from_secs(1)).await;
         mender.stop();
         watch.finished(&mut mender).await?;
         if broker.backlog().await? == 0 {

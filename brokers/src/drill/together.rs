@@ -8,10 +8,13 @@ use oncekey::{Claim, Prepared, Settled};
 use oncekey_sqlite::rusqlite::{self, Connection, Transaction, TransactionBehavior, params};
 use oncekey_sqlite::{CompleteError, SqliteStore};
 
-use super::consumer::{self, Stay};
+use super::broker::{DrillDisposal, Polled};
+use super::engine;
 use super::log::{Log, What};
+use super::messages::Kind;
 use super::process::Job;
-use super::{Failed, Kind, Polled, Told, Wrong};
+use super::scenario::{Failed, Wrong};
+use super::stay::Stay;
 
 /// The effects. Nothing in the database keeps a message from having two.
 pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS shipped (
@@ -38,7 +41,7 @@ struct Granted {
 
 impl Together {
     pub(super) fn open(job: &Job) -> Result<Self, Failed> {
-        let consumer = consumer::engine(job)?;
+        let consumer = engine::engine(job)?;
         let store = SqliteStore::open(job.records())?;
         let connection = Mutex::new(store.connect()?);
         Ok(Self { consumer, store, connection, wrong: job.wrong })
@@ -50,10 +53,10 @@ impl Together {
         log: &Log,
         polled: &[Polled<D>],
         stay: Option<&Stay>,
-    ) -> Result<Vec<Told>, Failed> {
-        let messages = polled.iter().map(|one| consumer::message(one, self.wrong));
+    ) -> Result<Vec<DrillDisposal>, Failed> {
+        let messages = polled.iter().map(|one| engine::message(one, self.wrong));
         let messages = messages.collect::<Result<Vec<_>, _>>()?;
-        let mut told: Vec<Option<Told>> = Vec::new();
+        let mut told: Vec<Option<DrillDisposal>> = Vec::new();
         let mut granted = Vec::new();
         for (place, claimed) in self.consumer.claim_many(messages).await.into_iter().enumerate() {
             told.push(match claimed {
@@ -107,7 +110,7 @@ impl Together {
     }
 
     /// Prepares each completion; what cannot be is retried later.
-    async fn prepare(&self, granted: &mut Vec<Granted>, told: &mut [Option<Told>]) {
+    async fn prepare(&self, granted: &mut Vec<Granted>, told: &mut [Option<DrillDisposal>]) {
         let mut index = 0;
         while let Some(one) = granted.get_mut(index) {
             match one.claim.prepare("shipped").await {
@@ -137,7 +140,7 @@ impl Together {
             let message = &polled[one.place];
             ship(&transaction, message, one.claim.number(), log.process())?;
             if Kind::of(&message.body) == Kind::Poison {
-                consumer::crash();
+                engine::crash();
             }
             let prepared = one.prepared.as_ref().expect("all were prepared");
             self.store.complete_in(&transaction, prepared).map_err(|error| match error {
@@ -172,7 +175,7 @@ impl Together {
         log: &Log,
         polled: &[Polled<D>],
         granted: Vec<Granted>,
-        told: &mut [Option<Told>],
+        told: &mut [Option<DrillDisposal>],
         stay: Option<&Stay>,
     ) -> Result<(), Failed> {
         {
@@ -227,7 +230,7 @@ async fn failed<D>(
     claim: &mut Claim<SqliteStore>,
     log: &Log,
     polled: &Polled<D>,
-) -> Result<Option<Told>, Failed> {
+) -> Result<Option<DrillDisposal>, Failed> {
     Ok(match Kind::of(&polled.body) {
         Kind::Refused => {
             // If that cannot be recorded, the next delivery fails again.
