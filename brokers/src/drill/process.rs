@@ -55,10 +55,6 @@ impl Job {
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("log.db")
     }
-
-    pub(super) fn records(&self) -> PathBuf {
-        records(&self.folder)
-    }
 }
 
 /// Where the records are and, in one transaction with them, the effects.

@@ -4,16 +4,16 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;
 
 use super::audit::{self, Report, Shipped};
 use super::broker::Broker;
+use super::engine;
 use super::log::{Log, What};
 use super::messages::Messages;
 use super::process::{self, Job, Process};
 use super::progress::Progress;
-use super::scenario::{ACK_WAIT, Drill, Failed, Mode};
+use super::scenario::{Drill, Failed, Mode};
 use super::together;
 
 /// Ends a drill that hangs: far longer than one takes on a busy machine.
@@ -44,7 +44,7 @@ pub async fn run<B: Broker>(drill: &Drill, url: &str) -> Result<Report, Failed> 
         folder: folder.path().to_owned(),
     };
     let log = Log::open(&job.log(), &job.process)?;
-    SqliteStore::open(job.records())?.connect()?.execute_batch(together::EFFECTS)?;
+    engine::records(&job.folder)?.connect()?.execute_batch(together::EFFECTS)?;
 
     let broker = B::connect(url, name).await?;
     broker.prepare().await?;
@@ -66,15 +66,16 @@ pub async fn run<B: Broker>(drill: &Drill, url: &str) -> Result<Report, Failed> 
     Ok(audit::audit(B::NAME, drill, &messages, &happened))
 }
 
-/// Runs a drill in each mode, and prints what came of it.
+/// Runs a drill in each mode, and prints what came of it. `child` starts this program so that it calls
+/// [`consumer`](super::consumer).
 ///
 /// # Errors
 /// As for [`run`]; and if a promise was broken.
-pub fn show<B: Broker>(url: &str) -> Result<(), Failed> {
+pub fn show<B: Broker>(url: &str, child: &'static [&'static str]) -> Result<(), Failed> {
     let runtime = tokio::runtime::Runtime::new()?;
     let mut broken = 0;
     for mode in Mode::ALL {
-        let drill = Drill { messages: 5_000, kills: 12, mode, wrong: None, child: &[] };
+        let drill = Drill { messages: 5_000, kills: 12, mode, wrong: None, child };
         let report = runtime.block_on(run::<B>(&drill, url))?;
         println!("{report}");
         broken += report.violations.len();
@@ -107,12 +108,11 @@ async fn consume<B: Broker>(broker: &B, watch: &mut Watch<'_>, begun: Instant) -
             return Err("messages are left with the broker, though all were disposed of".into());
         }
         let mut mender = watch.start(0)?;
-        tokio::time::sleep(ACK_WAIT + Duration::from_secs(1)).await;
+        while broker.backlog().await? > 0 && begun.elapsed() <= PATIENCE {
+            tokio::time::sleep(PAUSE * 20).await;
+        }
         mender.stop();
         watch.finished(&mut mender).await?;
-        if broker.backlog().await? == 0 {
-            return Ok(());
-        }
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS shipped (
 ) STRICT";
 
 /// How long the transaction stays open with all its writes done: for a process to be killed there.
-const OPEN: Duration = Duration::from_millis(20);
+const OPEN: Duration = Duration::from_millis(5);
 
 /// What handles polls so.
 pub(super) struct Together {
@@ -42,7 +42,7 @@ struct Granted {
 impl Together {
     pub(super) fn open(job: &Job) -> Result<Self, Failed> {
         let consumer = engine::engine(job)?;
-        let store = SqliteStore::open(job.records())?;
+        let store = engine::records(&job.folder)?;
         let connection = Mutex::new(store.connect()?);
         Ok(Self { consumer, store, connection, wrong: job.wrong })
     }

@@ -1,5 +1,4 @@
 //! The code of `replay_log`: its generator, its parser, and whole replays.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -7,18 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::replay_log::audit::{self, Column, Reply};
+use crate::replay_log::generate::{self, Day, SHIPPED};
+use crate::replay_log::input::{self, Channel, GatewayReply, LINE_LEN_MAX, Log, Request};
+use crate::replay_log::job::Anywhere;
+use crate::replay_log::ledger::Ledger;
+use crate::replay_log::progress::{self, Style};
+use crate::replay_log::{cli, job, naive, race};
 use oncekey::{Fingerprint, Key, MemoryStore};
-use replay_log::audit::{self, Column, Reply};
-use replay_log::generate::{self, Day, SHIPPED};
-use replay_log::input::{self, Channel, GatewayReply, LINE_LEN_MAX, Log, Request};
-use replay_log::job::Anywhere;
-use replay_log::ledger::Ledger;
-use replay_log::progress::{self, Style};
-use replay_log::{cli, job, naive, race};
-
-#[allow(dead_code)] // its `main` is for cargo to call
-#[path = "../src/main.rs"]
-mod replay_log;
 
 const SMALL: Day = Day { requests: 2_000, seed: 11 };
 

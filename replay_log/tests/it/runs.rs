@@ -1,5 +1,4 @@
 //! Several runs over the same records and the same ledger: one after the other, side by side, and after a kill.
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -8,17 +7,13 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::replay_log::audit::{self, Column, Tally};
+use crate::replay_log::generate::{self, Day};
+use crate::replay_log::input::{self, Request};
+use crate::replay_log::job::{self, Anywhere};
+use crate::replay_log::ledger::{self, Ledger};
+use crate::replay_log::progress::Style;
 use oncekey::{Key, MemoryStore};
-use replay_log::audit::{self, Column, Tally};
-use replay_log::generate::{self, Day};
-use replay_log::input::{self, Request};
-use replay_log::job::{self, Anywhere};
-use replay_log::ledger::{self, Ledger};
-use replay_log::progress::Style;
-
-#[allow(dead_code)] // its `main` is for cargo to call
-#[path = "../src/main.rs"]
-mod replay_log;
 
 fn day(requests: u32) -> Vec<Request> {
     input::read(&mut &generate::log(Day { requests, seed: 5 })[..]).unwrap().requests

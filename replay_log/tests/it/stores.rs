@@ -1,6 +1,4 @@
 //! The program itself over real stores: run twice, killed in the middle and run again, and two at once.
-#![cfg(all(feature = "sqlite", feature = "postgres", feature = "redis"))]
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
