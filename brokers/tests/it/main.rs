@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod docs;
+mod refused;
 mod support;
 
 use oncekey_brokers::drill::{Mode, Nats, RabbitMq, Wrong, consumer};
