@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::broker::DeadLetter;
-use super::log::{Line, What};
+use super::log::{Line, STALLED, What};
 use super::messages::{Kind, Messages, OTHER};
 use super::scenario::{ATTEMPTS_MAX, Drill, Mode};
 
@@ -195,15 +195,20 @@ fn in_doubt(lines: &[Line], effect: &Effect<'_>) -> bool {
     false
 }
 
-/// Handlers of one message that ran at the same time.
+/// Handlers of one message that ran at the same time: one went on after the other had begun.
+///
+/// One whose process was killed meanwhile may have been gone, since a kill is noted after it. One whose process was stalled
+/// was stopped as soon as the machine ran it again.
 fn overlaps(lines: &[Line]) -> Vec<String> {
     let mut running: HashMap<&str, &str> = HashMap::new();
+    // The message, the process that began first, and the other.
+    let mut suspects: Vec<(&str, &str, &str)> = Vec::new();
     let mut found = Vec::new();
-    for Line { process, what, id, .. } in lines {
+    for Line { process, what, id, note, .. } in lines {
         match what {
             What::Begun => {
                 if let Some(other) = running.insert(id, process) {
-                    found.push(format!("{id} ran in {other} and {process} at once"));
+                    suspects.push((id, other, process));
                 }
             }
             // In one transaction the decision is the end: until then, the database lets nobody in.
@@ -211,8 +216,16 @@ fn overlaps(lines: &[Line]) -> Vec<String> {
                 if running.get(id.as_str()) == Some(&process.as_str()) {
                     running.remove(id.as_str());
                 }
+                let is_of = |suspect: &(&str, &str, &str)| (suspect.0, suspect.1) == (id, process);
+                for (_, _, other) in suspects.iter().filter(|suspect| note != STALLED && is_of(suspect)) {
+                    found.push(format!("{id} ran in {process} and {other} at once"));
+                }
+                suspects.retain(|suspect| !is_of(suspect));
             }
-            What::Killed | What::Crashed => running.retain(|_, owner| *owner != process.as_str()),
+            What::Killed | What::Crashed => {
+                running.retain(|_, owner| *owner != process.as_str());
+                suspects.retain(|(_, first, _)| first != process);
+            }
             What::Received | What::Effect | What::Stays => {}
         }
     }

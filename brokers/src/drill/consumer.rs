@@ -1,5 +1,6 @@
 //! What a consumer process does.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use oncekey_sqlite::SqliteStore;
 
 use super::broker::{Broker, DrillDisposal, Polled};
 use super::engine::{crash, engine, message};
-use super::log::{Log, What};
+use super::log::{Log, STALLED, What};
 use super::messages::Kind;
 use super::process::{self, Job};
 use super::progress::Progress;
 use super::scenario::{Failed, Mode, Wrong};
+use super::stalls::Stalls;
 use super::stay::{PAUSE, Stay};
 use super::together::Together;
 
@@ -27,7 +29,7 @@ const WORK: Duration = Duration::from_millis(5);
 /// Ways to handle messages.
 enum Handler {
     Together(Box<Together>),
-    Apart(Consumer<SqliteStore>, Option<Wrong>),
+    Apart(Consumer<SqliteStore>, Option<Wrong>, Arc<Stalls>),
     Plain,
 }
 
@@ -51,7 +53,7 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
     let log = Log::open(&job.log(), &job.process)?;
     let handler = match job.mode {
         Mode::Together => Handler::Together(Box::new(Together::open(job)?)),
-        Mode::Apart => Handler::Apart(engine(job)?, job.wrong),
+        Mode::Apart => Handler::Apart(engine(job)?, job.wrong, Stalls::watch()),
         Mode::Plain => Handler::Plain,
     };
     let mut broker = B::connect(&job.url, &job.name).await?;
@@ -104,10 +106,10 @@ impl Handler {
     ) -> Result<Vec<DrillDisposal>, Failed> {
         match self {
             Self::Together(together) => together.handle(log, polled, stay).await,
-            Self::Apart(consumer, wrong) => {
-                let messages = polled
-                    .iter()
-                    .map(|one| Ok((message(one, *wrong)?, move |attempt| apart(log, one, attempt, stay))));
+            Self::Apart(consumer, wrong, stalls) => {
+                let messages = polled.iter().map(|one| {
+                    Ok((message(one, *wrong)?, move |attempt| apart(log, stalls, one, attempt, stay)))
+                });
                 Ok(consumer.consume_many(messages.collect::<Result<Vec<_>, Failed>>()?).await)
             }
             Self::Plain => {
@@ -148,36 +150,43 @@ struct Running<'a> {
     log: &'a Log,
     id: &'a str,
     attempt: u32,
+    /// And when it began.
+    stalls: Option<(&'a Stalls, u64)>,
 }
 
 impl<'a> Running<'a> {
-    fn begin(log: &'a Log, id: &'a str, attempt: u32) -> Self {
+    fn begin(log: &'a Log, id: &'a str, attempt: u32, stalls: Option<&'a Stalls>) -> Self {
+        let stalls = stalls.map(|stalls| (stalls, stalls.now_ms()));
         log.write(What::Begun, id, attempt).expect("the log takes it");
-        Self { log, id, attempt }
+        Self { log, id, attempt, stalls }
     }
 
     /// Ships, and hands this downstream.
     fn effect(&self, operation: &str) {
-        let Self { log, id, attempt } = self;
+        let Self { log, id, attempt, .. } = self;
         log.write_of(log.process(), What::Effect, id, operation, *attempt).expect("the log takes it");
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.log.write(What::Ended, self.id, self.attempt).expect("the log takes it");
+        let Self { log, id, attempt, stalls } = self;
+        let was_stalled = stalls.is_some_and(|(stalls, begun)| stalls.since(begun));
+        let note = if was_stalled { STALLED } else { "" };
+        log.write_of(log.process(), What::Ended, id, note, *attempt).expect("the log takes it");
     }
 }
 
 /// A handler whose effect is outside of the records' database.
 async fn apart<D>(
     log: &Log,
+    stalls: &Stalls,
     polled: &Polled<D>,
     attempt: Attempt,
     stay: Option<&Stay>,
 ) -> Result<Payload, Failure<Payload>> {
     let id = &polled.id;
-    let running = Running::begin(log, id, attempt.number());
+    let running = Running::begin(log, id, attempt.number(), Some(stalls));
     work_before(log, polled.copy, stay).await;
     match Kind::of(&polled.body) {
         Kind::Poison => crash(),
@@ -197,7 +206,7 @@ async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<
     if log.is_seen(id)? {
         return Ok(Disposal::Acknowledge(Acknowledged::Done));
     }
-    let running = Running::begin(log, id, 1);
+    let running = Running::begin(log, id, 1, None);
     work_before(log, polled.copy, stay).await;
     running.effect("");
     work_after(log, stay).await;

@@ -17,7 +17,7 @@ pub(super) enum What {
     Begun,
     /// Its effect happened, where that is outside of the transaction.
     Effect,
-    /// It came to its end, or was dropped.
+    /// It came to its end, or was dropped; the note says whether its process was stalled meanwhile.
     Ended,
     /// It was decided what becomes of a delivery: the note says `ack`, `later`, `extend` or `dead`, and why.
     Decided,
@@ -28,6 +28,9 @@ pub(super) enum What {
     /// It ended by itself.
     Crashed,
 }
+
+/// The note of a handler whose process was stalled while it ran.
+pub(super) const STALLED: &str = "stalled";
 
 const NAMES: [(What, &str); 8] = [
     (What::Received, "received"),

@@ -12,6 +12,7 @@ mod process;
 mod progress;
 mod rabbitmq;
 mod scenario;
+mod stalls;
 mod stay;
 mod supervise;
 mod together;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use async_nats::ConnectOptions;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Message, stream};
 use futures::StreamExt as _;
@@ -19,9 +20,9 @@ use crate::support::Served;
 /// Only ends a hang.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-type Told = Disposal<String, String>;
+type Stored = Disposal<String, String>;
 
-fn dead_letter() -> Told {
+fn dead_letter() -> Stored {
     Disposal::DeadLetter(Dead::Failed("no such order".to_owned()))
 }
 
@@ -48,7 +49,9 @@ async fn next(consumer: &jetstream::consumer::PullConsumer) -> Message {
 #[test]
 fn jetstream_ends_no_message_whose_dead_letter_is_not_stored() {
     block_on(async {
-        let context = jetstream::new(async_nats::connect(Nats::url()).await.unwrap());
+        let options = ConnectOptions::new().connection_timeout(PATIENCE).request_timeout(Some(PATIENCE));
+        let mut context = jetstream::new(options.connect(Nats::url()).await.unwrap());
+        context.set_timeout(PATIENCE);
         // No stream keeps the one subject, and that of the other takes nothing more.
         let full = stream::Config {
             name: "refused-full".to_owned(),
@@ -102,7 +105,7 @@ async fn get(channel: &Channel, queue: &str) -> Delivery {
 #[test]
 fn rabbitmq_acknowledges_no_message_whose_copy_goes_nowhere_or_is_refused() {
     block_on(async {
-        let later = || Told::RetryLater { after: Duration::from_millis(125), because: Later::InProgress };
+        let later = || Stored::RetryLater { after: Duration::from_millis(125), because: Later::InProgress };
         let cases = [
             ("refused-later", "refused-later.later.125", false, later()),
             ("refused-dead", "refused-dead.dead", false, dead_letter()),
