@@ -21,8 +21,8 @@ use tempfile::TempDir;
 pub use nats::Nats;
 pub use rabbitmq::RabbitMq;
 
-/// Long for an Erlang machine that starts on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Only ends a hang: far longer than an Erlang machine takes to start on two busy cores.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs a program until the pipe on its standard input ends: by the handle's drop, or with the process that has it. Then
 /// the program is asked to end, and, with all that it started, made to.

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::log::{Line, What};
-use super::{ATTEMPTS_MAX, DeadLetter, Drill, Kind, Messages, Mode, OTHER};
+use super::broker::DeadLetter;
+use super::log::{Line, STALLED, What};
+use super::messages::{Kind, Messages, OTHER};
+use super::scenario::{ATTEMPTS_MAX, Drill, Mode};
 
 /// The note of a kill that left half a transaction.
 pub(super) const HALF: &str = "half a transaction";
 
-/// How often one delivery is put off at most: for the rest of the lease of each of its attempts, and a few times more. Three
-/// or four were seen.
+/// How often one publication is put off at most while an attempt has its message: once for the rest of the lease, and again
+/// for each time that a slow holder renewed it.
 const PUT_OFF_MAX: usize = 10;
 
 /// All that there is to see at the end.
@@ -23,8 +25,6 @@ pub(super) struct Happened {
     /// Whose records say that they are done.
     pub(super) completed: HashSet<String>,
     pub(super) dead_letters: Vec<DeadLetter>,
-    /// What the broker's own dedup dropped.
-    pub(super) dropped: u64,
     pub(super) took: Duration,
 }
 
@@ -43,8 +43,6 @@ pub struct Tally {
     pub messages: usize,
     /// Publications.
     pub published: usize,
-    /// Of these, dropped by the broker's own dedup.
-    pub dropped: u64,
     /// Deliveries that consumers received.
     pub deliveries: usize,
     /// Of these, acknowledged since the handler ran.
@@ -55,7 +53,7 @@ pub struct Tally {
     pub extended: usize,
     /// Put off.
     pub retried: usize,
-    /// The most that one of them was put off.
+    /// The most that one of them was put off between two attempts.
     pub put_off_most: usize,
     /// Put off after the lease was lost in the middle.
     pub leases_lost: usize,
@@ -106,7 +104,7 @@ struct Effect<'a> {
 }
 
 pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, happened: &Happened) -> Report {
-    let Happened { lines, shipped, dead_letters, dropped, took, .. } = happened;
+    let Happened { lines, shipped, dead_letters, took, .. } = happened;
     let of = |what| lines.iter().filter(move |line| line.what == what);
     let decided = |start: &str| of(What::Decided).filter(|line| line.note.starts_with(start)).count();
     let effects: Vec<_> = match drill.mode {
@@ -147,7 +145,6 @@ pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, ha
     let tally = Tally {
         messages: ids.len(),
         published: messages.len(),
-        dropped: *dropped,
         deliveries: of(What::Received).count(),
         executed: decided("ack executed") + decided("ack unrecorded"),
         replayed: decided("ack replayed") + decided("ack done"),
@@ -198,15 +195,20 @@ fn in_doubt(lines: &[Line], effect: &Effect<'_>) -> bool {
     false
 }
 
-/// Handlers of one message that ran at the same time.
+/// Handlers of one message that ran at the same time: one went on after the other had begun.
+///
+/// One whose process was killed meanwhile may have been gone, since a kill is noted after it. One whose process was stalled
+/// was stopped as soon as the machine ran it again.
 fn overlaps(lines: &[Line]) -> Vec<String> {
     let mut running: HashMap<&str, &str> = HashMap::new();
+    // The message, the process that began first, and the other.
+    let mut suspects: Vec<(&str, &str, &str)> = Vec::new();
     let mut found = Vec::new();
-    for Line { process, what, id, .. } in lines {
+    for Line { process, what, id, note, .. } in lines {
         match what {
             What::Begun => {
                 if let Some(other) = running.insert(id, process) {
-                    found.push(format!("{id} ran in {other} and {process} at once"));
+                    suspects.push((id, other, process));
                 }
             }
             // In one transaction the decision is the end: until then, the database lets nobody in.
@@ -214,22 +216,44 @@ fn overlaps(lines: &[Line]) -> Vec<String> {
                 if running.get(id.as_str()) == Some(&process.as_str()) {
                     running.remove(id.as_str());
                 }
+                let is_of = |suspect: &(&str, &str, &str)| (suspect.0, suspect.1) == (id, process);
+                for (_, _, other) in suspects.iter().filter(|suspect| note != STALLED && is_of(suspect)) {
+                    found.push(format!("{id} ran in {process} and {other} at once"));
+                }
+                suspects.retain(|suspect| !is_of(suspect));
             }
-            What::Killed | What::Crashed => running.retain(|_, owner| *owner != process.as_str()),
-            What::Received | What::Effect => {}
+            What::Killed | What::Crashed => {
+                running.retain(|_, owner| *owner != process.as_str());
+                suspects.retain(|(_, first, _)| first != process);
+            }
+            What::Received | What::Effect | What::Stays => {}
         }
     }
     found
 }
 
-/// How often each publication that was put off was.
+/// How often each publication that was put off was, at most, between two attempts of its message.
 fn put_off_times(lines: &[Line]) -> HashMap<u32, usize> {
-    let mut times = HashMap::new();
-    let put_off = |line: &&Line| line.what == What::Decided && line.note.starts_with("later");
-    for copy in lines.iter().filter(put_off).filter_map(|line| line.copy) {
-        *times.entry(copy).or_default() += 1;
+    let mut most = HashMap::new();
+    let mut since: HashMap<&str, HashMap<u32, usize>> = HashMap::new();
+    for Line { what, copy, id, note, .. } in lines {
+        match what {
+            What::Begun => {
+                since.remove(id.as_str());
+            }
+            // An attempt of the poison may end so without a word of its begin.
+            What::Crashed => since.clear(),
+            What::Decided if note.starts_with("later") => {
+                let Some(copy) = *copy else { continue };
+                let times = since.entry(id).or_default().entry(copy).or_default();
+                *times += 1;
+                let most: &mut usize = most.entry(copy).or_default();
+                *most = (*most).max(*times);
+            }
+            _ => {}
+        }
     }
-    times
+    most
 }
 
 /// Deliveries that came back again and again, as without a delay.
@@ -305,7 +329,6 @@ impl fmt::Display for Report {
         let rows = [
             ("messages", tally.messages),
             ("published, with duplicates", tally.published),
-            ("  dropped by the broker's own dedup", usize::try_from(tally.dropped).unwrap_or(usize::MAX)),
             ("deliveries", tally.deliveries),
             ("  executed", tally.executed),
             ("  replayed", tally.replayed),

@@ -1,19 +1,25 @@
 //! What a consumer process does.
 
-use std::process::exit;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
-use oncekey::consume::{Acknowledged, Consumer, Disposal, Message};
+use oncekey::consume::{Acknowledged, Consumer, Disposal};
 use oncekey::protocol::Payload;
-use oncekey::{Attempt, Deduplicator, Failure, Key};
+use oncekey::{Attempt, Failure};
 use oncekey_sqlite::SqliteStore;
 
-use super::log::{Log, What};
+use super::broker::{Broker, DrillDisposal, Polled};
+use super::engine::{crash, engine, message};
+use super::log::{Log, STALLED, What};
+use super::messages::Kind;
 use super::process::{self, Job};
+use super::progress::Progress;
+use super::scenario::{Failed, Mode, Wrong};
+use super::stalls::Stalls;
+use super::stay::{PAUSE, Stay};
 use super::together::Together;
-use super::{ATTEMPTS_MAX, Broker, Failed, Kind, LEASE, Mode, Polled, SCOPE, Told, Wrong};
 
 /// Most messages of a poll.
 const POLL: usize = 50;
@@ -23,21 +29,42 @@ const WORK: Duration = Duration::from_millis(5);
 /// Ways to handle messages.
 enum Handler {
     Together(Box<Together>),
-    Apart(Consumer<SqliteStore>, Option<Wrong>),
+    Apart(Consumer<SqliteStore>, Option<Wrong>, Arc<Stalls>),
     Plain,
 }
 
+/// The body of a consumer process; `false`, at once, if this process is none.
+///
+/// # Panics
+/// If the consumer fails: its process ends, and the drill says so.
+pub fn consumer<B: Broker>() -> bool {
+    let Some(job) = Job::from_environment() else { return false };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime can be built");
+    if let Err(failed) = runtime.block_on(consume::<B>(&job)) {
+        panic!("consumer {}: {failed}", job.process)
+    }
+    true
+}
+
 /// Consumes until told to stop.
-pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
+async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
     let stop = process::stop();
     let log = Log::open(&job.log(), &job.process)?;
     let handler = match job.mode {
         Mode::Together => Handler::Together(Box::new(Together::open(job)?)),
-        Mode::Apart => Handler::Apart(engine(job)?, job.wrong),
+        Mode::Apart => Handler::Apart(engine(job)?, job.wrong, Stalls::watch()),
         Mode::Plain => Handler::Plain,
     };
     let mut broker = B::connect(&job.url, &job.name).await?;
+    let mut progress = Progress::default();
     while !stop.load(Ordering::Relaxed) {
+        progress.read(&log)?;
+        if progress.is_kill_due(job) && !job.is_victim {
+            // The messages that are left are for the process that is to be killed while it handles some.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
         let polled = broker.poll(POLL).await?;
         if polled.is_empty() {
             continue;
@@ -47,38 +74,46 @@ pub(super) async fn run<B: Broker>(job: &Job) -> Result<(), Failed> {
         if job.wrong == Some(Wrong::AcknowledgedFirst) {
             let done = polled.iter().map(|_| Disposal::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
             dispose(&broker, &log, &polled, &done).await?;
-            handler.handle(&log, &polled).await?;
+            // A kill that comes before the broker knows loses nothing.
+            broker.flush().await?;
+            let stay = Stay::if_due(&mut progress, job, &log, &polled, &stop)?;
+            handler.handle(&log, &polled, stay.as_ref()).await?;
             continue;
         }
         // What was delivered before may have ended its process: alone, it takes no other message's attempts with it.
         let (fresh, again): (Vec<_>, Vec<_>) = polled.into_iter().partition(|one| one.deliveries == 1);
         if !fresh.is_empty() {
-            let told = handler.handle(&log, &fresh).await?;
+            let stay = Stay::if_due(&mut progress, job, &log, &fresh, &stop)?;
+            let told = handler.handle(&log, &fresh, stay.as_ref()).await?;
             dispose(&broker, &log, &fresh, &told).await?;
         }
         for one in &again {
             let alone = std::slice::from_ref(one);
-            let told = broker.while_working(&one.delivery, handler.handle(&log, alone)).await?;
+            let told = broker.while_working(&one.delivery, handler.handle(&log, alone, None)).await?;
             dispose(&broker, &log, alone, &told).await?;
         }
     }
-    broker.flush().await
+    broker.close().await
 }
 
 impl Handler {
     /// Handles messages together, and says what becomes of each.
-    async fn handle<D>(&self, log: &Log, polled: &[Polled<D>]) -> Result<Vec<Told>, Failed> {
+    async fn handle<D>(
+        &self,
+        log: &Log,
+        polled: &[Polled<D>],
+        stay: Option<&Stay>,
+    ) -> Result<Vec<DrillDisposal>, Failed> {
         match self {
-            Self::Together(together) => together.handle(log, polled).await,
-            Self::Apart(consumer, wrong) => {
+            Self::Together(together) => together.handle(log, polled, stay).await,
+            Self::Apart(consumer, wrong, stalls) => {
                 let messages = polled.iter().map(|one| {
-                    let kind = Kind::of(&one.body);
-                    Ok((message(one, *wrong)?, move |attempt| apart(log, &one.id, kind, attempt)))
+                    Ok((message(one, *wrong)?, move |attempt| apart(log, stalls, one, attempt, stay)))
                 });
                 Ok(consumer.consume_many(messages.collect::<Result<Vec<_>, Failed>>()?).await)
             }
             Self::Plain => {
-                let told = join_all(polled.iter().map(|one| plain(log, &one.id))).await;
+                let told = join_all(polled.iter().map(|one| plain(log, one, stay))).await;
                 told.into_iter().collect()
             }
         }
@@ -90,31 +125,17 @@ async fn dispose<B: Broker>(
     broker: &B,
     log: &Log,
     polled: &[Polled<B::Delivery>],
-    told: &[Told],
+    told: &[DrillDisposal],
 ) -> Result<(), Failed> {
-    let decided = |(one, told): (&Polled<B::Delivery>, &Told)| (one.copy, one.id.clone(), note(told));
+    let decided =
+        |(one, told): (&Polled<B::Delivery>, &DrillDisposal)| (one.copy, one.id.clone(), note(told));
     log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
     let disposals = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
     join_all(disposals).await.into_iter().collect()
 }
 
-/// The engine, with its records in SQLite.
-pub(super) fn engine(job: &Job) -> Result<Consumer<SqliteStore>, Failed> {
-    let store = SqliteStore::open(job.records())?;
-    let dedup = Deduplicator::builder(store).lease(LEASE).redelivered_for(Duration::from_secs(3600)).tokio();
-    let consumer = Consumer::new(dedup.build()?);
-    Ok(consumer.attempts_max(ATTEMPTS_MAX).backoff(Duration::from_millis(200), Duration::from_secs(2)))
-}
-
-/// The delivery of a message, as the engine takes it: by what its producer calls it, and bound to what it says.
-pub(super) fn message<D>(polled: &Polled<D>, wrong: Option<Wrong>) -> Result<Message, Failed> {
-    let id = if wrong == Some(Wrong::KeyOfDelivery) { &polled.tag } else { &polled.id };
-    let key = Key::new(SCOPE, id)?;
-    Ok(Message::new(key).fingerprint_of(&polled.body).deliveries(polled.deliveries))
-}
-
 /// What was decided: what to do, and why.
-fn note(told: &Told) -> String {
+fn note(told: &DrillDisposal) -> String {
     let what = match told {
         Disposal::Acknowledge(_) => "ack",
         Disposal::RetryLater { .. } => "later",
@@ -124,61 +145,87 @@ fn note(told: &Told) -> String {
     format!("{what} {}", told.reason())
 }
 
-/// Ends this process as a crash does.
-pub(super) fn crash() -> ! {
-    let _killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    exit(137)
-}
-
 /// Notes the end of a handler, also if it is dropped.
 struct Running<'a> {
     log: &'a Log,
     id: &'a str,
     attempt: u32,
+    /// And when it began.
+    stalls: Option<(&'a Stalls, u64)>,
 }
 
 impl<'a> Running<'a> {
-    fn begin(log: &'a Log, id: &'a str, attempt: u32) -> Self {
+    fn begin(log: &'a Log, id: &'a str, attempt: u32, stalls: Option<&'a Stalls>) -> Self {
+        let stalls = stalls.map(|stalls| (stalls, stalls.now_ms()));
         log.write(What::Begun, id, attempt).expect("the log takes it");
-        Self { log, id, attempt }
+        Self { log, id, attempt, stalls }
     }
 
     /// Ships, and hands this downstream.
     fn effect(&self, operation: &str) {
-        let Self { log, id, attempt } = self;
+        let Self { log, id, attempt, .. } = self;
         log.write_of(log.process(), What::Effect, id, operation, *attempt).expect("the log takes it");
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.log.write(What::Ended, self.id, self.attempt).expect("the log takes it");
+        let Self { log, id, attempt, stalls } = self;
+        let was_stalled = stalls.is_some_and(|(stalls, begun)| stalls.since(begun));
+        let note = if was_stalled { STALLED } else { "" };
+        log.write_of(log.process(), What::Ended, id, note, *attempt).expect("the log takes it");
     }
 }
 
 /// A handler whose effect is outside of the records' database.
-async fn apart(log: &Log, id: &str, kind: Kind, attempt: Attempt) -> Result<Payload, Failure<Payload>> {
-    let running = Running::begin(log, id, attempt.number());
-    tokio::time::sleep(WORK).await;
-    match kind {
+async fn apart<D>(
+    log: &Log,
+    stalls: &Stalls,
+    polled: &Polled<D>,
+    attempt: Attempt,
+    stay: Option<&Stay>,
+) -> Result<Payload, Failure<Payload>> {
+    let id = &polled.id;
+    let running = Running::begin(log, id, attempt.number(), Some(stalls));
+    work_before(log, polled.copy, stay).await;
+    match Kind::of(&polled.body) {
         Kind::Poison => crash(),
         Kind::Refused => return Err(Failure::Final("no such order".into())),
-        Kind::Busy if attempt.number() == 1 => return Err(Failure::NoEffect("the carrier is busy".into())),
+        Kind::Busy if !log.has_failed(id).expect("the log can be read") => {
+            return Err(Failure::NoEffect("the carrier is busy".into()));
+        }
         Kind::Ordinary | Kind::Busy => running.effect(&attempt.operation_id().to_string()),
     }
-    tokio::time::sleep(WORK).await;
+    work_after(log, stay).await;
     Ok("shipped".into())
 }
 
 /// What many a consumer does: it looks, ships, and notes.
-async fn plain(log: &Log, id: &str) -> Result<Told, Failed> {
+async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
+    let id = &polled.id;
     if log.is_seen(id)? {
         return Ok(Disposal::Acknowledge(Acknowledged::Done));
     }
-    let running = Running::begin(log, id, 1);
-    tokio::time::sleep(WORK).await;
+    let running = Running::begin(log, id, 1, None);
+    work_before(log, polled.copy, stay).await;
     running.effect("");
-    tokio::time::sleep(WORK).await;
+    work_after(log, stay).await;
     log.see(id)?;
     Ok(Disposal::Acknowledge(Acknowledged::Executed("shipped".into())))
+}
+
+/// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.
+async fn work_before(log: &Log, copy: u32, stay: Option<&Stay>) {
+    tokio::time::sleep(WORK).await;
+    if let Some(stay) = stay.filter(|_| copy % 2 == 0) {
+        stay.stay(log).await;
+    }
+}
+
+/// The work after it.
+async fn work_after(log: &Log, stay: Option<&Stay>) {
+    if let Some(stay) = stay {
+        stay.stay(log).await;
+    }
+    tokio::time::sleep(WORK).await;
 }

@@ -17,22 +17,28 @@ pub(super) enum What {
     Begun,
     /// Its effect happened, where that is outside of the transaction.
     Effect,
-    /// It came to its end, or was dropped.
+    /// It came to its end, or was dropped; the note says whether its process was stalled meanwhile.
     Ended,
     /// It was decided what becomes of a delivery: the note says `ack`, `later`, `extend` or `dead`, and why.
     Decided,
+    /// The process stays in the middle of a handler until it is killed.
+    Stays,
     /// The drill killed the process; the note says what that cut.
     Killed,
     /// It ended by itself.
     Crashed,
 }
 
-const NAMES: [(What, &str); 7] = [
+/// The note of a handler whose process was stalled while it ran.
+pub(super) const STALLED: &str = "stalled";
+
+const NAMES: [(What, &str); 8] = [
     (What::Received, "received"),
     (What::Begun, "begun"),
     (What::Effect, "effect"),
     (What::Ended, "ended"),
     (What::Decided, "decided"),
+    (What::Stays, "stays"),
     (What::Killed, "killed"),
     (What::Crashed, "crashed"),
 ];
@@ -70,7 +76,7 @@ impl Log {
     /// If the file cannot be used.
     pub(super) fn open(path: &Path, process: &str) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(20))?;
+        connection.busy_timeout(Duration::from_secs(300))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "off")?;
         connection.execute_batch(
@@ -151,6 +157,17 @@ impl Log {
             })
         })?;
         lines.collect()
+    }
+
+    /// Whether it was decided that a handler of this message failed without effect.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn has_failed(&self, id: &str) -> rusqlite::Result<bool> {
+        const FAILED: &str = "SELECT 1 FROM log
+            WHERE what = 'decided' AND id = ?1 AND note IN ('later no-effect', 'later unknown-effect') LIMIT 1";
+        let found = self.connection().query_row(FAILED, [id], |_| Ok(()));
+        Ok(found.optional()?.is_some())
     }
 
     /// Whether the plain consumer noted this message as done.

@@ -31,7 +31,7 @@ pub enum Kind {
     Poison,
     /// It fails for good.
     Refused,
-    /// It fails, without effect, in its first attempt.
+    /// It fails, without effect, until that was decided on once.
     Busy,
 }
 

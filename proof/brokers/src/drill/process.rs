@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{Failed, Mode, Wrong};
+use super::scenario::{Failed, Mode, Wrong};
 
 /// What a process is to do: lines of `name=value`.
 const JOB: &str = "ONCEKEY_BROKERS_JOB";
@@ -25,6 +25,11 @@ pub(super) struct Job {
     pub(super) process: String,
     pub(super) mode: Mode,
     pub(super) wrong: Option<Wrong>,
+    /// How many publications there are, and how many kills.
+    pub(super) copies: usize,
+    pub(super) kills: u32,
+    /// Whether it is the one that is killed.
+    pub(super) is_victim: bool,
     /// Where the files are.
     pub(super) folder: PathBuf,
 }
@@ -40,16 +45,15 @@ impl Job {
             process: get("process")?,
             mode: Mode::ALL.into_iter().find(|mode| values.get("mode") == Some(&mode.name()))?,
             wrong: Wrong::ALL.into_iter().find(|wrong| values.get("wrong") == Some(&wrong.name())),
+            copies: values.get("copies")?.parse().ok()?,
+            kills: values.get("kills")?.parse().ok()?,
+            is_victim: values.get("is_victim")?.parse().ok()?,
             folder: values.get("folder")?.into(),
         })
     }
 
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("log.db")
-    }
-
-    pub(super) fn records(&self) -> PathBuf {
-        records(&self.folder)
     }
 }
 
@@ -80,11 +84,12 @@ pub(super) struct Process {
 impl Process {
     /// Starts this program again, with these arguments.
     pub(super) fn start(args: &[&str], job: &Job) -> Result<Self, Failed> {
-        let Job { url, name, process, mode, wrong, folder } = job;
+        let Job { url, name, process, mode, wrong, copies, kills, is_victim, folder } = job;
         let (mode, wrong) = (mode.name(), wrong.map_or("nothing", Wrong::name));
         let folder = folder.display();
         let lines = format!(
-            "url={url}\nname={name}\nprocess={process}\nmode={mode}\nwrong={wrong}\nfolder={folder}\n"
+            "url={url}\nname={name}\nprocess={process}\nmode={mode}\nwrong={wrong}\ncopies={copies}\n\
+             kills={kills}\nis_victim={is_victim}\nfolder={folder}\n"
         );
         let child = Command::new(env::current_exe()?)
             .args(args)

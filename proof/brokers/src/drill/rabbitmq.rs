@@ -13,7 +13,9 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use super::{Broker, Copy, DeadLetter, Failed, LEASE, Messages, Polled, Told};
+use super::broker::{Broker, DeadLetter, DrillDisposal, Polled};
+use super::messages::{Copy, Messages};
+use super::scenario::{Failed, LEASE};
 use crate::rabbitmq::{EXPLANATION, Queues, REASON, deliveries, message_id, publish};
 
 /// In each message: which publication it is.
@@ -73,11 +75,9 @@ impl Broker for RabbitMq {
         Ok(())
     }
 
-    async fn publish(&self, messages: &Messages) -> Result<u64, Failed> {
+    async fn publish(&self, messages: &Messages) -> Result<(), Failed> {
         self.publish_all(&messages.soon).await?;
-        self.publish_all(&messages.late).await?;
-        // It looks for no duplicates.
-        Ok(0)
+        self.publish_all(&messages.late).await
     }
 
     async fn poll(&mut self, most: usize) -> Result<Vec<Polled<Delivery>>, Failed> {
@@ -111,7 +111,7 @@ impl Broker for RabbitMq {
         Ok(polled)
     }
 
-    async fn dispose(&self, delivery: &Delivery, told: &Told) -> Result<(), Failed> {
+    async fn dispose(&self, delivery: &Delivery, told: &DrillDisposal) -> Result<(), Failed> {
         Ok(self.queues.dispose(delivery, told).await?)
     }
 
@@ -122,6 +122,10 @@ impl Broker for RabbitMq {
 
     async fn flush(&self) -> Result<(), Failed> {
         // All that was sent before is carried out before this is answered.
+        Ok(self.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?)
+    }
+
+    async fn close(&self) -> Result<(), Failed> {
         Ok(self.connection.close(200, "done").await?)
     }
 

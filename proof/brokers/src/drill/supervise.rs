@@ -1,19 +1,23 @@
 //! The drill itself: publishes, starts the consumers, kills one of them, waits until all is disposed of.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;
 
 use super::audit::{self, Report, Shipped};
-use super::log::{Line, Log, What};
+use super::broker::Broker;
+use super::engine;
+use super::log::{Log, What};
+use super::messages::Messages;
 use super::process::{self, Job, Process};
-use super::{Broker, Drill, Failed, Messages, Mode, together};
+use super::progress::Progress;
+use super::scenario::{Drill, Failed, Mode};
+use super::together;
 
-/// How long a drill may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Ends a drill that hangs: far longer than one takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(900);
 const PAUSE: Duration = Duration::from_millis(2);
 /// The one that is killed.
 const VICTIM: usize = 1;
@@ -27,24 +31,26 @@ pub async fn run<B: Broker>(drill: &Drill, url: &str) -> Result<Report, Failed> 
     let folder = tempfile::Builder::new().prefix("oncekey-drill-").tempdir()?;
     let name = folder.path().file_name().and_then(|name| name.to_str()).ok_or("a name in UTF-8")?;
     // Letters, digits and hyphens: fit for any broker.
+    let messages = Messages::plan(drill.messages, drill.mode != Mode::Plain && drill.wrong.is_none());
     let job = Job {
         url: url.to_owned(),
         name: name.to_owned(),
         process: "drill".to_owned(),
         mode: drill.mode,
         wrong: drill.wrong,
+        copies: messages.len(),
+        kills: drill.kills,
+        is_victim: false,
         folder: folder.path().to_owned(),
     };
     let log = Log::open(&job.log(), &job.process)?;
-    SqliteStore::open(job.records())?.connect()?.execute_batch(together::EFFECTS)?;
-    let messages = Messages::plan(drill.messages, drill.mode != Mode::Plain && drill.wrong.is_none());
+    engine::records(&job.folder)?.connect()?.execute_batch(together::EFFECTS)?;
 
     let broker = B::connect(url, name).await?;
     broker.prepare().await?;
-    let dropped = broker.publish(&messages).await?;
+    broker.publish(&messages).await?;
     let begun = Instant::now();
-    let mut watch =
-        Watch { drill, job: &job, log: &log, seen: Seen::default(), copies: messages.len(), kills: 0 };
+    let mut watch = Watch { drill, job: &job, log: &log, progress: Progress::default() };
     let consumed = consume(&broker, &mut watch, begun).await;
     let took = begun.elapsed();
     let dead_letters = broker.dead_letters().await;
@@ -55,20 +61,37 @@ pub async fn run<B: Broker>(drill: &Drill, url: &str) -> Result<Report, Failed> 
         shipped: shipped(&job.folder)?,
         completed: completed(&job.folder)?,
         dead_letters: dead_letters?,
-        dropped,
         took,
     };
     Ok(audit::audit(B::NAME, drill, &messages, &happened))
+}
+
+/// Runs a drill in each mode, and prints what came of it. `child` starts this program so that it calls
+/// [`consumer`](super::consumer).
+///
+/// # Errors
+/// As for [`run`]; and if a promise was broken.
+pub fn show<B: Broker>(url: &str, child: &'static [&'static str]) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut broken = 0;
+    for mode in Mode::ALL {
+        let drill = Drill { messages: 5_000, kills: 12, mode, wrong: None, child };
+        let report = runtime.block_on(run::<B>(&drill, url))?;
+        println!("{report}");
+        broken += report.violations.len();
+    }
+    if broken == 0 { Ok(()) } else { Err(format!("promises were broken {broken} times").into()) }
 }
 
 /// Has all consumed, with two processes.
 async fn consume<B: Broker>(broker: &B, watch: &mut Watch<'_>, begun: Instant) -> Result<(), Failed> {
     loop {
         let mut processes = [watch.start(0)?, watch.start(VICTIM)?];
-        while watch.seen.disposed.len() < watch.copies {
+        while watch.progress.disposed() < watch.job.copies {
             if begun.elapsed() > PATIENCE {
-                let disposed = watch.seen.disposed.len();
-                return Err(format!("{disposed} of {} deliveries disposed of", watch.copies).into());
+                let (disposed, kills) = (watch.progress.disposed(), watch.progress.kills());
+                let copies = watch.job.copies;
+                return Err(format!("{disposed} of {copies} deliveries disposed of, {kills} kills").into());
             }
             watch.look(&mut processes)?;
             tokio::time::sleep(PAUSE).await;
@@ -85,40 +108,11 @@ async fn consume<B: Broker>(broker: &B, watch: &mut Watch<'_>, begun: Instant) -
             return Err("messages are left with the broker, though all were disposed of".into());
         }
         let mut mender = watch.start(0)?;
-        tokio::time::sleep(super::ACK_WAIT + Duration::from_secs(1)).await;
+        while broker.backlog().await? > 0 && begun.elapsed() <= PATIENCE {
+            tokio::time::sleep(PAUSE * 20).await;
+        }
         mender.stop();
         watch.finished(&mut mender).await?;
-        if broker.backlog().await? == 0 {
-            return Ok(());
-        }
-    }
-}
-
-/// What the drill knows so far.
-#[derive(Default)]
-struct Seen {
-    /// Up to where the log was read.
-    seq: i64,
-    /// The publications that were acknowledged or became dead letters.
-    disposed: HashSet<u32>,
-    /// By process, the messages whose handlers began, until it decides.
-    begun: HashMap<String, Vec<String>>,
-}
-
-impl Seen {
-    fn read(&mut self, lines: Vec<Line>) {
-        for Line { seq, process, what, copy, id, note, .. } in lines {
-            self.seq = seq;
-            match what {
-                What::Begun => self.begun.entry(process).or_default().push(id),
-                What::Decided => {
-                    let over = note.starts_with("ack") || note.starts_with("dead");
-                    self.disposed.extend(copy.filter(|_| over));
-                    self.begun.remove(&process);
-                }
-                _ => {}
-            }
-        }
     }
 }
 
@@ -126,9 +120,7 @@ struct Watch<'a> {
     drill: &'a Drill,
     job: &'a Job,
     log: &'a Log,
-    seen: Seen,
-    copies: usize,
-    kills: u32,
+    progress: Progress,
 }
 
 impl Watch<'_> {
@@ -138,24 +130,21 @@ impl Watch<'_> {
         }
         let number = STARTED.replace(STARTED.get() + 1);
         let process = format!("{}{number}", ["a", "b"][place]);
-        Process::start(self.drill.child, &Job { process, ..self.job.clone() })
+        Process::start(self.drill.child, &Job { process, is_victim: place == VICTIM, ..self.job.clone() })
     }
 
     /// Reads on, kills if it is time to, and starts again what is gone.
     fn look(&mut self, processes: &mut [Process; 2]) -> Result<(), Failed> {
-        self.seen.read(self.log.after(self.seen.seq)?);
         for (place, process) in processes.iter_mut().enumerate() {
             if process.ended()?.is_some() {
                 self.log.write_of(&process.name, What::Crashed, "", "", 0)?;
                 *process = self.start(place)?;
             }
         }
+        self.progress.read(self.log)?;
         let victim = &mut processes[VICTIM];
-        let share = self.copies * (self.kills as usize + 1) / (self.drill.kills as usize + 2);
-        let due = self.kills < self.drill.kills && self.seen.disposed.len() >= share;
-        if due && self.seen.begun.get(&victim.name).is_some_and(|begun| !begun.is_empty()) {
+        if self.progress.is_kill_due(self.job) && self.is_met(&victim.name) {
             victim.kill()?;
-            self.kills += 1;
             let cut = self.cut(&victim.name)?;
             self.log.write_of(&victim.name, What::Killed, "", cut, 0)?;
             *victim = self.start(VICTIM)?;
@@ -163,10 +152,22 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Whether a kill now cuts the handlers of a process. Every other kill waits until the process stays in them; the others
+    /// fall where they fall.
+    fn is_met(&self, victim: &str) -> bool {
+        let begun = self.progress.begun(victim);
+        let may_fall_anywhere = self.progress.kills() % 2 == 1;
+        let falls = may_fall_anywhere && begun.iter().all(|id| self.progress.cuts(id) == 0);
+        !begun.is_empty() && (falls || self.progress.stays(victim))
+    }
+
     /// What the kill of a process cut.
     fn cut(&mut self, victim: &str) -> Result<&'static str, Failed> {
-        self.seen.read(self.log.after(self.seen.seq)?);
-        let Some(begun) = self.seen.begun.remove(victim) else { return Ok("after its decision") };
+        self.progress.read(self.log)?;
+        let begun = self.progress.begun(victim);
+        if begun.is_empty() {
+            return Ok("after its decision");
+        }
         if self.drill.mode != Mode::Together {
             return Ok("in a handler");
         }
@@ -217,6 +218,6 @@ fn completed(folder: &Path) -> Result<HashSet<String>, Failed> {
 
 fn open(folder: &Path) -> Result<Connection, Failed> {
     let connection = Connection::open(process::records(folder))?;
-    connection.busy_timeout(Duration::from_secs(20))?;
+    connection.busy_timeout(Duration::from_secs(300))?;
     Ok(connection)
 }

@@ -8,9 +8,13 @@ use oncekey::{Claim, Prepared, Settled};
 use oncekey_sqlite::rusqlite::{self, Connection, Transaction, TransactionBehavior, params};
 use oncekey_sqlite::{CompleteError, SqliteStore};
 
+use super::broker::{DrillDisposal, Polled};
+use super::engine;
 use super::log::{Log, What};
+use super::messages::Kind;
 use super::process::Job;
-use super::{Failed, Kind, Polled, Told, Wrong, consumer};
+use super::scenario::{Failed, Wrong};
+use super::stay::Stay;
 
 /// The effects. Nothing in the database keeps a message from having two.
 pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS shipped (
@@ -18,7 +22,7 @@ pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS shipped (
 ) STRICT";
 
 /// How long the transaction stays open with all its writes done: for a process to be killed there.
-const OPEN: Duration = Duration::from_millis(20);
+const OPEN: Duration = Duration::from_millis(5);
 
 /// What handles polls so.
 pub(super) struct Together {
@@ -37,23 +41,28 @@ struct Granted {
 
 impl Together {
     pub(super) fn open(job: &Job) -> Result<Self, Failed> {
-        let consumer = consumer::engine(job)?;
-        let store = SqliteStore::open(job.records())?;
+        let consumer = engine::engine(job)?;
+        let store = engine::records(&job.folder)?;
         let connection = Mutex::new(store.connect()?);
         Ok(Self { consumer, store, connection, wrong: job.wrong })
     }
 
     /// Claims the poll in one round trip, and ships and completes what was granted in one transaction.
-    pub(super) async fn handle<D>(&self, log: &Log, polled: &[Polled<D>]) -> Result<Vec<Told>, Failed> {
-        let messages = polled.iter().map(|one| consumer::message(one, self.wrong));
+    pub(super) async fn handle<D>(
+        &self,
+        log: &Log,
+        polled: &[Polled<D>],
+        stay: Option<&Stay>,
+    ) -> Result<Vec<DrillDisposal>, Failed> {
+        let messages = polled.iter().map(|one| engine::message(one, self.wrong));
         let messages = messages.collect::<Result<Vec<_>, _>>()?;
-        let mut told: Vec<Option<Told>> = Vec::new();
+        let mut told: Vec<Option<DrillDisposal>> = Vec::new();
         let mut granted = Vec::new();
         for (place, claimed) in self.consumer.claim_many(messages).await.into_iter().enumerate() {
             told.push(match claimed {
                 Err(disposal) => Some(disposal),
                 Ok(mut claim) => {
-                    let failed = failed(&mut claim, Kind::of(&polled[place].body)).await;
+                    let failed = failed(&mut claim, log, &polled[place]).await?;
                     if failed.is_none() {
                         granted.push(Granted { place, claim, prepared: None });
                     }
@@ -63,11 +72,11 @@ impl Together {
         }
         while !granted.is_empty() {
             if self.wrong == Some(Wrong::CompletedAfterwards) {
-                self.complete_afterwards(log, polled, granted, &mut told).await?;
+                self.complete_afterwards(log, polled, granted, &mut told, stay).await?;
                 break;
             }
             self.prepare(&mut granted, &mut told).await;
-            match self.transact(log, polled, &granted) {
+            match self.transact(log, polled, &granted, stay) {
                 Ok(()) => {
                     for Granted { place, mut claim, prepared } in granted.drain(..) {
                         let prepared = prepared.expect("all that was shipped was prepared");
@@ -101,7 +110,7 @@ impl Together {
     }
 
     /// Prepares each completion; what cannot be is retried later.
-    async fn prepare(&self, granted: &mut Vec<Granted>, told: &mut [Option<Told>]) {
+    async fn prepare(&self, granted: &mut Vec<Granted>, told: &mut [Option<DrillDisposal>]) {
         let mut index = 0;
         while let Some(one) = granted.get_mut(index) {
             match one.claim.prepare("shipped").await {
@@ -118,14 +127,20 @@ impl Together {
     }
 
     /// Effects and completions of all, or nothing.
-    fn transact<D>(&self, log: &Log, polled: &[Polled<D>], granted: &[Granted]) -> Result<(), Stopped> {
+    fn transact<D>(
+        &self,
+        log: &Log,
+        polled: &[Polled<D>],
+        granted: &[Granted],
+        stay: Option<&Stay>,
+    ) -> Result<(), Stopped> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (index, one) in granted.iter().enumerate() {
             let message = &polled[one.place];
             ship(&transaction, message, one.claim.number(), log.process())?;
             if Kind::of(&message.body) == Kind::Poison {
-                consumer::crash();
+                engine::crash();
             }
             let prepared = one.prepared.as_ref().expect("all were prepared");
             self.store.complete_in(&transaction, prepared).map_err(|error| match error {
@@ -136,7 +151,14 @@ impl Together {
         // For the drill, which kills here.
         log.write_all(What::Begun, &begun(polled, granted))?;
         std::thread::sleep(OPEN);
-        Ok(transaction.commit()?)
+        if let Some(stay) = stay.filter(|stay| !stay.is_committed) {
+            stay.block(log)?;
+        }
+        transaction.commit()?;
+        if let Some(stay) = stay {
+            stay.block(log)?;
+        }
+        Ok(())
     }
 }
 
@@ -153,7 +175,8 @@ impl Together {
         log: &Log,
         polled: &[Polled<D>],
         granted: Vec<Granted>,
-        told: &mut [Option<Told>],
+        told: &mut [Option<DrillDisposal>],
+        stay: Option<&Stay>,
     ) -> Result<(), Failed> {
         {
             let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,6 +188,9 @@ impl Together {
         }
         log.write_all(What::Begun, &begun(polled, &granted))?;
         std::thread::sleep(OPEN);
+        if let Some(stay) = stay {
+            stay.block(log)?;
+        }
         for Granted { place, mut claim, .. } in granted {
             let settled = claim.complete("shipped").await.map(|()| Settled::Committed);
             told[place] = Some(self.consumer.settled(&claim, settled, "shipped".into()));
@@ -200,18 +226,22 @@ fn ship<D>(
 }
 
 /// What the handler finds out before it writes anything.
-async fn failed(claim: &mut Claim<SqliteStore>, kind: Kind) -> Option<Told> {
-    match kind {
+async fn failed<D>(
+    claim: &mut Claim<SqliteStore>,
+    log: &Log,
+    polled: &Polled<D>,
+) -> Result<Option<DrillDisposal>, Failed> {
+    Ok(match Kind::of(&polled.body) {
         Kind::Refused => {
             // If that cannot be recorded, the next delivery fails again.
             let _failed = claim.fail("no such order").await;
             Some(Disposal::DeadLetter(Dead::Failed("no such order".into())))
         }
-        Kind::Busy if claim.number() == 1 => {
+        Kind::Busy if !log.has_failed(&polled.id)? => {
             let _released = claim.release().await;
             let because = Later::NoEffect("the carrier is busy".into());
             Some(Disposal::RetryLater { after: Duration::from_millis(200), because })
         }
         Kind::Ordinary | Kind::Busy | Kind::Poison => None,
-    }
+    })
 }

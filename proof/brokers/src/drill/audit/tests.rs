@@ -28,7 +28,7 @@ fn kept() -> Happened {
         lines.push(line("a0", What::Decided, &copy.id, note));
     }
     let (shipped, dead_letters) = (Vec::new(), Vec::new());
-    Happened { lines, shipped, completed, dead_letters, dropped: 0, took: Duration::ZERO }
+    Happened { lines, shipped, completed, dead_letters, took: Duration::ZERO }
 }
 
 fn found(mut happened: Happened) -> Vec<String> {
@@ -96,4 +96,23 @@ fn a_second_effect_is_excused_where_the_first_was_stopped_before_its_record() {
     ];
     let numbered: Vec<_> = (1..).zip(recorded).map(|(seq, line)| Line { seq, ..line }).collect();
     assert!(!in_doubt(&numbered, &Effect { id: "x", process: "a0", attempt: 1, at: 1 }));
+}
+
+#[test]
+fn two_handlers_at_once_are_excused_where_the_first_was_killed_or_stalled() {
+    let begun = |process| line(process, What::Begun, "x", "");
+    let ended = |process, note| line(process, What::Ended, "x", note);
+    let cases: [(&str, Lines, usize); 4] = [
+        ("the first goes on", vec![begun("a0"), begun("b1"), ended("b1", ""), ended("a0", "")], 1),
+        ("the first was stalled", vec![begun("a0"), begun("b1"), ended("a0", STALLED), ended("b1", "")], 0),
+        ("the first was killed", vec![begun("b1"), begun("a0"), line("b1", What::Killed, "", "")], 0),
+        (
+            "another was killed",
+            vec![begun("a0"), begun("b1"), line("b0", What::Killed, "", ""), ended("a0", "")],
+            1,
+        ),
+    ];
+    for (what, lines, count) in cases {
+        assert_eq!(overlaps(&lines).len(), count, "{what}: {lines:?}");
+    }
 }

@@ -1,8 +1,11 @@
 //! The page on Kafka and SQS shows the code that is compiled.
 
-const PAGE: &str = include_str!("../docs/kafka-and-sqs.md");
-const SOURCES: [&str; 3] =
-    [include_str!("../src/kafka.rs"), include_str!("../src/offsets.rs"), include_str!("../src/sqs.rs")];
+const PAGE: &str = include_str!("../../docs/kafka-and-sqs.md");
+const SOURCES: [&str; 3] = [
+    include_str!("../../src/kafka.rs"),
+    include_str!("../../src/offsets.rs"),
+    include_str!("../../src/sqs.rs"),
+];
 
 /// The Rust blocks of the page.
 fn blocks(page: &str) -> Vec<&str> {
