@@ -7,7 +7,6 @@ mod support;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::TcpListener;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use oncekey::store::{DurabilityClass, Exchange, ListInDoubt as _, Store as _, St
 use oncekey::{Expected, Key};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::proxy::{Mode, Proxy};
-use oncekey_store_testing::server::Redis;
+use oncekey_store_testing::server::{Port, Redis};
 use redis::cluster_async::ClusterConnection;
 use support::*;
 
@@ -25,16 +24,27 @@ type ClusterStore = RedisStore<ClusterConnection>;
 /// Servers that share the slots, each reached through a proxy.
 struct Cluster {
     nodes: Vec<(Redis, Proxy)>,
+    /// Where the servers talk to each other.
+    _buses: Vec<Port>,
 }
 
 const SLOTS: u16 = 16_384;
 
 impl Cluster {
     async fn start() -> Self {
-        let mut nodes = Vec::new();
+        let (mut nodes, mut buses) = (Vec::new(), Vec::new());
         for index in 0..3 {
-            let bus = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
-            let server = Redis::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+            let bus = Port::free();
+            let server = Redis::start_with(&[
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus.number().to_string(),
+                // A node that waits for a processor is not a node that failed.
+                "--cluster-node-timeout",
+                "120000",
+            ]);
+            buses.push(bus);
             let proxy = Proxy::start(server.addr());
             let _: () =
                 ask(&server, &["CONFIG", "SET", "cluster-announce-port", &proxy.port().to_string()]).await;
@@ -66,7 +76,7 @@ impl Cluster {
             })
             .await;
         }
-        Self { nodes }
+        Self { nodes, _buses: buses }
     }
 
     async fn store(&self, prefix: impl Into<Vec<u8>>) -> ClusterStore {
@@ -275,7 +285,7 @@ fn keys_of_a_slot_that_moves_stay_claimed() {
         assert!(matches!(claim(&store, &key("born"), 3).await, Ok(Exchange::Conflict(Some(_)))));
         assert!(matches!(claim(&store, &there, 3).await, Ok(Exchange::Conflict(Some(_)))));
         let mut migrate = words(&["MIGRATE", "127.0.0.1", &target.port().to_string()]);
-        migrate.arg(store.redis_key(&there)).arg(0).arg(5000);
+        migrate.arg(store.redis_key(&there)).arg(0).arg(60_000);
         migrate.exec_async(&mut connection(source).await).await.unwrap();
         let next = write(&store, &there, Expected::At(version), &completed(1, b"x"), (HOUR, HOUR)).await;
         for node in [target, source] {

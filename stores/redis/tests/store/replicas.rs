@@ -30,7 +30,7 @@ fn a_write_waits_for_its_replicas() {
     block_on(async {
         let primary = Redis::start();
         let replica = replica_of(&primary).await;
-        let store = waiting_for(1, Duration::from_secs(20), &primary).await;
+        let store = waiting_for(1, PATIENCE, &primary).await;
         for round in 0..20 {
             let here = key(&format!("{round}"));
             let version = write(&store, &here, Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;

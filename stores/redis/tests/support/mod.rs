@@ -96,11 +96,19 @@ pub(crate) async fn claim<S: Store>(store: &S, key: &Key, owner: u8) -> Result<E
     store.compare_exchange(key, Expected::Vacant, Put::new(&record, HOUR, HOUR)).await
 }
 
+/// The longest that anything is waited for, on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Tries until it holds; for what a server does on its own time.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Ends a hang.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("no end within {PATIENCE:?}"))
 }

@@ -16,7 +16,7 @@ mod sql;
 mod watchdog;
 
 pub use pgbouncer::Pgbouncer;
-pub(crate) use ports::free as free_port;
+pub use ports::Port;
 pub use postgres::{Database, Postgres};
 pub use redis::Redis;
 pub use sql::execute;
