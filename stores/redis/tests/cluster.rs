@@ -81,7 +81,7 @@ impl Cluster {
 
     async fn store(&self, prefix: impl Into<Vec<u8>>) -> ClusterStore {
         let urls = self.nodes.iter().map(|(server, proxy)| proxy.url(server.url()));
-        RedisStore::builder().prefix(prefix).connect_cluster(urls).await.unwrap()
+        builder().prefix(prefix).connect_cluster(urls).await.unwrap()
     }
 
     /// The node that has this key.
@@ -192,7 +192,7 @@ fn a_user_of_a_cluster_needs_few_rights() {
                 .nodes
                 .iter()
                 .map(|(server, proxy)| proxy.url(server.url()).replace("redis://", &user));
-            RedisStore::builder().prefix(prefix()).connect_cluster(urls).await
+            builder().prefix(prefix()).connect_cluster(urls).await
         };
         let store = connect("app", &[]).await.unwrap();
         for index in 0..30 {
@@ -243,7 +243,7 @@ fn durability_is_that_of_all_nodes() {
         let _: () = ask(server, &["CONFIG", "SET", "appendfsync", "always"]).await;
         let urls = cluster.nodes.iter().map(|(server, proxy)| proxy.url(server.url()));
         let client = redis::cluster::ClusterClient::new(urls).unwrap();
-        let own = RedisStore::builder().over(client.get_async_connection().await.unwrap()).await.unwrap();
+        let own = builder().over(client.get_async_connection().await.unwrap()).await.unwrap();
         assert_eq!(own.durability().class, DurabilityClass::Undeclared);
     });
 }
@@ -304,12 +304,12 @@ fn what_a_cluster_cannot_do_is_said() {
         let error = store.list_in_doubt(None, 10).await.unwrap_err();
         assert!(matches!(error, RedisStoreError::Settings { .. }) && !error.maybe_applied(), "{error:?}");
         let urls = cluster.nodes.iter().map(|(server, proxy)| proxy.url(server.url()));
-        let waiting = RedisStore::builder().wait_replicas(1, Duration::from_secs(1));
+        let waiting = builder().wait_replicas(1, Duration::from_secs(1));
         let error = waiting.connect_cluster(urls).await.unwrap_err();
         assert!(matches!(error, RedisStoreError::Settings { .. }), "{error:?}");
         // One node by itself does not serve the keys of others.
         let (server, proxy) = &cluster.nodes[0];
-        let store = RedisStore::connect(proxy.url(server.url())).await.unwrap();
+        let store = builder().connect(proxy.url(server.url())).await.unwrap();
         let mut moved = 0;
         for index in 0..20 {
             match claim(&store, &key(&oncekey_store_testing::server::unique_name("k")), 1).await {

@@ -57,7 +57,7 @@ fn the_key() -> Key {
 }
 
 async fn engine(server: &Redis, policy: Policy) -> Deduplicator<RedisStore> {
-    let store = RedisStore::connect(server.url()).await.unwrap();
+    let store = builder().connect(server.url()).await.unwrap();
     // Longer than shells and their commands take on the busiest machine.
     Deduplicator::builder(store).tokio().policy(policy).lease(HOUR).build().unwrap()
 }

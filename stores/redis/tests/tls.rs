@@ -92,7 +92,7 @@ fn a_store_over_tls_trusts_its_authority_only() {
     certificates(dir.path());
     block_on(async {
         let (_server, _port, url) = start(dir.path(), "no");
-        let builder = || RedisStore::builder().prefix(prefix());
+        let builder = || builder().prefix(prefix());
         let store = builder().connect_client(client(dir.path(), &url, false)).await.unwrap();
         claims_once(&store).await;
         // The system does not know this authority.
@@ -110,7 +110,7 @@ fn a_server_may_ask_for_a_certificate_of_the_client() {
     certificates(dir.path());
     block_on(async {
         let (_server, _port, url) = start(dir.path(), "yes");
-        let builder = || RedisStore::builder().prefix(prefix());
+        let builder = || builder().prefix(prefix());
         builder().connect_client(client(dir.path(), &url, false)).await.unwrap_err();
         let store = builder().connect_client(client(dir.path(), &url, true)).await.unwrap();
         claims_once(&store).await;

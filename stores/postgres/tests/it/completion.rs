@@ -133,7 +133,7 @@ fn an_unknown_commit_is_settled() {
             let mut direct = connect(database.url()).await;
             oncekey_postgres::migrate(&mut direct, &Default::default()).await.unwrap();
             direct.batch_execute("CREATE TABLE IF NOT EXISTS effects (id text)").await.unwrap();
-            let store = PostgresStore::new(crate::support::pool_to(database.url(), 4));
+            let store = crate::support::store_over(crate::support::pool_to(database.url(), 4));
             let dedup = Deduplicator::builder(store).tokio().build().unwrap();
 
             let id = format!("unknown {committed}");

@@ -12,7 +12,9 @@ use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
 
 use crate::statements::{claim, some_record};
-use crate::support::{Tables, block_on, connect, database, key, number, pid, pool_to, until, until_waiting};
+use crate::support::{
+    PATIENCE, Tables, block_on, connect, database, key, number, pid, pool_to, until, until_waiting,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -134,7 +136,8 @@ fn a_connection_that_no_longer_answers_leaves_the_pool() {
         let proxy = Proxy::start(server.addr());
         let pool = pool_to(&proxy.url(database.url()), 1);
         let lock_wait = Duration::from_millis(500);
-        let store = PostgresStore::builder(pool.clone()).lock_wait(lock_wait).build();
+        let store =
+            PostgresStore::builder(pool.clone()).lock_wait(lock_wait).connection_wait(PATIENCE).build();
         assert!(store.load(&key("a")).await.unwrap().is_none());
         assert_eq!((proxy.connections(), pool.status().size), (1, 1));
 

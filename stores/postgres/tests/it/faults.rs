@@ -13,10 +13,10 @@ use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
 use tokio::task::JoinSet;
 
-use crate::support::{PATIENCE, block_on, connect, key, pool_to, until};
+use crate::support::{PATIENCE, block_on, connect, key, pool_to, store_over, until};
 
 fn engine(url: &str, connections: usize) -> DeduplicatorBuilder<PostgresStore<Pool>> {
-    Deduplicator::builder(PostgresStore::new(pool_to(url, connections))).tokio()
+    Deduplicator::builder(store_over(pool_to(url, connections))).tokio()
 }
 
 async fn run(

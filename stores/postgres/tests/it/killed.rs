@@ -13,7 +13,7 @@ use oncekey_store_testing::server::{Database, Postgres};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::support::{PATIENCE, block_on, connect, number, pool_to};
+use crate::support::{PATIENCE, block_on, connect, number, pool_to, store_over};
 
 const CHILD: &str = "killed::child";
 /// The lease of the processes that are killed: what others wait for.
@@ -71,7 +71,7 @@ struct App {
 
 impl App {
     async fn open(url: &str, way: Way, lease: Duration) -> Self {
-        let store = PostgresStore::new(pool_to(url, 4));
+        let store = store_over(pool_to(url, 4));
         let dedup = Deduplicator::builder(store).tokio().lease(lease).build().unwrap();
         let inbox = Inbox::new(Schema::of_search_path()).wait(Wait::AtMost(Duration::from_secs(1)));
         Self { way, dedup, inbox, client: connect(url).await }

@@ -266,7 +266,10 @@ fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
         let database = server.database();
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
         let lock_wait = Duration::from_secs(2);
-        let store = PostgresStore::builder(pool_to(database.url(), 20)).lock_wait(lock_wait).build();
+        let store = PostgresStore::builder(pool_to(database.url(), 20))
+            .lock_wait(lock_wait)
+            .connection_wait(PATIENCE)
+            .build();
         let record = some_record().await;
         let keys: Vec<Key> = (0..200).map(|n| key(&format!("many {n:03}"))).collect();
         let gone = Put::new(&record, Duration::ZERO, Duration::ZERO);

@@ -8,7 +8,9 @@ use oncekey_postgres::{Connections, PostgresStore, Schema, migrate};
 use oncekey_store_testing::proxy::Proxy;
 use oncekey_store_testing::server::Postgres;
 
-use crate::support::{block_on, connect, end_lease, granted, key, number, pool_to, until};
+use crate::support::{
+    PATIENCE, block_on, connect, end_lease, granted, key, number, pool_to, store_over, until,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -37,6 +39,7 @@ fn each_call_is_one_statement() {
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
         for named in [false, true] {
             let store = PostgresStore::builder(pool_to(&proxy.url(database.url()), 1))
+                .connection_wait(PATIENCE)
                 .named_statements(named)
                 .build();
             let record = some_record().await;
@@ -150,7 +153,7 @@ fn the_engine_asks_no_more_than_it_must() {
         let database = server.database();
         let proxy = Proxy::start(server.addr());
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
-        let store = PostgresStore::new(pool_to(&proxy.url(database.url()), 1));
+        let store = store_over(pool_to(&proxy.url(database.url()), 1));
         let dedup = Deduplicator::builder(store).tokio().build().unwrap();
         let _connected = dedup.inspect(&key("connects")).await.unwrap();
         let before = proxy.round_trips();
@@ -175,7 +178,7 @@ fn a_replay_writes_nothing() {
         let database = server.database();
         let mut observer = connect(database.url()).await;
         migrate(&mut observer, &Schema::of_search_path()).await.unwrap();
-        let store = PostgresStore::new(pool_to(database.url(), 1));
+        let store = store_over(pool_to(database.url(), 1));
         let record = some_record().await;
         let _version = claim(&store, &key("a"), &record).await;
         let put = Put::new(&record, DAY, DAY);
@@ -208,7 +211,7 @@ fn completions_are_hot() {
     let database = Postgres::shared().database();
     block_on(async {
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
-        let store = PostgresStore::new(pool_to(database.url(), 4));
+        let store = store_over(pool_to(database.url(), 4));
         let dedup = Deduplicator::builder(store).tokio().build().unwrap();
         for number in 0..500 {
             let request = dedup.request(key(&format!("hot {number}"))).json();

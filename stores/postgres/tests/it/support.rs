@@ -46,6 +46,11 @@ pub(crate) fn pool_to(url: &str, size: usize) -> Pool {
     Pool::builder(Manager::from_config(config, NoTls, recycling)).max_size(size).build().unwrap()
 }
 
+/// A store whose calls wait for a connection as long as the tests do: a busy server may take long to make one.
+pub(crate) fn store_over<C: Connections>(connections: C) -> PostgresStore<C> {
+    PostgresStore::builder(connections).connection_wait(PATIENCE).build()
+}
+
 /// The pool that stores share: each has a schema of its own.
 pub(crate) fn shared_pool() -> &'static Pool {
     static POOL: OnceLock<Pool> = OnceLock::new();
@@ -77,6 +82,7 @@ impl Tables {
             .schema(self.schema.clone())
             .purge_grace(Duration::ZERO)
             .lock_wait(LOCK_WAIT)
+            .connection_wait(PATIENCE)
     }
 
     pub(crate) fn store(&self) -> PostgresStore<Pool> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use oncekey::store::{BatchPut, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
 use oncekey::{Deduplicator, Expected};
-use oncekey_redis::{RedisStore, RedisStoreError};
+use oncekey_redis::RedisStoreError;
 use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Redis;
 
@@ -85,7 +85,7 @@ fn a_connection_that_breaks_leaves_it_open_what_was_done() {
     block_on(async {
         let server = Redis::start();
         let proxy = Proxy::start(server.addr());
-        let store = RedisStore::builder().prefix(prefix()).connect(proxy.url(server.url())).await.unwrap();
+        let store = builder().prefix(prefix()).connect(proxy.url(server.url())).await.unwrap();
         claim(&store, &key("0"), 1).await.unwrap();
         for (id, mode, applied) in [("1", Mode::DropAnswers, true), ("2", Mode::Reset, false)] {
             proxy.only_next(1, mode);
@@ -102,8 +102,8 @@ fn a_connection_that_breaks_leaves_it_open_what_was_done() {
 fn a_server_that_hangs_is_a_timeout_whose_write_may_come() {
     block_on(async {
         let server = Redis::start();
-        let builder = RedisStore::builder().prefix(prefix()).response_timeout(Duration::from_secs(1));
-        let store = builder.connect(server.url()).await.unwrap();
+        let hasty = builder().prefix(prefix()).response_timeout(Duration::from_secs(1));
+        let store = hasty.connect(server.url()).await.unwrap();
         // The script is there then: one that comes with its text takes two round trips, and the first writes nothing. Where
         // a busy server takes longer than the timeout, the claim is tried again, and is there.
         until("the script is there", || async { claim(&store, &key("0"), 1).await.is_ok() }).await;
@@ -170,7 +170,7 @@ fn a_call_waits_for_two_tries_to_connect() {
     runtime.block_on(in_time(async {
         let server = Redis::start();
         let limit = Duration::from_millis(500);
-        let store = RedisStore::builder().connect_timeout(limit).connect(server.url()).await.unwrap();
+        let store = builder().connect_timeout(limit).connect(server.url()).await.unwrap();
         server.kill();
         // Something takes connections in its place, and says nothing: the system, which has them wait to be accepted.
         let listener = TcpListener::bind(server.addr()).unwrap();

@@ -2,7 +2,6 @@
 
 use oncekey::store::{BatchPut, Put, Store as _};
 use oncekey::{ClaimAnswer, Deduplicator, Expected, Key};
-use oncekey_redis::RedisStore;
 use oncekey_store_testing::proxy::Proxy;
 use oncekey_store_testing::server::Redis;
 
@@ -23,7 +22,7 @@ fn each_step_takes_as_many_round_trips_as_it_must() {
     block_on(async {
         let server = Redis::start();
         let proxy = Proxy::start(server.addr());
-        let store = RedisStore::builder().prefix(prefix()).connect(proxy.url(server.url())).await.unwrap();
+        let store = builder().prefix(prefix()).connect(proxy.url(server.url())).await.unwrap();
         let dedup = Deduplicator::builder(store.clone()).tokio().lease(HOUR).build().unwrap();
         // The scripts are there from here on.
         let version = write(&store, &key("warm"), Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oncekey::store::{Exchange, Put, Store};
 use oncekey::{Expected, Key, Record, Version};
-use oncekey_redis::RedisStore;
+use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_store_testing::server::{Redis, unique_name};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, ToRedisArgs};
@@ -26,9 +26,14 @@ pub(crate) fn prefix() -> String {
     format!("{}:", unique_name("t"))
 }
 
+/// A builder whose store waits as long as the tests do: a busy server may take longer than the timeouts of a service.
+pub(crate) fn builder() -> RedisStoreBuilder {
+    RedisStore::builder().response_timeout(PATIENCE).connect_timeout(PATIENCE)
+}
+
 /// A store on this server, with keys of its own.
 pub(crate) async fn store(server: &Redis) -> RedisStore {
-    RedisStore::builder().prefix(prefix()).connect(server.url()).await.expect("the server serves")
+    builder().prefix(prefix()).connect(server.url()).await.expect("the server serves")
 }
 
 /// A connection of the test's own.
