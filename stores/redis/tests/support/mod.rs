@@ -39,7 +39,8 @@ pub(crate) async fn store(server: &Redis) -> RedisStore {
 /// A connection of the test's own.
 pub(crate) async fn connection(server: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(server.url()).unwrap();
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let config =
+        redis::AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(None);
     client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
