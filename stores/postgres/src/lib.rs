@@ -145,6 +145,7 @@ mod error;
 mod inbox;
 mod notice;
 mod purge;
+mod round;
 mod row;
 mod schema;
 pub mod sql;

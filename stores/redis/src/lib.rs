@@ -73,6 +73,7 @@ mod listing;
 mod script;
 mod server;
 mod store;
+mod wait;
 
 pub use builder::RedisStoreBuilder;
 pub use error::RedisStoreError;

@@ -10,7 +10,7 @@ use oncekey::{
 };
 use tokio::task::JoinSet;
 
-use super::{name, policy};
+use super::policy::{name, policy};
 use crate::child::{Child, Job, say};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, Store};
 use tokio::task::JoinSet;
 
-use super::Place;
+use super::place::Place;
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::Ledger;
 use crate::proxy::{Mode, Proxy};

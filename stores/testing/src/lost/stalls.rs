@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use oncekey::{Answer, Attempt, Deduplicator, Key, RunError, Store};
 use tokio::task::JoinSet;
 
-use super::{PLACES_MAX, Place};
+use super::place::{PLACES_MAX, Place};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};
 use crate::proxy::{Mode, Proxy};

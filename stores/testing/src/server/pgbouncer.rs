@@ -7,7 +7,10 @@ use rustix::process::Signal;
 
 use super::daemon::{Daemon, Quit};
 use super::home::Home;
-use super::{Database, Port, Postgres, execute, programs};
+use super::ports::Port;
+use super::postgres::{Database, Postgres};
+use super::programs;
+use super::sql::execute;
 
 /// A pgbouncer in transaction mode.
 pub struct Pgbouncer {

@@ -12,7 +12,10 @@ use rustix::process::Signal;
 
 use super::daemon::{Daemon, Quit};
 use super::home::Home;
-use super::{Port, execute, programs, unique_name};
+use super::names::unique_name;
+use super::ports::Port;
+use super::programs;
+use super::sql::execute;
 
 /// Names the server to use instead of one that is started: its user must be allowed to create databases.
 const VARIABLE: &str = "ONCEKEY_POSTGRES_URL";

@@ -13,7 +13,8 @@ use rustix::process::Signal;
 
 use super::daemon::{Daemon, Quit};
 use super::home::Home;
-use super::{Port, programs};
+use super::ports::Port;
+use super::programs;
 
 /// Names the server to use instead of one that is started.
 const VARIABLE: &str = "ONCEKEY_REDIS_URL";
