@@ -66,7 +66,12 @@ pub async fn killed_server<D: Deployment>(
         }
     }
     drop(engines);
-    load.check(&dedup(deployment.open(url).await), &dedup(deployment.open(url).await), &scope).await;
+    load.check(&patient(deployment.open(url).await), &patient(deployment.open(url).await), &scope).await;
+}
+
+/// For the check, which no timeout of a busy machine may end.
+fn patient<S: oncekey::Store + 'static>(store: S) -> Deduplicator<S> {
+    engine(store).lease(LEASE).store_timeout(PATIENCE).build().expect("options in order")
 }
 
 fn dedup<S: oncekey::Store + 'static>(store: S) -> Deduplicator<S> {

@@ -8,6 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oncekey_store_testing::proxy::{Mode, Proxy};
+use oncekey_store_testing::server::Port;
+
+/// The longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What reached the server.
 type Heard = Arc<Mutex<Vec<String>>>;
@@ -37,7 +41,7 @@ fn echo() -> (SocketAddr, Heard) {
 
 fn connect(proxy: &Proxy) -> TcpStream {
     let stream = TcpStream::connect(proxy.addr()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
@@ -150,7 +154,7 @@ fn what_is_stalled_arrives_though_its_client_is_gone() {
     proxy.set(Mode::Pass);
     let start = std::time::Instant::now();
     while heard(&list) != ["a", "b", "late"] {
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", heard(&list));
+        assert!(start.elapsed() < PATIENCE, "{:?}", heard(&list));
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -186,8 +190,9 @@ fn held_requests_go_by_what_is_set_next() {
 #[test]
 fn no_server_and_no_proxy_end_a_connection() {
     let (server, _) = echo();
-    let gone = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    assert!(is_cut(ask(&mut connect(&Proxy::start(gone)), "a")));
+    // Nobody listens there.
+    let gone = Port::free();
+    assert!(is_cut(ask(&mut connect(&Proxy::start(gone.addr())), "a")));
     let proxy = Proxy::start(server);
     let mut client = connect(&proxy);
     assert_eq!(ask(&mut client, "a").unwrap(), "a");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use oncekey::{Answer, ClaimAnswer, ClaimError, Deduplicator, Key, Policy, RunError};
 use rustix::process::Signal;
 
-use super::{name, policy};
+use super::policy::{name, policy};
 use crate::child::{Child, Job, say};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oncekey::{AdminAnswer, Answer, Deduplicator, Key, Outcome, Policy, Resolution};
 
-use super::{name, policy};
+use super::policy::{name, policy};
 use crate::child::{Child, Job, say};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};

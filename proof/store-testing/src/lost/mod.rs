@@ -4,6 +4,8 @@
 //! The fault meets the first request of a call, then, in a fresh key, the second, and so on until the call ends without
 //! having met it: so each kind of write, and each round trip of it, is met, however many a store needs.
 
+mod case;
+mod place;
 mod renewals;
 mod replies;
 mod stalls;
@@ -12,56 +14,3 @@ mod truth;
 pub use renewals::renewals;
 pub use replies::replies;
 pub use stalls::stalls;
-
-use std::time::{Duration, Instant};
-
-use oncekey::{Deduplicator, Key, Store};
-
-use crate::deployment::PATIENCE;
-use crate::proxy::{Mode, Proxy};
-
-/// No call of an engine has more requests than this.
-const PLACES_MAX: usize = 40;
-
-/// A fault at one place.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    proxy: &'a Proxy,
-    mode: Mode,
-    /// How many requests are spared before it.
-    spared: usize,
-    /// How many faults the proxy had before.
-    faulted: usize,
-}
-
-impl<'a> Place<'a> {
-    /// Has a store's connection ready, and then arms the fault.
-    async fn arm<S: Store + 'static>(
-        proxy: &'a Proxy,
-        through: &Deduplicator<S>,
-        mode: Mode,
-        spared: usize,
-    ) -> Self {
-        proxy.set(Mode::Pass);
-        let warm = Key::new("warm", "warm").expect("a key in order");
-        let start = Instant::now();
-        while let Err(error) = through.inspect(&warm).await {
-            assert!(start.elapsed() < PATIENCE / 2, "the store does not connect again: {error:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let faulted = proxy.faulted();
-        proxy.after(spared, 1, mode);
-        Self { proxy, mode, spared, faulted }
-    }
-
-    /// Whether it was met.
-    fn is_met(self) -> bool {
-        self.proxy.faulted() > self.faulted
-    }
-}
-
-impl std::fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} of request {}", self.mode, self.spared + 1)
-    }
-}

@@ -1,18 +1,17 @@
 //! Lost answers and reset connections: the call is answered all the same, as if nothing had happened.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use oncekey::{
-    AdminAnswer, Answer, Claim, ClaimAnswer, Deduplicator, Key, Outcome, Policy, Resolution, Store,
-};
+use oncekey::{AdminAnswer, Answer, Deduplicator, Key, Outcome, Policy, Resolution, Store};
 use tokio::task::JoinSet;
 
-use super::{PLACES_MAX, Place, truth};
-use crate::deployment::{Deployment, PATIENCE, engine};
-use crate::ledger::{Effect, Ledger};
+use super::case::{Case, Fault};
+use super::place::PLACES_MAX;
+use super::truth;
+use crate::deployment::{Deployment, engine};
+use crate::ledger::Ledger;
 use crate::proxy::{Mode, Proxy};
 use crate::server::unique_name;
 
@@ -85,69 +84,6 @@ async fn sweep<S: Store + 'static>(
 
 /// Does its part through the proxy with the fault armed, and checks; answers whether the fault was met.
 type Call<S> = for<'a> fn(&'a Case<'a, S>) -> BoxFuture<'a, bool>;
-
-struct Fault<'a> {
-    proxy: &'a Proxy,
-    mode: Mode,
-    spared: usize,
-}
-
-pub(super) struct Case<'a, S: Store + 'static> {
-    pub(super) name: String,
-    pub(super) key: Key,
-    /// Through the proxy.
-    pub(super) near: Deduplicator<S>,
-    pub(super) direct: Deduplicator<S>,
-    ledger: Ledger,
-    fault: Fault<'a>,
-}
-
-impl<S: Store + 'static> Case<'_, S> {
-    pub(super) async fn arm(&self) -> Place<'_> {
-        Place::arm(self.fault.proxy, &self.near, self.fault.mode, self.fault.spared).await
-    }
-
-    async fn run(&self, dedup: &Deduplicator<S>, policy: Policy) -> Answer<String> {
-        let operation = |attempt: oncekey::Attempt| async move {
-            attempt.checkpoint("half").await.unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
-            Ok::<_, Infallible>(self.ledger.effect(&self.key, &attempt))
-        };
-        let ran = dedup.request(self.key.clone()).policy(policy).wait(PATIENCE).run(operation).await;
-        ran.unwrap_or_else(|error| panic!("{}: {error:?}", self.name))
-    }
-
-    async fn claim(&self, dedup: &Deduplicator<S>, policy: Policy) -> Claim<S> {
-        let claimed = dedup.request(self.key.clone()).policy(policy).claim().await;
-        match claimed {
-            Ok(ClaimAnswer::Granted(claim)) => claim,
-            other => panic!("{}: not granted: {other:?}", self.name),
-        }
-    }
-
-    fn assert_executed(&self, answer: &Answer<String>, attempt: u32, after_doubt: bool) {
-        let Answer::Executed { value, basis, .. } = answer else {
-            panic!("{}: not executed: {answer:?}", self.name)
-        };
-        assert_eq!((basis.attempt, basis.after_doubt), (attempt, after_doubt), "{}", self.name);
-        self.assert_one_effect(value);
-    }
-
-    fn assert_one_effect(&self, outcome: &str) {
-        let effects = self.ledger.effects();
-        let outcomes: Vec<_> = effects.iter().map(Effect::outcome).collect();
-        assert_eq!(outcomes, [outcome], "{}: not one effect", self.name);
-    }
-
-    /// Whoever comes later gets the same.
-    async fn assert_replayed(&self, dedup: &Deduplicator<S>, outcome: &str) {
-        let answer = self.run(dedup, Policy::Reclaim).await;
-        assert!(
-            matches!(&answer, Answer::Replayed { value, .. } if value == outcome),
-            "{}: not a replay of {outcome:?}: {answer:?}",
-            self.name
-        );
-    }
-}
 
 async fn run<S: Store + 'static>(case: &Case<'_, S>) -> bool {
     let place = case.arm().await;

@@ -8,13 +8,19 @@ use std::time::{Duration, Instant};
 use oncekey::{Answer, Attempt, Deduplicator, Key, RunError, Store};
 use tokio::task::JoinSet;
 
-use super::{PLACES_MAX, Place};
+use super::place::{PLACES_MAX, Place};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};
 use crate::proxy::{Mode, Proxy};
 use crate::server::unique_name;
 
-const LEASE: Duration = Duration::from_secs(2);
+/// The lease of the call that is in the way of the other.
+const LEASE: Duration = Duration::from_secs(3);
+/// How much earlier than the store its engine takes it to be over. Long, so that its operation is dropped before another
+/// begins, also where its thread has to wait for a processor.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How often a place is tried that a call did not come to since its machine was slow.
+const TRIES: usize = 20;
 
 /// Holds each request of a run with a checkpoint in turn, and then the answer of each, for longer than the lease, while
 /// another call wants the same key; then lets them go on, late. At no time do two operations run; there is one outcome,
@@ -29,13 +35,25 @@ pub async fn stalls<D: Deployment>(deployment: &D, url: &str) {
     let mut sweeps = JoinSet::new();
     for mode in [Mode::Stall, Mode::StallAnswers] {
         let (proxy, near_url) = Proxy::before(url);
-        let near = dedup(deployment.open(&near_url).await, Duration::from_millis(500));
-        let direct = dedup(deployment.open(url).await, PATIENCE);
+        let near = engine(deployment.open(&near_url).await).lease(LEASE).margin(MARGIN);
+        let near = near.store_timeout(Duration::from_millis(500)).claim_tries(100).build();
+        let near = near.expect("options in order");
+        let direct = engine(deployment.open(url).await).lease(PATIENCE).store_timeout(PATIENCE).build();
+        let direct = direct.expect("options in order");
         sweeps.spawn(async move {
-            let mut met = 0;
-            while Case::new(&near, &direct).check(&proxy, mode, met).await {
-                met += 1;
+            let (mut met, mut cut_short) = (0, 0);
+            loop {
+                match Case::new(&near, &direct).check(&proxy, mode, met).await {
+                    Came::Met => (met, cut_short) = (met + 1, 0),
+                    Came::Ended => break,
+                    Came::CutShort => cut_short += 1,
+                }
                 assert!(met < PLACES_MAX, "{mode:?}: no end of requests after {PLACES_MAX}");
+                assert!(
+                    cut_short < TRIES,
+                    "{mode:?}: {TRIES} calls lost their lease before request {}",
+                    met + 1
+                );
             }
             // Claim, checkpoint, completion.
             assert!(met >= 3, "{mode:?} met {met} requests, and there are 3 at least");
@@ -48,8 +66,14 @@ pub async fn stalls<D: Deployment>(deployment: &D, url: &str) {
     }
 }
 
-fn dedup<S: Store + 'static>(store: S, store_timeout: Duration) -> Deduplicator<S> {
-    engine(store).lease(LEASE).store_timeout(store_timeout).build().expect("options in order")
+/// How far a call came.
+enum Came {
+    /// To its fault.
+    Met,
+    /// To its end, without having met it.
+    Ended,
+    /// To the end of its lease, without having met it.
+    CutShort,
 }
 
 type Ran = Result<Answer<String>, RunError<Infallible>>;
@@ -96,8 +120,7 @@ impl<S: Store + 'static> Case<S> {
         dedup.request(self.key.clone()).wait(PATIENCE).run(operation).await
     }
 
-    /// Answers whether the fault was met.
-    async fn check(self: Arc<Self>, proxy: &Proxy, mode: Mode, spared: usize) -> bool {
+    async fn check(self: Arc<Self>, proxy: &Proxy, mode: Mode, spared: usize) -> Came {
         let place = Place::arm(proxy, &self.near, mode, spared).await;
         let start = Instant::now();
         let mut stalled = {
@@ -123,7 +146,11 @@ impl<S: Store + 'static> Case<S> {
         // Whatever was late has come when the same connection answers again.
         let _place = Place::arm(proxy, &self.near, Mode::Pass, 0).await;
         self.assert_one_outcome(&place, &first, &other).await;
-        place.is_met()
+        match first {
+            _ if place.is_met() => Came::Met,
+            Ok(Answer::Executed { .. }) => Came::Ended,
+            _ => Came::CutShort,
+        }
     }
 
     async fn assert_one_outcome(&self, place: &Place<'_>, first: &Ran, other: &Answer<String>) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use oncekey::store::{Exchange, Put, StoreError as _};
 use oncekey::{Entry, Expected, Record, Store};
 
-use super::replies::Case;
+use super::case::Case;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

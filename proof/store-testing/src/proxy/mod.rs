@@ -24,6 +24,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
+use crate::deployment::PATIENCE;
+use crate::server::Port;
+
 /// What becomes of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -100,8 +103,8 @@ impl Proxy {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be built");
         let (end, ended) = oneshot::channel();
-        let listener = std::net::TcpListener::bind(("127.0.0.1", crate::server::free_port()));
-        let listener = listener.expect("a port that was free a moment ago");
+        let port = Port::free();
+        let listener = std::net::TcpListener::bind(port.addr()).expect("it is reserved");
         listener.set_nonblocking(true).expect("a socket can be set to not block");
         let addr = listener.local_addr().expect("it is bound");
         let accepting = Arc::clone(&shared);
@@ -209,7 +212,7 @@ impl Proxy {
     /// Waits until so many chunks are held.
     ///
     /// # Panics
-    /// If they are not within 30 s.
+    /// If they are not within two minutes.
     pub async fn until_held(&self, count: usize) {
         self.until("held", count, || self.held()).await;
     }
@@ -217,18 +220,18 @@ impl Proxy {
     /// Waits until so many requests came, counted from the start.
     ///
     /// # Panics
-    /// If they did not within 30 s.
+    /// If they did not within two minutes.
     pub async fn until_requests(&self, count: usize) {
         self.until("requests", count, || self.requests()).await;
     }
 
     async fn until(&self, what: &str, count: usize, seen: impl Fn() -> usize) {
-        let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        let waited = tokio::time::timeout(PATIENCE, async {
             while seen() < count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
-        assert!(waited.await.is_ok(), "{} {what} within 30 s, not {count}", seen());
+        assert!(waited.await.is_ok(), "{} {what} within {PATIENCE:?}, not {count}", seen());
     }
 }
 

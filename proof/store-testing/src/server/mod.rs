@@ -7,6 +7,7 @@
 
 mod daemon;
 mod home;
+mod names;
 mod pgbouncer;
 mod ports;
 mod postgres;
@@ -15,14 +16,12 @@ mod redis;
 mod sql;
 mod watchdog;
 
+pub use names::unique_name;
 pub use pgbouncer::Pgbouncer;
-pub(crate) use ports::free as free_port;
+pub use ports::Port;
 pub use postgres::{Database, Postgres};
 pub use redis::Redis;
 pub use sql::execute;
-
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A server that a check may kill, stop and hang: one that this process started.
 pub trait Server: Send + Sync {
@@ -65,12 +64,3 @@ macro_rules! is_a_server {
 }
 
 is_a_server!(Postgres, Redis);
-
-/// A name that nobody else has, in this process or another: `prefix` and hexadecimal digits, fit for a database, a
-/// schema or a prefix of keys.
-pub fn unique_name(prefix: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-    format!("{prefix}_{:x}_{now:x}_{count:x}", std::process::id())
-}

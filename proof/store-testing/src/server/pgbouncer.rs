@@ -1,18 +1,21 @@
 //! pgbouncer in front of a PostgreSQL server.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
 use super::daemon::{Daemon, Quit};
 use super::home::Home;
-use super::{Database, Postgres, execute, ports, programs};
+use super::ports::Port;
+use super::postgres::{Database, Postgres};
+use super::programs;
+use super::sql::execute;
 
 /// A pgbouncer in transaction mode.
 pub struct Pgbouncer {
     daemon: Daemon,
-    port: u16,
+    port: Port,
 }
 
 impl fmt::Debug for Pgbouncer {
@@ -37,19 +40,20 @@ impl Pgbouncer {
         let mut failure = String::new();
         for _ in 0..3 {
             let home = Home::new("pgbouncer");
-            let port = ports::free();
+            let port = Port::free();
             // auth_type any: everybody is the user of the server's own URL.
             let settings = format!(
                 "[databases]\n* = host=127.0.0.1 port={} user=oncekey\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-                 listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
+                 listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
                  max_client_conn = 1000\ndefault_pool_size = {connections}\nadmin_users = oncekey\n",
-                server.port()
+                server.port(),
+                port.number()
             );
             let settings = home.write("pgbouncer.ini", &settings);
             // INT would wait for its clients.
             let quit = Quit { signal: Signal::TERM, name: "TERM" };
             let daemon = Daemon::new(home, program.clone(), vec![settings.into()], quit);
-            let url = format!("postgres://oncekey@127.0.0.1:{port}/postgres");
+            let url = format!("postgres://oncekey@{}/postgres", port.addr());
             match daemon.start(|| execute(&url, "select 1").is_ok()) {
                 Ok(()) => return Self { daemon, port },
                 Err(why) => failure = why,
@@ -60,17 +64,17 @@ impl Pgbouncer {
 
     /// The URL of a database of its server, through this.
     pub fn url(&self, database: &Database) -> String {
-        format!("postgres://oncekey@127.0.0.1:{}/{}", self.port, database.name())
+        format!("postgres://oncekey@{}/{}", self.port.addr(), database.name())
     }
 
     /// Its port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Its address, for a proxy.
     pub fn addr(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        self.port.addr()
     }
 
     /// What it wrote to its log so far.

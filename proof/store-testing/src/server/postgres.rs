@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -12,7 +12,10 @@ use rustix::process::Signal;
 
 use super::daemon::{Daemon, Quit};
 use super::home::Home;
-use super::{execute, ports, programs, unique_name};
+use super::names::unique_name;
+use super::ports::Port;
+use super::programs;
+use super::sql::execute;
 
 /// Names the server to use instead of one that is started: its user must be allowed to create databases.
 const VARIABLE: &str = "ONCEKEY_POSTGRES_URL";
@@ -30,7 +33,7 @@ pub struct Postgres {
 
 struct Own {
     daemon: Daemon,
-    port: u16,
+    port: Port,
 }
 
 impl fmt::Debug for Postgres {
@@ -56,7 +59,7 @@ impl Postgres {
         let Some(programs) = programs::postgres() else {
             panic!("this test starts a PostgreSQL server of its own, and there is none: {INSTALL}")
         };
-        // A port that was free may be taken a moment later.
+        // A program that does not reserve its port may take this one.
         let mut failure = String::new();
         for _ in 0..3 {
             let home = Home::new("postgres");
@@ -74,9 +77,9 @@ impl Postgres {
             ]);
             let made = initdb.status().expect("initdb can be started");
             assert!(made.success(), "initdb ended with {made}:\n{}", home.log_tail());
-            let port = ports::free();
+            let port = Port::free();
             let mut args: Vec<OsString> =
-                vec!["-D".into(), data.into(), "-p".into(), port.to_string().into()];
+                vec!["-D".into(), data.into(), "-p".into(), port.number().to_string().into()];
             let defaults = [
                 ("listen_addresses", "127.0.0.1"),
                 ("unix_socket_directories", ""),
@@ -90,7 +93,7 @@ impl Postgres {
             // An immediate shutdown: it takes all processes and the shared memory with it, and writes nothing.
             let quit = Quit { signal: Signal::QUIT, name: "QUIT" };
             let daemon = Daemon::new(home, programs.join("postgres"), args, quit);
-            let url = format!("postgres://{USER}@127.0.0.1:{port}/postgres");
+            let url = format!("postgres://{USER}@{}/postgres", port.addr());
             match daemon.start(|| answers(&url)) {
                 Ok(()) => return Self { url, own: Some(Own { daemon, port }) },
                 Err(why) => failure = why,
@@ -144,12 +147,12 @@ impl Postgres {
 
     /// Its port. Only of a server of its own, as all that follows.
     pub fn port(&self) -> u16 {
-        self.own().port
+        self.own().port.number()
     }
 
     /// Its address, for a proxy.
     pub fn addr(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port()).into()
+        self.own().port.addr()
     }
 
     /// Its process, while it runs.

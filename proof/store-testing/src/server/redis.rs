@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use rustix::process::Signal;
 
 use super::daemon::{Daemon, Quit};
 use super::home::Home;
-use super::{ports, programs};
+use super::ports::Port;
+use super::programs;
 
 /// Names the server to use instead of one that is started.
 const VARIABLE: &str = "ONCEKEY_REDIS_URL";
@@ -28,7 +29,7 @@ pub struct Redis {
 
 struct Own {
     daemon: Daemon,
-    port: u16,
+    port: Port,
 }
 
 impl fmt::Debug for Redis {
@@ -63,22 +64,23 @@ impl Redis {
         let Some(program) = program() else {
             panic!("this test starts a Redis server of its own, and there is none: {INSTALL}")
         };
-        // A port that was free may be taken a moment later.
+        // A program that does not reserve its port may take this one.
         let mut failure = String::new();
         for _ in 0..3 {
             let home = Home::new("redis");
-            let port = ports::free();
-            let mut args: Vec<OsString> = vec!["--port".into(), port.to_string().into(), "--dir".into()];
+            let port = Port::free();
+            let mut args: Vec<OsString> =
+                vec!["--port".into(), port.number().to_string().into(), "--dir".into()];
             args.push(home.path().into());
             // All output to the log of the directory; no snapshots behind the tests' back.
             args.extend(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"].map(OsString::from));
             args.extend(further.iter().map(OsString::from));
             let quit = Quit { signal: Signal::TERM, name: "TERM" };
             let daemon = Daemon::new(home, program.clone(), args, quit);
-            match daemon.start(|| answers(port)) {
+            match daemon.start(|| answers(port.addr())) {
                 Ok(()) => {
                     return Self {
-                        url: format!("redis://127.0.0.1:{port}/"),
+                        url: format!("redis://{}/", port.addr()),
                         own: Some(Own { daemon, port }),
                     };
                 }
@@ -123,12 +125,12 @@ impl Redis {
 
     /// Its port. Only of a server of its own, as all that follows.
     pub fn port(&self) -> u16 {
-        self.own().port
+        self.own().port.number()
     }
 
     /// Its address, for a proxy.
     pub fn addr(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port()).into()
+        self.own().port.addr()
     }
 
     /// Its process, while it runs.
@@ -162,7 +164,7 @@ impl Redis {
     /// If it does not start.
     pub fn start_again(&self) {
         let own = self.own();
-        if let Err(why) = own.daemon.start(|| answers(own.port)) {
+        if let Err(why) = own.daemon.start(|| answers(own.port.addr())) {
             panic!("{why}")
         }
     }
@@ -183,9 +185,9 @@ fn program() -> Option<PathBuf> {
 }
 
 /// Whether it answers and has its data: not `LOADING`. One that wants a password is ready to say so.
-fn answers(port: u16) -> bool {
+fn answers(addr: SocketAddr) -> bool {
     let ask = || {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        let mut stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"PING\r\n")?;
         let mut line = String::new();

@@ -17,11 +17,10 @@ async fn a_right_store_passes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_that_reads_and_then_writes_is_refused() {
     let url = with_flaw(Redis::shared().url(), Flaw::CheckThenWrite);
-    assert_refused(async move { races::one_winner(&OnRedis, &url, 16, 200).await }, &["one effect per key"])
+    assert_refused(async move { races::one_winner(&OnRedis, &url, 16, 3).await }, &["one effect per key"])
         .await;
     let url = with_flaw(Redis::shared().url(), Flaw::CheckThenWrite);
-    assert_refused(async move { races::processes(&OnRedis, &url, 3, 1_000).await }, &["not one effect"])
-        .await;
+    assert_refused(async move { races::processes(&OnRedis, &url, 3, 3).await }, &["not one effect"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

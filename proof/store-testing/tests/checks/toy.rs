@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use oncekey::store::{Exchange, InDoubtPage, ListInDoubt, Put, StoreError, StoreErrorKind};
@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 pub(crate) enum Flaw {
     /// Nothing.
     None,
-    /// A claim reads, and then writes.
+    /// A claim reads, and then writes. Between the two it waits for another that has read.
     CheckThenWrite,
     /// A write that expects a version does not look.
     VersionIgnored,
@@ -108,6 +108,22 @@ impl Toy {
         let answer = ask(&mut connection, words).await.map_err(|error| self.error(&error, true))?;
         self.connections.lock().await.push_back(connection);
         Ok(answer)
+    }
+
+    /// Waits until another call, of any process, is here too; for ten seconds at most, since there may be none.
+    async fn meet(&self, key: &Key) -> Result<(), ToyError> {
+        let at = [b"met ", key.as_bytes()].concat();
+        let ask = async |script: &[u8]| {
+            let answer = self.ask(&[b"EVAL", script, b"1", &at]).await?;
+            Ok::<_, ToyError>(String::from_utf8(answer[0].clone()).unwrap().parse::<u64>().unwrap())
+        };
+        let start = Instant::now();
+        let mut here = ask(b"return {tostring(redis.call('INCR', KEYS[1]))}").await?;
+        while here < 2 && start.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            here = ask(b"return {redis.call('GET', KEYS[1])}").await?;
+        }
+        Ok(())
     }
 
     async fn exchange(
@@ -207,6 +223,7 @@ impl Store for Toy {
                 if let Some(entry) = self.load(key).await? {
                     return Ok(Exchange::Conflict(Some(entry)));
                 }
+                self.meet(key).await?;
                 text.push_str("any");
             }
             Expected::Vacant => text.push('-'),
