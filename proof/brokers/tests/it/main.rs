@@ -1,4 +1,4 @@
-//! The drill on real brokers, 5,000 messages each; and the page on those that are only compiled.
+//! The drill on real brokers, 2,000 messages each; and the page on those that are only compiled.
 #![allow(clippy::unwrap_used)]
 
 mod docs;
