@@ -18,15 +18,15 @@ use crate::grpc;
 /// [`Builder::outcome_rule`](crate::Builder::outcome_rule) replaces the default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutcomeRule {
-    /// It is the outcome of the operation: kept, and given to every later request with the key.
+    /// The response is the outcome of the operation. It is kept, and given to every later request with the key.
     Keep,
     /// Nothing happened: the key is free, and the next request runs.
     Release,
-    /// Whether something happened is not known: the engine's policy says what the next request meets.
+    /// Nobody knows whether something happened. The engine's policy says what the next request meets.
     Unknown,
 }
 
-/// A handler's own word on what became of the operation, put into the extensions of its response. It goes before any
+/// What a handler itself says about the effect of the operation, in the extensions of its response. It goes before any
 /// rule about statuses.
 ///
 /// ```
@@ -39,9 +39,9 @@ pub enum OutcomeRule {
 pub enum Effect {
     /// Nothing happened: the key is free, and the next request runs.
     None,
-    /// What happened is final, success or not: the response is kept.
+    /// The result is final, success or not: the response is kept.
     Final,
-    /// Whether something happened is not known.
+    /// Nobody knows whether something happened.
     Unknown,
 }
 
