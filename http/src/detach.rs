@@ -14,7 +14,8 @@ pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 
 /// Where a handler runs.
 pub(crate) enum Run {
-    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that the request is on.
+    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that
+    /// the request is on.
     #[cfg(feature = "tokio")]
     Tokio,
     /// The same, on a spawner.
@@ -71,7 +72,8 @@ impl Runner {
     }
 }
 
-/// Whether a request that is dropped goes on: it does, but for the time in which it waits for another to end.
+/// Whether a request that is dropped goes on: it does, but for the time in which it waits for
+/// another to end.
 #[derive(Clone)]
 pub(crate) struct GoesOn(Arc<Flags>);
 
@@ -99,8 +101,8 @@ impl GoesOn {
 
 /// A future that goes on in a task of its own if it is dropped before its end.
 ///
-/// As long as it is polled it runs where its request runs, with the task-locals, the tracing span and the backpressure of
-/// that place. No task is made for a request that is not dropped.
+/// As long as it is polled it runs where its request runs, with the task-locals, the tracing span
+/// and the backpressure of that place. No task is made for a request that is not dropped.
 pub(crate) struct Detaching<T: Send + 'static> {
     job: Option<BoxFuture<'static, T>>,
     runner: Runner,
@@ -131,7 +133,8 @@ impl<T: Send + 'static> Drop for Detaching<T> {
     fn drop(&mut self) {
         if let Some(job) = self.job.take().filter(|_| self.goes_on.0.goes_on.load(Ordering::Relaxed)) {
             self.goes_on.0.alone.store(true, Ordering::Relaxed);
-            // This may run while a panic unwinds: a spawner that panics costs its job and nothing else.
+            // This may run while a panic unwinds: a spawner that panics costs its job and nothing
+            // else.
             let _lost = catch_unwind(AssertUnwindSafe(|| self.runner.run(job.map(drop).boxed())));
         }
     }

@@ -112,14 +112,15 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                 let (inner, parts, body) = work.take().expect("a claim that is granted ends the loop");
                 let operation = operate(Arc::clone(&shared), inner, parts, body, attempt);
                 async move {
-                    // A handler that panicked has stopped, its effect unknown: nobody needs to wait for its lease to end.
+                    // A handler that panicked has stopped, its effect unknown: nobody needs to wait
+                    // for its lease to end.
                     let ended = AssertUnwindSafe(operation).catch_unwind().await;
                     ended.unwrap_or_else(|_| Err(Failure::Unknown(Given::nothing_kept(Live::Panicked))))
                 }
             });
             match answer.await {
-                // Another request runs, and this one has nothing to run: from here on it may be dropped. If its client left
-                // during its first claim, there is nobody to wait for.
+                // Another request runs, and this one has nothing to run: from here on it may be
+                // dropped. If its client left during its first claim, there is nobody to wait for.
                 Ok(Answer::InProgress { .. }) if wait < options.wait && !goes_on.is_alone() => {
                     goes_on.set(false);
                     wait = options.wait;

@@ -22,7 +22,8 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
     let situation = match answer {
         Ok(Answer::Executed { value, .. }) => return live(shared, form, value, true),
         Ok(Answer::Unrecorded { value, .. }) => return live(shared, form, value, false),
-        // An outcome that could not be stored is not on record, nor is anything of a call that ran unprotected.
+        // An outcome that could not be stored is not on record, nor is anything of a call that ran
+        // unprotected.
         Err(RunError::Operation { error, claim, .. }) => {
             let recorded = match claim {
                 AfterFailure::Recorded | AfterFailure::Released | AfterFailure::InDoubt => true,
@@ -32,8 +33,8 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
             };
             return live(shared, form, error, recorded);
         }
-        // The draft's section 2.6: "The resource SHOULD respond with the result of the previously completed operation,
-        // success or an error."
+        // The draft's section 2.6: "The resource SHOULD respond with the result of the previously
+        // completed operation, success or an error."
         Ok(Answer::Replayed { value, .. }) => match value.into_replay() {
             Some(response) => return Ok(marked(response, &shared.options.replayed)),
             None => Situation::Done,
