@@ -43,6 +43,10 @@ TEXT
     fi
 done
 { echo && cat "$fresh/proof/planted/target.toml"; } >>"$fresh/conformance/Cargo.toml"
+# Cargo names what it builds by package, path within the workspace and features, and would take the sources' own builds for
+# the copy's. A feature that only the copy has keeps the two apart.
+awk '{ print } $0 == "[features]" { print "planted = []" }' "$fresh/Cargo.toml" >"$fresh/Cargo.toml.new"
+mv "$fresh/Cargo.toml.new" "$fresh/Cargo.toml"
 
 if [ ! -d "$copy" ]; then
     mv "$fresh" "$copy"
@@ -64,10 +68,10 @@ fi
 export CARGO_TARGET_DIR=$target
 cd "$copy"
 case ${1:-test} in
-test) cargo test --release --locked --package oncekey-conformance --test wrong_engines ;;
+test) cargo test --release --locked --package oncekey-conformance --features oncekey/planted --test wrong_engines ;;
 lint)
     cargo fmt --package oncekey --package oncekey-conformance --check
-    cargo clippy --locked --package oncekey-conformance --test wrong_engines -- -D warnings
+    cargo clippy --locked --package oncekey-conformance --features oncekey/planted --test wrong_engines -- -D warnings
     ;;
 copy) echo "$copy" ;;
 *)
