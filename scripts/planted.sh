@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Plants bugs in a copy of the sources, and checks that the simulation finds each of them and names the broken promise.
 #
-#   scripts/planted.sh           makes the copy and runs the test, proof/planted/wrong_engines.rs
+#   scripts/planted.sh           makes the copy and runs the simulation there, first with no bug (20,000 seeds, or
+#                                ONCEKEY_SIM_SEEDS), then with each: proof/planted/wrong_engines.rs
 #   scripts/planted.sh lint      makes the copy and checks it with rustfmt and clippy, warnings denied
 #   scripts/planted.sh copy      makes the copy only, and prints where it is
 #
 # The copy is below the target folder. The script applies proof/planted/*.patch to it, and adds the test to its manifest.
-# A file of the copy is written only if it changes, so a second run builds nothing. The copy shares the target folder with
-# the sources, so the dependencies are built once.
+# A file of the copy is written only if it changes, so a second run builds nothing. The copy has a target folder of its own:
+# Cargo takes the crates of both for the same ones, and would use those of the sources where they are newer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,10 +44,6 @@ TEXT
     fi
 done
 { echo && cat "$fresh/proof/planted/target.toml"; } >>"$fresh/conformance/Cargo.toml"
-# Cargo names what it builds by package, path within the workspace and features, and would take the sources' own builds for
-# the copy's. A feature that only the copy has keeps the two apart.
-awk '{ print } $0 == "[features]" { print "planted = []" }' "$fresh/Cargo.toml" >"$fresh/Cargo.toml.new"
-mv "$fresh/Cargo.toml.new" "$fresh/Cargo.toml"
 
 if [ ! -d "$copy" ]; then
     mv "$fresh" "$copy"
@@ -65,13 +62,17 @@ else
     rm -rf "$fresh"
 fi
 
-export CARGO_TARGET_DIR=$target
+export CARGO_TARGET_DIR=$target/planted/build
 cd "$copy"
 case ${1:-test} in
-test) cargo test --release --locked --package oncekey-conformance --features oncekey/planted --test wrong_engines ;;
+test)
+    # First what holds with no bug planted, in many more seeds than a debug build has time for.
+    ONCEKEY_SIM_SEEDS=${ONCEKEY_SIM_SEEDS:-20000} \
+        cargo test --no-fail-fast --release --locked -p oncekey-conformance --test simulation --test wrong_engines
+    ;;
 lint)
     cargo fmt --package oncekey --package oncekey-conformance --check
-    cargo clippy --locked --package oncekey-conformance --features oncekey/planted --test wrong_engines -- -D warnings
+    cargo clippy --locked -p oncekey-conformance --test wrong_engines -- -D warnings
     ;;
 copy) echo "$copy" ;;
 *)

@@ -112,6 +112,7 @@ mod erased;
 mod fault;
 mod harness;
 mod history;
+mod intercept;
 mod lab;
 mod linear;
 mod park;
@@ -124,6 +125,7 @@ pub use certificate::{Certificate, certify};
 pub use clause::{Clause, Violation};
 pub use fault::{CallKind, Fault, FaultError, FaultLog, FaultStore, Injection, Odds};
 pub use harness::{Abilities, Effort, Harness, Over, Subject, Time, over};
+pub use intercept::Intercept;
 pub use simulation::{Met, Simulated, simulate, simulate_aloud};
 pub use trim::check_trimming;
 

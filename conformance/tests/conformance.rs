@@ -15,8 +15,7 @@ use harnesses::{Memory, MemoryOnRealTime};
 use oncekey::Store;
 use oncekey::memory::MemoryError;
 use oncekey::store::CachedStore;
-use oncekey_conformance::FaultStore;
-use oncekey_conformance::over;
+use oncekey_conformance::{FaultStore, Intercept, over};
 
 mod memory {
     oncekey_conformance::conformance_tests!(super::Memory);
@@ -56,4 +55,9 @@ mod faults_unplanned {
     oncekey_conformance::conformance_tests!(
         over(Memory, |store, time| FaultStore::new(store).with_clock(time.clone()))
     );
+}
+
+mod passed_on {
+    use super::*;
+    oncekey_conformance::conformance_tests!(over(Memory, |store, _| Intercept::new(store)));
 }

@@ -13,6 +13,8 @@ mod batches;
 mod flakes;
 #[path = "sabotage/flaws.rs"]
 mod flaws;
+#[path = "sabotage/gap.rs"]
+mod gap;
 #[path = "conformance/harnesses.rs"]
 #[allow(dead_code)]
 mod harnesses;

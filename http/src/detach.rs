@@ -1,4 +1,4 @@
-//! A request whose client may go away in the middle.
+//! A request whose client may go away in the middle, and where the rest of it runs then.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,17 +10,58 @@ use std::task::{Context, Poll};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::run::Spawn;
+pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
+
+/// Where a handler runs.
+pub(crate) enum Run {
+    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that the request is on.
+    #[cfg(feature = "tokio")]
+    Tokio,
+    /// So too, on a spawner.
+    Spawner(Arc<Spawn>),
+    /// With its request: it ends with it.
+    Request,
+    /// Nobody said.
+    #[cfg(not(feature = "tokio"))]
+    Unsaid,
+}
+
+impl Run {
+    /// Where the rest of a request goes if it is dropped; nowhere if it is to end with it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, where one was to be used.
+    pub(crate) fn runner(&self) -> Option<Runner> {
+        match self {
+            #[cfg(feature = "tokio")]
+            Self::Tokio => Some(Runner::Tokio(tokio::runtime::Handle::current())),
+            Self::Spawner(spawn) => Some(Runner::Spawner(Arc::clone(spawn))),
+            Self::Request => None,
+            #[cfg(not(feature = "tokio"))]
+            Self::Unsaid => unreachable!("such a layer is not built"),
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+pub(crate) fn default_run() -> Run {
+    Run::Tokio
+}
+
+#[cfg(not(feature = "tokio"))]
+pub(crate) fn default_run() -> Run {
+    Run::Unsaid
+}
 
 /// Where the rest of a request runs once nobody polls it any more.
-pub(crate) enum Onto {
+pub(crate) enum Runner {
     /// The runtime that its request came in on: known here, since a drop may come from elsewhere.
     #[cfg(feature = "tokio")]
     Tokio(tokio::runtime::Handle),
     Spawner(Arc<Spawn>),
 }
 
-impl Onto {
+impl Runner {
     fn run(&self, job: BoxFuture<'static, ()>) {
         match self {
             #[cfg(feature = "tokio")]
@@ -62,13 +103,13 @@ impl GoesOn {
 /// that place, and without the price of a task for each request.
 pub(crate) struct Detaching<T: Send + 'static> {
     job: Option<BoxFuture<'static, T>>,
-    onto: Onto,
+    runner: Runner,
     goes_on: GoesOn,
 }
 
 impl<T: Send + 'static> Detaching<T> {
-    pub(crate) fn new(job: BoxFuture<'static, T>, onto: Onto, goes_on: GoesOn) -> Self {
-        Self { job: Some(job), onto, goes_on }
+    pub(crate) fn new(job: BoxFuture<'static, T>, runner: Runner, goes_on: GoesOn) -> Self {
+        Self { job: Some(job), runner, goes_on }
     }
 }
 
@@ -91,7 +132,7 @@ impl<T: Send + 'static> Drop for Detaching<T> {
         if let Some(job) = self.job.take().filter(|_| self.goes_on.0.goes_on.load(Ordering::Relaxed)) {
             self.goes_on.0.alone.store(true, Ordering::Relaxed);
             // This may run while a panic unwinds: a spawner that panics costs its job and nothing else.
-            let _lost = catch_unwind(AssertUnwindSafe(|| self.onto.run(job.map(drop).boxed())));
+            let _lost = catch_unwind(AssertUnwindSafe(|| self.runner.run(job.map(drop).boxed())));
         }
     }
 }

@@ -17,6 +17,19 @@ use crate::grpc;
 /// names among them), and `Content-Length` and `Date`, which the server writes anew. `Trailer` is kept, as the trailer
 /// fields are: HTTP/1.1 servers send none that it does not announce.
 ///
+/// ```
+/// use http::header::{ETAG, SET_COOKIE};
+/// # use oncekey::{Deduplicator, MemoryStore};
+/// # use oncekey_http::{IdempotencyLayer, LayerError, Principal};
+/// use oncekey_http::KeptHeaders;
+///
+/// # fn main() -> Result<(), LayerError> {
+/// # let dedup = Deduplicator::new(MemoryStore::new());
+/// let layer = IdempotencyLayer::builder(dedup, Principal::waived())
+///     .kept_headers(KeptHeaders::all_but([SET_COOKIE, ETAG]));
+/// # layer.run_in_request().build().map(drop) }
+/// ```
+///
 /// The choice is about trailers too. Always kept is `grpc-status`: a reply of gRPC without it is half a reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptHeaders {

@@ -48,6 +48,17 @@ pub enum KeyProblem {
 
 /// Reads the key out of the fields of a request: `None` if there is no such field.
 ///
+/// ```
+/// use http::HeaderValue;
+/// use oncekey_http::Syntax;
+/// use oncekey_http::key::{KeyProblem, read};
+///
+/// let (quoted, bare) = (HeaderValue::from_static("\"k-1\""), HeaderValue::from_static("k-1"));
+/// assert_eq!(read([&quoted], Syntax::Lenient), Ok(Some("k-1".to_owned())));
+/// assert_eq!(read([&bare], Syntax::Lenient), Ok(Some("k-1".to_owned())));
+/// assert_eq!(read([&bare], Syntax::Strict), Err(KeyProblem::NotAString));
+/// ```
+///
 /// # Errors
 /// [`KeyProblem`] if there is a field, and no key in it.
 pub fn read<'v>(

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
-use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use oncekey::{Deduplicator, Store};
@@ -15,12 +14,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{BoxError, RequestBody, ResponseBody};
-use crate::call::Call;
-use crate::grpc;
-use crate::options::{Builder, LayerError, Options};
-use crate::problem::{Problem, Situation};
+use crate::keyed_call::KeyedCall;
+use crate::options::Options;
 use crate::rules::Before;
-use crate::scope::Principal;
+use crate::shared::Shared;
 
 /// Gives the services under it idempotency by key: a request that is sent again gets the response of the first one, and
 /// its handler does not run again.
@@ -37,9 +34,9 @@ use crate::scope::Principal;
 ///
 /// # Cancel safety
 /// A request's future may be dropped at any point, as a server does when its client goes away. A body that was not yet
-/// read to its end never reaches a handler. After that, unless [`run_in_request`](Builder::run_in_request) was chosen, what
+/// read to its end never reaches a handler. After that, unless [`run_in_request`](crate::Builder::run_in_request) was chosen, what
 /// is left of the request goes on in a task of its own, its handler runs to its end, and a retry gets the response. Only a
-/// duplicate that [waits](Builder::wait) ends with its client, having nothing to run: if it was about to take over from an
+/// duplicate that [waits](crate::Builder::wait) ends with its client, having nothing to run: if it was about to take over from an
 /// attempt that failed, the engine gives that claim up, and the next request runs. **Where the store is so slow that the
 /// claim arrives after the engine has looked for it**, it stays for one lease, and the key is then in doubt under
 /// [`Policy::Hold`](oncekey::Policy::Hold), although no handler ran under it.
@@ -52,59 +49,7 @@ pub struct IdempotencyLayer<S: Store + 'static> {
     shared: Arc<Shared<S>>,
 }
 
-/// What all services of a layer share.
-pub(crate) struct Shared<S: Store + 'static> {
-    pub(crate) dedup: Deduplicator<S>,
-    pub(crate) options: Options,
-}
-
-/// How a request came, and so how a refusal of it is written.
-pub(crate) enum Asked {
-    Http,
-    Grpc,
-    /// The user's own renderer is to see it.
-    Shown(Box<Parts>),
-}
-
-impl<S: Store + 'static> Shared<S> {
-    /// The response that a situation comes to.
-    pub(crate) fn refusal<B: Body>(&self, situation: &Situation, asked: &Asked) -> Response<ResponseBody<B>> {
-        let problem = Problem::of(situation);
-        let json = || problem.response(&self.options.problem_base, self.options.documentation.as_ref());
-        let response = match asked {
-            Asked::Shown(parts) => {
-                self.options.render.as_ref().map_or_else(json, |render| render(&problem, parts))
-            }
-            Asked::Grpc => problem.grpc_response(),
-            Asked::Http => json(),
-        };
-        response.map(|body| ResponseBody::whole(body, None))
-    }
-
-    /// What is to be remembered of a request, for a refusal of it.
-    pub(crate) fn asked(&self, parts: &Parts) -> Asked {
-        match self.options.render {
-            Some(_) => Asked::Shown(Box::new(parts.clone())),
-            None if grpc::is(&parts.headers) => Asked::Grpc,
-            None => Asked::Http,
-        }
-    }
-}
-
 impl<S: Store + 'static> IdempotencyLayer<S> {
-    /// A layer with the defaults, over an engine.
-    ///
-    /// # Errors
-    /// [`LayerError::NoSpawner`] without the feature `tokio`: [say](Builder::spawner) where handlers run.
-    pub fn new(dedup: Deduplicator<S>, principal: Principal) -> Result<Self, LayerError> {
-        Self::builder(dedup, principal).build()
-    }
-
-    /// Sets a layer up.
-    pub fn builder(dedup: Deduplicator<S>, principal: Principal) -> Builder<S> {
-        Builder::new(dedup, principal)
-    }
-
     pub(crate) fn new_with(dedup: Deduplicator<S>, options: Options) -> Self {
         Self { shared: Arc::new(Shared { dedup, options }) }
     }
@@ -193,11 +138,12 @@ where
                 passing.boxed()
             }
             Before::Refuse(situation) => {
-                let refusal = self.shared.refusal(&situation, &self.shared.asked(&parts));
+                let refusal = self.shared.refusal(&situation, &self.shared.refusal_form(&parts));
                 async move { Ok(refusal) }.boxed()
             }
             Before::Keyed(key) => {
-                let call = Call { shared: Arc::clone(&self.shared), inner: self.inner.clone(), parts, key };
+                let call =
+                    KeyedCall { shared: Arc::clone(&self.shared), inner: self.inner.clone(), parts, key };
                 call.answer(body).boxed()
             }
         }

@@ -38,8 +38,8 @@
 //! 4. The engine claims the key. Either the handler runs, with an [`oncekey::Attempt`] in the extensions of its request;
 //!    or the first response is given again, marked `Idempotent-Replayed: true`; or the client gets a
 //!    [problem](problem::Problem) that says what to do.
-//! 5. The response is kept, or the key freed, or the effect taken for unknown: by its [status](Disposition::by_status), by
-//!    a [closure](Builder::disposition), or by the handler's own [word](Effect). Responses over
+//! 5. The response is kept, or the key freed, or the effect taken for unknown: by its [status](OutcomeRule::by_status), by
+//!    a [closure](Builder::outcome_rule), or by the handler's own [word](Effect). Responses over
 //!    [a limit](Builder::response_body_max) and streams are passed on and recorded as done.
 //!
 //! # What to know
@@ -61,37 +61,41 @@
 //! | `tokio` | yes | handlers of clients that went away run on, on tokio's runtime |
 //! | `axum` | no | `Route::matched_path()`, for nested routers; [`Effect`] in what a handler returns |
 
-mod answered;
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod body;
-mod call;
+mod builder;
 mod detach;
-mod disposition;
 mod fingerprint;
 #[doc(hidden)]
 pub mod fuzzing;
 mod given;
 mod grpc;
+mod grpc_problem;
 mod headers;
 mod kept;
 pub mod key;
+mod keyed_call;
 mod layer;
 mod operation;
 mod options;
+mod outcome_rule;
 pub mod problem;
+mod respond;
 mod rules;
-mod run;
 mod scope;
+mod shared;
 mod structured;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use body::{RequestBody, ResponseBody};
-pub use disposition::{Disposition, Effect};
+pub use builder::{Builder, LayerError};
 pub use headers::KeptHeaders;
 pub use key::Syntax;
 pub use layer::{Idempotency, IdempotencyLayer};
-pub use options::{Builder, LayerError};
+pub use outcome_rule::{Effect, OutcomeRule};
 pub use scope::{Principal, Route};
 
 /// The README's code compiles.

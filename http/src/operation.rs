@@ -11,12 +11,12 @@ use oncekey::{Attempt, Failure, Store};
 use tower_service::Service;
 
 use crate::body::{self, Read, RequestBody, ResponseBody, Whole};
-use crate::disposition::{Disposition, Effect};
 use crate::given::{Given, Live};
 use crate::grpc;
 use crate::kept::{Kept, Recorded};
-use crate::layer::Shared;
 use crate::options::Options;
+use crate::outcome_rule::{Effect, OutcomeRule};
+use crate::shared::Shared;
 
 pub(crate) async fn operate<S, I, B, R>(
     shared: Arc<Shared<S>>,
@@ -41,10 +41,10 @@ where
     let response = inner.call(request).await;
     let response = response.map_err(|error| Failure::Unknown(Given::nothing_kept(Live::Error(error))))?;
     let (parts, body) = response.into_parts();
-    let own = parts.extensions.get::<Effect>().copied().map(Disposition::from);
-    let own = own.or_else(|| shared.options.dispose.as_ref().and_then(|rule| rule(&parts)));
+    let own = parts.extensions.get::<Effect>().copied().map(OutcomeRule::from);
+    let own = own.or_else(|| shared.options.outcome_rule.as_ref().and_then(|rule| rule(&parts)));
     match own.unwrap_or_else(|| by_head(&parts)) {
-        Disposition::Keep => {
+        OutcomeRule::Keep => {
             // What the head of a reply of gRPC leaves open, its trailers say.
             let open = own.is_none() && grpc::is(&parts.headers) && grpc::status(&parts.headers).is_none();
             keep(&shared.options, parts, body, open).await
@@ -57,19 +57,16 @@ where
 }
 
 /// The default rule.
-fn by_head(parts: &response::Parts) -> Disposition {
+fn by_head(parts: &response::Parts) -> OutcomeRule {
     match grpc::status(&parts.headers).filter(|_| grpc::is(&parts.headers)) {
-        Some(status) => Disposition::by_grpc_status(status),
-        None => Disposition::by_status(parts.status),
+        Some(status) => OutcomeRule::by_grpc_status(status),
+        None => OutcomeRule::by_status(parts.status),
     }
 }
 
-fn not_kept<R: Body, E>(
-    disposition: Disposition,
-    response: Response<ResponseBody<R>>,
-) -> Failure<Given<R, E>> {
+fn not_kept<R: Body, E>(rule: OutcomeRule, response: Response<ResponseBody<R>>) -> Failure<Given<R, E>> {
     let given = Given::nothing_kept(Live::Response(response));
-    if disposition == Disposition::Release { Failure::NoEffect(given) } else { Failure::Unknown(given) }
+    if rule == OutcomeRule::Release { Failure::NoEffect(given) } else { Failure::Unknown(given) }
 }
 
 /// Reads a response's body so that it can be kept. One that breaks off is as a stream that does: its head says what came
@@ -98,8 +95,8 @@ async fn keep<R: Body<Data = Bytes>, E>(
         Read::Whole(Whole { bytes, trailers }) => {
             let status = trailers.as_ref().filter(|_| is_grpc).and_then(grpc::status);
             // One that never came to its status is no outcome.
-            let late = || status.map_or(Disposition::Unknown, Disposition::by_grpc_status);
-            if let Some(other) = open.then(late).filter(|late| *late != Disposition::Keep) {
+            let late = || status.map_or(OutcomeRule::Unknown, OutcomeRule::by_grpc_status);
+            if let Some(other) = open.then(late).filter(|late| *late != OutcomeRule::Keep) {
                 let body = ResponseBody::whole(bytes, trailers);
                 return Err(not_kept(other, Response::from_parts(parts, body)));
             }

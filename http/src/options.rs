@@ -1,40 +1,24 @@
-//! How the layer is set up.
+//! Everything that can be chosen about a layer.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::header::HeaderName;
 use http::{HeaderValue, Method, Response, request, response};
-use oncekey::{Deduplicator, Policy, Store};
+use oncekey::Policy;
 
-use crate::disposition::Disposition;
+use crate::detach::{Run, default_run};
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
-use crate::layer::IdempotencyLayer;
+use crate::outcome_rule::OutcomeRule;
 use crate::problem::{self, Problem};
-use crate::run::{Run, default_run};
 use crate::scope::{Principal, Route};
 
 type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
 type Render = dyn Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync;
-type Dispose = dyn Fn(&response::Parts) -> Option<Disposition> + Send + Sync;
-
-/// Sets a layer up: from [`IdempotencyLayer::builder`].
-#[must_use = "a builder does nothing until it is built"]
-pub struct Builder<S: Store + 'static> {
-    dedup: Deduplicator<S>,
-    options: Options,
-    documentation: Option<String>,
-}
-
-impl<S: Store + 'static> fmt::Debug for Builder<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("dedup", &self.dedup).field("options", &self.options).finish()
-    }
-}
+type RuleFn = dyn Fn(&response::Parts) -> Option<OutcomeRule> + Send + Sync;
 
 /// Everything that can be chosen.
 pub(crate) struct Options {
@@ -50,7 +34,7 @@ pub(crate) struct Options {
     pub(crate) buffer_streams: bool,
     pub(crate) kept_headers: KeptHeaders,
     /// The user's own rule.
-    pub(crate) dispose: Option<Arc<Dispose>>,
+    pub(crate) outcome_rule: Option<Arc<RuleFn>>,
     pub(crate) wait: Duration,
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
@@ -61,6 +45,35 @@ pub(crate) struct Options {
     pub(crate) documentation: Option<HeaderValue>,
     /// The user's own.
     pub(crate) render: Option<Arc<Render>>,
+}
+
+impl Options {
+    /// The defaults.
+    pub(crate) fn new(principal: Principal) -> Self {
+        Self {
+            namespace: "http".to_owned(),
+            principal,
+            route: Route::default(),
+            field: HeaderName::from_static("idempotency-key"),
+            syntax: Syntax::Lenient,
+            required: Arc::new(|_| false),
+            methods: vec![Method::POST, Method::PATCH],
+            request_body_max: 2 << 20,
+            response_body_max: 512 << 10,
+            buffer_streams: false,
+            kept_headers: KeptHeaders::default(),
+            outcome_rule: None,
+            wait: Duration::ZERO,
+            policy: None,
+            fail_open: false,
+            run: default_run(),
+            replayed: HeaderName::from_static("idempotent-replayed"),
+            unrecorded: HeaderName::from_static("idempotent-unrecorded"),
+            problem_base: problem::BASE.to_owned(),
+            documentation: None,
+            render: None,
+        }
+    }
 }
 
 impl fmt::Debug for Options {
@@ -78,287 +91,5 @@ impl fmt::Debug for Options {
             .field("policy", &self.policy)
             .field("fail_open", &self.fail_open)
             .finish_non_exhaustive()
-    }
-}
-
-/// A layer that cannot be built as it was asked for.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayerError {
-    /// There is no runtime to run handlers on.
-    #[error(
-        "nothing says where handlers run: name a spawner, or enable the feature `tokio`, or choose run_in_request"
-    )]
-    NoSpawner,
-    /// The documentation's URL cannot stand in a header field.
-    #[error("the URL of the documentation cannot stand in a Link field: {url:?}")]
-    Documentation {
-        /// What was given.
-        url: String,
-    },
-    /// The namespace is empty, so it tells nothing from anything.
-    #[error("the namespace is empty; give it a name")]
-    Namespace,
-    /// A limit is above what can be kept.
-    #[error("{option} is {bytes} bytes; at most {most} can be kept")]
-    TooMuch {
-        /// Which option.
-        option: &'static str,
-        /// What was asked for.
-        bytes: usize,
-        /// What can be.
-        most: usize,
-    },
-}
-
-/// Most bytes of a body that can be kept: with its header fields it must fit into a record.
-const BODY_MAX: usize = 1 << 29;
-
-impl<S: Store + 'static> Builder<S> {
-    pub(crate) fn new(dedup: Deduplicator<S>, principal: Principal) -> Self {
-        let options = Options {
-            namespace: "http".to_owned(),
-            principal,
-            route: Route::default(),
-            field: HeaderName::from_static("idempotency-key"),
-            syntax: Syntax::Lenient,
-            required: Arc::new(|_| false),
-            methods: vec![Method::POST, Method::PATCH],
-            request_body_max: 2 << 20,
-            response_body_max: 512 << 10,
-            buffer_streams: false,
-            kept_headers: KeptHeaders::default(),
-            dispose: None,
-            wait: Duration::ZERO,
-            policy: None,
-            fail_open: false,
-            run: default_run(),
-            replayed: HeaderName::from_static("idempotent-replayed"),
-            unrecorded: HeaderName::from_static("idempotent-unrecorded"),
-            problem_base: problem::BASE.to_owned(),
-            documentation: None,
-            render: None,
-        };
-        Self { dedup, options, documentation: None }
-    }
-
-    /// What tells this service from others that keep their keys in the same store; `http` by default. Two services that
-    /// share a store, and this, are one service: a request to the one can be answered with the other's response.
-    pub fn namespace(mut self, name: impl Into<String>) -> Self {
-        self.options.namespace = name.into();
-        self
-    }
-
-    /// What a request is made to; by default the path that the client sent. In nested axum routers
-    /// that takes the feature `axum`.
-    pub fn route(mut self, route: Route) -> Self {
-        self.options.route = route;
-        self
-    }
-
-    /// The name of the request's field; `Idempotency-Key` by default.
-    pub fn field(mut self, name: HeaderName) -> Self {
-        self.options.field = name;
-        self
-    }
-
-    /// How the field is read; leniently by default.
-    pub fn syntax(mut self, syntax: Syntax) -> Self {
-        self.options.syntax = syntax;
-        self
-    }
-
-    /// Refuses requests (of the methods it is about) without a key; by default they pass untouched.
-    pub fn required(self) -> Self {
-        self.required_where(|_| true)
-    }
-
-    /// Refuses those requests without a key for which `required` says so.
-    pub fn required_where(
-        mut self,
-        required: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        self.options.required = Arc::new(required);
-        self
-    }
-
-    /// The methods it is about; POST and PATCH by default. Requests of others pass untouched.
-    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
-        self.options.methods = methods.into_iter().collect();
-        self
-    }
-
-    /// Most bytes of the body of a request with a key; 2 MiB by default. It is held in memory, since all of it is
-    /// compared before the handler runs. A larger one is refused with 413.
-    pub fn request_body_max(mut self, bytes: usize) -> Self {
-        self.options.request_body_max = bytes;
-        self
-    }
-
-    /// Most bytes of a response's body that are kept; 512 KiB by default, and at most 512 MiB. A larger one goes to the
-    /// first caller, and later ones are told that it is not kept. The engine's
-    /// [`outcome_len_max`](oncekey::DeduplicatorBuilder::outcome_len_max) (1 MiB by default) bounds it too.
-    pub fn response_body_max(mut self, bytes: usize) -> Self {
-        self.options.response_body_max = bytes;
-        self
-    }
-
-    /// Keeps bodies of unknown length too, up to the limit, which means that a client gets none of one until all of it
-    /// is there. By default a body that does not know its length is taken for a stream: it goes to the first caller as
-    /// it comes, and is not kept.
-    ///
-    /// All replies of gRPC are of unknown length, those to unary calls too: **a service of unary calls needs this**, or
-    /// its duplicates are told that the call was processed and its reply not kept.
-    pub fn buffer_streams(mut self) -> Self {
-        self.options.buffer_streams = true;
-        self
-    }
-
-    /// Which header fields of a response are kept; all but `Set-Cookie` by default.
-    pub fn kept_headers(mut self, kept: KeptHeaders) -> Self {
-        self.options.kept_headers = kept;
-        self
-    }
-
-    /// Which responses are outcomes; by default as [`Disposition::by_status`] says, and for gRPC as
-    /// [`Disposition::by_grpc_status`] does. A handler's own [`Effect`](crate::Effect) goes before it.
-    ///
-    /// The rule gives a [`Disposition`], or an `Option` of one: where it is `None`, the default decides. The rule sees the
-    /// head of a response only. **Replies of gRPC mostly have their status in the trailers**, which are not asked once the
-    /// rule has said something: let it be `None` for those.
-    ///
-    /// ```
-    /// # use oncekey_http::{Disposition, IdempotencyLayer, Principal};
-    /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
-    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived())
-    ///     .disposition(|parts| (parts.status == 503).then_some(Disposition::Release));
-    /// ```
-    pub fn disposition<D: Into<Option<Disposition>>>(
-        mut self,
-        rule: impl Fn(&response::Parts) -> D + Send + Sync + 'static,
-    ) -> Self {
-        self.options.dispose = Some(Arc::new(move |parts| rule(parts).into()));
-        self
-    }
-
-    /// How long a duplicate waits for the response of the first request, instead of being told that it is in progress;
-    /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
-    /// completed. The resource SHOULD respond with a resource conflict error."
-    ///
-    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends;
-    /// what that leaves behind while it takes over, [`IdempotencyLayer`] says under cancel safety.
-    pub fn wait(mut self, at_most: Duration) -> Self {
-        self.options.wait = at_most;
-        self
-    }
-
-    /// What may happen if an attempt stops in the middle, instead of the engine's default.
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.options.policy = Some(policy);
-        self
-    }
-
-    /// If the store cannot answer, runs the handler all the same, **without any promise**. By default such a request is
-    /// refused with 503.
-    pub fn fail_open(mut self) -> Self {
-        self.options.fail_open = true;
-        self
-    }
-
-    /// Where the rest of a request runs once its client has gone away, so that its handler is not cancelled. On tokio by
-    /// default, with the feature `tokio`. Until then a handler runs as it would without this layer.
-    ///
-    /// A server that shuts down does not wait for what was spawned: give a spawner that can be waited for, if it should.
-    pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
-        self.options.run = Run::Spawner(Arc::new(spawn));
-        self
-    }
-
-    /// Lets a handler end with its request: **a client that goes away in the middle cancels it**, and its effect is in
-    /// doubt. For handlers that undo what they began when they are dropped.
-    pub fn run_in_request(mut self) -> Self {
-        self.options.run = Run::Request;
-        self
-    }
-
-    /// The name of the field that marks a replayed response (with `true`); `Idempotent-Replayed` by default.
-    pub fn replayed_field(mut self, name: HeaderName) -> Self {
-        self.options.replayed = name;
-        self
-    }
-
-    /// The name of the field that marks a response which could not be put on record (with `true`), so that a retry may
-    /// run again; `Idempotent-Unrecorded` by default.
-    pub fn unrecorded_field(mut self, name: HeaderName) -> Self {
-        self.options.unrecorded = name;
-        self
-    }
-
-    /// What goes before a problem's slug to make the URI of its type; by default the documentation of
-    /// [`problem`](crate::problem). Clients may depend on it: choose once, an `https:` address of your own documentation or a
-    /// `tag:` URI.
-    pub fn problem_base(mut self, base: impl Into<String>) -> Self {
-        self.options.problem_base = base.into();
-        self
-    }
-
-    /// Where this service documents its idempotency, linked from each problem as the draft's section 2.7 shows.
-    pub fn documentation(mut self, url: impl Into<String>) -> Self {
-        self.documentation = Some(url.into());
-        self
-    }
-
-    /// Writes the responses of problems in a form of the service's own; the parts are those of the request. By default they
-    /// are [`Problem::response`], and for gRPC [`Problem::grpc_response`]. With this, the parts of each request with a
-    /// key are copied.
-    ///
-    /// ```
-    /// # use oncekey_http::{IdempotencyLayer, Principal};
-    /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
-    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).problems(|problem, _request| {
-    ///     let mut response = http::Response::new(format!("{{\"error\":\"{}\"}}", problem.slug).into());
-    ///     *response.status_mut() = problem.status;
-    ///     response
-    /// });
-    /// ```
-    pub fn problems(
-        mut self,
-        render: impl Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync + 'static,
-    ) -> Self {
-        self.options.render = Some(Arc::new(render));
-        self
-    }
-
-    /// The layer.
-    ///
-    /// # Errors
-    /// [`LayerError`]: an option that cannot be carried out.
-    pub fn build(self) -> Result<IdempotencyLayer<S>, LayerError> {
-        let mut options = self.options;
-        #[cfg(not(feature = "tokio"))]
-        if matches!(options.run, Run::Unsaid) {
-            return Err(LayerError::NoSpawner);
-        }
-        if options.namespace.is_empty() {
-            return Err(LayerError::Namespace);
-        }
-        if options.response_body_max > BODY_MAX {
-            return Err(LayerError::TooMuch {
-                option: "response_body_max",
-                bytes: options.response_body_max,
-                most: BODY_MAX,
-            });
-        }
-        options.documentation = self.documentation.map(link).transpose()?;
-        Ok(IdempotencyLayer::new_with(self.dedup, options))
-    }
-}
-
-/// The field that links a problem to the documentation.
-fn link(url: String) -> Result<HeaderValue, LayerError> {
-    let link = format!("<{url}>; rel=\"describedby\"; type=\"text/html\"");
-    match HeaderValue::try_from(link) {
-        Ok(link) if !url.contains(['<', '>', ' ']) => Ok(link),
-        _ => Err(LayerError::Documentation { url }),
     }
 }

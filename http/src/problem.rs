@@ -9,7 +9,6 @@ use oncekey::OperationId;
 use oncekey::store::StoreErrorKind;
 use serde::Serialize;
 
-use crate::grpc;
 use crate::key::KeyProblem;
 
 /// Why the client does not get the handler's response.
@@ -80,6 +79,15 @@ impl Situation {
 }
 
 /// A problem, ready to be sent.
+///
+/// ```
+/// use oncekey_http::problem::{Problem, Situation};
+///
+/// let problem = Problem::of(&Situation::Mismatch);
+/// assert_eq!((problem.status.as_u16(), problem.slug), (422, "mismatch"));
+/// let response = problem.response("https://pay.example/problems#", None);
+/// assert_eq!(response.headers()["content-type"], "application/problem+json");
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Problem {
@@ -203,12 +211,6 @@ impl Problem {
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response
-    }
-
-    /// The problem as a client of gRPC understands it: a reply without messages, with a status, a message, and the slug as
-    /// the metadata `idempotency-problem`. What requests with the content type `application/grpc` get by default.
-    pub fn grpc_response(&self) -> Response<Bytes> {
-        grpc::response(self)
     }
 }
 

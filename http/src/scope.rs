@@ -37,6 +37,16 @@ impl Principal {
     /// retry: the account, not the token or the session.
     ///
     /// A request for which it is `None` or empty is refused, if it has a key.
+    ///
+    /// ```
+    /// use oncekey_http::Principal;
+    ///
+    /// /// Put into the extensions by the layer that authenticates.
+    /// #[derive(Clone)]
+    /// struct Account(String);
+    ///
+    /// let principal = Principal::from_request(|parts| parts.extensions.get().map(|Account(id)| id.clone()));
+    /// ```
     pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
         Self(Who::From(Arc::new(extract)))
     }
@@ -74,12 +84,39 @@ impl fmt::Debug for Route {
 
 impl Route {
     /// Found in the request; where it is `None` or empty, the path is taken.
+    ///
+    /// ```
+    /// # use oncekey::{Deduplicator, MemoryStore};
+    /// # use oncekey_http::{IdempotencyLayer, LayerError, Principal};
+    /// use oncekey_http::Route;
+    ///
+    /// # fn main() -> Result<(), LayerError> {
+    /// // Tenants by host: the same path on another host is another route.
+    /// let route = Route::from_request(|parts| {
+    ///     let host = parts.headers.get("host")?.to_str().ok()?;
+    ///     Some(format!("{host}{}", parts.uri.path()))
+    /// });
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).route(route);
+    /// # layer.run_in_request().build().map(drop) }
+    /// ```
     pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
         Self { extract: Some(Arc::new(extract)) }
     }
 
     /// The route that axum matched, `/orders/{id}`; where it matched none, the path. A key that is used for another path of
     /// the same route is then a mismatch, and no key of its own.
+    ///
+    /// ```
+    /// # use oncekey::{Deduplicator, MemoryStore};
+    /// # use oncekey_http::{IdempotencyLayer, LayerError, Principal};
+    /// use oncekey_http::Route;
+    ///
+    /// # fn main() -> Result<(), LayerError> {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).route(Route::matched_path());
+    /// # layer.run_in_request().build().map(drop) }
+    /// ```
     #[cfg(feature = "axum")]
     pub fn matched_path() -> Self {
         use axum::extract::MatchedPath;

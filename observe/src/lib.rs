@@ -27,6 +27,7 @@
 //! | `tracing` | yes | [`Traces`] |
 //! | `metrics` | yes | [`Metrics`] |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(all(feature = "tracing", feature = "metrics")), allow(rustdoc::broken_intra_doc_links))]
 

@@ -3,6 +3,12 @@
 use oncekey::Key;
 
 /// How much of a key's scope is shown.
+///
+/// ```
+/// use oncekey_observe::ScopeLabel;
+/// # #[cfg(feature = "metrics")]
+/// let metrics = oncekey_observe::Metrics::new().scope(ScopeLabel::Hidden);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeLabel {
     /// Nothing: the label is empty.

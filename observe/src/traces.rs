@@ -65,6 +65,17 @@ impl Traces {
     }
 
     /// What stands for a key in spans and events: to look for one whose id you know.
+    ///
+    /// ```
+    /// use oncekey::Key;
+    /// use oncekey_observe::Traces;
+    ///
+    /// # fn main() -> Result<(), oncekey::KeyError> {
+    /// let traces = Traces::new().salt("a secret of this service");
+    /// let hash = traces.key_hash(&Key::new("payments.charge", "7f3a-91")?);
+    /// assert_eq!(hash.len(), 16);
+    /// # Ok(()) }
+    /// ```
     pub fn key_hash(&self, key: &Key) -> String {
         let digest = Sha256::new().chain_update(&self.salt).chain_update(key.as_bytes()).finalize();
         digest.iter().take(8).fold(String::new(), |mut text, byte| {
@@ -137,7 +148,7 @@ impl Observer for Traces {
             }
             _ => return None,
         };
-        (!span.is_disabled()).then(|| Box::new(Part(span)) as Box<dyn Watched>)
+        (!span.is_disabled()).then(|| Box::new(PhaseSpan(span)) as Box<dyn Watched>)
     }
 }
 
@@ -175,9 +186,9 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// A span that is entered and left by hand, since its work moves between threads.
-struct Part(Span);
+struct PhaseSpan(Span);
 
-impl Watched for Part {
+impl Watched for PhaseSpan {
     fn enter(&mut self) {
         self.0.with_subscriber(|(id, dispatch)| dispatch.enter(id));
     }

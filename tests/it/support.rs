@@ -330,6 +330,10 @@ pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+pub fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
 /// Tasks of one thread: polled when they are woken, and dropped on demand.
 #[derive(Default)]
 pub struct Tasks<'a> {

@@ -24,7 +24,7 @@ pub(super) fn s3_a_readable_entry_is_not_vacant<H: Harness>(lab: &Lab<'_, H>) ->
     let states = [
         ("live", (FOR_EVER, NOTHING)),
         ("expired, and lingering", (NOTHING, FOR_EVER)),
-        ("expired, and lingering for a while", (NOTHING, bench.steps(1000))),
+        ("expired, and lingering for a while", (NOTHING, bench.long())),
     ];
     for (index, (state, lives)) in states.into_iter().enumerate() {
         let key = key(format!("readable-{index}"));

@@ -93,14 +93,14 @@ pub(super) fn s7_every_write_stamps_anew<H: Harness>(lab: &Lab<'_, H>) -> Checke
     let renewed = key("renewed");
     let first = bench.write(&renewed, Expected::Vacant, &record, (bench.steps(2), FOR_EVER))?;
     let (second, span) =
-        bench.timed(|| bench.write(&renewed, Expected::At(first), &record, (bench.steps(1000), FOR_EVER)));
+        bench.timed(|| bench.write(&renewed, Expected::At(first), &record, (bench.long(), FOR_EVER)));
     let second = second?;
     bench.pass(3);
     let seen = bench.expect_entry(&renewed, Clause::S7, &record, second)?;
-    bench.on_time(Clause::S7, &seen, bench.steps(1000), span)?;
+    bench.on_time(Clause::S7, &seen, bench.long(), span)?;
 
     let cut = key("cut short");
-    let first = bench.write(&cut, Expected::Vacant, &record, (bench.steps(1000), FOR_EVER))?;
+    let first = bench.write(&cut, Expected::Vacant, &record, (bench.long(), FOR_EVER))?;
     let second = bench.write(&cut, Expected::At(first), &record, (bench.steps(1), FOR_EVER))?;
     bench.pass(1);
     expired(&bench, &cut, &record, second)?;

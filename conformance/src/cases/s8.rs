@@ -10,11 +10,11 @@ use oncekey::store::{BatchPut, Exchange, Put, Store, StoreError as _, StoreError
 /// Entries that are live, expired and lingering, or completed stay through purges and many writes to other keys.
 pub(super) fn s8_nothing_readable_is_dropped<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     let bench = lab.fresh();
-    let lingering = (NOTHING, bench.steps(1000));
+    let lingering = (NOTHING, bench.long());
     let kept: [(&str, Record, _); 6] = [
         ("in progress", samples::in_progress(1), (FOR_EVER, NOTHING)),
         ("abandoned", samples::in_progress(2), (NOTHING, FOR_EVER)),
-        ("completed", samples::completed_with(3, b"kept"), (bench.steps(1000), NOTHING)),
+        ("completed", samples::completed_with(3, b"kept"), (bench.long(), NOTHING)),
         ("completed, in its tail", samples::completed_with(4, b"kept"), lingering),
         ("released", samples::released(5), lingering),
         ("forgotten", samples::forgotten(6), lingering),

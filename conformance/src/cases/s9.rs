@@ -20,10 +20,10 @@ fn outlives<H: Harness>(lab: &Lab<'_, H>, gone_is_last: bool) -> Checked {
     let bench = lab.fresh();
     let declared = bench.store.durability();
     let kept = [
-        ("in progress", samples::in_progress(1), (bench.steps(1000), FOR_EVER)),
+        ("in progress", samples::in_progress(1), (bench.long(), FOR_EVER)),
         ("abandoned", samples::in_progress(2), (NOTHING, FOR_EVER)),
         ("completed", samples::completed_with(3, &[5; 10_000]), (FOR_EVER, NOTHING)),
-        ("released", samples::released(4), (NOTHING, bench.steps(1000))),
+        ("released", samples::released(4), (NOTHING, bench.long())),
     ];
     let mut written = Vec::new();
     let write = |(id, record, lives): &(&'static str, Record, (Duration, Duration))| {
@@ -38,7 +38,7 @@ fn outlives<H: Harness>(lab: &Lab<'_, H>, gone_is_last: bool) -> Checked {
     bench.pass(1);
     bench.purge_all()?;
     if !gone_is_last {
-        written.push(write(&("latest", samples::in_progress(7), (bench.steps(1000), FOR_EVER)))?);
+        written.push(write(&("latest", samples::in_progress(7), (bench.long(), FOR_EVER)))?);
     }
     let Some(bench) = bench.reopened() else {
         return match declared.class {

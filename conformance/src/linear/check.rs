@@ -5,9 +5,6 @@
 //! the next one fits. What was reached before (which calls are placed, and the state) is not looked at again.
 
 use std::collections::HashSet;
-use std::time::Duration;
-
-use oncekey::time::{Clock as _, Moment, SystemClock};
 
 /// A call on one key. Moments are numbers that no two ends of calls share.
 #[derive(Clone, Debug)]
@@ -38,7 +35,7 @@ pub(super) enum Act {
 pub(super) enum Verdict {
     Legal,
     Illegal,
-    /// The deadline passed first.
+    /// The search came to its bound first.
     Undecided,
 }
 
@@ -59,9 +56,6 @@ pub(super) const OPS_MAX: usize = 64;
 /// No history of this size needs as much, unless it is made to.
 const STATES_MAX: usize = 1_000_000;
 
-/// Longest search, on a machine that has other things to do.
-const SEARCH_MAX: Duration = Duration::from_secs(10);
-
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct State {
     current: Option<u64>,
@@ -74,8 +68,6 @@ struct Search<'o> {
     answered: u64,
     seen: HashSet<(u64, State)>,
     states_max: usize,
-    clock: SystemClock,
-    deadline: Moment,
 }
 
 /// Whether some order of these calls, in which each comes between its two ends, is one of a register.
@@ -89,10 +81,8 @@ pub(super) fn check_within(ops: &[Op], demands: Demands, states_max: usize) -> V
     if ops.len() > OPS_MAX {
         return Verdict::Undecided;
     }
-    let clock = SystemClock::new();
     let answered = bits(&ops, |op| op.answered.is_some());
-    let deadline = clock.now() + SEARCH_MAX;
-    let mut search = Search { ops: &ops, answered, seen: HashSet::new(), states_max, clock, deadline };
+    let mut search = Search { ops: &ops, answered, seen: HashSet::new(), states_max };
     search.from(0, State { current: None, floor: 0 })
 }
 
@@ -122,8 +112,7 @@ impl Search<'_> {
         if !self.seen.insert((placed, state)) {
             return Verdict::Illegal;
         }
-        let often = self.seen.len() % 256 == 0;
-        if self.seen.len() >= self.states_max || often && self.clock.now() >= self.deadline {
+        if self.seen.len() >= self.states_max {
             return Verdict::Undecided;
         }
         let horizon = self.horizon(placed);

@@ -73,7 +73,7 @@ fn histories<H: Harness>(lab: &Lab<'_, H>, salt: u64, style: Style, way: Way) ->
         }
     }
     if undecided {
-        return Err(Stop::NotShown("a history could not be checked within its deadline"));
+        return Err(Stop::NotShown("a history could not be checked within the bound of the search"));
     }
     if heard.errors > heard.answers {
         return Err(Stop::NotShown("the store answered more errors than anything else"));

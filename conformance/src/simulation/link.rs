@@ -33,6 +33,8 @@ pub(super) struct Hub {
     wire: Mutex<VecDeque<Job>>,
     /// The number of the call that is being polled; zero: a keeper.
     pub(super) polled: AtomicUsize,
+    /// When that poll began.
+    poll_began: Mutex<Moment>,
 }
 
 /// A call on its way to the store: carried out to its end, in the order sent, whoever waits for it. So what is seen to be
@@ -73,6 +75,7 @@ impl Item {
 impl Hub {
     pub(super) fn new(store: AnyStore, time: Time, oracle: Oracle, seed: u64) -> Self {
         Self {
+            poll_began: Mutex::new(time.now()),
             store,
             time,
             oracle: Mutex::new(oracle),
@@ -81,6 +84,18 @@ impl Hub {
             wire: Mutex::new(VecDeque::new()),
             polled: AtomicUsize::new(0),
         }
+    }
+
+    /// A task is polled now: that of this call, or of a keeper (zero).
+    pub(super) fn polls(&self, call: usize) {
+        self.polled.store(call, Ordering::SeqCst);
+        *self.poll_began.lock() = self.time.now();
+    }
+
+    /// When the poll that is under way began. An engine that looks at its clock looks at it later; so a busy machine that
+    /// puts this thread aside within the poll, on real time, is not taken for an engine that acts without a lease.
+    pub(super) fn poll_began(&self) -> Moment {
+        *self.poll_began.lock()
     }
 
     pub(super) fn note(&self, what: &'static str) {

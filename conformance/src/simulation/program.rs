@@ -13,7 +13,7 @@ use super::rng::Rng;
 use crate::Time;
 use oncekey::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
 use oncekey::store::Store as _;
-use oncekey::time::{Clock as _, Moment};
+use oncekey::time::Clock as _;
 use oncekey::{
     AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Failure, RunError,
     Unrecorded,
@@ -223,7 +223,7 @@ impl Call {
             if claim.time_left().is_zero() {
                 break;
             }
-            let now = self.hub.time.now();
+            let now = self.hub.poll_began();
             self.hub.oracle.lock().polled(&self.key, token, fingerprint, first, now);
             first = false;
             let piece = self.quarters(10);
@@ -340,7 +340,7 @@ async fn watched<F: Future>(
     let mut work = pin!(work);
     poll_fn(|cx| {
         let first = ran.token.get() != Some(token);
-        let now: Moment = hub.time.now();
+        let now = hub.poll_began();
         ran.token.set(Some(token));
         hub.oracle.lock().polled(&key, token, fingerprint, first, now);
         work.as_mut().poll(cx)

@@ -274,7 +274,7 @@ impl World {
         let (client, at) = ready[self.rng.index(ready.len())];
         let task = &mut self.clients[client].tasks[at];
         task.woken.0.store(false, Ordering::SeqCst);
-        self.hub.polled.store(task.call.unwrap_or(0), Ordering::SeqCst);
+        self.hub.polls(task.call.unwrap_or(0));
         let waker = Waker::from(Arc::clone(&task.woken));
         if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             drop(self.clients[client].tasks.remove(at));

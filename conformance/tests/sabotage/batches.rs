@@ -67,6 +67,7 @@ impl Register {
         match self.flaw {
             Some(Flaw::BatchAnsweredInOrderOfKeys) => batch.sort_by_key(|item| self.id(item.key)),
             Some(Flaw::BatchAllOrNothing | Flaw::BatchInTwoSteps) => {
+                let written = self.lock().last_version;
                 let seen = match self.seen_by(&batch) {
                     Ok(seen) => seen,
                     Err(trouble) => return vec![Err(trouble)],
@@ -74,9 +75,9 @@ impl Register {
                 if self.is(Flaw::BatchAllOrNothing) && seen.iter().any(|(fits, _)| !fits) {
                     return seen.into_iter().map(|(_, found)| Ok(Exchange::Conflict(found))).collect();
                 }
-                // As many round trips as there were looks: the others go on, on however few processors.
-                std::thread::sleep(Duration::from_micros(200));
                 if self.is(Flaw::BatchInTwoSteps) {
+                    // Until there is another such batch, or something was written.
+                    self.data.gap.meet_or(|| self.lock().last_version > written);
                     let write = |(item, (fits, found)): (&BatchPut<'_>, (bool, Option<Entry>))| {
                         if !fits {
                             return Ok(Exchange::Conflict(found));

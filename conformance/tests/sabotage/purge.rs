@@ -5,7 +5,8 @@ use oncekey::time::Moment;
 use oncekey::{Payload, Record, State};
 
 use super::flaws::Flaw;
-use super::register::{MILLI, Register, Row, round_trip};
+use super::gap;
+use super::register::{MILLI, Register, Row};
 
 impl Register {
     fn is_to_go(&self, row: &Row, now: Moment) -> bool {
@@ -38,9 +39,14 @@ impl Register {
         let more = to_go.len() > limit && !self.is(Flaw::PurgeSaysTooEarlyThatItIsDone);
         to_go.truncate(limit);
         let collected = to_go.len();
-        if matches!(self.flaw, Some(Flaw::PurgeRacesClaims | Flaw::PurgersCountTwice)) {
+        if matches!(self.flaw, Some(Flaw::PurgeRacesClaims | Flaw::PurgersCountTwice)) && collected > 0 {
+            let written = table.last_version;
             drop(table);
-            round_trip();
+            if self.is(Flaw::PurgersCountTwice) {
+                self.data.gap.meet();
+            } else {
+                gap::wait(|| self.lock().last_version > written);
+            }
             table = self.lock();
             if self.is(Flaw::PurgersCountTwice) {
                 let there = |id: &Vec<u8>| table.rows.get(id).is_some_and(|row| row.is_gone(now, None));

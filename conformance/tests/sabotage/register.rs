@@ -14,6 +14,7 @@ use oncekey::{DecodeError, Entry, Expected, Key, Payload, Record, State, Version
 use oncekey_conformance::Time;
 
 use super::flaws::Flaw;
+use super::gap::{self, Gap};
 use super::mangle;
 
 /// What outlives the store: its file, so to say.
@@ -21,6 +22,8 @@ use super::mangle;
 pub(crate) struct Data {
     table: Mutex<Table>,
     pub(crate) time: Time,
+    /// Where flawed stores let another call in.
+    pub(crate) gap: Gap,
 }
 
 #[derive(Debug, Default)]
@@ -31,11 +34,12 @@ pub(crate) struct Table {
     /// Versions of keys whose rows are gone, where each key counts for itself.
     pub(crate) tombs: BTreeMap<Vec<u8>, u64>,
     /// Only flawed stores use these: what a replica has not heard of, ends as they were queued, outcomes
-    /// apart, calls and inserts.
+    /// apart, calls, versions drawn, and inserts.
     behind: BTreeMap<Vec<u8>, Option<Row>>,
     pub(crate) ends: Vec<(Moment, Vec<u8>)>,
     outcomes: BTreeMap<Vec<u8>, Vec<u8>>,
     calls: u32,
+    draws: u64,
     inserted: usize,
 }
 
@@ -100,7 +104,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl Data {
     pub(crate) fn new(time: Time, last_version: u64) -> Arc<Self> {
         let table = Table { last_version, ..Table::default() };
-        Arc::new(Self { table: Mutex::new(table), time })
+        Arc::new(Self { table: Mutex::new(table), time, gap: Gap::default() })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
@@ -135,13 +139,6 @@ impl Row {
             _ if self.live == Duration::MAX => Duration::MAX,
             _ => self.live.saturating_sub(age),
         }
-    }
-}
-
-/// A round trip to a server lies between two statements.
-pub(crate) fn round_trip() {
-    for _ in 0..10 {
-        std::thread::yield_now();
     }
 }
 
@@ -205,7 +202,7 @@ impl Register {
             | (Some(Flaw::TakeoverInTwoSteps | Flaw::VersionFromWhatWasRead), Expected::At(_))
             | (Some(Flaw::ConflictIsStale), _) => {
                 before = Some(self.look(key)?);
-                round_trip();
+                self.data.gap.meet();
             }
             (Some(Flaw::VersionDrawnBeforeTheLock), _) => {
                 let mut table = self.lock();
@@ -213,12 +210,16 @@ impl Register {
                 let version = table.last_version;
                 drop(table);
                 drawn = Some(version);
-                // One in a few has to wait for the row.
-                (0..if version % 8 == 0 { 20 } else { 1 }).for_each(|_| round_trip());
+                self.is_overtaken(&id, version, version);
             }
             (Some(Flaw::VersionCountedOutsideTheLock), _) => {
-                drawn = Some(self.lock().last_version + 1);
-                round_trip();
+                let mut table = self.lock();
+                let version = table.last_version + 1;
+                table.draws += 1;
+                let draw = table.draws;
+                drop(table);
+                drawn = Some(version);
+                self.is_overtaken(&id, version, draw);
             }
             _ => {}
         }
@@ -247,6 +248,18 @@ impl Register {
             return Err(Trouble::NoAnswer);
         }
         Ok(Exchange::Done(Version::new(version)))
+    }
+
+    /// One call in a few, with a version that it has not written yet, waits for the row, until somebody with a version
+    /// that is no smaller has had it and given it up.
+    fn is_overtaken(&self, id: &[u8], version: u64, draw: u64) {
+        if draw % 8 == 0 {
+            gap::wait(|| {
+                let table = self.lock();
+                let now = self.data.time.now();
+                table.rows.get(id).is_some_and(|row| row.version >= version && row.is_gone(now, None))
+            });
+        }
     }
 
     fn fits(&self, table: &Table, id: &[u8], expected: Expected, seen: Option<&Entry>) -> bool {

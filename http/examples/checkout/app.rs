@@ -26,12 +26,7 @@ use crate::{page, visitor};
 const WAIT: Duration = Duration::from_secs(10);
 
 /// Short, so that a refused duplicate is told to come back soon. It is renewed while the bank is busy.
-const LEASE: Duration = Duration::from_secs(4);
-
-/// The engine, over a store of outcomes.
-pub(crate) fn engine<S: Store + 'static>(store: S) -> Result<Deduplicator<S>, Box<dyn Error>> {
-    Ok(Deduplicator::builder(store).lease(LEASE).build()?)
-}
+pub(crate) const LEASE: Duration = Duration::from_secs(4);
 
 /// The whole shop, over an engine.
 pub(crate) fn shop<S: Store + 'static>(

@@ -67,6 +67,12 @@ impl Bank {
         Ok(charge)
     }
 
+    /// Closes the bank until the guard is dropped: nothing is charged meanwhile.
+    #[cfg(test)]
+    pub(crate) fn closed(&self) -> impl Sized + '_ {
+        self.file.blocking_lock()
+    }
+
     /// The ledger, now and whenever it grows.
     pub(crate) fn ledger(&self) -> watch::Receiver<Vec<Charge>> {
         self.ledger.subscribe()

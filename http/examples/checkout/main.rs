@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
-use oncekey::MemoryStore;
+use oncekey::{Deduplicator, MemoryStore, Store};
 use oncekey_sqlite::SqliteStore;
 use tokio::net::TcpListener;
 
@@ -57,16 +57,21 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 /// process, as the ledger of a real bank would.
 fn shop(store: StoreChoice) -> Result<Router, Box<dyn Error>> {
     Ok(match store {
-        StoreChoice::Memory => app::shop(&app::engine(MemoryStore::new())?, &Arc::new(Bank::in_memory()))?,
+        StoreChoice::Memory => app::shop(&engine(MemoryStore::new())?, &Arc::new(Bank::in_memory()))?,
         StoreChoice::Sqlite(path) => {
             let mut ledger = path.clone().into_os_string();
             ledger.push(".ledger");
             let ledger = PathBuf::from(ledger);
             let bank = Bank::on_file(&ledger)
                 .map_err(|error| format!("the ledger {} cannot be used: {error}", ledger.display()))?;
-            app::shop(&app::engine(SqliteStore::open(&path)?)?, &Arc::new(bank))?
+            app::shop(&engine(SqliteStore::open(&path)?)?, &Arc::new(bank))?
         }
     })
+}
+
+/// The engine, over a store of outcomes.
+fn engine<S: Store + 'static>(store: S) -> Result<Deduplicator<S>, Box<dyn Error>> {
+    Ok(Deduplicator::builder(store).lease(app::LEASE).build()?)
 }
 
 fn say(text: &str) -> ExitCode {

@@ -1,8 +1,8 @@
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 
-use crate::disposition::Disposition;
 use crate::grpc;
+use crate::outcome_rule::OutcomeRule;
 use crate::problem::Problem;
 use crate::tests::problems::situations;
 
@@ -29,13 +29,13 @@ fn it_is_told_by_its_content_type() {
 
 #[test]
 fn each_status_comes_to_what_was_reviewed() {
-    use Disposition::{Keep, Release, Unknown};
+    use OutcomeRule::{Keep, Release, Unknown};
     let reviewed = [
         Keep, Unknown, Unknown, Keep, Unknown, Keep, Keep, Release, Release, Keep, Release, Keep, Release,
         Unknown, Unknown, Unknown, Release, Unknown,
     ];
     for (status, reviewed) in (0..).zip(reviewed) {
-        assert_eq!(grpc::disposition(status), reviewed, "{status}");
+        assert_eq!(OutcomeRule::by_grpc_status(status), reviewed, "{status}");
     }
     assert_eq!(grpc::status(&HeaderMap::new()), None);
     assert_eq!(grpc::status(&fields("grpc-status", "14")), Some(14));
@@ -49,7 +49,7 @@ fn each_status_comes_to_what_was_reviewed() {
 fn every_problem_has_a_status() {
     let of = |situation| {
         let problem = Problem::of(&situation);
-        let response = grpc::response(&problem);
+        let response = problem.grpc_response();
         assert_eq!((response.status().as_u16(), response.body().len()), (200, 0));
         let fields = response.headers();
         assert_eq!(fields[CONTENT_TYPE], "application/grpc");
@@ -84,6 +84,6 @@ fn every_problem_has_a_status() {
 fn a_message_is_percent_encoded() {
     let mut problem = Problem::of(&situations()[0]);
     problem.detail = "50 % \u{e9}\n".to_owned();
-    let response = grpc::response(&problem);
+    let response = problem.grpc_response();
     assert_eq!(response.headers()["grpc-message"], "Idempotency-Key is missing. 50 %25 %C3%A9%0A");
 }

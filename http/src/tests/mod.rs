@@ -1,12 +1,12 @@
 //! The parts that decide, tested without a server.
 
-mod disposition;
 mod fingerprint;
 mod grpc;
 mod headers;
 mod kept;
 mod key;
 mod options;
+mod outcome_rule;
 mod problems;
 mod rules;
 mod scope;

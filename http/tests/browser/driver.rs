@@ -13,7 +13,7 @@ const INSTALL: &str = "these tests click in a real browser: install Chromium and
     (Debian: apt-get install chromium chromium-driver), or name the driver in ONCEKEY_CHROMEDRIVER";
 
 /// How long the browser may take for anything: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The key under which WebDriver has an element's reference.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";

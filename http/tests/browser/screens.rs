@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::driver::until;
 use crate::till::Till;
 
 #[test]
@@ -23,7 +24,8 @@ fn all_of_it_has_names_and_works_by_keyboard() {
     till.browser.keys("#pay", "\u{E007}\u{E007}");
     let page = till.settled(2);
     assert_eq!(page.ledger, ["ch_0001"]);
-    assert!(page.sent[0].replayed);
+    // Which of the two comes first is the network's affair.
+    assert_eq!(page.sent.iter().filter(|sent| sent.replayed).count(), 1);
 }
 
 /// In light and dark, wide and narrow: nothing sticks out, and all text is legible. With `ONCEKEY_SCREENSHOTS`, a
@@ -42,6 +44,8 @@ fn it_fits_every_width_and_reads_in_light_and_dark() {
     till.settled(5);
     till.browser.click("#lose-reply");
     till.browser.click("#pay");
+    until("it is sent", || (till.look().sent.len() == 6).then_some(()));
+    till.give_up();
     till.settled(7);
     for scheme in ["light", "dark"] {
         for (width, height) in [(1180, 960), (800, 1100), (390, 2000), (320, 2000)] {

@@ -1,9 +1,12 @@
 //! The shop, open on a port of its own, and a browser in front of it.
+//!
+//! Time stands still for the engine and for the page, so that no lease, wait or request runs out on a busy machine.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
+use oncekey::time::ManualClock;
 use oncekey::{Deduplicator, MemoryStore};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
@@ -12,37 +15,32 @@ use crate::app;
 use crate::bank::{Bank, Charge};
 use crate::driver::{Browser, until};
 
-/// A shop that is open until it is dropped.
-pub(crate) struct Open {
-    runtime: Option<Runtime>,
-    pub(crate) address: SocketAddr,
+/// Serves the shop on a listener, which outlives the shop. When the runtime is dropped, the shop closes: its tasks end,
+/// and with them every connection and the store.
+fn open(listener: &TcpListener, shop: Router) -> Runtime {
+    let runtime = Runtime::new().unwrap();
+    let listener = listener.try_clone().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        axum::serve(listener, shop).await
+    });
+    runtime
 }
 
-impl Open {
-    /// Opens on this port of the loopback; 0 for any.
-    pub(crate) fn at(port: u16, shop: Router) -> Self {
-        let runtime = Runtime::new().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))).unwrap();
-        let address = listener.local_addr().unwrap();
-        runtime.spawn(async move { axum::serve(listener, shop).await });
-        Self { runtime: Some(runtime), address }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let runtime = self.runtime.take().unwrap();
-        // Its tasks end, and with them every connection and the store.
-        drop(runtime);
-        until("the port is free again", || TcpListener::bind(self.address).ok());
-    }
+/// An engine on a clock that nobody moves.
+pub(crate) fn engine() -> Deduplicator<MemoryStore> {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    Deduplicator::builder(store).clock(clock).lease(app::LEASE).build().unwrap()
 }
 
 /// A browser in front of a shop over memory.
 pub(crate) struct Till {
     pub(crate) browser: Browser,
     pub(crate) bank: Arc<Bank>,
-    shop: Option<Open>,
+    shop: Option<Runtime>,
+    listener: TcpListener,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -72,42 +70,52 @@ pub(crate) struct Page {
 
 const LOOK: &str = include_str!("look.js");
 
+/// From now on the page gives a request up when the test says so, and not before.
+const NO_TIME: &str = include_str!("no_time.js");
+
 impl Till {
     pub(crate) fn open() -> Self {
-        Self::open_over(&app::engine(MemoryStore::new()).unwrap())
+        Self::open_over(&engine())
     }
 
     /// Over an engine that the test looks at.
     pub(crate) fn open_over(dedup: &Deduplicator<MemoryStore>) -> Self {
         let bank = Arc::new(Bank::in_memory());
         let shop = app::shop(dedup, &bank).unwrap();
-        Self::before(bank, Open::at(0, shop))
+        Self::before(bank, shop)
     }
 
-    /// In front of a shop that is open.
-    pub(crate) fn before(bank: Arc<Bank>, shop: Open) -> Self {
+    /// In front of this shop.
+    pub(crate) fn before(bank: Arc<Bank>, shop: Router) -> Self {
         // Two browsers at once are too much for a small machine.
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let browser = Browser::open(1180, 860);
-        let till = Self { browser, bank, shop: Some(shop), _alone: alone };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let shop = Some(open(&listener, shop));
+        let till = Self { browser, bank, shop, listener, _alone: alone };
         till.load();
         till
     }
 
     pub(crate) fn load(&self) {
-        let address = self.shop.as_ref().expect("the shop is open").address;
-        self.browser.go(&format!("http://{address}/"));
+        self.browser.go(&format!("http://{}/", self.listener.local_addr().unwrap()));
+        self.browser.script(NO_TIME);
     }
 
-    /// Closes the shop, with the page left as it is.
-    pub(crate) fn close(&mut self) -> SocketAddr {
-        self.shop.take().expect("the shop is open").address
+    /// Closes the shop, with the page left as it is. Its port stays taken, so that it can open there again.
+    pub(crate) fn close(&mut self) {
+        drop(self.shop.take().expect("the shop is open"));
     }
 
-    pub(crate) fn reopen(&mut self, bank: Arc<Bank>, shop: Open) {
+    pub(crate) fn reopen(&mut self, bank: Arc<Bank>, shop: Router) {
         self.bank = bank;
-        self.shop = Some(shop);
+        self.shop = Some(open(&self.listener, shop));
+    }
+
+    /// The page gives up all requests that have no answer yet.
+    pub(crate) fn give_up(&self) {
+        self.browser.script("giveUp()");
     }
 
     pub(crate) fn look(&self) -> Page {

@@ -9,7 +9,7 @@ use crate::support::{Count, Served, layer, serve};
 async fn curl(served: &Served, args: &[&str]) -> String {
     let url = format!("http://{}/charges", served.addr);
     let output =
-        Command::new("curl").args(["-sS", "-i", "--max-time", "30"]).args(args).arg(url).output().await;
+        Command::new("curl").args(["-sS", "-i", "--max-time", "120"]).args(args).arg(url).output().await;
     let output = output.expect("curl does not run: install it (Debian's package `curl`)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, FutureExt as _, ready};
 use http::Response;
 use http::uri::PathAndQuery;
 use oncekey::MemoryStore;
-use oncekey_http::{Builder, Disposition, KeptHeaders};
+use oncekey_http::{Builder, KeptHeaders, OutcomeRule};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::body::Body;
@@ -265,10 +265,10 @@ async fn a_status_in_the_trailers_decides_too() {
 /// What a rule leaves open, the trailers say; what it says, they do not take back.
 #[tokio::test]
 async fn a_rule_of_ones_own_leaves_the_trailers_their_say() {
-    let rule = |parts: &http::response::Parts| (parts.status == 503).then_some(Disposition::Release);
-    trailers_decide(layer().disposition(rule), Some("0"), true).await;
-    trailers_decide(layer().disposition(rule), Some("14"), false).await;
-    trailers_decide(layer().disposition(|_| Disposition::Keep), Some("14"), true).await;
+    let rule = |parts: &http::response::Parts| (parts.status == 503).then_some(OutcomeRule::Release);
+    trailers_decide(layer().outcome_rule(rule), Some("0"), true).await;
+    trailers_decide(layer().outcome_rule(rule), Some("14"), false).await;
+    trailers_decide(layer().outcome_rule(|_| OutcomeRule::Keep), Some("14"), true).await;
 }
 
 /// Two calls with one key whose replies have this status in their trailers: is the first one's kept?

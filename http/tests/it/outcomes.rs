@@ -5,7 +5,7 @@ use axum::routing::post as on_post;
 use axum::{Extension, Router};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use oncekey::{Attempt, MemoryStore};
-use oncekey_http::{Builder, Disposition, Effect, KeptHeaders};
+use oncekey_http::{Builder, Effect, KeptHeaders, OutcomeRule};
 
 use crate::support::{Count, Got, Http, Served, layer, post, send, serve};
 
@@ -103,10 +103,10 @@ async fn axum_handlers_can_say_it_as_a_part_of_their_response() {
 #[tokio::test]
 async fn the_rule_about_statuses_can_be_replaced() {
     let rule = |parts: &http::response::Parts| match parts.headers.contains_key("x-keep") {
-        true => Disposition::Keep,
-        false => Disposition::Release,
+        true => OutcomeRule::Keep,
+        false => OutcomeRule::Release,
     };
-    let (served, _) = serving(layer().disposition(rule), |n, _| {
+    let (served, _) = serving(layer().outcome_rule(rule), |n, _| {
         let keep = (n == 2).then_some((HeaderName::from_static("x-keep"), "1"));
         (StatusCode::BAD_GATEWAY, axum::response::AppendHeaders(keep), n.to_string())
     })

@@ -10,6 +10,10 @@ use oncekey::{DecodeError, Entry, Expected, Key, Payload, Record, Version};
 use oncekey_conformance::{Abilities, Clause, Effort, Harness, Subject, Time, certify, check, simulate};
 
 use super::*;
+use gap::Gap;
+
+#[path = "../../../conformance/tests/sabotage/gap.rs"]
+mod gap;
 
 /// A table under one lock, by the clock of its harness.
 struct Table {
@@ -18,6 +22,7 @@ struct Table {
     records_max: usize,
     /// Reads, and writes in a second step: between them, others come.
     split: bool,
+    gap: Gap,
 }
 
 #[derive(Default)]
@@ -87,7 +92,7 @@ impl BlockingStore for Table {
         }
         if self.split {
             drop(rows);
-            std::thread::sleep(Duration::from_micros(50));
+            self.gap.meet();
             rows = self.rows.lock().unwrap();
         }
         if expected == Expected::Vacant {
@@ -135,7 +140,8 @@ impl Tables {
             true => Time::manual(ManualClock::new()),
             false => Time::real(Duration::from_millis(50), Duration::ZERO),
         };
-        let table = Table { rows: Mutex::default(), time: time.clone(), records_max, split: self.split };
+        let (rows, gap) = (Mutex::default(), Gap::default());
+        let table = Table { rows, time: time.clone(), records_max, split: self.split, gap };
         Subject::new(Blocking::new(table), time)
     }
 }

@@ -82,7 +82,8 @@ fn a_failure_is_what_its_operation_says() {
 fn of_many_threads_one_executes_each_key() {
     const THREADS: usize = 64;
     const KEYS: usize = 200;
-    let dedup = blocking::Deduplicator::new(Deduplicator::new(MemoryStore::new())).unwrap();
+    let engine = Deduplicator::builder(MemoryStore::new()).lease(secs(3600)).build().unwrap();
+    let dedup = blocking::Deduplicator::new(engine).unwrap();
     let executions: Vec<_> = (0..KEYS).map(|_| AtomicU32::new(0)).collect();
     thread::scope(|scope| {
         for number in 0..THREADS {
@@ -91,7 +92,7 @@ fn of_many_threads_one_executes_each_key() {
                 for step in 0..KEYS {
                     let id = (step * 7 + number * 31) % KEYS;
                     let request = dedup.request(Key::new("race", id.to_string()).unwrap());
-                    let answer = request.wait(secs(120)).run(|attempt| {
+                    let answer = request.wait(secs(1800)).run(|attempt| {
                         assert_eq!(attempt.number(), 1);
                         executions[id].fetch_add(1, Ordering::SeqCst);
                         thread::yield_now();
@@ -269,11 +270,13 @@ fn an_operation_can_sleep_until_its_lease_is_lost() {
                 Err::<String, _>("stopped in time".to_owned())
             })
         });
-        eventually("it sleeps", || threads.clock.sleepers() >= 2);
-        while is_told.try_recv().is_err() {
+        for half in 1..=4 {
+            // The keeper, and the operation until the end of its lease or of its sleep.
+            eventually("it sleeps", || threads.clock.sleepers() == 3);
+            assert!(is_told.try_recv().is_err(), "it woke before {half} halves of a second had passed");
             threads.clock.advance(Duration::from_millis(500));
-            thread::sleep(Duration::from_millis(2));
         }
+        is_told.recv().unwrap();
         threads.store.always(Fault::Refused);
         while !owner.is_finished() {
             threads.clock.advance(Duration::from_millis(500));
@@ -331,12 +334,12 @@ fn a_panic_ends_the_claim_at_once_if_the_engine_says_so() {
 
 #[test]
 fn a_completion_is_tried_until_the_store_takes_it_or_its_time_is_over() {
-    let engine = |store: &FaultyStore| {
-        let builder = Deduplicator::builder(store.clone()).completion_timeout(Duration::from_millis(200));
+    let engine = |store: &FaultyStore, completion_timeout: Duration| {
+        let builder = Deduplicator::builder(store.clone()).completion_timeout(completion_timeout);
         blocking::Deduplicator::new(builder.build().unwrap()).unwrap()
     };
     let store = FaultyStore::new(&ManualClock::new());
-    let dedup = engine(&store);
+    let dedup = engine(&store, secs(600));
     let answer = dedup.request(key()).run(|_| {
         store.plan([Fault::Refused, Fault::ReplyLost]);
         text("done")
@@ -344,7 +347,7 @@ fn a_completion_is_tried_until_the_store_takes_it_or_its_time_is_over() {
     assert!(matches!(answer, Ok(Answer::Executed { .. })), "{answer:?}");
 
     let store = FaultyStore::new(&ManualClock::new());
-    let dedup = engine(&store);
+    let dedup = engine(&store, Duration::from_millis(200));
     let answer = dedup.request(key()).run(|_| {
         store.always(Fault::RequestLost);
         text("done")

@@ -1,7 +1,7 @@
 //! A blocking store as a store.
 
 use std::future::Future;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
@@ -12,6 +12,7 @@ use oncekey::store::{
     BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt as _, Purged, Put,
     StoreError as _, StoreErrorKind,
 };
+use oncekey::time::{Clock as _, Moment};
 use oncekey::{
     Answer, ClaimError, Deduplicator, Entry, Error, Expected, Key, MemoryStore, Record, RunError, Store,
     Unrecorded,
@@ -31,12 +32,15 @@ struct Plain {
 
 impl Plain {
     fn new() -> Self {
-        Self {
-            inner: MemoryStore::new(),
-            hook: Mutex::default(),
-            on: Mutex::default(),
-            calls: AtomicU32::default(),
-        }
+        Self::over(MemoryStore::new())
+    }
+
+    fn by(clock: &ManualClock) -> Self {
+        Self::over(MemoryStore::builder().clock(clock.clone()).build())
+    }
+
+    fn over(inner: MemoryStore) -> Self {
+        Self { inner, hook: Mutex::default(), on: Mutex::default(), calls: AtomicU32::default() }
     }
 
     fn hook(&self, hook: impl Fn(&'static str) + Send + Sync + 'static) {
@@ -100,6 +104,9 @@ fn face(
     blocking::Deduplicator::new(change(builder).build().unwrap()).unwrap()
 }
 
+/// Longer than any machine is busy.
+const AGES: Duration = Duration::from_secs(3600);
+
 fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
@@ -126,12 +133,24 @@ fn each_call_is_made_off_the_threads_that_drive_futures() {
 /// Outcomes of quick operations gather while those before them are on their way.
 #[test]
 fn many_operations_over_a_slow_store_take_few_calls() {
+    const OPERATIONS: usize = 500;
     let store = Arc::new(Plain::new());
-    let dedup = face(&store, |builder| builder);
-    store.hook(|_| thread::sleep(Duration::from_millis(20)));
-    let many: Vec<_> = (0..500)
+    let dedup = face(&store, |builder| {
+        builder.store_timeout(AGES).lease(AGES).completion_timeout(AGES) // a busy machine ends nothing
+    });
+    let (ran, begun) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let so_many = Arc::clone(&ran);
+    store.hook(move |_| {
+        // The claims are not held up; the first outcome is on its way until the last operation has ended.
+        if begun.fetch_add(1, Ordering::SeqCst) == 1 {
+            eventually("all operations end", || so_many.load(Ordering::SeqCst) == OPERATIONS);
+        }
+    });
+    let many: Vec<_> = (0..OPERATIONS)
         .map(|id| {
+            let ran = &ran;
             (dedup.request(Key::new("many", id.to_string()).unwrap()), move |_| {
+                ran.fetch_add(1, Ordering::SeqCst);
                 Ok::<_, String>(id.to_string())
             })
         })
@@ -139,7 +158,7 @@ fn many_operations_over_a_slow_store_take_few_calls() {
     let answers = dedup.run_many(many);
     assert!(answers.iter().all(|told| matches!(told, Ok(Answer::Executed { .. }))), "{answers:?}");
     let calls = store.calls.load(Ordering::SeqCst);
-    assert!(calls < 100, "{calls} calls for 500 claims and 500 completions");
+    assert!(calls <= 4, "{calls} calls for 500 claims and 500 completions");
     println!("{calls} calls for 500 operations");
 }
 
@@ -183,7 +202,7 @@ fn two_methods_make_a_store() {
 #[test]
 fn a_panic_in_the_store_is_an_error_and_may_have_been_applied() {
     let store = Arc::new(Plain::new());
-    let dedup = face(&store, |builder| builder.completion_timeout(Duration::from_millis(200)).claim_tries(2));
+    let dedup = face(&store, |builder| builder.store_timeout(AGES).claim_tries(2));
     store.hook(|_| panic!("the {} caught fire", "disk"));
     let refused = dedup.request(key()).run(|_| text("unclaimed"));
     let Err(RunError::Claim { source: Error::Store { source, .. }, .. }) = refused else {
@@ -251,14 +270,23 @@ fn an_error_of_the_store_is_told_as_it_is() {
 /// The engine's bound on a store's call holds on a plain thread too.
 #[test]
 fn a_call_that_hangs_is_given_up() {
-    let store = Arc::new(Plain::new());
-    let dedup = face(&store, |builder| builder.store_timeout(Duration::from_millis(50)).claim_tries(1));
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let clock = ManualClock::new();
+    let store = Arc::new(Plain::by(&clock));
+    let dedup = face(&store, |builder| builder.clock(clock.clone()).store_timeout(TIMEOUT).claim_tries(1));
     let (let_go, may_go_on) = mpsc::channel::<()>();
     let may_go_on = Mutex::new(may_go_on);
+    let (first, passes) = (AtomicBool::new(true), clock.clone());
     store.hook(move |_| {
+        if first.swap(false, Ordering::SeqCst) {
+            // Its caller waits no longer than this.
+            eventually("the keeper and the caller sleep", || passes.sleepers() >= 2);
+            passes.advance(TIMEOUT);
+        }
         let _closed = may_go_on.lock().unwrap().recv();
     });
     let refused = dedup.request(key()).run(|_| text("unclaimed"));
+    store.unhook();
     let Err(RunError::Claim { source: Error::Store { source, .. }, .. }) = refused else {
         panic!("{refused:?}")
     };
@@ -268,9 +296,12 @@ fn a_call_that_hangs_is_given_up() {
     // It goes on to its end; and what the engine gave up is released behind it, so that nobody waits for a lease.
     eventually("the claim is given up", || {
         let entry = ready(store.inner.load(&key())).unwrap();
-        dedup.flush();
+        if clock.sleepers() > 1 {
+            clock.advance(millis(10)); // the keeper sleeps, and so does what is tried again
+        }
         entry.is_some_and(|entry| entry.left.is_zero())
     });
+    assert!(clock.now() < Moment::ORIGIN + TIMEOUT * 2, "no lease ended");
     assert!(matches!(dedup.request(key()).run(|_| text("done")), Ok(Answer::Executed { .. })));
 }
 
@@ -310,38 +341,51 @@ fn record_of_a_claim() -> Record {
 /// block: then nobody could bring it to its end, or take its turn.
 #[test]
 fn a_lease_is_kept_though_the_grant_came_late() {
-    let store = Arc::new(Plain::new());
+    let clock = ManualClock::new();
+    let store = Arc::new(Plain::by(&clock));
     let dedup = face(&store, |builder| {
         // Due at 0.1 s; the grant comes at 1.2 s of the 2.7 s that the lease is good for.
-        builder.lease(Duration::from_secs(3)).renew_every(Duration::from_millis(100))
+        builder.clock(clock.clone()).lease(secs(3)).margin(millis(300)).renew_every(millis(100))
     });
-    let first = AtomicBool::new(true);
+    let (first, passes) = (AtomicBool::new(true), clock.clone());
     store.hook(move |_| {
-        let slow = first.swap(false, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(if slow { 1200 } else { 1 }));
+        if first.swap(false, Ordering::SeqCst) {
+            passes.advance(millis(1200));
+        }
     });
     let answer = dedup.request(key()).run(|attempt| {
-        thread::sleep(Duration::from_secs(4));
+        // Longer than a lease, in rounds of the keeper, while this blocks its thread.
+        for _ in 0..160 {
+            clock.advance(millis(25));
+            eventually("the keeper has made its round", || {
+                clock.sleepers() > 0 && attempt.time_left() > secs(2)
+            });
+        }
         assert!(!attempt.is_lost());
         text("done")
     });
     assert!(matches!(answer, Ok(Answer::Executed { .. })), "{answer:?}");
 }
 
-/// Real threads, real time, real leases: 16 threads hold claims for several leases over a store whose calls block.
+/// Real threads and real time: 16 threads hold claims over a store whose calls block, until each was renewed several times.
 #[test]
 fn claims_over_a_blocking_store_are_kept_by_the_keeper() {
     let store = Arc::new(Plain::new());
-    let dedup =
-        face(&store, |builder| builder.lease(Duration::from_secs(2)).renew_every(Duration::from_millis(200)));
+    // Far longer than the keeper is ever put aside: renewed they are long before the lease asks for it.
+    let dedup = face(&store, |builder| builder.lease(AGES).renew_every(millis(50)));
     thread::scope(|scope| {
         for id in 0..16 {
-            let dedup = &dedup;
+            let (dedup, store) = (&dedup, &store);
             scope.spawn(move || {
                 let key = Key::new("slow", id.to_string()).unwrap();
                 let answer = dedup.request(key.clone()).run(|attempt| {
-                    assert!(!attempt.wait_lost(Duration::from_secs(5)));
-                    let second = dedup.request(key).claim().unwrap();
+                    let version = || ready(store.inner.load(&key)).unwrap().unwrap().version;
+                    for time in 0..5 {
+                        let before = version();
+                        eventually(&format!("it is renewed, {time}"), || version() > before);
+                        assert!(!attempt.wait_lost(millis(1)));
+                    }
+                    let second = dedup.request(key.clone()).claim().unwrap();
                     assert!(matches!(second, ClaimAnswer::InProgress(_)), "{second:?}");
                     text("done")
                 });

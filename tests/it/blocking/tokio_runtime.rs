@@ -88,8 +88,10 @@ fn works(dedup: &blocking::Deduplicator<NeedsTokio>) {
                 let key = Key::new("tokio", id.to_string()).unwrap();
                 let answer = dedup.request(key.clone()).run(|attempt| {
                     attempt.checkpoint("half").unwrap();
-                    // Longer than the lease.
-                    assert!(!attempt.wait_lost(Duration::from_secs(3)));
+                    let version = || dedup.inspect(&key).unwrap().unwrap().version;
+                    let before = version();
+                    eventually("it is renewed", || version() > before);
+                    assert!(!attempt.wait_lost(Duration::from_millis(10)));
                     dedup
                         .request(Key::new("tokio.inner", id.to_string()).unwrap())
                         .run(|_| Ok::<_, ()>(()))
@@ -109,7 +111,9 @@ fn works(dedup: &blocking::Deduplicator<NeedsTokio>) {
 }
 
 fn engine(store: NeedsTokio, tokio: bool) -> Deduplicator<NeedsTokio> {
-    let builder = Deduplicator::builder(store).lease(Duration::from_secs(2)).on_drop(OnDrop::ExpireNow);
+    let builder = Deduplicator::builder(store).on_drop(OnDrop::ExpireNow);
+    // Renewed often, and kept however busy the machine is.
+    let builder = builder.lease(secs(600)).store_timeout(secs(60)).renew_every(millis(200));
     if tokio { builder.tokio() } else { builder }.build().unwrap()
 }
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::executor::block_on;
@@ -35,7 +36,33 @@ enum Wrong {
     Late,
 }
 
+/// Where two calls meet: between the two steps of a call that ought to be one.
+#[derive(Default)]
+struct Gap {
+    entered: AtomicU64,
+    waiting: AtomicBool,
+}
+
+impl Gap {
+    /// No call has to meet another. One that is alone goes on after this time; the next one may not be.
+    const ALONE: Duration = Duration::from_millis(20);
+
+    /// Waits for another call to get here too, if none is waiting here already.
+    fn meet(&self) {
+        let entered = self.entered.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.waiting.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let begun = Instant::now();
+        while self.entered.load(Ordering::SeqCst) == entered && begun.elapsed() < Self::ALONE {
+            std::thread::yield_now();
+        }
+        self.waiting.store(false, Ordering::SeqCst);
+    }
+}
+
 struct Bent {
+    gap: Gap,
     store: MemoryStore,
     wrong: Wrong,
     /// Whether each step waits for another poll.
@@ -106,6 +133,10 @@ impl Store for Bent {
             if !holds {
                 return Ok(Exchange::Conflict(found));
             }
+            if !self.yields {
+                // One thread a client: without this, the gap is a few instructions, and calls may never meet in it.
+                self.gap.meet();
+            }
             self.turn().await;
             Exchange::Done(self.write(key, put).await?)
         } else {
@@ -165,7 +196,14 @@ impl Harness for Kit {
         let clock = ManualClock::new();
         let store = MemoryStore::builder().clock(clock.clone()).build();
         let Self { wrong, yields } = *self;
-        let bent = Bent { store, wrong, yields, before: Mutex::default(), calls: Mutex::default() };
+        let bent = Bent {
+            gap: Gap::default(),
+            store,
+            wrong,
+            yields,
+            before: Mutex::default(),
+            calls: Mutex::default(),
+        };
         Subject::new(bent, Time::manual(clock))
     }
 }

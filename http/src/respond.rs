@@ -1,0 +1,84 @@
+//! From the engine's answer to the client's.
+
+use http::{HeaderValue, Response};
+use http_body::Body;
+use oncekey::{AfterFailure, Answer, RunError, Store};
+
+use crate::body::ResponseBody;
+use crate::given::{Given, Live};
+use crate::problem::Situation;
+use crate::shared::{RefusalForm, Shared};
+
+/// The engine's answer to a run.
+type RunResult<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
+type ServiceResult<R, E> = Result<Response<ResponseBody<R>>, E>;
+
+/// The response that the client gets.
+pub(crate) fn respond<S: Store + 'static, R: Body, E>(
+    shared: &Shared<S>,
+    form: &RefusalForm,
+    answer: RunResult<R, E>,
+) -> ServiceResult<R, E> {
+    let situation = match answer {
+        Ok(Answer::Executed { value, .. }) => return live(shared, form, value, true),
+        Ok(Answer::Unrecorded { value, .. }) => return live(shared, form, value, false),
+        // What would have been kept is not on record; and of a call that ran unprotected, nothing is.
+        Err(RunError::Operation { error, claim, .. }) => {
+            let recorded = match claim {
+                AfterFailure::Recorded | AfterFailure::Released | AfterFailure::InDoubt => true,
+                AfterFailure::NotStored(_) => !error.is_an_outcome(),
+                // Unprotected, or something that a later engine says.
+                _ => false,
+            };
+            return live(shared, form, error, recorded);
+        }
+        // The draft's section 2.6: "The resource SHOULD respond with the result of the previously completed operation,
+        // success or an error."
+        Ok(Answer::Replayed { value, .. }) => match value.into_replay() {
+            Some(response) => return Ok(marked(response, &shared.options.replayed)),
+            None => Situation::Done,
+        },
+        Ok(Answer::FailedBefore { failure: Some(value), .. }) => match value.into_replay() {
+            Some(response) => return Ok(marked(response, &shared.options.replayed)),
+            None => Situation::FailedBefore,
+        },
+        Ok(Answer::Done { .. }) => Situation::Done,
+        Ok(Answer::FailedBefore { failure: None, .. }) => Situation::FailedBefore,
+        Ok(Answer::InProgress { left, .. }) => Situation::InProgress { left },
+        Ok(Answer::Mismatch) => Situation::Mismatch,
+        Ok(Answer::InDoubt { operation_id, .. }) => Situation::InDoubt { operation_id },
+        Ok(Answer::Exhausted { attempts, .. }) => Situation::Exhausted { attempts },
+        Err(RunError::LeaseLost { .. }) => Situation::LeaseLost,
+        Err(RunError::Decode { .. }) => Situation::RecordUnusable,
+        Err(RunError::Claim { source, .. }) => Situation::of_claim_error(&source),
+        // An error of a later engine: that it ran is possible.
+        Err(_) => Situation::HandlerEnded,
+    };
+    Ok(shared.refusal(&situation, form))
+}
+
+/// The response of a handler that ran for this very request.
+fn live<S: Store + 'static, R: Body, E>(
+    shared: &Shared<S>,
+    form: &RefusalForm,
+    given: Given<R, E>,
+    recorded: bool,
+) -> ServiceResult<R, E> {
+    let response = match given.into_live() {
+        Live::Response(mut response) => {
+            // These are this layer's to say.
+            for mark in [&shared.options.replayed, &shared.options.unrecorded] {
+                response.headers_mut().remove(mark);
+            }
+            response
+        }
+        Live::Error(error) => return Err(error),
+        Live::Panicked => shared.refusal(&Situation::HandlerEnded, form),
+    };
+    Ok(if recorded { response } else { marked(response, &shared.options.unrecorded) })
+}
+
+fn marked<B>(mut response: Response<B>, mark: &http::HeaderName) -> Response<B> {
+    response.headers_mut().insert(mark, HeaderValue::from_static("true"));
+    response
+}
