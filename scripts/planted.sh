@@ -59,6 +59,8 @@ else
     (cd "$copy" && find . ! -type d -print0) | while IFS= read -r -d '' file; do
         if [ ! -e "$fresh/$file" ]; then rm "$copy/$file"; fi
     done
+    # Cargo takes a folder that is left empty for a crate without a manifest.
+    find "$copy" -type d -empty -delete
     rm -rf "$fresh"
 fi
 
