@@ -107,8 +107,8 @@ pub use engine::{
 pub use memory::MemoryStore;
 pub use observe::{Event, Observer};
 pub use protocol::{
-    Algorithm, Cause, Conclusion, DecodeError, Entry, Expected, FencingToken, Fingerprint, FingerprintError,
-    Judged, Key, KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, Resolution,
-    State, UnixMillis, Version,
+    Algorithm, Conclusion, DecodeError, Entry, Expected, ExpiredBecause, FencingToken, Fingerprint,
+    FingerprintError, Key, KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record,
+    Resolution, State, Status, UnixMillis, Version,
 };
 pub use store::Store;

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use oncekey::store::{Exchange, Put};
 use oncekey::time::{Clock as _, ManualClock};
 use oncekey::{
-    Answer, Basis, Deduplicator, Entry, Expected, FailureKind, Judged, Key, MemoryStore, OnDrop, Outcome,
-    Payload, Policy, State, Store,
+    Answer, Basis, Deduplicator, Entry, Expected, FailureKind, Key, MemoryStore, OnDrop, Outcome, Payload,
+    Policy, State, Status, Store,
 };
 
 use crate::one_key::granted;
@@ -290,7 +290,7 @@ fn an_explicit_claim_dropped_at_any_await_is_released() {
                 // Handed out, its caller may have begun to act.
                 drop(granted(claim));
                 bench.nothing_is_left();
-                assert_eq!(bench.on_record().judge(), Judged::InProgress, "{context}");
+                assert_eq!(bench.on_record().status(), Status::InProgress, "{context}");
                 break;
             }
             bench.nothing_is_left();

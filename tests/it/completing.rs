@@ -7,8 +7,8 @@ use std::time::Duration;
 use oncekey::codec::{Codec, CodecError};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{
-    AfterFailure, Answer, ClaimError, Error, Failure, Fingerprint, Judged, NoValue, OperationId, Outcome,
-    OutcomeBody, Payload, Policy, RunError, State, Unavailable, Unrecorded,
+    AfterFailure, Answer, ClaimError, Error, Failure, Fingerprint, NoValue, OperationId, Outcome,
+    OutcomeBody, Payload, Policy, RunError, State, Status, Unavailable, Unrecorded,
 };
 
 use crate::one_key::granted;
@@ -208,7 +208,7 @@ fn the_completion_is_durable_before_the_caller_sees_the_value() {
         Ok::<_, &str>("charged".to_owned())
     }));
     for polls in 0.. {
-        let stored = bench.on_record_if_any().is_some_and(|entry| entry.judge() == Judged::Completed);
+        let stored = bench.on_record_if_any().is_some_and(|entry| entry.status() == Status::Completed);
         match bench.poll_times(run.as_mut(), 1) {
             Some(answer) => {
                 assert!(matches!(answer.unwrap(), Answer::Executed { .. }));
@@ -348,7 +348,7 @@ fn a_completion_that_cannot_be_stored_is_given_up_at_its_own_timeout() {
     }
     assert_eq!(took, Duration::from_secs(20));
     bench.nothing_is_left();
-    assert_eq!(bench.on_record().judge(), Judged::InProgress, "the record is not deleted");
+    assert_eq!(bench.on_record().status(), Status::InProgress, "the record is not deleted");
     let runs = AtomicU32::new(0);
     assert!(
         matches!(bench.second_call(&runs), Answer::InProgress { attempt: 1, .. }),

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    AfterFailure, Cause, Claim, ClaimAnswer, ClaimError, Expected, Fingerprint, Judged, OnDrop, Payload,
-    Policy, Prepared, RunError, Settled, State, Store as _, Unavailable,
+    AfterFailure, Claim, ClaimAnswer, ClaimError, Expected, ExpiredBecause, Fingerprint, OnDrop, Payload,
+    Policy, Prepared, RunError, Settled, State, Status, Store as _, Unavailable,
 };
 
 use crate::one_key::granted;
@@ -127,7 +127,7 @@ fn an_abandoned_claim_is_in_doubt_at_once() {
     let bench = bench();
     let mut first = bench.grant();
     bench.run(first.abandon()).unwrap();
-    assert_eq!(bench.on_record().judge(), Judged::Expired(Cause::Abandoned));
+    assert_eq!(bench.on_record().status(), Status::Expired(ExpiredBecause::Abandoned));
     assert_eq!(first.time_left(), Duration::ZERO, "another may start now, so this one may not act");
     let second = bench.grant();
     assert!(second.after_doubt());

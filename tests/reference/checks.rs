@@ -140,7 +140,7 @@ impl World {
 
     fn check_record(&mut self, at: usize, entry: Entry, cell: &Cell) -> Checked {
         let (now, record) = (self.reference.now, &entry.record);
-        same("the state", entry.judge(), judged(cell.judge(now)))?;
+        same("the state", entry.status(), judged(cell.judge(now)))?;
         same("the time left", entry.left, seconds(cell.left(now)))?;
         match (record.state(), &cell.life) {
             (State::Completed(kept), Life::Completed(must)) => same("the outcome", &outcome(kept), must)?,

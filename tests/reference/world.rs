@@ -16,8 +16,8 @@ use super::checks::{Checked, Met, Seen, ready, same, seconds};
 use super::convert::{admin_reply, engine_outcome, fingerprint, holder_reply, judged, key, outcome, policy};
 use super::steps::{ENGINES, End, KEYS, Step};
 use super::{
-    AdminReply, Ask, ClaimReply, Command, Concluded, HolderReply, Judged, NO_PRINT, Options, Outcome,
-    Reference, Resolution,
+    AdminReply, Ask, ClaimReply, Command, Concluded, HolderReply, NO_PRINT, Options, Outcome, Reference,
+    Resolution, Status,
 };
 
 type RunAnswer = Result<Answer<String, String>, RunError<String>>;
@@ -364,7 +364,7 @@ impl World {
         let mut listed: Vec<Key> = page.entries.into_iter().map(|(key, _)| key).collect();
         listed.sort();
         let in_doubt =
-            |at: &usize| self.reference.read(*at).is_some_and(|cell| cell.judge(now) == Judged::Abandoned);
+            |at: &usize| self.reference.read(*at).is_some_and(|cell| cell.judge(now) == Status::Abandoned);
         let mut expected: Vec<Key> = (0..KEYS).filter(in_doubt).map(key).collect();
         expected.sort();
         same("the list of keys in doubt", listed, expected)

@@ -199,8 +199,8 @@ fn an_observer_that_panics_at_the_grant_leaves_no_claim_behind() {
     let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ready(b.dedup.request(key()).claim())));
     assert!(r.is_err());
     assert_ne!(
-        on_record(&b).judge(),
-        Judged::InProgress,
+        on_record(&b).status(),
+        Status::InProgress,
         "nothing started; under Hold this waits for a resolver for ever"
     );
 }

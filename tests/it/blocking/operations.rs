@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use oncekey::{
-    AfterFailure, Answer, ClaimError, Deduplicator, Failure, FailureKind, Judged, Key, MemoryStore, OnDrop,
-    OnLeaseLost, RunError, State, Unrecorded,
+    AfterFailure, Answer, ClaimError, Deduplicator, Failure, FailureKind, Key, MemoryStore, OnDrop,
+    OnLeaseLost, RunError, State, Status, Unrecorded,
 };
 
 use super::*;
@@ -249,7 +249,7 @@ fn what_an_operation_returns_after_its_lease_is_stored_if_nobody_came_in_between
         },
     );
     assert!(matches!(answer, Ok(Answer::Executed { value, .. }) if value == "late"));
-    assert_eq!(threads.store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(threads.store.peek(&key()).unwrap().status(), Status::Completed);
 }
 
 /// Waiting for the loss ends with it, not with the sleep; and sleeps that long otherwise.

@@ -236,7 +236,7 @@ fn for_ever_and_a_tail() {
             .unwrap();
         let entry = desk.store.load(&key("tail")).await.unwrap().expect("it is known that it was done");
         assert_eq!(
-            (format!("{:?}", entry.judge()), entry.left),
+            (format!("{:?}", entry.status()), entry.left),
             ("Expired(Completed)".to_owned(), Duration::ZERO)
         );
     });
