@@ -100,9 +100,10 @@ mod sync;
 pub mod time;
 
 pub use engine::{
-    AdminAnswer, AfterFailure, Answer, Attempt, Basis, Claim, ClaimAnswer, ClaimError, Deduplicator,
+    AdminAnswer, AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator,
     DeduplicatorBuilder, Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost,
-    OptionsError, Prepared, Request, Resolver, RunError, Running, Saved, Settled, Unavailable, Unrecorded,
+    OptionsError, Prepared, RecordInfo, Request, Resolver, RunError, Running, Saved, Settled, Unavailable,
+    Unrecorded,
 };
 pub use memory::MemoryStore;
 pub use observe::{Event, Observer};

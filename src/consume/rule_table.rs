@@ -5,7 +5,7 @@
 use std::fmt::{Debug, Write as _};
 
 use super::*;
-use crate::engine::{Basis, Unavailable, Unrecorded};
+use crate::engine::{RecordInfo, Unavailable, Unrecorded};
 use crate::protocol::{FencingToken, OperationId, UnixMillis};
 use crate::store::{StoreError, StoreFailure};
 
@@ -31,8 +31,8 @@ fn scope() -> String {
     "orders.ship".to_owned()
 }
 
-fn basis() -> Basis {
-    Basis {
+fn info() -> RecordInfo {
+    RecordInfo {
         attempt: ATTEMPT,
         after_doubt: false,
         operation_id: ID,
@@ -68,10 +68,10 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
     use FailureKind as Kind;
     let after = |claim| Err(RunError::Operation { error: 1, claim });
     let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
-    let done = |why| Ok(Answer::Done { why, basis: basis() });
+    let done = |why| Ok(Answer::Done { why, info: info() });
     vec![
-        ("executed", None, Ok(Answer::Executed { value: 1, basis: basis() })),
-        ("replayed", None, Ok(Answer::Replayed { value: 1, basis: basis() })),
+        ("executed", None, Ok(Answer::Executed { value: 1, info: info() })),
+        ("replayed", None, Ok(Answer::Replayed { value: 1, info: info() })),
         (
             "unrecorded, refused",
             None,
@@ -88,8 +88,8 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
         ("done, too large", None, done(Unavailable::TooLarge { len: 9 })),
         ("done, not encodable", None, done(Unavailable::Unencodable)),
         ("done, no longer kept", None, done(Unavailable::NoLongerKept)),
-        ("failed before", None, Ok(Answer::FailedBefore { failure: Some(1), basis: basis() })),
-        ("failed before, not kept", None, Ok(Answer::FailedBefore { failure: None, basis: basis() })),
+        ("failed before", None, Ok(Answer::FailedBefore { failure: Some(1), info: info() })),
+        ("failed before, not kept", None, Ok(Answer::FailedBefore { failure: None, info: info() })),
         ("in progress elsewhere", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: false })),
         ("in progress here", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: true })),
         ("mismatch", None, Ok(Answer::Mismatch)),
@@ -148,7 +148,7 @@ fn claims() -> Vec<(&'static str, Result<ClaimAnswer<crate::MemoryStore>, Error>
     use crate::engine::{Running, Saved};
     let saved = |conclusion, outcome: Option<OutcomeBody>| {
         let outcome = outcome.map(|body| Outcome { conclusion, body });
-        Ok(ClaimAnswer::Replay(Saved { outcome, conclusion, basis: basis() }))
+        Ok(ClaimAnswer::Replay(Saved { outcome, conclusion, info: info() }))
     };
     let kept = || Some(OutcomeBody::Kept(Payload::from("x")));
     let running = |here| Ok(ClaimAnswer::InProgress(Running { left: LEFT, attempt: 1, here }));

@@ -31,7 +31,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 pub use admin::{AdminAnswer, Doubt, Inspection, Resolver};
-pub use answer::{Answer, Basis, NoValue, Unavailable, Unrecorded};
+pub use answer::{Answer, NoValue, RecordInfo, Unavailable, Unrecorded};
 pub use attempt::Attempt;
 pub use claim::{Claim, ClaimAnswer, Running, Saved};
 pub use error::{AfterFailure, ClaimError, Error, RunError};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::TryFutureExt as _;
 
 use super::Inner;
-use super::answer::{Answer, Basis, Unavailable, Unrecorded};
+use super::answer::{Answer, RecordInfo, Unavailable, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
@@ -390,7 +390,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
     fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<(), ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(()) => Answer::Executed { value, basis: Basis::of(&guard.held.entry()) },
+            Ok(()) => Answer::Executed { value, info: RecordInfo::of(&guard.held.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -478,7 +478,7 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     (key, verdict, entry): (&Key, Verdict, &Entry),
     here: bool,
 ) -> Result<Answer<T, G>, RunError<E>> {
-    let basis = Basis::of(entry);
+    let info = RecordInfo::of(entry);
     let record = &entry.record;
     let outcome = record.outcome();
     let decoded = |source| RunError::Decode {
@@ -492,22 +492,22 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
             let kept = if verdict == Verdict::Replay { Some(&outcome.body) } else { None };
             match (outcome.conclusion, kept) {
                 (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, basis }
+                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
-                    Answer::Done { why: Unavailable::TooLarge { len: *len }, basis }
+                    Answer::Done { why: Unavailable::TooLarge { len: *len }, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
-                    Answer::Done { why: Unavailable::Unencodable, basis }
+                    Answer::Done { why: Unavailable::Unencodable, info }
                 }
                 // Dropped while it is live: the store's clock went back since.
                 (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
-                    Answer::Done { why: Unavailable::NoLongerKept, basis }
+                    Answer::Done { why: Unavailable::NoLongerKept, info }
                 }
                 (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), basis }
+                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), info }
                 }
-                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, basis },
+                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
             }
         }
         Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use oncekey::store::{Exchange, Put};
 use oncekey::time::{Clock as _, ManualClock};
 use oncekey::{
-    Answer, Basis, Deduplicator, Entry, Expected, FailureKind, Key, MemoryStore, OnDrop, Outcome, Payload,
-    Policy, State, Status, Store,
+    Answer, Deduplicator, Entry, Expected, FailureKind, Key, MemoryStore, OnDrop, Outcome, Payload, Policy,
+    RecordInfo, State, Status, Store,
 };
 
 use crate::one_key::granted;
@@ -105,8 +105,8 @@ fn next_call_is_legal(
     if !progress.polled.get() {
         // Nothing happened: whoever comes runs it at once. Doubt that was there stays.
         match bench.second_call(&runs) {
-            Answer::Executed { basis, .. } => {
-                assert_eq!(basis.after_doubt, earlier == Earlier::Abandoned, "{context}");
+            Answer::Executed { info, .. } => {
+                assert_eq!(info.after_doubt, earlier == Earlier::Abandoned, "{context}");
             }
             Answer::InDoubt { .. } => {
                 // A takeover under Hold that did nothing cannot vouch for the attempt before.
@@ -123,7 +123,7 @@ fn next_call_is_legal(
         bench.clock.advance(LEASE);
     }
     match (policy, bench.second_call(&runs)) {
-        (Policy::Reclaim, Answer::Executed { basis: Basis { after_doubt, attempt, .. }, .. }) => {
+        (Policy::Reclaim, Answer::Executed { info: RecordInfo { after_doubt, attempt, .. }, .. }) => {
             assert!(after_doubt && attempt >= 2, "{context}");
             assert_eq!(ran(), 1, "{context}");
         }

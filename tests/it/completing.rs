@@ -23,7 +23,7 @@ where
     let first = bench
         .run(bench.dedup.request(key()).codec(codec).run(|_| async { Ok::<_, &str>(value.clone()) }))
         .unwrap();
-    let Answer::Executed { value: got, basis: executed, .. } = first else { panic!("{first:?}") };
+    let Answer::Executed { value: got, info: executed, .. } = first else { panic!("{first:?}") };
     assert_eq!(&got, value);
     let at = executed.finished_at.expect("an executed operation is finished");
     bench.clock.advance(Duration::from_secs(60));
@@ -34,7 +34,7 @@ where
             Ok::<_, &str>(value.clone())
         }))
         .unwrap();
-    let Answer::Replayed { value: got, basis: replayed, .. } = again else { panic!("{again:?}") };
+    let Answer::Replayed { value: got, info: replayed, .. } = again else { panic!("{again:?}") };
     assert_eq!(&got, value);
     assert!(!ran.get(), "the operation is not run again");
     assert_eq!(replayed, executed, "the replay rests on the original");
@@ -80,9 +80,9 @@ fn an_outcome_over_the_limit_is_whole_for_its_first_caller_and_done_for_later_on
         for _ in 0..2 {
             match run(&bench, len, &runs) {
                 Answer::Replayed { value, .. } => assert!(kept && value.len() == len),
-                Answer::Done { why: Unavailable::TooLarge { len: told, .. }, basis, .. } => {
+                Answer::Done { why: Unavailable::TooLarge { len: told, .. }, info, .. } => {
                     assert!(!kept);
-                    assert_eq!((told, basis.attempt), (len as u64, 1));
+                    assert_eq!((told, info.attempt), (len as u64, 1));
                 }
                 other => panic!("{other:?}"),
             }
@@ -356,7 +356,7 @@ fn a_completion_that_cannot_be_stored_is_given_up_at_its_own_timeout() {
     );
     bench.clock.advance(Duration::from_secs(10));
     match bench.second_call(&runs) {
-        Answer::Executed { basis, .. } => assert!(basis.after_doubt && basis.attempt == 2),
+        Answer::Executed { info, .. } => assert!(info.after_doubt && info.attempt == 2),
         other => panic!("{other:?}"),
     }
 }

@@ -48,8 +48,8 @@ fn a_claim_knows_its_facts_and_how_long_it_may_act() {
     match claim_again(&bench) {
         ClaimAnswer::Replay(saved) => {
             assert_eq!(saved.value(), Some(&Payload::from("done")));
-            assert_eq!(saved.basis.token, claim.fence());
-            assert_eq!(saved.basis.operation_id, claim.operation_id());
+            assert_eq!(saved.info.token, claim.fence());
+            assert_eq!(saved.info.operation_id, claim.operation_id());
         }
         other => panic!("{other:?}"),
     }
@@ -86,7 +86,7 @@ fn every_answer_to_a_claim_is_reached() {
         ClaimAnswer::Replay(saved) => {
             assert_eq!(saved.value(), None, "a failure is no value");
             assert_eq!(saved.outcome, Some(oncekey::Outcome::failure("no such account")));
-            assert!(saved.basis.after_doubt);
+            assert!(saved.info.after_doubt);
         }
         other => panic!("{other:?}"),
     }

@@ -79,12 +79,12 @@ fn after_a_failure_without_effect_the_next_call_runs_at_once_in_the_same_generat
     for policy in [Policy::Reclaim, Policy::Hold] {
         let bench = bench_with(|builder| builder.policy(policy));
         let (first, second, answer) = first_and_second(&bench, no_effect());
-        let Answer::Executed { basis, .. } = answer else { panic!("{policy:?}: {answer:?}") };
+        let Answer::Executed { info, .. } = answer else { panic!("{policy:?}: {answer:?}") };
         let second = second.unwrap();
         assert_eq!((second.number, second.after_doubt), (2, false), "{policy:?}");
         assert_eq!(second.operation_id, first.operation_id);
         assert_eq!(second.checkpoint, b"half way");
-        assert_eq!((basis.attempt, basis.after_doubt), (2, false));
+        assert_eq!((info.attempt, info.after_doubt), (2, false));
     }
     let bench = bench();
     assert!(matches!(after(run_failing(&bench.dedup, no_effect())), AfterFailure::Released));
@@ -109,9 +109,9 @@ fn a_final_failure_is_kept_for_the_retention_and_replayed_as_one() {
     assert_eq!(on_record(&bench).left, RETENTION);
     bench.clock.advance(RETENTION - std::time::Duration::from_nanos(1));
     let told = run_failing(&bench.other_process(), no_effect()).unwrap();
-    let Answer::FailedBefore { failure, basis, .. } = told else { panic!("{told:?}") };
+    let Answer::FailedBefore { failure, info, .. } = told else { panic!("{told:?}") };
     assert_eq!(failure.as_deref(), Some("boom"));
-    assert_eq!((basis.attempt, basis.after_doubt), (1, false));
+    assert_eq!((info.attempt, info.after_doubt), (1, false));
     // A call without a codec for failures gets the bytes.
     let told = run_text(&bench.dedup, "x");
     assert!(matches!(&told, Answer::FailedBefore { failure: Some(bytes), .. } if **bytes == b"boom"[..]));
@@ -224,8 +224,8 @@ fn a_classifier_tells_failures_apart() {
         assert!(as_expected, "{kind:?}: {claim:?}");
         let answer = run_text(&bench.dedup, "next");
         match (next_attempt, answer) {
-            (Some(attempt), Answer::Executed { basis, .. }) => {
-                assert_eq!((basis.attempt, basis.after_doubt), (attempt, kind == FailureKind::Unknown));
+            (Some(attempt), Answer::Executed { info, .. }) => {
+                assert_eq!((info.attempt, info.after_doubt), (attempt, kind == FailureKind::Unknown));
             }
             (None, Answer::FailedBefore { .. }) => {}
             (_, other) => panic!("{kind:?}: {other:?}"),
@@ -310,10 +310,10 @@ fn an_outcome_after_doubt_says_so_in_every_replay_and_only_a_resolution_clears_i
     assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done);
     after(run_failing(&bench.dedup, no_effect()));
     let executed = run_text(&bench.dedup, "third");
-    assert!(matches!(&executed, Answer::Executed { basis, .. } if basis.after_doubt && basis.attempt == 3));
+    assert!(matches!(&executed, Answer::Executed { info, .. } if info.after_doubt && info.attempt == 3));
     for _ in 0..3 {
         let replay = run_text(&bench.other_process(), "x");
-        assert!(matches!(&replay, Answer::Replayed { basis, .. } if basis.after_doubt && basis.attempt == 3));
+        assert!(matches!(&replay, Answer::Replayed { info, .. } if info.after_doubt && info.attempt == 3));
     }
     // A resolution does, of either kind.
     for resolution in [Resolution::NoEffect, Resolution::Completed(Outcome::success("resolved"))] {
@@ -321,12 +321,11 @@ fn an_outcome_after_doubt_says_so_in_every_replay_and_only_a_resolution_clears_i
         after(run_failing(&bench.dedup, unknown()));
         assert_eq!(ready(bench.dedup.resolve(&key(), &resolution)).unwrap(), AdminAnswer::Done);
         assert!(!on_record(&bench).record.doubt());
-        let (Answer::Executed { basis, .. } | Answer::Replayed { basis, .. }) =
-            run_text(&bench.dedup, "next")
+        let (Answer::Executed { info, .. } | Answer::Replayed { info, .. }) = run_text(&bench.dedup, "next")
         else {
             panic!("{resolution:?}")
         };
-        assert!(!basis.after_doubt, "{resolution:?}");
+        assert!(!info.after_doubt, "{resolution:?}");
     }
 }
 
@@ -364,8 +363,8 @@ fn a_reset_lets_the_attempts_count_anew_and_keeps_generation_and_doubt() {
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done);
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done, "again");
         let answer = run_text(&bench.dedup, "second");
-        let Answer::Executed { basis, .. } = answer else { panic!("{answer:?}") };
-        assert_eq!((basis.attempt, basis.after_doubt, basis.operation_id), (2, doubt, id));
+        let Answer::Executed { info, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!((info.attempt, info.after_doubt, info.operation_id), (2, doubt, id));
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::AlreadyCompleted);
     }
     let bench = bench();

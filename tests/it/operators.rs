@@ -147,8 +147,8 @@ fn what_was_resolved_as_completed_is_replayed_and_what_had_no_effect_runs_withou
         let late = ready(owner.complete("late"));
         assert!(matches!(late, Err(ClaimError::AlreadyReleased { .. })), "{late:?}");
         let answer = run_text(&bench.dedup, "second");
-        let Answer::Executed { basis, .. } = answer else { panic!("{policy:?}: {answer:?}") };
-        assert_eq!((basis.attempt, basis.after_doubt, basis.operation_id), (2, false, owner.operation_id()));
+        let Answer::Executed { info, .. } = answer else { panic!("{policy:?}: {answer:?}") };
+        assert_eq!((info.attempt, info.after_doubt, info.operation_id), (2, false, owner.operation_id()));
     }
 }
 

@@ -119,7 +119,7 @@ impl World {
             (Ok(ClaimAnswer::Granted(claim)), ClaimReply::Granted(id)) => return self.granted(id, claim),
             (Ok(ClaimAnswer::Replay(saved)), ClaimReply::Replay(kept)) => {
                 same("the outcome", saved.outcome.as_ref().map(outcome), kept.clone())?;
-                self.replayed(at, kept.as_ref(), &saved.basis)?;
+                self.replayed(at, kept.as_ref(), &saved.info)?;
             }
             (Ok(ClaimAnswer::InProgress(running)), ClaimReply::InProgress) => {
                 self.in_progress(at, running.left, running.attempt)?;
@@ -203,24 +203,21 @@ impl World {
     /// The operation was not run, and this is why.
     fn not_run(&mut self, at: usize, answer: RunAnswer, reply: ClaimReply) -> Checked {
         match (answer, reply) {
-            (
-                Ok(Answer::Replayed { value, basis, .. }),
-                ClaimReply::Replay(Some(Outcome::Success(bytes))),
-            ) => {
+            (Ok(Answer::Replayed { value, info, .. }), ClaimReply::Replay(Some(Outcome::Success(bytes)))) => {
                 same("the value", value.as_bytes(), &bytes[..])?;
-                self.replayed(at, Some(&Outcome::Success(bytes)), &basis)
+                self.replayed(at, Some(&Outcome::Success(bytes)), &info)
             }
             (
-                Ok(Answer::FailedBefore { failure: Some(failure), basis, .. }),
+                Ok(Answer::FailedBefore { failure: Some(failure), info, .. }),
                 ClaimReply::Replay(Some(Outcome::Failure(bytes))),
             ) => {
                 same("the failure", failure.as_bytes(), &bytes[..])?;
-                self.replayed(at, Some(&Outcome::Failure(bytes)), &basis)
+                self.replayed(at, Some(&Outcome::Failure(bytes)), &info)
             }
             (
-                Ok(Answer::Done { basis, .. } | Answer::FailedBefore { failure: None, basis, .. }),
+                Ok(Answer::Done { info, .. } | Answer::FailedBefore { failure: None, info, .. }),
                 ClaimReply::Replay(None),
-            ) => self.replayed(at, None, &basis),
+            ) => self.replayed(at, None, &info),
             (Ok(Answer::InProgress { left, attempt, .. }), ClaimReply::InProgress) => {
                 self.in_progress(at, left, attempt)
             }
@@ -252,9 +249,9 @@ impl World {
         }
         let in_doubt = self.reference.grants[id].concluded == Concluded::Abandoned;
         match (end, answer) {
-            (End::Success(value), Ok(Answer::Executed { value: returned, basis, .. })) => {
+            (End::Success(value), Ok(Answer::Executed { value: returned, info, .. })) => {
                 same("the value", &returned, value)?;
-                self.basis(at, &basis)
+                self.info(at, &info)
             }
             (End::NoEffect(error), Err(RunError::Operation { error: returned, claim, .. })) => {
                 same("the error", &returned, error)?;

@@ -281,13 +281,13 @@ fn the_engine_goes_on_from_what_psql_wrote() {
 
         let answer = run(&key);
         match &answer {
-            Answer::Replayed { value, basis, .. } if happened => {
-                assert_eq!((value.as_str(), basis.attempt, basis.after_doubt), ("receipt", 1, false));
-                assert_eq!(basis.operation_id, claim.operation_id());
+            Answer::Replayed { value, info, .. } if happened => {
+                assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("receipt", 1, false));
+                assert_eq!(info.operation_id, claim.operation_id());
             }
-            Answer::Executed { value, basis, .. } if !happened => {
-                assert_eq!((value.as_str(), basis.attempt, basis.after_doubt), ("anew", 2, false));
-                assert_eq!(basis.operation_id, claim.operation_id(), "the same operation");
+            Answer::Executed { value, info, .. } if !happened => {
+                assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("anew", 2, false));
+                assert_eq!(info.operation_id, claim.operation_id(), "the same operation");
             }
             other => panic!("happened: {happened}: {other:?}"),
         }
