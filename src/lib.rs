@@ -100,7 +100,7 @@ mod sync;
 pub mod time;
 
 pub use engine::{
-    AdminAnswer, AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator,
+    AdminAnswer, Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Deduplicator,
     DeduplicatorBuilder, Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost,
     OptionsError, Prepared, RecordInfo, Request, Resolver, RunError, Running, Saved, Settled, Unavailable,
     Unrecorded,

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Response};
 use http_body::Body;
-use oncekey::{AfterFailure, Answer, RunError, Store};
+use oncekey::{Answer, ClaimFate, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
@@ -26,8 +26,8 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
         // unprotected.
         Err(RunError::Operation { error, claim, .. }) => {
             let recorded = match claim {
-                AfterFailure::Recorded | AfterFailure::Released | AfterFailure::InDoubt => true,
-                AfterFailure::NotStored(_) => !error.is_an_outcome(),
+                ClaimFate::Recorded | ClaimFate::Released | ClaimFate::InDoubt => true,
+                ClaimFate::NotStored(_) => !error.is_an_outcome(),
                 // Unprotected, or an answer of a later engine.
                 _ => false,
             };

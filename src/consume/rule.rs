@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::disposal::{Acknowledged, Dead, Disposal, Later, kind_of};
 use crate::engine::{
-    AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Error, Failure, FailureKind, RunError,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Error, Failure, FailureKind, RunError,
     Settled,
 };
 use crate::protocol::{Conclusion, Outcome, OutcomeBody, Payload};
@@ -77,7 +77,7 @@ pub(super) fn of_run<T, E>(
         Err(RunError::Operation { error, .. }) if ran.finally.load(Ordering::Relaxed) => {
             Disposal::DeadLetter(Dead::Failed(error))
         }
-        Err(RunError::Operation { error, claim: AfterFailure::Released }) => later(Later::NoEffect(error)),
+        Err(RunError::Operation { error, claim: ClaimFate::Released }) => later(Later::NoEffect(error)),
         Err(RunError::Operation { error, .. }) => later(Later::Unknown(error)),
         Err(RunError::LeaseLost { source }) => later(Later::LeaseLost(source)),
         // It is done, or failed, whatever this consumer can read of it.

@@ -14,7 +14,7 @@ use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
-use super::error::{AfterFailure, ClaimError, Error, RunError};
+use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::held::{Facts, Guard};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
@@ -420,7 +420,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
             Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
             Err(failure) => {
-                Err(RunError::Operation { error: failure.split().1, claim: AfterFailure::Unprotected })
+                Err(RunError::Operation { error: failure.split().1, claim: ClaimFate::Unprotected })
             }
         }
     }
@@ -447,27 +447,27 @@ async fn conclude_failure<S: Store + 'static>(
     renewal: Option<Renewal>,
     kind: FailureKind,
     encoded: Option<Result<Payload, CodecError>>,
-) -> AfterFailure {
+) -> ClaimFate {
     let held = &guard.held;
     let (stored, then) = match (kind, encoded) {
         (FailureKind::Final, Some(encoded)) => {
             let outcome = outcome(Conclusion::Failed, encoded);
-            (held.complete_after(renewal, outcome).await, AfterFailure::Recorded)
+            (held.complete_after(renewal, outcome).await, ClaimFate::Recorded)
         }
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt { AfterFailure::InDoubt } else { AfterFailure::Released };
+            let then = if held.facts.after_doubt { ClaimFate::InDoubt } else { ClaimFate::Released };
             held.let_end(renewal).await;
             (held.release(false).await, then)
         }
         (FailureKind::Unknown, _) | (FailureKind::Final, None) => {
             held.let_end(renewal).await;
-            (held.abandon().await, AfterFailure::InDoubt)
+            (held.abandon().await, ClaimFate::InDoubt)
         }
     };
     match stored {
         Ok(()) => then,
-        Err(error) => AfterFailure::NotStored(error),
+        Err(error) => ClaimFate::NotStored(error),
     }
 }
 

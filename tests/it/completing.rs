@@ -7,8 +7,8 @@ use std::time::Duration;
 use oncekey::codec::{Codec, CodecError};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{
-    AfterFailure, Answer, ClaimError, Error, Failure, Fingerprint, NoValue, OperationId, Outcome,
-    OutcomeBody, Payload, Policy, RunError, State, Status, Unavailable, Unrecorded,
+    Answer, ClaimError, ClaimFate, Error, Failure, Fingerprint, NoValue, OperationId, Outcome, OutcomeBody,
+    Payload, Policy, RunError, State, Status, Unavailable, Unrecorded,
 };
 
 use crate::one_key::granted;
@@ -144,7 +144,7 @@ fn a_final_failure_that_cannot_be_encoded_is_a_failure_all_the_same() {
             )
         };
     match run() {
-        Err(RunError::Operation { error, claim: AfterFailure::Recorded, .. }) => {
+        Err(RunError::Operation { error, claim: ClaimFate::Recorded, .. }) => {
             assert_eq!(error, "no such account");
         }
         other => panic!("{other:?}"),
@@ -455,7 +455,7 @@ fn a_call_that_fails_open_runs_unprotected_and_says_so() {
         bench.run(bench.dedup.request(key()).fail_open().run(|_| async { Err::<String, _>("broken") }));
     assert!(matches!(
         failed,
-        Err(RunError::Operation { error: "broken", claim: AfterFailure::Unprotected, .. })
+        Err(RunError::Operation { error: "broken", claim: ClaimFate::Unprotected, .. })
     ));
     bench.store.always(Fault::None);
     bench.nothing_is_left();

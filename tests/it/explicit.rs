@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    AfterFailure, Claim, ClaimAnswer, ClaimError, Expected, ExpiredBecause, Fingerprint, OnDrop, Payload,
+    Claim, ClaimAnswer, ClaimError, ClaimFate, Expected, ExpiredBecause, Fingerprint, OnDrop, Payload,
     Policy, Prepared, RunError, Settled, State, Status, Store as _, Unavailable,
 };
 
@@ -307,7 +307,7 @@ fn debug_hides_ids_outcomes_and_errors() {
     let bench = self::bench();
     let failed =
         bench.run(bench.dedup.request(key()).run(|_| async { Err::<String, _>("s3cr3t") })).unwrap_err();
-    assert!(matches!(&failed, RunError::Operation { claim: AfterFailure::InDoubt, .. }));
+    assert!(matches!(&failed, RunError::Operation { claim: ClaimFate::InDoubt, .. }));
     assert_hidden(&format!("{failed:?} {failed}"));
     assert_eq!(failed.into_operation(), Some("s3cr3t"));
 }

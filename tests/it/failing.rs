@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use oncekey::codec::{Codec, CodecError, Raw};
 use oncekey::{
-    AdminAnswer, AfterFailure, Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Failure, FailureKind,
+    AdminAnswer, Answer, Attempt, ClaimAnswer, ClaimError, ClaimFate, Deduplicator, Failure, FailureKind,
     Fingerprint, OnLeaseLost, OperationId, Outcome, Payload, Policy, Resolution, RunError,
 };
 
@@ -19,7 +19,7 @@ fn run_failing(dedup: &Deduplicator<FaultyStore>, failure: Failure<String>) -> T
 }
 
 /// What became of the claim.
-fn after(told: Told) -> AfterFailure {
+fn after(told: Told) -> ClaimFate {
     match told {
         Err(RunError::Operation { claim, error, .. }) => {
             assert_eq!(error, "boom", "the operation's own error reaches the caller");
@@ -87,7 +87,7 @@ fn after_a_failure_without_effect_the_next_call_runs_at_once_in_the_same_generat
         assert_eq!((info.attempt, info.after_doubt), (2, false));
     }
     let bench = bench();
-    assert!(matches!(after(run_failing(&bench.dedup, no_effect())), AfterFailure::Released));
+    assert!(matches!(after(run_failing(&bench.dedup, no_effect())), ClaimFate::Released));
     assert_eq!(on_record(&bench).left, secs(0));
 }
 
@@ -105,7 +105,7 @@ fn a_release_that_asks_for_it_gives_the_next_attempt_a_fresh_operation_id() {
 fn a_final_failure_is_kept_for_the_retention_and_replayed_as_one() {
     let bench = bench();
     let recorded = run_failing(&bench.dedup, Failure::Final("boom".to_owned()));
-    assert!(matches!(after(recorded), AfterFailure::Recorded));
+    assert!(matches!(after(recorded), ClaimFate::Recorded));
     assert_eq!(on_record(&bench).left, RETENTION);
     bench.clock.advance(RETENTION - std::time::Duration::from_nanos(1));
     let told = run_failing(&bench.other_process(), no_effect()).unwrap();
@@ -138,7 +138,7 @@ fn a_final_failure_that_cannot_be_kept_is_final_all_the_same() {
     let bench = bench();
     let request = bench.dedup.request(key()).codec(NoCodec);
     let told = ready(request.run_or_fail(async |_| Err::<String, _>(Failure::Final("boom".to_owned()))));
-    assert!(matches!(after(told), AfterFailure::Recorded));
+    assert!(matches!(after(told), ClaimFate::Recorded));
     let told = run_failing(&bench.dedup, no_effect()).unwrap();
     assert!(matches!(told, Answer::FailedBefore { failure: None, .. }), "{told:?}");
 }
@@ -151,7 +151,7 @@ fn after_an_unknown_failure_reclaim_takes_over_at_once_and_knows_of_the_doubt() 
     assert_eq!(second, Some(expected));
     assert!(matches!(answer, Answer::Executed { .. }), "{answer:?}");
     let bench = bench_with(|builder| builder);
-    assert!(matches!(after(run_failing(&bench.dedup, unknown())), AfterFailure::InDoubt));
+    assert!(matches!(after(run_failing(&bench.dedup, unknown())), ClaimFate::InDoubt));
 }
 
 #[test]
@@ -184,14 +184,14 @@ fn the_question_mark_works_in_an_operation_and_its_error_is_of_unknown_effect() 
         Ok(number)
     });
     let error = ready(run).unwrap_err();
-    assert!(matches!(&error, RunError::Operation { claim: AfterFailure::InDoubt, .. }), "{error:?}");
+    assert!(matches!(&error, RunError::Operation { claim: ClaimFate::InDoubt, .. }), "{error:?}");
     assert!(error.into_operation().unwrap().is::<std::num::ParseIntError>());
     // In the other form, `?` makes an error of unknown effect too.
     let run = bench.dedup.request(key()).run_or_fail(async |_| {
         let refused: Result<String, String> = Err("boom".to_owned());
         Ok::<_, Failure<String>>(refused?)
     });
-    assert!(matches!(after(ready(run)), AfterFailure::InDoubt));
+    assert!(matches!(after(ready(run)), ClaimFate::InDoubt));
 }
 
 #[test]
@@ -217,9 +217,9 @@ fn a_classifier_tells_failures_apart() {
         ));
         let claim = after(told);
         let as_expected = match kind {
-            FailureKind::NoEffect => matches!(claim, AfterFailure::Released),
-            FailureKind::Final => matches!(claim, AfterFailure::Recorded),
-            FailureKind::Unknown => matches!(claim, AfterFailure::InDoubt),
+            FailureKind::NoEffect => matches!(claim, ClaimFate::Released),
+            FailureKind::Final => matches!(claim, ClaimFate::Recorded),
+            FailureKind::Unknown => matches!(claim, ClaimFate::InDoubt),
         };
         assert!(as_expected, "{kind:?}: {claim:?}");
         let answer = run_text(&bench.dedup, "next");
@@ -243,10 +243,7 @@ fn the_operations_own_error_reaches_the_caller_even_if_the_store_fails_then() {
                 Err::<String, _>(failure.clone())
             }));
             let claim = after(told);
-            assert!(
-                matches!(claim, AfterFailure::NotStored(ClaimError::Store { .. })),
-                "{fault:?}: {claim:?}"
-            );
+            assert!(matches!(claim, ClaimFate::NotStored(ClaimError::Store { .. })), "{fault:?}: {claim:?}");
             bench.store.always(Fault::None);
             bench.run(bench.dedup.flush());
             // Nothing is freed in silence: it is left to its lease.
@@ -268,7 +265,7 @@ fn an_error_of_an_attempt_that_was_superseded_reaches_its_caller_and_changes_not
         Err::<String, _>(no_effect())
     }));
     let claim = after(told);
-    assert!(matches!(claim, AfterFailure::NotStored(ClaimError::Superseded { .. })), "{claim:?}");
+    assert!(matches!(claim, ClaimFate::NotStored(ClaimError::Superseded { .. })), "{claim:?}");
     let (before, _successor) = before.into_inner().unwrap().unwrap();
     assert_eq!(on_record(&bench), before);
 }
@@ -286,7 +283,7 @@ fn no_effect_of_a_second_attempt_does_not_clear_the_doubt_of_the_first() {
             assert!(attempt.after_doubt());
             Err::<String, _>(no_effect())
         }));
-        assert!(matches!(after(told), AfterFailure::InDoubt));
+        assert!(matches!(after(told), ClaimFate::InDoubt));
         assert!(on_record(&bench).record.doubt());
         // A release would let another request have the key.
         let other = ready(bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"b")).claim()).unwrap();

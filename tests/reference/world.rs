@@ -8,7 +8,7 @@ use std::sync::Arc;
 use oncekey::store::{ListInDoubt as _, Store as _};
 use oncekey::time::ManualClock;
 use oncekey::{
-    AdminAnswer, AfterFailure, Answer, Claim, ClaimAnswer, Deduplicator, Error, Failure, Key, MemoryStore,
+    AdminAnswer, Answer, Claim, ClaimAnswer, ClaimFate, Deduplicator, Error, Failure, Key, MemoryStore,
     OnDrop, Request, RunError,
 };
 
@@ -256,18 +256,18 @@ impl World {
             (End::NoEffect(error), Err(RunError::Operation { error: returned, claim, .. })) => {
                 same("the error", &returned, error)?;
                 match claim {
-                    AfterFailure::Released if !in_doubt => Ok(()),
-                    AfterFailure::InDoubt if in_doubt => Ok(()),
+                    ClaimFate::Released if !in_doubt => Ok(()),
+                    ClaimFate::InDoubt if in_doubt => Ok(()),
                     other => Err(format!("the claim is {other:?}; in doubt: {in_doubt}")),
                 }
             }
             (
                 End::Final(error),
-                Err(RunError::Operation { error: returned, claim: AfterFailure::Recorded, .. }),
+                Err(RunError::Operation { error: returned, claim: ClaimFate::Recorded, .. }),
             )
             | (
                 End::Unknown(error),
-                Err(RunError::Operation { error: returned, claim: AfterFailure::InDoubt, .. }),
+                Err(RunError::Operation { error: returned, claim: ClaimFate::InDoubt, .. }),
             ) => same("the error", &returned, error),
             (end, answer) => Err(format!("the operation ended with {end:?}, and the answer is {answer:?}")),
         }
