@@ -51,13 +51,13 @@ fn failed(kind: StoreErrorKind) -> StoreFailure {
 }
 
 /// What to do, and why, and how long.
-fn told<T: Debug, E: Debug>(disposal: &Disposal<T, E>) -> String {
-    let why = disposal.reason();
-    match disposal {
-        Disposal::Acknowledge(_) => format!("acknowledge ({why})"),
-        Disposal::RetryLater { after, .. } => format!("retry after {after:?} ({why})"),
-        Disposal::Extend { by } => format!("extend by {by:?} ({why})"),
-        Disposal::DeadLetter(_) => format!("dead letter ({why})"),
+fn told<T: Debug, E: Debug>(action: &DeliveryAction<T, E>) -> String {
+    let why = action.reason();
+    match action {
+        DeliveryAction::Acknowledge(_) => format!("acknowledge ({why})"),
+        DeliveryAction::RetryLater { after, .. } => format!("retry after {after:?} ({why})"),
+        DeliveryAction::Extend { by } => format!("extend by {by:?} ({why})"),
+        DeliveryAction::DeadLetter(_) => format!("dead letter ({why})"),
     }
 }
 
@@ -200,17 +200,17 @@ fn table() -> String {
     }
     let ran = Ran::default();
     ran.attempt.store(ATTEMPT, Ordering::Relaxed);
-    let panicked: Disposal<u8, u8> = of_panic(&RULE, &ran);
+    let panicked: DeliveryAction<u8, u8> = of_panic(&RULE, &ran);
     let _ = writeln!(table, "  {:<28} {}", "panicked, in a poll", told(&panicked));
     table.push_str("\nwhat the claim answered\n");
     for (name, answer) in claims() {
-        let disposal = of_claim(answer, &RULE).expect_err("nothing of this is a grant");
-        let _ = writeln!(table, "  {name:<28} {}", told(&disposal));
+        let action = of_claim(answer, &RULE).expect_err("nothing of this is a grant");
+        let _ = writeln!(table, "  {name:<28} {}", told(&action));
     }
     table.push_str("\nhow the transaction ended\n");
     for (name, settled) in settlements() {
-        let disposal: Disposal<u8, u8> = of_settled(settled, 1, ATTEMPT, &RULE);
-        let _ = writeln!(table, "  {name:<28} {}", told(&disposal));
+        let action: DeliveryAction<u8, u8> = of_settled(settled, 1, ATTEMPT, &RULE);
+        let _ = writeln!(table, "  {name:<28} {}", told(&action));
     }
     table
 }

@@ -1,13 +1,13 @@
 //! A broker, as a drill sees it.
 
-use oncekey::consume::Disposal;
+use oncekey::consume::DeliveryAction;
 use oncekey::protocol::Payload;
 
 use super::messages::Messages;
 use super::scenario::Failed;
 
 /// What is done with a delivery; values and failures as they are stored.
-pub type DrillDisposal = Disposal<Payload, Payload>;
+pub type DrillDisposal = DeliveryAction<Payload, Payload>;
 
 /// A delivery, as any broker has it.
 #[derive(Debug)]

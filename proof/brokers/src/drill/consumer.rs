@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
-use oncekey::consume::{Acknowledged, Consumer, Disposal};
+use oncekey::consume::{Acknowledged, Consumer, DeliveryAction};
 use oncekey::protocol::Payload;
 use oncekey::{Attempt, Failure};
 use oncekey_sqlite::SqliteStore;
@@ -72,7 +72,8 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
         let received = |one: &Polled<B::Delivery>| (one.copy, one.id.clone(), String::new());
         log.write_all(What::Received, &polled.iter().map(received).collect::<Vec<_>>())?;
         if job.wrong == Some(Wrong::AcknowledgedFirst) {
-            let done = polled.iter().map(|_| Disposal::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
+            let done =
+                polled.iter().map(|_| DeliveryAction::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
             dispose(&broker, &log, &polled, &done).await?;
             // A kill that comes before the broker knows loses nothing.
             broker.flush().await?;
@@ -130,17 +131,17 @@ async fn dispose<B: Broker>(
     let decided =
         |(one, told): (&Polled<B::Delivery>, &DrillDisposal)| (one.copy, one.id.clone(), note(told));
     log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
-    let disposals = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
-    join_all(disposals).await.into_iter().collect()
+    let actions = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
+    join_all(actions).await.into_iter().collect()
 }
 
 /// What was decided: what to do, and why.
 fn note(told: &DrillDisposal) -> String {
     let what = match told {
-        Disposal::Acknowledge(_) => "ack",
-        Disposal::RetryLater { .. } => "later",
-        Disposal::Extend { .. } => "extend",
-        Disposal::DeadLetter(_) => "dead",
+        DeliveryAction::Acknowledge(_) => "ack",
+        DeliveryAction::RetryLater { .. } => "later",
+        DeliveryAction::Extend { .. } => "extend",
+        DeliveryAction::DeadLetter(_) => "dead",
     };
     format!("{what} {}", told.reason())
 }
@@ -204,14 +205,14 @@ async fn apart<D>(
 async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
     let id = &polled.id;
     if log.is_seen(id)? {
-        return Ok(Disposal::Acknowledge(Acknowledged::Done));
+        return Ok(DeliveryAction::Acknowledge(Acknowledged::Done));
     }
     let running = Running::begin(log, id, 1, None);
     work_before(log, polled.copy, stay).await;
     running.effect("");
     work_after(log, stay).await;
     log.see(id)?;
-    Ok(Disposal::Acknowledge(Acknowledged::Executed("shipped".into())))
+    Ok(DeliveryAction::Acknowledge(Acknowledged::Executed("shipped".into())))
 }
 
 /// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.

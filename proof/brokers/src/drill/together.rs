@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oncekey::consume::{Consumer, Dead, Disposal, Later};
+use oncekey::consume::{Consumer, Dead, DeliveryAction, Later};
 use oncekey::{Claim, Prepared, Settled};
 use oncekey_sqlite::rusqlite::{self, Connection, Transaction, TransactionBehavior, params};
 use oncekey_sqlite::{CompleteError, SqliteStore};
@@ -60,7 +60,7 @@ impl Together {
         let mut granted = Vec::new();
         for (place, claimed) in self.consumer.claim_many(messages).await.into_iter().enumerate() {
             told.push(match claimed {
-                Err(disposal) => Some(disposal),
+                Err(action) => Some(action),
                 Ok(mut claim) => {
                     let failed = failed(&mut claim, log, &polled[place]).await?;
                     if failed.is_none() {
@@ -235,12 +235,12 @@ async fn failed<D>(
         Kind::Refused => {
             // If that cannot be recorded, the next delivery fails again.
             let _failed = claim.fail("no such order").await;
-            Some(Disposal::DeadLetter(Dead::Failed("no such order".into())))
+            Some(DeliveryAction::DeadLetter(Dead::Failed("no such order".into())))
         }
         Kind::Busy if !log.has_failed(&polled.id)? => {
             let _released = claim.release().await;
             let because = Later::NoEffect("the carrier is busy".into());
-            Some(Disposal::RetryLater { after: Duration::from_millis(200), because })
+            Some(DeliveryAction::RetryLater { after: Duration::from_millis(200), because })
         }
         Kind::Ordinary | Kind::Busy | Kind::Poison => None,
     })
