@@ -99,17 +99,33 @@ pub mod store;
 mod sync;
 pub mod time;
 
+/// What operators do about a key: answers of [`Deduplicator::inspect`], [`Deduplicator::resolve`] and their kin, and the
+/// [`Resolver`](admin::Resolver) that is asked when a claim meets doubt.
+pub mod admin {
+    pub use crate::engine::{AdminAnswer, Doubt, Inspection, Resolver};
+    pub use crate::protocol::Resolution;
+}
+
+/// What an [`Answer`], a [`ClaimAnswer`] and their errors carry.
+pub mod answer {
+    pub use crate::engine::{
+        ClaimFate, FailureKind, NoValue, RecordInfo, Running, Saved, Unavailable, Unrecorded,
+    };
+}
+
+/// What an engine is set up with: the [`DeduplicatorBuilder`]'s choices, and what it refuses.
+pub mod builder {
+    pub use crate::engine::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
+}
+
+#[doc(inline)]
 pub use engine::{
-    AdminAnswer, Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Deduplicator,
-    DeduplicatorBuilder, Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost,
-    OptionsError, Prepared, RecordInfo, Request, Resolver, RunError, Running, Saved, Settled, Unavailable,
-    Unrecorded,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Error, Failure,
+    Prepared, Request, RunError, Settled,
 };
+#[doc(inline)]
 pub use memory::MemoryStore;
-pub use observe::{Event, Observer};
-pub use protocol::{
-    Algorithm, Conclusion, DecodeError, Entry, Expected, ExpiredBecause, FencingToken, Fingerprint,
-    FingerprintError, Key, KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record,
-    Resolution, State, Status, UnixMillis, Version,
-};
+#[doc(inline)]
+pub use protocol::{FencingToken, Fingerprint, Key, OperationId, Outcome, Payload, Policy};
+#[doc(inline)]
 pub use store::Store;

@@ -17,7 +17,7 @@ pub trait Observer: Send + Sync + 'static {
 
     /// A phase of a call begins. Whoever wants to know how long it takes, or whose work is done meanwhile, returns a
     /// [`Span`].
-    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+    fn begin(&self, key: &Key, phase: CallPhase) -> Option<Box<dyn Span>> {
         let _unused = (key, phase);
         None
     }
@@ -40,7 +40,7 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.1.event(key, event);
     }
 
-    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+    fn begin(&self, key: &Key, phase: CallPhase) -> Option<Box<dyn Span>> {
         match (self.0.begin(key, phase), self.1.begin(key, phase)) {
             (Some(one), Some(other)) => Some(Box::new((one, other))),
             (one, other) => one.or(other),
@@ -56,7 +56,7 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 /// A part of what a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Phase {
+pub enum CallPhase {
     /// Claiming the key, and waiting for who holds it.
     Claim,
     /// The operation, while this engine drives it: not for explicit claims.
@@ -73,7 +73,7 @@ pub enum Phase {
     },
 }
 
-impl Phase {
+impl CallPhase {
     /// `claim`, `run` or `complete`.
     pub fn name(self) -> &'static str {
         match self {

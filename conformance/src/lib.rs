@@ -260,10 +260,11 @@ macro_rules! __oncekey_conformance_test {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oncekey::Key;
     use oncekey::MemoryStore;
+    use oncekey::protocol::{Entry, Expected};
     use oncekey::store::{Durability, DurabilityClass, Exchange, Put, Store};
     use oncekey::time::ManualClock;
-    use oncekey::{Entry, Expected, Key};
 
     /// Declares to survive a power loss, and has nothing to show for it.
     struct Boastful(MemoryStore);

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use harnesses::{Memory, MemoryOnRealTime};
+use oncekey::answer::Unavailable;
 use oncekey::memory::MemoryError;
+use oncekey::protocol::{Entry, Expected, OutcomeBody};
 use oncekey::store::{CachedStore, Exchange, ListInDoubt as _, Put, Store, TrimOutcomes, Trimmed};
 use oncekey::time::ManualClock;
-use oncekey::{
-    Answer, Claim, ClaimAnswer, Deduplicator, Entry, Expected, Key, MemoryStore, OutcomeBody, Unavailable,
-};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore};
 use oncekey_conformance::{FaultStore, check_trimming, over};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -72,7 +72,7 @@ impl Store for Wrong {
         Ok(match (self.how, found) {
             (How::Purges, Some(entry)) if entry.left.is_zero() && entry.record.outcome().is_some() => None,
             (How::Rewrites, Some(entry)) if trimmed(&entry) => {
-                Some(Entry { version: oncekey::Version::new(entry.version.get() + 1), ..entry })
+                Some(Entry { version: oncekey::protocol::Version::new(entry.version.get() + 1), ..entry })
             }
             (How::TrimsTheLive, Some(entry)) => {
                 let record = entry.record.without_outcome().unwrap_or_else(|| entry.record.clone());

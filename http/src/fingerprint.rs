@@ -5,7 +5,8 @@
 use http::Uri;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use oncekey::{Algorithm, Fingerprint};
+use oncekey::Fingerprint;
+use oncekey::protocol::Algorithm;
 use sha2::{Digest as _, Sha256};
 
 /// A digest that grows with the body as it comes in.

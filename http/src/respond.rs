@@ -2,7 +2,8 @@
 
 use http::{HeaderValue, Response};
 use http_body::Body;
-use oncekey::{Answer, ClaimFate, RunError, Store};
+use oncekey::answer::ClaimFate;
+use oncekey::{Answer, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use http::Uri;
 use http::request::Parts;
-use oncekey::{Key, KeyError};
+use oncekey::Key;
+use oncekey::protocol::KeyError;
 use sha2::{Digest as _, Sha256};
 
 type Extract = dyn Fn(&Parts) -> Option<String> + Send + Sync;

@@ -5,7 +5,7 @@
 //! use oncekey::{Deduplicator, MemoryStore};
 //! use oncekey_observe::{Metrics, Traces};
 //!
-//! # fn main() -> Result<(), oncekey::OptionsError> {
+//! # fn main() -> Result<(), oncekey::builder::OptionsError> {
 //! Metrics::describe();
 //! let dedup = Deduplicator::builder(MemoryStore::new())
 //!     .observer((Traces::new(), Metrics::new()))
@@ -13,7 +13,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Both sit on [`oncekey::Observer`]: nothing is patched in, and an engine without them pays
+//! Both sit on [`oncekey::observe::Observer`]: nothing is patched in, and an engine without them pays
 //! nothing. Neither shows a key's id, nor an outcome, nor what an operation said.
 //!
 //! # Scopes

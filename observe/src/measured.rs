@@ -1,8 +1,9 @@
 //! Counters, gauges and histograms, by `metrics`.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use oncekey::Key;
 use oncekey::observe::StoreCall;
-use oncekey::{Event, Key, Observer};
+use oncekey::observe::{Event, Observer};
 
 use crate::ScopeLabel;
 

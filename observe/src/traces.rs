@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use oncekey::observe::{Phase, Span as Watched};
-use oncekey::{Event, Key, Observer};
+use oncekey::Key;
+use oncekey::observe::{CallPhase, Span as Watched};
+use oncekey::observe::{Event, Observer};
 use sha2::{Digest as _, Sha256};
 use tracing::field::{Empty, display};
 use tracing::{Span, debug, error, info, info_span, trace, warn};
@@ -70,7 +71,7 @@ impl Traces {
     /// use oncekey::Key;
     /// use oncekey_observe::Traces;
     ///
-    /// # fn main() -> Result<(), oncekey::KeyError> {
+    /// # fn main() -> Result<(), oncekey::protocol::KeyError> {
     /// let traces = Traces::new().salt("a secret of this service");
     /// let hash = traces.key_hash(&Key::new("payments.charge", "7f3a-91")?);
     /// assert_eq!(hash.len(), 16);
@@ -135,15 +136,15 @@ impl Observer for Traces {
         }
     }
 
-    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Watched>> {
+    fn begin(&self, key: &Key, phase: CallPhase) -> Option<Box<dyn Watched>> {
         let (scope, key) = (|| self.scope.of(key), || self.key_hash(key));
         let span = match phase {
-            Phase::Claim => info_span!(target: TARGET, "claim", scope = scope(), key = key(),
+            CallPhase::Claim => info_span!(target: TARGET, "claim", scope = scope(), key = key(),
                 answer = Empty, attempt = Empty, operation_id = Empty),
-            Phase::Run { attempt, .. } => {
+            CallPhase::Run { attempt, .. } => {
                 info_span!(target: TARGET, "run", scope = scope(), key = key(), attempt)
             }
-            Phase::Complete { attempt, .. } => {
+            CallPhase::Complete { attempt, .. } => {
                 info_span!(target: TARGET, "complete", scope = scope(), key = key(), attempt, answer = Empty)
             }
             _ => return None,

@@ -12,7 +12,7 @@ use super::held::{CONFLICTS_MAX, Guard, Held, Step};
 use super::wait::Wait;
 use super::watching::Watched;
 use super::{Doubt, Inner};
-use crate::observe::{Event, Phase};
+use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
     ClaimCommand, Command, Decision, Entry, ExpiredBecause, Fingerprint, Key, OperationId, Owner, Policy,
@@ -63,7 +63,7 @@ impl<S: Store + 'static> Inner<S> {
             }
             claimed
         };
-        match self.begin(&ask.key, || Phase::Claim) {
+        match self.begin(&ask.key, || CallPhase::Claim) {
             Some(span) => Box::pin(Watched::new(span, work)),
             None => Box::pin(work),
         }

@@ -19,7 +19,7 @@ use super::held::{Facts, Guard};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
-use crate::observe::{Event, Phase};
+use crate::observe::{CallPhase, Event};
 use crate::protocol::{
     Conclusion, Entry, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody, Payload, Policy,
     Verdict,
@@ -368,7 +368,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         };
         let running = run::drive(&guard.held, self.by_keeper, operation);
         let ended =
-            match self.engine.begin(&self.ask.key, || Phase::Run { attempt: guard.held.facts.attempt }) {
+            match self.engine.begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.attempt }) {
                 None => running.await,
                 Some(span) => Watched::new(span, running).await,
             };

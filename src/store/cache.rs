@@ -275,8 +275,9 @@ mod tests {
     use futures::executor::block_on;
 
     use super::*;
+    use crate::engine::{AdminAnswer, Answer, Deduplicator};
+    use crate::memory::MemoryStore;
     use crate::time::ManualClock;
-    use crate::{AdminAnswer, Answer, Deduplicator, MemoryStore};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -390,7 +391,7 @@ mod tests {
         let known = cached.store().get(&key(1)).unwrap();
         let put = || Put::new(&known.record, SECOND, SECOND);
         let (one, two) = (key(1), key(2));
-        let stale = Expected::At(crate::Version::new(known.version.get() + 1));
+        let stale = Expected::At(crate::protocol::Version::new(known.version.get() + 1));
         let batch = [
             BatchPut::new(&one, Expected::Vacant, put()),
             BatchPut::new(&two, Expected::Vacant, put()),

@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use oncekey::answer::{ClaimFate, NoValue, Unavailable, Unrecorded};
 use oncekey::codec::{Codec, CodecError};
+use oncekey::protocol::{OutcomeBody, State, Status};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{
-    Answer, ClaimError, ClaimFate, Error, Failure, Fingerprint, NoValue, OperationId, Outcome, OutcomeBody,
-    Payload, Policy, RunError, State, Status, Unavailable, Unrecorded,
+    Answer, ClaimError, Error, Failure, Fingerprint, OperationId, Outcome, Payload, Policy, RunError,
 };
 
 use crate::one_key::granted;

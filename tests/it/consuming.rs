@@ -5,11 +5,11 @@ mod polls;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use oncekey::admin::Resolution;
 use oncekey::consume::{Acknowledged, Consumer, Dead, DeliveryAction, Later, Message};
+use oncekey::protocol::State;
 use oncekey::time::Clock as _;
-use oncekey::{
-    Attempt, Claim, Deduplicator, Failure, Fingerprint, Key, Outcome, Policy, Resolution, Settled, State,
-};
+use oncekey::{Attempt, Claim, Deduplicator, Failure, Fingerprint, Key, Outcome, Policy, Settled};
 
 use crate::support::*;
 

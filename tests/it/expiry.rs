@@ -6,12 +6,11 @@ mod purge;
 
 use std::time::Duration;
 
+use oncekey::answer::Unavailable;
 use oncekey::protocol::{ClaimCommand, Command, Decision, Lifetimes, decide};
+use oncekey::protocol::{Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{Exchange, Put};
-use oncekey::{
-    Answer, ClaimAnswer, Expected, Key, MemoryStore, OperationId, Owner, Policy, Record, Store as _,
-    Unavailable, UnixMillis, Version,
-};
+use oncekey::{Answer, ClaimAnswer, Key, MemoryStore, OperationId, Policy, Store as _};
 
 use crate::support::*;
 

@@ -7,10 +7,12 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use oncekey::answer::{ClaimFate, Unavailable};
+use oncekey::builder::OnDrop;
+use oncekey::protocol::{Expected, ExpiredBecause, State, Status};
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    Claim, ClaimAnswer, ClaimError, ClaimFate, Expected, ExpiredBecause, Fingerprint, OnDrop, Payload,
-    Policy, Prepared, RunError, Settled, State, Status, Store as _, Unavailable,
+    Claim, ClaimAnswer, ClaimError, Fingerprint, Payload, Policy, Prepared, RunError, Settled, Store as _,
 };
 
 use crate::one_key::granted;

@@ -3,10 +3,13 @@
 
 use std::sync::Mutex;
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::answer::{ClaimFate, FailureKind};
+use oncekey::builder::OnLeaseLost;
 use oncekey::codec::{Codec, CodecError, Raw};
 use oncekey::{
-    AdminAnswer, Answer, Attempt, ClaimAnswer, ClaimError, ClaimFate, Deduplicator, Failure, FailureKind,
-    Fingerprint, OnLeaseLost, OperationId, Outcome, Payload, Policy, Resolution, RunError,
+    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Failure, Fingerprint, OperationId, Outcome,
+    Payload, Policy, RunError,
 };
 
 use crate::support::*;

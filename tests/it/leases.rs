@@ -9,8 +9,10 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use oncekey::answer::Unrecorded;
+use oncekey::builder::OnLeaseLost;
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{Answer, ClaimError, OnLeaseLost, RunError, Unrecorded};
+use oncekey::{Answer, ClaimError, RunError};
 
 use crate::support::*;
 

@@ -7,10 +7,12 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::answer::RecordInfo;
+use oncekey::protocol::{Entry, Expected, State, Status};
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    AdminAnswer, Answer, Claim, ClaimAnswer, ClaimError, Entry, Error, Expected, Outcome, Payload, Policy,
-    RecordInfo, Resolution, RunError, State, Status, Store as _,
+    Answer, Claim, ClaimAnswer, ClaimError, Error, Outcome, Payload, Policy, RunError, Store as _,
 };
 
 use crate::one_key::granted;

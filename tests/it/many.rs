@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
+use oncekey::answer::ClaimFate;
+use oncekey::protocol::State;
 use oncekey::time::Clock as _;
 use oncekey::{
-    Answer, Attempt, ClaimAnswer, ClaimError, ClaimFate, Deduplicator, Error, Failure, Key, MemoryStore,
-    Payload, Policy, Request, RunError, State,
+    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Error, Failure, Key, MemoryStore, Payload,
+    Policy, Request, RunError,
 };
 
 use crate::support::*;

@@ -7,9 +7,10 @@ mod watching;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::protocol::{ExpiredBecause, Status};
 use oncekey::{
-    AdminAnswer, Answer, Claim, ClaimAnswer, ClaimError, Deduplicator, Error, ExpiredBecause, Fingerprint,
-    Key, Outcome, Policy, Resolution, Status,
+    Answer, Claim, ClaimAnswer, ClaimError, Deduplicator, Error, Fingerprint, Key, Outcome, Policy,
 };
 
 use crate::support::*;

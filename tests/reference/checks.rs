@@ -8,8 +8,10 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use oncekey::answer::RecordInfo;
+use oncekey::protocol::{Entry, Owner, State, UnixMillis};
 use oncekey::store::Store as _;
-use oncekey::{Entry, FencingToken, OperationId, Owner, RecordInfo, State, UnixMillis};
+use oncekey::{FencingToken, OperationId};
 
 use super::convert::{fingerprint, judged, key, outcome, policy};
 use super::steps::KEYS;

@@ -1,9 +1,8 @@
 //! Between the reference's plain values and the engine's.
 
-use oncekey::{
-    AdminAnswer, Algorithm, ClaimError, Conclusion, ExpiredBecause, Fingerprint, Key, OutcomeBody,
-    Policy as EnginePolicy, Status as EngineJudged,
-};
+use oncekey::admin::AdminAnswer;
+use oncekey::protocol::{Algorithm, Conclusion, ExpiredBecause, OutcomeBody, Status as EngineJudged};
+use oncekey::{ClaimError, Fingerprint, Key, Policy as EnginePolicy};
 
 use super::{AdminReply, HolderReply, NO_PRINT, Outcome, Policy, Status};
 

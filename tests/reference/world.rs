@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use oncekey::admin::AdminAnswer;
+use oncekey::answer::ClaimFate;
+use oncekey::builder::OnDrop;
 use oncekey::store::{ListInDoubt as _, Store as _};
 use oncekey::time::ManualClock;
 use oncekey::{
-    AdminAnswer, Answer, Claim, ClaimAnswer, ClaimFate, Deduplicator, Error, Failure, Key, MemoryStore,
-    OnDrop, Request, RunError,
+    Answer, Claim, ClaimAnswer, Deduplicator, Error, Failure, Key, MemoryStore, Request, RunError,
 };
 
 use super::checks::{Checked, Met, Seen, ready, same, seconds};
@@ -308,8 +310,8 @@ impl World {
 
     fn resolve(&mut self, engine: usize, at: usize, resolution: &Resolution) -> Checked {
         let engine_resolution = match resolution {
-            Resolution::Completed(outcome) => oncekey::Resolution::Completed(engine_outcome(outcome)),
-            Resolution::NoEffect => oncekey::Resolution::NoEffect,
+            Resolution::Completed(outcome) => oncekey::admin::Resolution::Completed(engine_outcome(outcome)),
+            Resolution::NoEffect => oncekey::admin::Resolution::NoEffect,
         };
         let answer = ready(self.engines[engine].resolve(&key(at), &engine_resolution))?;
         let reply =

@@ -11,12 +11,11 @@ use super::link::{Hub, Link};
 use super::oracle::Begun;
 use super::rng::Rng;
 use crate::Time;
+use oncekey::answer::{ClaimFate, Unrecorded};
 use oncekey::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
 use oncekey::store::Store as _;
 use oncekey::time::Clock as _;
-use oncekey::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Deduplicator, Failure, RunError, Unrecorded,
-};
+use oncekey::{Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Failure, RunError};
 
 /// What to do where the core answers something that came after this kit.
 const NEWER: &str = "update oncekey-conformance to the version of oncekey";

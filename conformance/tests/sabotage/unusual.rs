@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::channel::oneshot;
+use oncekey::Key;
+use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{Durability, Exchange, Purged, Put, Store};
 use oncekey::time::ManualClock;
-use oncekey::{Entry, Expected, Key, Record};
 use oncekey_conformance::{Abilities, Effort, Harness, Subject, Time};
 
 use super::kit::{Kit, open};

@@ -135,7 +135,7 @@ fn check(
     scope: &str,
     keys: usize,
     ledger: &Ledger,
-    expected: impl Fn(&oncekey::RecordInfo) -> bool,
+    expected: impl Fn(&oncekey::answer::RecordInfo) -> bool,
 ) {
     let effects = ledger.effects();
     assert_eq!(effects.len(), keys, "{scope}: one effect per key");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oncekey::DecodeError;
+use oncekey::protocol::DecodeError;
 use oncekey::store::{StoreError, StoreErrorKind};
 use rusqlite::ErrorCode;
 

@@ -1,8 +1,9 @@
 //! What the writer is asked for.
 
 use futures::channel::oneshot;
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{Exchange, Purged};
-use oncekey::{Expected, Key};
 
 use crate::error::SqliteError;
 use crate::table::Encoded;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use oncekey::Key;
+use oncekey::protocol::Entry;
 use oncekey::store::{Exchange, InDoubtPage};
-use oncekey::{Entry, Key};
 use rusqlite::Connection;
 
 use crate::clock::WallClock;

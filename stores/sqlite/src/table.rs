@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::protocol::{Entry, Expected, Record, State, Version};
 use oncekey::store::{Exchange, InDoubtPage, Put};
-use oncekey::{Entry, Expected, Key, Payload, Policy, Record, State, Version};
+use oncekey::{Key, Payload, Policy};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::clock::{Nanos, Times};
@@ -71,7 +72,11 @@ impl Head {
     }
 
     /// With the body in the sixth column.
-    fn entry(&self, row: &Row<'_>, now: Nanos) -> rusqlite::Result<Result<Entry, oncekey::DecodeError>> {
+    fn entry(
+        &self,
+        row: &Row<'_>,
+        now: Nanos,
+    ) -> rusqlite::Result<Result<Entry, oncekey::protocol::DecodeError>> {
         let body = Payload::from(row.get_ref(5)?.as_blob()?);
         let (version, left) = (self.version, self.times.left(now));
         Ok(Record::decode(&body).map(|record| Entry { record, version, left }))

@@ -1,6 +1,7 @@
 //! Dropping the bytes of outcomes whose retention is over. A reader looks and shortens, the writer only puts in place.
 
-use oncekey::{Payload, Record};
+use oncekey::Payload;
+use oncekey::protocol::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::clock::Nanos;

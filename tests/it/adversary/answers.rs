@@ -7,6 +7,11 @@ use std::time::Duration;
 use oncekey::memory::MemoryError;
 use oncekey::store::*;
 use oncekey::time::ManualClock;
+use oncekey::admin::*;
+use oncekey::answer::*;
+use oncekey::builder::*;
+use oncekey::observe::*;
+use oncekey::protocol::*;
 use oncekey::*;
 
 use crate::support::{Fault, *};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use oncekey::blocking::{Blocking, BlockingStore};
+use oncekey::protocol::{DecodeError, Entry, Expected, Record, Version};
 use oncekey::store::{Durability, DurabilityClass, Exchange, Purged, Put, StoreError, StoreErrorKind};
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{DecodeError, Entry, Expected, Key, Payload, Record, Version};
+use oncekey::{Key, Payload};
 use oncekey_conformance::{Abilities, Clause, Effort, Harness, Subject, Time, certify, check, simulate};
 
 use super::*;

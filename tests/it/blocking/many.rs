@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oncekey::blocking::{ClaimAnswer, Request};
-use oncekey::{Answer, ClaimError, Failure, Key, OnLeaseLost, Payload, RunError, Status};
+use oncekey::builder::OnLeaseLost;
+use oncekey::protocol::Status;
+use oncekey::{Answer, ClaimError, Failure, Key, Payload, RunError};
 
 use super::*;
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use oncekey::{
-    Answer, ClaimError, ClaimFate, Deduplicator, Failure, FailureKind, Key, MemoryStore, OnDrop, OnLeaseLost,
-    RunError, State, Status, Unrecorded,
-};
+use oncekey::answer::{ClaimFate, FailureKind, Unrecorded};
+use oncekey::builder::{OnDrop, OnLeaseLost};
+use oncekey::protocol::{State, Status};
+use oncekey::{Answer, ClaimError, Deduplicator, Failure, Key, MemoryStore, RunError};
 
 use super::*;
 

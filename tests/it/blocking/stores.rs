@@ -6,17 +6,16 @@ use std::sync::{Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
 
+use oncekey::answer::Unrecorded;
 use oncekey::blocking::{Blocking, BlockingError, BlockingListInDoubt, BlockingStore, ClaimAnswer};
 use oncekey::memory::MemoryError;
+use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{
     BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt as _, Purged, Put,
     StoreError as _, StoreErrorKind,
 };
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{
-    Answer, ClaimError, Deduplicator, Entry, Error, Expected, Key, MemoryStore, Record, RunError, Store,
-    Unrecorded,
-};
+use oncekey::{Answer, ClaimError, Deduplicator, Error, Key, MemoryStore, RunError, Store};
 
 use super::*;
 

@@ -4,8 +4,11 @@ use std::cell::RefCell;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use oncekey::builder::OnDrop;
+use oncekey::observe::Event;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Deduplicator, Entry, Event, Expected, Key, MemoryStore, OnDrop, Store};
+use oncekey::{Deduplicator, Key, MemoryStore, Store};
 
 use super::*;
 

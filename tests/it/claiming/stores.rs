@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use oncekey::answer::Unrecorded;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{Exchange, Put, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
-use oncekey::{
-    Answer, ClaimError, Deduplicator, Entry, Error, Expected, Key, MemoryStore, RunError, Store, Unrecorded,
-};
+use oncekey::{Answer, ClaimError, Deduplicator, Error, Key, MemoryStore, RunError, Store};
 
 use crate::support::*;
 

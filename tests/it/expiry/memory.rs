@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
+use oncekey::Deduplicator;
+use oncekey::protocol::Status;
 use oncekey::store::ListInDoubt as _;
 use oncekey::time::ManualClock;
-use oncekey::{Deduplicator, Status};
 
 use super::*;
 
@@ -153,7 +154,10 @@ fn a_listing_of_keys_in_doubt_is_complete_page_by_page_and_lists_nothing_else() 
             let page = ready(engine.list_in_doubt(cursor, limit)).unwrap();
             assert!(page.entries.len() <= limit);
             listed.extend(page.entries.into_iter().map(|(key, entry)| {
-                assert!(matches!(entry.status(), Status::Expired(oncekey::ExpiredBecause::Abandoned)));
+                assert!(matches!(
+                    entry.status(),
+                    Status::Expired(oncekey::protocol::ExpiredBecause::Abandoned)
+                ));
                 key
             }));
             let Some(next) = page.next else { break };

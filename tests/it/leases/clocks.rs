@@ -4,8 +4,10 @@
 use std::future::pending;
 use std::time::Duration;
 
+use oncekey::answer::Unrecorded;
+use oncekey::builder::OnLeaseLost;
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, ClaimError, Deduplicator, OnLeaseLost, Unrecorded};
+use oncekey::{Answer, ClaimError, Deduplicator};
 
 use crate::support::*;
 

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use oncekey::observe::Event;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{BatchPut, Exchange, Put};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Entry, Event, Expected, Key, MemoryStore, Store};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore, Store};
 
 use crate::support::*;
 

@@ -1,6 +1,7 @@
 //! What an owner that came too late may still do: nothing, and it is told so.
 
-use oncekey::{Answer, Claim, ClaimAnswer, ClaimError, Entry};
+use oncekey::protocol::Entry;
+use oncekey::{Answer, Claim, ClaimAnswer, ClaimError};
 
 use crate::support::*;
 

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{Exchange, Put};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{ClaimAnswer, Deduplicator, Entry, Expected, Key, Store};
+use oncekey::{ClaimAnswer, Deduplicator, Key, Store};
 
 use crate::support::{Fault, FaultyStore, LEASE, MARGIN, Planned, RETENTION, bench, key, secs};
 

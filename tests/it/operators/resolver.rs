@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use oncekey::{Doubt, Resolver};
+use oncekey::admin::{Doubt, Resolver};
 
 use super::*;
 

@@ -151,7 +151,8 @@ fn under_hold_all_waiters_are_told_of_the_doubt_and_nobody_runs() {
 
 #[test]
 fn those_who_wait_hear_of_a_resolution_and_of_a_forgotten_key() {
-    use oncekey::{AdminAnswer, Outcome, Resolution};
+    use oncekey::Outcome;
+    use oncekey::admin::{AdminAnswer, Resolution};
     // Under Hold a waiter is told of the doubt; so these wait for an attempt that is running while an operator waits
     // for its lease to end, as the waiters do.
     let bench = bench_with(|builder| builder.attempts_max(2));

@@ -1,7 +1,9 @@
 //! Forgetting against what it must not cross: a claim that is granted meanwhile, and a completion that comes late.
 
 use loom::future::block_on;
-use oncekey::{AdminAnswer, Claim, ClaimAnswer, ClaimError, ExpiredBecause, OperationId, Status};
+use oncekey::admin::AdminAnswer;
+use oncekey::protocol::{ExpiredBecause, Status};
+use oncekey::{Claim, ClaimAnswer, ClaimError, OperationId};
 use std::sync::Arc;
 
 use crate::store::ModelStore;

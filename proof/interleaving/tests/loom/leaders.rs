@@ -4,7 +4,9 @@ use std::future::pending;
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::{Answer, Attempt, ClaimFate, Failure, OnDrop, RunError};
+use oncekey::answer::ClaimFate;
+use oncekey::builder::OnDrop;
+use oncekey::{Answer, Attempt, Failure, RunError};
 
 use crate::store::pend;
 use crate::support::{

@@ -9,7 +9,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::{Answer, Attempt, Claim, ClaimError, ExpiredBecause, Status};
+use oncekey::protocol::{ExpiredBecause, Status};
+use oncekey::{Answer, Attempt, Claim, ClaimError};
 
 use crate::store::{ModelStore, Stall, pend};
 use crate::support::{

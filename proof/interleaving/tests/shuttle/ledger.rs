@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use oncekey::answer::RecordInfo;
 use oncekey::time::{Clock, ManualClock, Moment};
-use oncekey::{Attempt, OperationId, RecordInfo};
+use oncekey::{Attempt, OperationId};
 
 #[derive(Clone)]
 pub(crate) struct Ledger {

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use oncekey::builder::OnDrop;
+use oncekey::protocol::Status;
 use oncekey::time::ManualClock;
-use oncekey::{OnDrop, Status};
 use shuttle::future::{block_on, spawn};
 use shuttle::thread;
 use std::sync::Arc;

@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use oncekey::answer::Unrecorded;
 use oncekey::time::{Clock, ManualClock};
-use oncekey::{
-    Answer, Attempt, Deduplicator, DeduplicatorBuilder, Error, Failure, Key, RunError, Unrecorded,
-};
+use oncekey::{Answer, Attempt, Deduplicator, DeduplicatorBuilder, Error, Failure, Key, RunError};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, Runner};

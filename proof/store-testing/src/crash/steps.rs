@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::answer::RecordInfo;
 use oncekey::store::ListInDoubt;
-use oncekey::{
-    AdminAnswer, Answer, ClaimAnswer, Deduplicator, Key, OperationId, Outcome, Policy, RecordInfo, Resolution,
-};
+use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, OperationId, Outcome, Policy};
 use tokio::task::JoinSet;
 
 use super::policy::{name, policy};

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
+use oncekey::protocol::{Entry, Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::Put;
-use oncekey::{
-    AdminAnswer, Answer, Deduplicator, Entry, Expected, Fingerprint, Key, OperationId, Outcome, Owner,
-    Payload, Policy, Record, Resolution, Store as _, UnixMillis, Version,
-};
+use oncekey::{Answer, Deduplicator, Fingerprint, Key, OperationId, Outcome, Payload, Policy, Store as _};
 use oncekey_postgres::PostgresStore;
 use tokio_postgres::Client;
 
@@ -164,7 +163,7 @@ impl Desk {
 
 fn value(outcome: &Outcome) -> Payload {
     match &outcome.body {
-        oncekey::OutcomeBody::Kept(bytes) => bytes.clone(),
+        oncekey::protocol::OutcomeBody::Kept(bytes) => bytes.clone(),
         other => panic!("{other:?}"),
     }
 }

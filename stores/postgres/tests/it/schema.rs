@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::protocol::{Entry, Expected, Status};
 use oncekey::store::Put;
-use oncekey::{Entry, Expected, Key, Status, Store as _};
+use oncekey::{Key, Store as _};
 use oncekey_postgres::{MIGRATIONS, MigrateError, PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::Postgres;
 use tokio::task::JoinSet;

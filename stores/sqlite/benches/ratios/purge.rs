@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{Exchange, Put, Store as _};
-use oncekey::{Expected, Key};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
-use oncekey::{Entry, OperationId, Outcome, Owner, Policy, Record, UnixMillis, Version};
+use oncekey::protocol::{Entry, Owner, Record, UnixMillis, Version};
+use oncekey::{OperationId, Outcome, Policy};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 const LIFETIMES: Lifetimes = Lifetimes { lease: HOUR, retention: HOUR, tail: Duration::ZERO };

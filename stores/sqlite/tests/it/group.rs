@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use futures::executor::block_on;
+use oncekey::protocol::{Expected, Record};
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
-use oncekey::{Expected, Record};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SqliteError, SqliteStore, SqliteStoreBuilder};
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use futures::executor::block_on;
+use oncekey::protocol::{ExpiredBecause, Status};
 use oncekey::store::{ListInDoubt as _, Store as _};
-use oncekey::{ClaimAnswer, ExpiredBecause, Key, Policy, Status};
+use oncekey::{ClaimAnswer, Key, Policy};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SCHEMA_VERSION, SqliteStore};
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use futures::executor::block_on;
-use oncekey::Expected;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, DurabilityClass, Put, Store as _, StoreError as _, StoreErrorKind};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{MIGRATIONS, SqliteError, SqliteStore, Synchronous};

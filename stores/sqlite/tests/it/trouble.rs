@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use futures::executor::block_on;
+use oncekey::protocol::{Expected, Version};
 use oncekey::store::{Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Expected, Key, RunError, Version};
+use oncekey::{Key, RunError};
 use oncekey_sqlite::rusqlite::{Connection, params};
 use oncekey_sqlite::{SqliteError, SqliteStore, Step};
 
