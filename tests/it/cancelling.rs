@@ -12,12 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use oncekey::store::{Exchange, Put};
 use oncekey::time::{Clock as _, ManualClock};
 use oncekey::{
-    Answer, Basis, Deduplicator, Entry, Expected, FailureKind, Judged, Key, MemoryStore, OnDrop, Outcome,
-    Payload, Policy, State, Store,
+    Answer, Basis, Deduplicator, FailureKind, Judged, Key, MemoryStore, OnDrop, Outcome, Payload, Policy,
+    State,
 };
 
 use crate::one_key::granted;
