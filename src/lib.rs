@@ -100,15 +100,16 @@ mod sync;
 pub mod time;
 
 pub use engine::{
-    AdminAnswer, AfterFailure, Answer, Attempt, Basis, Claim, ClaimAnswer, ClaimError, Deduplicator,
+    AdminAnswer, Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Deduplicator,
     DeduplicatorBuilder, Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost,
-    OptionsError, Prepared, Request, Resolver, RunError, Running, Saved, Settled, Unavailable, Unrecorded,
+    OptionsError, Prepared, RecordInfo, Request, Resolver, RunError, Running, Saved, Settled, Unavailable,
+    Unrecorded,
 };
 pub use memory::MemoryStore;
 pub use observe::{Event, Observer};
 pub use protocol::{
-    Algorithm, Cause, Conclusion, DecodeError, Entry, Expected, FencingToken, Fingerprint, FingerprintError,
-    Judged, Key, KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, Resolution,
-    State, UnixMillis, Version,
+    Algorithm, Conclusion, DecodeError, Entry, Expected, ExpiredBecause, FencingToken, Fingerprint,
+    FingerprintError, Key, KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record,
+    Resolution, State, Status, UnixMillis, Version,
 };
 pub use store::Store;

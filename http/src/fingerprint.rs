@@ -1,5 +1,6 @@
-//! What tells one request from another under the same key: method, path, query, content type and body. The draft's
-//! section 2.4 leaves it to the server; this is its "Checksum of the entire request payload", and what it is sent to.
+//! What tells one request from another under the same key: method, path, query, content type and
+//! body. The draft's section 2.4 leaves it to the server; this is its "Checksum of the entire
+//! request payload", and what it is sent to.
 
 use http::Uri;
 use http::header::CONTENT_TYPE;

@@ -22,15 +22,15 @@ const TARGET: &str = "oncekey";
 /// | `run` | `scope`, `key`, `attempt` | while the operation is driven |
 /// | `complete` | `scope`, `key`, `attempt`, `answer` | until what became of it is on record, or cannot be |
 ///
-/// `answer` of a claim is `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, `incomparable` or
-/// `unanswered`;
-/// of a completion `completed`, `released` or `abandoned`, and empty if it failed. `key` is a hash: the first 16 hexadecimal
-/// digits of the SHA-256 of the [salt](Self::salt) and the key's bytes, the same in each process, to find what belongs
-/// together.
+/// `answer` of a claim is `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`,
+/// `exhausted`, `incomparable` or `unanswered`; of a completion `completed`, `released` or
+/// `abandoned`, and empty if it failed. `key` is a hash: the first 16 hexadecimal digits of the
+/// SHA-256 of the [salt](Self::salt) and the key's bytes, the same in each process, to find what
+/// belongs together.
 ///
-/// What somebody should look at is an event of its own: at `WARN` a lost lease, an effect in doubt, an outcome not
-/// recorded, an unprotected run and a store that failed and is tried again; at `ERROR` a store that is not tried again. The
-/// rest is at `DEBUG` and `TRACE`.
+/// What somebody should look at is an event of its own: at `WARN` a lost lease, an effect in doubt,
+/// an outcome not recorded, an unprotected run and a store that failed and is tried again; at
+/// `ERROR` a store that is not tried again. The rest is at `DEBUG` and `TRACE`.
 #[derive(Clone, Debug)]
 pub struct Traces {
     scope: ScopeLabel,
@@ -56,8 +56,8 @@ impl Traces {
         self
     }
 
-    /// Hashed before each key. A key that can be guessed, such as an order's number, can be found from its hash by trying;
-    /// not by somebody who does not know a secret salt.
+    /// Hashed before each key. A key that can be guessed, such as an order's number, can be found
+    /// from its hash by trying; not by somebody who does not know a secret salt.
     #[must_use]
     pub fn salt(mut self, salt: impl Into<Vec<u8>>) -> Self {
         self.salt = salt.into();
@@ -152,7 +152,8 @@ impl Observer for Traces {
     }
 }
 
-/// Notes on the phase under way what an event says of it. Events come while their phase's span is the current one.
+/// Notes on the phase under way what an event says of it. Events come while their phase's span is
+/// the current one.
 fn record(event: &Event<'_>) {
     let (phase, answer) = match event {
         Event::Granted { .. } => ("claim", "granted"),

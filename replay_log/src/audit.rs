@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use oncekey::Key;
 
-use super::gateway::{Receipt, Refusal};
+use super::gateway::Refusal;
 use super::input::Request;
-use super::ledger::Charge;
+use super::ledger::{Charge, Receipt};
 
 /// What one request was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,18 +9,10 @@ use oncekey::time::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use super::input::{GatewayReply, Request};
-use super::ledger::{Charge, Ledger};
+use super::ledger::{Charge, Ledger, Receipt};
 
 /// How much faster than the log the gateway is.
 pub(crate) const SPEED_UP: u32 = 500;
-
-/// What a charge answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Receipt {
-    /// The place of the charge on the ledger, as far as the run knew it that charged.
-    pub(crate) number: u64,
-    pub(crate) amount_cents: u64,
-}
 
 /// Why there is no receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

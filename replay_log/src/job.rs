@@ -16,9 +16,9 @@ use oncekey::{
 };
 
 use super::audit::{Column, Reply, Settled};
-use super::gateway::{Gateway, Receipt, Refusal};
+use super::gateway::{Gateway, Refusal};
 use super::input::Request;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Receipt};
 use super::{progress, race};
 
 /// How long a duplicate waits for the one that runs. Far longer than the slowest charge, and than a lease: after a kill,

@@ -12,7 +12,13 @@ use std::path::{Path, PathBuf};
 use oncekey::{Key, OperationId};
 use serde::{Deserialize, Serialize};
 
-use super::gateway::Receipt;
+/// What a charge answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Receipt {
+    /// The place of the charge on the ledger, as far as the run knew it that charged.
+    pub(crate) number: u64,
+    pub(crate) amount_cents: u64,
+}
 
 /// One charge on the ledger.
 #[derive(Clone, Debug)]

@@ -13,9 +13,9 @@ use futures::executor::block_on;
 use oncekey::Key;
 
 use super::audit::{Column, Reply};
-use super::gateway::{Gateway, Receipt, Refusal};
+use super::gateway::{Gateway, Refusal};
 use super::input::Request;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Receipt};
 use super::{progress, race};
 
 /// A row: the body that was answered, and the receipt; `None` for a decline.

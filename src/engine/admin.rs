@@ -8,8 +8,8 @@ use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Command, Decision, Entry, Expected, FencingToken, Fingerprint, Judged, Key, OperationId, Outcome,
-    OutcomeBody, Payload, Policy, Resolution, UnixMillis, Verdict, Version, decide,
+    Command, Decision, Entry, Expected, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody,
+    Payload, Policy, Resolution, Status, UnixMillis, Verdict, Version, decide,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store};
 
@@ -96,7 +96,7 @@ pub enum AdminAnswer {
 #[non_exhaustive]
 pub struct Inspection {
     /// What the record means now.
-    pub state: Judged,
+    pub state: Status,
     /// How long it stays live, by the store's clock.
     pub left: Duration,
     /// The number of the write that put it there.
@@ -133,7 +133,7 @@ impl Inspection {
             _ => None,
         };
         Self {
-            state: entry.judge(),
+            state: entry.status(),
             left: entry.left,
             version: entry.version,
             attempt: record.attempt(),
@@ -325,9 +325,9 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     fn administered(&self, key: &Key, command: &Command<'_>, entry: &Entry) {
-        match entry.judge() {
-            Judged::Completed => self.waiting.publish(key, || entry.clone()),
-            Judged::InProgress | Judged::Expired(_) => self.waiting.poke(key),
+        match entry.status() {
+            Status::Completed => self.waiting.publish(key, || entry.clone()),
+            Status::InProgress | Status::Expired(_) => self.waiting.poke(key),
         }
         match command {
             Command::Resolve(..) => self.tell(key, || Event::Resolved),

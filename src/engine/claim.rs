@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Basis;
+use super::RecordInfo;
 use super::attempt::Attempt;
 use super::claiming::Claimed;
 use super::error::ClaimError;
@@ -73,7 +73,7 @@ pub struct Saved {
     /// Whether it succeeded, or failed for good: known also when the outcome is not kept any more.
     pub conclusion: Conclusion,
     /// What the answer rests on.
-    pub basis: Basis,
+    pub info: RecordInfo,
 }
 
 impl Saved {
@@ -117,7 +117,7 @@ impl<S: Store + 'static> ClaimAnswer<S> {
                 let outcome = record.outcome().expect("a replay has a completed record");
                 let conclusion = outcome.conclusion;
                 let outcome = (verdict == Verdict::Replay).then(|| outcome.clone());
-                Self::Replay(Saved { outcome, conclusion, basis: Basis::of(&entry) })
+                Self::Replay(Saved { outcome, conclusion, info: RecordInfo::of(&entry) })
             }
             Verdict::InProgress => {
                 let here = here(&entry);

@@ -9,12 +9,12 @@ use std::time::Duration;
 use futures::TryFutureExt as _;
 
 use super::Inner;
-use super::answer::{Answer, Basis, Unavailable, Unrecorded};
+use super::answer::{Answer, RecordInfo, Unavailable, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
-use super::error::{AfterFailure, ClaimError, Error, RunError};
+use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::held::{Facts, Guard};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
@@ -390,7 +390,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
     fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<(), ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(()) => Answer::Executed { value, basis: Basis::of(&guard.held.entry()) },
+            Ok(()) => Answer::Executed { value, info: RecordInfo::of(&guard.held.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -420,7 +420,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
             Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
             Err(failure) => {
-                Err(RunError::Operation { error: failure.split().1, claim: AfterFailure::Unprotected })
+                Err(RunError::Operation { error: failure.split().1, claim: ClaimFate::Unprotected })
             }
         }
     }
@@ -447,27 +447,27 @@ async fn conclude_failure<S: Store + 'static>(
     renewal: Option<Renewal>,
     kind: FailureKind,
     encoded: Option<Result<Payload, CodecError>>,
-) -> AfterFailure {
+) -> ClaimFate {
     let held = &guard.held;
     let (stored, then) = match (kind, encoded) {
         (FailureKind::Final, Some(encoded)) => {
             let outcome = outcome(Conclusion::Failed, encoded);
-            (held.complete_after(renewal, outcome).await, AfterFailure::Recorded)
+            (held.complete_after(renewal, outcome).await, ClaimFate::Recorded)
         }
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt { AfterFailure::InDoubt } else { AfterFailure::Released };
+            let then = if held.facts.after_doubt { ClaimFate::InDoubt } else { ClaimFate::Released };
             held.let_end(renewal).await;
             (held.release(false).await, then)
         }
         (FailureKind::Unknown, _) | (FailureKind::Final, None) => {
             held.let_end(renewal).await;
-            (held.abandon().await, AfterFailure::InDoubt)
+            (held.abandon().await, ClaimFate::InDoubt)
         }
     };
     match stored {
         Ok(()) => then,
-        Err(error) => AfterFailure::NotStored(error),
+        Err(error) => ClaimFate::NotStored(error),
     }
 }
 
@@ -478,7 +478,7 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     (key, verdict, entry): (&Key, Verdict, &Entry),
     here: bool,
 ) -> Result<Answer<T, G>, RunError<E>> {
-    let basis = Basis::of(entry);
+    let info = RecordInfo::of(entry);
     let record = &entry.record;
     let outcome = record.outcome();
     let decoded = |source| RunError::Decode {
@@ -492,22 +492,22 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
             let kept = if verdict == Verdict::Replay { Some(&outcome.body) } else { None };
             match (outcome.conclusion, kept) {
                 (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, basis }
+                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
-                    Answer::Done { why: Unavailable::TooLarge { len: *len }, basis }
+                    Answer::Done { why: Unavailable::TooLarge { len: *len }, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
-                    Answer::Done { why: Unavailable::Unencodable, basis }
+                    Answer::Done { why: Unavailable::Unencodable, info }
                 }
                 // Dropped while it is live: the store's clock went back since.
                 (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
-                    Answer::Done { why: Unavailable::NoLongerKept, basis }
+                    Answer::Done { why: Unavailable::NoLongerKept, info }
                 }
                 (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), basis }
+                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), info }
                 }
-                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, basis },
+                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
             }
         }
         Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },

@@ -295,7 +295,9 @@ impl MemoryStore {
             let found = shard.0.lock().scan_expired(slot, now, 0, &mut looks, limit - page.entries.len());
             for (key, found) in found.entries {
                 let entry = found.into_entry(now)?;
-                if entry.judge() == crate::protocol::Judged::Expired(crate::protocol::Cause::Abandoned) {
+                if entry.status()
+                    == crate::protocol::Status::Expired(crate::protocol::ExpiredBecause::Abandoned)
+                {
                     let key = Key::from_bytes(&key).expect("the store holds keys");
                     page.entries.push((key, entry));
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
-use crate::protocol::{Entry, Expected, Judged, Key, State};
+use crate::protocol::{Entry, Expected, Key, State, Status};
 use crate::sync::Mutex;
 use crate::time::{Clock, Moment, SystemClock};
 
@@ -137,7 +137,7 @@ impl<S> CachedStore<S> {
         let mut cached = self.cached.lock();
         let entry = entry.filter(|_| cached.forgotten == forgotten && cached.forgetting == 0);
         match entry {
-            Some(entry) if entry.judge() == Judged::Completed => {
+            Some(entry) if entry.status() == Status::Completed => {
                 cached.old.remove(key);
                 self.put(&mut cached, key, Cached { entry: entry.clone(), at });
             }

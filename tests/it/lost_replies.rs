@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    AdminAnswer, Answer, Basis, Claim, ClaimAnswer, ClaimError, Entry, Error, Expected, Judged, Outcome,
-    Payload, Policy, Resolution, RunError, State, Store as _,
+    AdminAnswer, Answer, Claim, ClaimAnswer, ClaimError, Entry, Error, Expected, Outcome, Payload, Policy,
+    RecordInfo, Resolution, RunError, State, Status, Store as _,
 };
 
 use crate::one_key::granted;
@@ -218,7 +218,7 @@ fn a_claim_that_fails_on_every_try_is_an_error_and_its_record_is_given_up() {
             let second = bench.second_call(&runs);
             assert_eq!(oncekey::time::Clock::now(&bench.clock), begun, "at once");
             assert!(
-                matches!(second, Answer::Executed { basis: Basis { after_doubt: false, .. }, .. }),
+                matches!(second, Answer::Executed { info: RecordInfo { after_doubt: false, .. }, .. }),
                 "{second:?}"
             );
         }
@@ -397,7 +397,7 @@ fn a_completion_called_again_remembers_that_it_may_have_been_applied() {
                 assert!(matches!(bench.run(claim.complete("charged")), Err(ClaimError::Store { .. })));
                 bench.store.always(Fault::None);
             }
-            assert_eq!(bench.on_record().judge(), Judged::Completed);
+            assert_eq!(bench.on_record().status(), Status::Completed);
             bench.clock.advance(RETENTION);
             let other = bench.other_process();
             let theirs = (!gone).then(|| granted(bench.run(other.request(key()).claim())));

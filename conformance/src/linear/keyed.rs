@@ -39,7 +39,7 @@ pub(super) fn judge(events: &[Event], keys: usize, resolution: Duration) -> Outc
     let mut outcome = Outcome::Linearizable;
     for key in 0..keys {
         let key = OfKey { lines: lines(events, key), resolution };
-        match key.judge() {
+        match key.status() {
             Outcome::Linearizable => {}
             Outcome::Undecided => outcome = Outcome::Undecided,
             violated @ Outcome::Violated(_) => return violated,

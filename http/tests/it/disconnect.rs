@@ -9,7 +9,7 @@ use axum::{Extension, Router, middleware};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, StatusCode};
-use oncekey::{Deduplicator, MemoryStore, OnDrop, Policy};
+use oncekey::{Deduplicator, MemoryStore, OnDrop, Policy, Store};
 use oncekey_conformance::{Fault, FaultStore};
 use oncekey_http::{Effect, IdempotencyLayer};
 use tokio::io::AsyncWriteExt as _;
@@ -20,7 +20,8 @@ use crate::support::{
     BOTH, Count, Gate, Got, Http, LONG, in_time, layer, layer_over, post, send, serve, try_send, until,
 };
 
-fn app(layer: IdempotencyLayer<MemoryStore>) -> (Router, Count, Gate) {
+/// A handler that counts, and stops at a gate.
+fn app<S: Store + 'static>(layer: IdempotencyLayer<S>) -> (Router, Count, Gate) {
     let (count, gate) = (Count::default(), Gate::closed());
     let (counting, gating) = (count.clone(), gate.clone());
     let handler = move || async move {
@@ -216,16 +217,9 @@ async fn one_whose_client_left_during_its_first_claim_does_not_wait() {
     // Longer than this test: no renewal meets the fault that is meant for the second claim.
     let dedup = Deduplicator::builder(Arc::clone(&store)).lease(10 * LONG).build().unwrap();
     let (jobs, spawner) = kept_jobs();
-    let (count, gate) = (Count::default(), Gate::closed());
-    let (counting, gating) = (count.clone(), gate.clone());
-    let handler = move || async move {
-        let n = counting.up();
-        gating.pass().await;
-        format!("charge {n}")
-    };
     // It would wait for longer than this test does.
     let layer = layer_over(dedup.clone()).wait(10 * LONG).spawner(spawner).build().unwrap();
-    let app = Router::new().route("/charges", on_post(handler)).layer(layer);
+    let (app, count, gate) = app(layer);
     let request = || app.clone().oneshot(post("/charges", "k", "50").map(Body::new));
     let first = tokio::spawn(request());
     gate.came(1).await;

@@ -6,56 +6,43 @@ use oncekey_http::Route;
 
 use crate::support::{Count, Http, layer, post, send, serve};
 
+/// Two mounts of a router are two routes, whatever was chosen. Two paths of one route are two routes by default; where the
+/// route that axum matched was chosen, the second path is another request with the first one's key.
 #[tokio::test]
 async fn nested_routers_do_not_share_keys() {
-    let count = Count::default();
-    let counting = count.clone();
-    let handler = move || async move { format!("call {}", counting.up()) };
-    let layer = layer().route(Route::matched_path()).build().unwrap();
-    let charges = Router::new().route("/charges", on_post(handler)).layer(layer);
-    let app = Router::new()
-        .nest("/v1/{tenant}", charges.clone())
-        .nest("/v2", charges.clone())
-        .nest_service("/v3", charges.clone())
-        .merge(charges);
-    let served = serve(app).await;
-    let ask = |path: &'static str| send(served.addr, Http::One, post(path, "k", "50"));
-    for (n, path) in ["/v1/ada/charges", "/v2/charges", "/v3/charges", "/charges"].into_iter().enumerate() {
-        let first = ask(path).await;
-        assert_eq!((first.text(), first.replayed()), (format!("call {}", n + 1).as_str(), false), "{path}");
-        let again = ask(path).await;
-        assert_eq!((again.text(), again.replayed()), (format!("call {}", n + 1).as_str(), true), "{path}");
-    }
-    // The same route with the same key, and another resource: another request.
-    assert_eq!(ask("/v1/bob/charges").await.problem(), "mismatch");
-    assert_eq!(count.get(), 4);
-}
-
-/// Nothing was said about routes: two mounts are two routes all the same, and what is compared is what was sent.
-#[tokio::test]
-async fn by_default_nested_routers_do_not_share_keys_either() {
-    let count = Count::default();
-    let counting = count.clone();
-    let handler = move || async move { format!("call {}", counting.up()) };
-    let charges = Router::new().route("/charges", on_post(handler)).layer(layer().build().unwrap());
-    let app = Router::new()
-        .nest("/v1/{tenant}", charges.clone())
-        .nest("/v2", Router::new().nest("/in", charges.clone()))
-        .nest_service("/v3", charges.clone())
-        .merge(charges);
-    let served = serve(app).await;
-    let paths = ["/v1/ada/charges", "/v1/bob/charges", "/v2/in/charges", "/v3/charges", "/charges"];
-    for (n, path) in paths.into_iter().enumerate() {
-        for replayed in [false, true] {
-            let got = send(served.addr, Http::One, post(path, "k", "50")).await;
-            assert_eq!(
-                (got.text(), got.replayed()),
-                (format!("call {}", n + 1).as_str(), replayed),
-                "{path}"
-            );
+    for (route, other_path_runs) in [(Route::default(), true), (Route::matched_path(), false)] {
+        let context = format!("{route:?}");
+        let count = Count::default();
+        let counting = count.clone();
+        let handler = move || async move { format!("call {}", counting.up()) };
+        let layer = layer().route(route).build().unwrap();
+        let charges = Router::new().route("/charges", on_post(handler)).layer(layer);
+        let app = Router::new()
+            .nest("/v1/{tenant}", charges.clone())
+            .nest("/v2", charges.clone())
+            .nest("/v3", Router::new().nest("/in", charges.clone()))
+            .nest_service("/v4", charges.clone())
+            .merge(charges);
+        let served = serve(app).await;
+        let ask = |path: &'static str| send(served.addr, Http::One, post(path, "k", "50"));
+        let runs_once = async |path: &'static str, call: u32| {
+            for replayed in [false, true] {
+                let got = ask(path).await;
+                let expected = (format!("call {call}"), replayed);
+                assert_eq!((got.text().to_owned(), got.replayed()), expected, "{path}, {context}");
+            }
+        };
+        let mounts = ["/v1/ada/charges", "/v2/charges", "/v3/in/charges", "/v4/charges", "/charges"];
+        for (call, path) in (1..).zip(mounts) {
+            runs_once(path, call).await;
         }
+        if other_path_runs {
+            runs_once("/v1/bob/charges", 6).await;
+        } else {
+            assert_eq!(ask("/v1/bob/charges").await.problem(), "mismatch");
+        }
+        assert_eq!(count.get(), if other_path_runs { 6 } else { 5 }, "{context}");
     }
-    assert_eq!(count.get(), 5);
 }
 
 /// The path and not the route that axum matched: that is there to be chosen.

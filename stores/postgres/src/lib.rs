@@ -134,6 +134,7 @@
 //! | `deadpool` | yes | [`Connections`] for `deadpool_postgres::Pool` |
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "deadpool"), allow(rustdoc::broken_intra_doc_links))]
 
 mod batch;
@@ -145,6 +146,7 @@ mod error;
 mod inbox;
 mod notice;
 mod purge;
+mod round;
 mod row;
 mod schema;
 pub mod sql;

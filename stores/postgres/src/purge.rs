@@ -13,37 +13,6 @@ const SEEN_MIN: i64 = 1_000;
 const SEEN_MAX: i64 = 10_000;
 const SEEN_PER_CALL: i64 = 50_000;
 
-/// One round through the table, over several calls.
-#[derive(Debug, Default)]
-pub(crate) struct Round {
-    /// The last `row_id` that was looked at.
-    cursor: i64,
-    /// Where it began, while it is under way.
-    began: Option<i64>,
-    /// It has passed the end of the table.
-    wrapped: bool,
-}
-
-impl Round {
-    /// Goes on to `last`, or past the end of the table; answers whether it is back where it began.
-    fn is_over(&mut self, last: Option<i64>) -> bool {
-        let began = *self.began.get_or_insert_with(|| {
-            self.wrapped = self.cursor == 0;
-            self.cursor
-        });
-        self.cursor = last.unwrap_or(0);
-        let over = match last {
-            None => self.wrapped,
-            Some(last) => self.wrapped && began > 0 && last >= began,
-        };
-        self.wrapped |= last.is_none();
-        if over {
-            self.began = None;
-        }
-        over
-    }
-}
-
 impl<C: Connections> PostgresStore<C> {
     /// Goes through the table in the order of `row_id`, on from where the last purge stopped, and around: what is live at
     /// its beginning is not looked at again by each call. Purgers of one store wait for each other, those of two skip each
@@ -130,23 +99,4 @@ pub struct InDoubt {
 
 fn purged(removed: i64, more: bool) -> Purged {
     Purged { removed: usize::try_from(removed).unwrap_or(0), more }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_round_ends_where_it_began() {
-        let mut round = Round::default();
-        assert!(!round.is_over(Some(10)));
-        assert!(!round.is_over(Some(20)));
-        assert!(round.is_over(None), "from the beginning to the end");
-        round.cursor = 15;
-        assert!(!round.is_over(Some(20)));
-        assert!(!round.is_over(None), "the rows before 15 are left");
-        assert!(!round.is_over(Some(10)));
-        assert!(round.is_over(Some(20)));
-        assert_eq!(round.cursor, 20, "the next goes on from here");
-    }
 }

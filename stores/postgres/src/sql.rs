@@ -220,14 +220,6 @@ pub struct Texts<'s> {
     pub exchange_many: &'s str,
 }
 
-impl<C> crate::PostgresStore<C> {
-    #[doc(hidden)]
-    pub fn statement_texts(&self) -> Texts<'_> {
-        let Statements { claim, exchange, exchange_many, .. } = &self.statements;
-        Texts { claim: &claim.text, exchange: &exchange.text, exchange_many: &exchange_many.text }
-    }
-}
-
 /// What an entry is answered with: the row, judged by a moment that is no later than the snapshot that found it. So there
 /// was an instant at which it was both current and as judged. A clock that stepped back counts as standing still.
 const ENTRY: &str = "version, live_until, greatest({clock}, updated_at) AS judged_at, body, row_id";
@@ -310,6 +302,12 @@ fn lists(types: &[Type]) -> Vec<Type> {
 }
 
 impl Statements {
+    /// For the bench, which plans them.
+    pub(crate) fn texts(&self) -> Texts<'_> {
+        let Self { claim, exchange, exchange_many, .. } = self;
+        Texts { claim: &claim.text, exchange: &exchange.text, exchange_many: &exchange_many.text }
+    }
+
     /// `lock_wait_ms`: how long a claim waits for somebody's transaction that holds its key.
     pub(crate) fn new(schema: &Schema, channel: Option<&Name>, lock_wait_ms: u128) -> Self {
         let prefix = schema.prefix();
@@ -391,9 +389,9 @@ impl Statements {
                 text: fill(IN_DOUBT).replace("{clock}", "now()"),
                 types: vec![Type::INT8; 3],
             },
-            large: Statement { text: fill(crate::trim::LARGE), types: vec![Type::INT8; 4] },
+            large: Statement { text: fill(LARGE), types: vec![Type::INT8; 4] },
             shorten: Statement {
-                text: fill(crate::trim::SHORTEN),
+                text: fill(SHORTEN),
                 types: vec![Type::INT8_ARRAY, Type::INT8_ARRAY, Type::BYTEA_ARRAY],
             },
         }
@@ -523,6 +521,33 @@ WITH seen AS MATERIALIZED (
 )
 SELECT version, live_until, judged_at, body, row_id, key, seen, last
 FROM ends LEFT JOIN found ON true ORDER BY row_id";
+
+/// Looks at `$3` rows after `$1`, and answers up to `$2` whose outcome is past its retention and whose body has more than
+/// `$4` bytes; in each row, and at least in one, also how many it looked at, and the last of them.
+const LARGE: &str = "\
+WITH seen AS MATERIALIZED (
+    SELECT row_id, finished_at IS NOT NULL AND octet_length(body) > $4 AND live_until <= greatest(now(), updated_at)
+           AND gone_at > greatest(now(), updated_at) AS large
+    FROM {t} WHERE row_id > $1 ORDER BY row_id LIMIT $3
+), ends AS MATERIALIZED (
+    SELECT count(*) AS seen, max(row_id) AS last FROM seen
+), found AS MATERIALIZED (
+    SELECT row_id, version, body FROM {t}
+    JOIN (SELECT row_id FROM seen WHERE large ORDER BY row_id LIMIT $2) AS listed USING (row_id)
+)
+SELECT row_id, version, body, seen, last FROM ends LEFT JOIN found ON true ORDER BY row_id";
+
+/// Puts bodies in place of those that are still at their versions, and that nobody has locked.
+const SHORTEN: &str = "\
+WITH i AS (
+    SELECT * FROM unnest($1, $2, $3) AS i (row_id, version, body)
+), unlocked AS MATERIALIZED (
+    SELECT r.row_id FROM {t} AS r JOIN i ON i.row_id = r.row_id WHERE r.version = i.version
+    ORDER BY r.row_id FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE {t} AS r SET body = i.body FROM i JOIN unlocked USING (row_id)
+WHERE r.row_id = i.row_id AND r.version = i.version
+RETURNING r.row_id";
 
 #[cfg(test)]
 mod tests {

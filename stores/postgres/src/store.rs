@@ -19,10 +19,10 @@ use crate::Error;
 use crate::cancel::Cancel;
 use crate::connections::{Connections, Lent};
 use crate::error::NameError;
-use crate::purge::Round;
+use crate::round::Round;
 use crate::row;
 use crate::schema::{Name, Schema};
-use crate::sql::{Columns, Statement, Statements, id_text, scope_text, version_number};
+use crate::sql::{Columns, Statement, Statements, Texts, id_text, scope_text, version_number};
 
 /// The most bytes of an encoded record: what fits a message of PostgreSQL's protocol, with room for the rest of it.
 const RECORD_LEN_MAX: usize = 1_000_000_000;
@@ -138,6 +138,13 @@ impl<C: Connections> Builder<C> {
 impl<C> fmt::Debug for PostgresStore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl<C> PostgresStore<C> {
+    #[doc(hidden)]
+    pub fn statement_texts(&self) -> Texts<'_> {
+        self.statements.texts()
     }
 }
 

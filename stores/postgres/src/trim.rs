@@ -13,33 +13,6 @@ const BODY_MIN: i64 = 192;
 const SEEN_MAX: i64 = 5_000;
 const SHORTENED_MAX: usize = 200;
 
-/// Looks at `$3` rows after `$1`, and answers up to `$2` whose outcome is past its retention and whose body has more than
-/// `$4` bytes; in each row, and at least in one, also how many it looked at, and the last of them.
-pub(crate) const LARGE: &str = "\
-WITH seen AS MATERIALIZED (
-    SELECT row_id, finished_at IS NOT NULL AND octet_length(body) > $4 AND live_until <= greatest(now(), updated_at)
-           AND gone_at > greatest(now(), updated_at) AS large
-    FROM {t} WHERE row_id > $1 ORDER BY row_id LIMIT $3
-), ends AS MATERIALIZED (
-    SELECT count(*) AS seen, max(row_id) AS last FROM seen
-), found AS MATERIALIZED (
-    SELECT row_id, version, body FROM {t}
-    JOIN (SELECT row_id FROM seen WHERE large ORDER BY row_id LIMIT $2) AS listed USING (row_id)
-)
-SELECT row_id, version, body, seen, last FROM ends LEFT JOIN found ON true ORDER BY row_id";
-
-/// Puts bodies in place of those that are still at their versions, and that nobody has locked.
-pub(crate) const SHORTEN: &str = "\
-WITH i AS (
-    SELECT * FROM unnest($1, $2, $3) AS i (row_id, version, body)
-), unlocked AS MATERIALIZED (
-    SELECT r.row_id FROM {t} AS r JOIN i ON i.row_id = r.row_id WHERE r.version = i.version
-    ORDER BY r.row_id FOR UPDATE OF r SKIP LOCKED
-)
-UPDATE {t} AS r SET body = i.body FROM i JOIN unlocked USING (row_id)
-WHERE r.row_id = i.row_id AND r.version = i.version
-RETURNING r.row_id";
-
 #[async_trait]
 impl<C: Connections> TrimOutcomes for PostgresStore<C> {
     /// A call looks at 5,000 rows at most, in the order of `row_id`, and shortens up to 200 of them in one statement. A row

@@ -8,6 +8,7 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Client, IntoConnectionInfo};
 
 use crate::server::{self, Server};
+use crate::wait::Wait;
 use crate::{RedisStore, RedisStoreError};
 
 /// Sets up a [`RedisStore`].
@@ -21,16 +22,24 @@ pub struct RedisStoreBuilder {
     pub(crate) wait: Option<Wait>,
 }
 
-/// What is waited for after a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Wait {
-    pub(crate) replicas: u32,
-    pub(crate) at_most: Duration,
-}
-
 /// How many more times a connection is tried to be made while a call waits for it. Two tries of 2 seconds are less than the
 /// 5 that the engine waits for a store, so that its callers are told the reason.
 const RECONNECTS: usize = 1;
+
+impl RedisStore {
+    /// A builder with the defaults.
+    pub fn builder() -> RedisStoreBuilder {
+        RedisStoreBuilder::default()
+    }
+
+    /// Connects with the defaults: see [`RedisStoreBuilder::connect`].
+    ///
+    /// # Errors
+    /// [`RedisStoreError`]: the server cannot be reached, or can drop claims, or is too old, or is a replica.
+    pub async fn connect(server: impl IntoConnectionInfo) -> Result<Self, RedisStoreError> {
+        Self::builder().connect(server).await
+    }
+}
 
 impl Default for RedisStoreBuilder {
     fn default() -> Self {

@@ -61,6 +61,7 @@
 //! (`rustls::crypto::CryptoProvider::install_default`), as with any two of them.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod about;
@@ -73,6 +74,7 @@ mod listing;
 mod script;
 mod server;
 mod store;
+mod wait;
 
 pub use builder::RedisStoreBuilder;
 pub use error::RedisStoreError;

@@ -5,8 +5,8 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
 
 use crate::RedisStoreError;
-use crate::builder::Wait;
 use crate::script::{Reply, Source, read};
+use crate::wait::{Confirmed, Wait};
 
 /// One call of a script, on one key.
 #[derive(Debug)]
@@ -88,8 +88,6 @@ pub(crate) struct Link<C> {
 }
 
 type Answer = Result<Reply, RedisStoreError>;
-/// How many replicas confirmed what was written; or why that is not known.
-type Confirmed = Result<u64, RedisError>;
 
 impl<C: ConnectionLike> Link<C> {
     /// Makes one call. If the server does not have the script it did nothing, and gets it.
@@ -182,27 +180,6 @@ impl<C: ConnectionLike> Link<C> {
             None => Ok(0),
         };
         Ok((values, confirmed))
-    }
-}
-
-impl Wait {
-    fn command(self) -> Cmd {
-        let mut cmd = Cmd::new();
-        // Zero would be for ever.
-        let millis =
-            u64::try_from(self.at_most.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs());
-        cmd.arg("WAIT").arg(self.replicas).arg(millis);
-        cmd
-    }
-
-    fn satisfied_by(self, confirmed: &Confirmed) -> Result<(), RedisStoreError> {
-        let confirmed = match confirmed {
-            Ok(confirmed) if *confirmed >= u64::from(self.replicas) => return Ok(()),
-            Ok(confirmed) => *confirmed,
-            // Nobody is known to have.
-            Err(_) => 0,
-        };
-        Err(RedisStoreError::TooFewReplicas { confirmed, wanted: self.replicas })
     }
 }
 

@@ -7,15 +7,14 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use oncekey::store::{BatchPut, Durability, Exchange, Purged, Put};
 use oncekey::{Entry, Expected, Key, Store};
-use redis::IntoConnectionInfo;
 use redis::aio::{ConnectionLike, ConnectionManager};
 
 use crate::about::{about, state};
-use crate::builder::{RedisStoreBuilder, Wait};
 use crate::call_id::CallIds;
 use crate::lifetime::micros;
 use crate::link::{Args, Call, Link, Write};
 use crate::script::{Reply, Scripts};
+use crate::wait::Wait;
 use crate::{RedisStoreError, Server};
 
 /// How long a hash outlives its record: for so much longer a clock may step back without a version being given twice.
@@ -41,21 +40,6 @@ struct Shared {
     calls: Option<CallIds>,
     durability: Durability,
     servers: Vec<Server>,
-}
-
-impl RedisStore {
-    /// A builder with the defaults.
-    pub fn builder() -> RedisStoreBuilder {
-        RedisStoreBuilder::default()
-    }
-
-    /// Connects with the defaults: see [`RedisStoreBuilder::connect`].
-    ///
-    /// # Errors
-    /// [`RedisStoreError`]: the server cannot be reached, or can drop claims, or is too old, or is a replica.
-    pub async fn connect(server: impl IntoConnectionInfo) -> Result<Self, RedisStoreError> {
-        Self::builder().connect(server).await
-    }
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {

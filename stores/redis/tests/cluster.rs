@@ -7,7 +7,6 @@ mod support;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::TcpListener;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use oncekey::{Expected, Key};
 use oncekey_conformance::{Effort, Harness, Subject, Time};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::proxy::{Mode, Proxy};
-use oncekey_store_testing::server::Redis;
+use oncekey_store_testing::server::{Port, Redis};
 use redis::cluster_async::ClusterConnection;
 use support::*;
 
@@ -25,16 +24,27 @@ type ClusterStore = RedisStore<ClusterConnection>;
 /// Servers that share the slots, each reached through a proxy.
 struct Cluster {
     nodes: Vec<(Redis, Proxy)>,
+    /// Where the servers talk to each other.
+    _buses: Vec<Port>,
 }
 
 const SLOTS: u16 = 16_384;
 
 impl Cluster {
     async fn start() -> Self {
-        let mut nodes = Vec::new();
+        let (mut nodes, mut buses) = (Vec::new(), Vec::new());
         for index in 0..3 {
-            let bus = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
-            let server = Redis::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+            let bus = Port::free();
+            let server = Redis::start_with(&[
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus.number().to_string(),
+                // A node that waits for a processor is not a node that failed.
+                "--cluster-node-timeout",
+                "120000",
+            ]);
+            buses.push(bus);
             let proxy = Proxy::start(server.addr());
             let _: () =
                 ask(&server, &["CONFIG", "SET", "cluster-announce-port", &proxy.port().to_string()]).await;
@@ -66,12 +76,12 @@ impl Cluster {
             })
             .await;
         }
-        Self { nodes }
+        Self { nodes, _buses: buses }
     }
 
     async fn store(&self, prefix: impl Into<Vec<u8>>) -> ClusterStore {
         let urls = self.nodes.iter().map(|(server, proxy)| proxy.url(server.url()));
-        RedisStore::builder().prefix(prefix).connect_cluster(urls).await.unwrap()
+        builder().prefix(prefix).connect_cluster(urls).await.unwrap()
     }
 
     /// The node that has this key.
@@ -182,7 +192,7 @@ fn a_user_of_a_cluster_needs_few_rights() {
                 .nodes
                 .iter()
                 .map(|(server, proxy)| proxy.url(server.url()).replace("redis://", &user));
-            RedisStore::builder().prefix(prefix()).connect_cluster(urls).await
+            builder().prefix(prefix()).connect_cluster(urls).await
         };
         let store = connect("app", &[]).await.unwrap();
         for index in 0..30 {
@@ -233,7 +243,7 @@ fn durability_is_that_of_all_nodes() {
         let _: () = ask(server, &["CONFIG", "SET", "appendfsync", "always"]).await;
         let urls = cluster.nodes.iter().map(|(server, proxy)| proxy.url(server.url()));
         let client = redis::cluster::ClusterClient::new(urls).unwrap();
-        let own = RedisStore::builder().over(client.get_async_connection().await.unwrap()).await.unwrap();
+        let own = builder().over(client.get_async_connection().await.unwrap()).await.unwrap();
         assert_eq!(own.durability().class, DurabilityClass::Undeclared);
     });
 }
@@ -275,7 +285,7 @@ fn keys_of_a_slot_that_moves_stay_claimed() {
         assert!(matches!(claim(&store, &key("born"), 3).await, Ok(Exchange::Conflict(Some(_)))));
         assert!(matches!(claim(&store, &there, 3).await, Ok(Exchange::Conflict(Some(_)))));
         let mut migrate = words(&["MIGRATE", "127.0.0.1", &target.port().to_string()]);
-        migrate.arg(store.redis_key(&there)).arg(0).arg(5000);
+        migrate.arg(store.redis_key(&there)).arg(0).arg(60_000);
         migrate.exec_async(&mut connection(source).await).await.unwrap();
         let next = write(&store, &there, Expected::At(version), &completed(1, b"x"), (HOUR, HOUR)).await;
         for node in [target, source] {
@@ -294,12 +304,12 @@ fn what_a_cluster_cannot_do_is_said() {
         let error = store.list_in_doubt(None, 10).await.unwrap_err();
         assert!(matches!(error, RedisStoreError::Settings { .. }) && !error.maybe_applied(), "{error:?}");
         let urls = cluster.nodes.iter().map(|(server, proxy)| proxy.url(server.url()));
-        let waiting = RedisStore::builder().wait_replicas(1, Duration::from_secs(1));
+        let waiting = builder().wait_replicas(1, Duration::from_secs(1));
         let error = waiting.connect_cluster(urls).await.unwrap_err();
         assert!(matches!(error, RedisStoreError::Settings { .. }), "{error:?}");
         // One node by itself does not serve the keys of others.
         let (server, proxy) = &cluster.nodes[0];
-        let store = RedisStore::connect(proxy.url(server.url())).await.unwrap();
+        let store = builder().connect(proxy.url(server.url())).await.unwrap();
         let mut moved = 0;
         for index in 0..20 {
             match claim(&store, &key(&oncekey_store_testing::server::unique_name("k")), 1).await {

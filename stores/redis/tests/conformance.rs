@@ -57,7 +57,7 @@ impl Harness for Managed {
 }
 
 fn open(server: &Redis, prefix: &str) -> RedisStore {
-    block_on(RedisStore::builder().prefix(prefix).connect(server.url())).unwrap()
+    block_on(support::builder().prefix(prefix).connect(server.url())).unwrap()
 }
 
 /// A connection of the caller's own.
@@ -67,7 +67,7 @@ impl Multiplexed {
     fn open(&self, prefix: String) -> Subject<RedisStore<MultiplexedConnection>, String> {
         let store = async {
             let connection = support::connection(Redis::shared()).await;
-            RedisStore::builder().prefix(prefix.clone()).over(connection).await.unwrap()
+            support::builder().prefix(prefix.clone()).over(connection).await.unwrap()
         };
         Subject::guarded(block_on(store), time(), prefix)
     }

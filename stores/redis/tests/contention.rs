@@ -1,10 +1,14 @@
 //! Many clients and processes at once, and processes that are killed: what all stores must bear, on a Redis server.
 
+use std::time::Duration;
+
 use oncekey::Policy;
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::deployment::Deployment;
 use oncekey_store_testing::server::Redis;
 use oncekey_store_testing::{child, crash, races};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct OnRedis;
@@ -14,7 +18,9 @@ impl Deployment for OnRedis {
     const CHILD: &'static str = "child";
 
     async fn open(&self, url: &str) -> RedisStore {
-        RedisStore::connect(url).await.expect("the server serves")
+        // A busy server may take longer than the timeouts of a service.
+        let builder = RedisStore::builder().response_timeout(PATIENCE).connect_timeout(PATIENCE);
+        builder.connect(url).await.expect("the server serves")
     }
 }
 

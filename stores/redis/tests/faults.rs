@@ -1,9 +1,13 @@
 //! Lost answers, stalls, servers that are down, hang or are killed: what all stores must bear, on a Redis server.
 
+use std::time::Duration;
+
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::deployment::Deployment;
 use oncekey_store_testing::server::Redis;
 use oncekey_store_testing::{load, lost, outage};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct OnRedis;
@@ -13,7 +17,9 @@ impl Deployment for OnRedis {
     const CHILD: &'static str = "none: no check of these starts processes";
 
     async fn open(&self, url: &str) -> RedisStore {
-        RedisStore::connect(url).await.expect("the server serves")
+        // A busy server may take longer than the timeouts of a service.
+        let builder = RedisStore::builder().response_timeout(PATIENCE).connect_timeout(PATIENCE);
+        builder.connect(url).await.expect("the server serves")
     }
 }
 

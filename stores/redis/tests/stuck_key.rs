@@ -6,7 +6,6 @@ mod support;
 
 use std::collections::HashMap;
 use std::process::Command;
-use std::time::Duration;
 
 use oncekey::{ClaimAnswer, Deduplicator, Key, Outcome, Policy, Record, State};
 use oncekey_redis::RedisStore;
@@ -58,21 +57,18 @@ fn the_key() -> Key {
 }
 
 async fn engine(server: &Redis, policy: Policy) -> Deduplicator<RedisStore> {
-    let store = RedisStore::connect(server.url()).await.unwrap();
-    // Longer than a shell and its commands take to start on a busy machine.
-    let lease = Duration::from_secs(2);
-    let builder = Deduplicator::builder(store).tokio().policy(policy).lease(lease).margin(lease / 10);
-    builder.renew_every(lease / 4).build().unwrap()
+    let store = builder().connect(server.url()).await.unwrap();
+    // Longer than shells and their commands take on the busiest machine.
+    Deduplicator::builder(store).tokio().policy(policy).lease(HOUR).build().unwrap()
 }
 
-/// An attempt that got as far as a checkpoint and whose owner is gone; answers its operation id.
+/// An attempt that got as far as a checkpoint, and whose lease is over; answers its operation id.
 async fn in_doubt(dedup: &Deduplicator<RedisStore>) -> String {
     let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
-    let ClaimAnswer::Granted(claim) = answer else { panic!("{answer:?}") };
+    let ClaimAnswer::Granted(mut claim) = answer else { panic!("{answer:?}") };
     claim.checkpoint("half way").await.unwrap();
     let id = claim.operation_id().to_string();
-    std::mem::forget(claim);
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    claim.abandon().await.unwrap();
     id
 }
 

@@ -6,14 +6,13 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use oncekey::store::{Exchange, Store as _};
 use oncekey_redis::RedisStore;
-use oncekey_store_testing::server::Redis;
+use oncekey_store_testing::server::{Port, Redis};
 use redis::{Client, ClientTlsConfig, TlsCertificates};
 use support::*;
 
@@ -53,12 +52,12 @@ fn certificates(dir: &Path) {
     }
 }
 
-fn start(dir: &Path, clients: &str) -> (Redis, String) {
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+fn start(dir: &Path, clients: &str) -> (Redis, Port, String) {
+    let port = Port::free();
     let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let server = Redis::start_with(&[
         "--tls-port",
-        &port.to_string(),
+        &port.number().to_string(),
         "--tls-cert-file",
         &file("server.crt"),
         "--tls-key-file",
@@ -68,7 +67,8 @@ fn start(dir: &Path, clients: &str) -> (Redis, String) {
         "--tls-auth-clients",
         clients,
     ]);
-    (server, format!("rediss://localhost:{port}/"))
+    let url = format!("rediss://localhost:{}/", port.number());
+    (server, port, url)
 }
 
 fn client(dir: &Path, url: &str, with_certificate: bool) -> Client {
@@ -91,8 +91,8 @@ fn a_store_over_tls_trusts_its_authority_only() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
     block_on(async {
-        let (_server, url) = start(dir.path(), "no");
-        let builder = || RedisStore::builder().prefix(prefix());
+        let (_server, _port, url) = start(dir.path(), "no");
+        let builder = || builder().prefix(prefix());
         let store = builder().connect_client(client(dir.path(), &url, false)).await.unwrap();
         claims_once(&store).await;
         // The system does not know this authority.
@@ -109,8 +109,8 @@ fn a_server_may_ask_for_a_certificate_of_the_client() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
     block_on(async {
-        let (_server, url) = start(dir.path(), "yes");
-        let builder = || RedisStore::builder().prefix(prefix());
+        let (_server, _port, url) = start(dir.path(), "yes");
+        let builder = || builder().prefix(prefix());
         builder().connect_client(client(dir.path(), &url, false)).await.unwrap_err();
         let store = builder().connect_client(client(dir.path(), &url, true)).await.unwrap();
         claims_once(&store).await;

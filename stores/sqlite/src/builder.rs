@@ -9,37 +9,14 @@ use rusqlite::Connection;
 use crate::clock::WallClock;
 use crate::connect::Place;
 use crate::error::{BUSY_TIMEOUT, SqliteError, Step};
-use crate::lock::wait_for_lock;
+use crate::lock::{wait_by, wait_for_lock};
+use crate::options::{Reads, Synchronous};
 use crate::queue::Queue;
 use crate::reader::{Desk, Reader, Shift};
 use crate::schema;
-use crate::store::{Inner, SqliteStore, Threads};
+use crate::store::{Inner, SqliteStore};
+use crate::threads::Threads;
 use crate::writer::Writer;
-
-/// When a commit is on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Synchronous {
-    /// Before it is acknowledged: it survives a power loss, as far as disk and file system tell the truth.
-    #[default]
-    Full,
-    /// Some time later: it survives the end of the process; a power loss, or a crash of the machine, can lose the latest
-    /// commits. A lost completion means that an effect elsewhere can happen a second time.
-    Normal,
-}
-
-/// Where reads are done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Reads {
-    /// On threads of the store: an executor's thread never waits for the disk.
-    #[default]
-    OnThreads,
-    /// On the thread that polls the call, which spares two changes of thread. For files that the memory of the machine
-    /// holds: a page that must come from disk keeps the executor's thread waiting. What would wait for a lock goes to
-    /// the store's threads all the same.
-    OnCaller,
-}
 
 /// Sets a [`SqliteStore`] up.
 #[derive(Clone, Debug)]
@@ -58,8 +35,23 @@ pub struct SqliteStoreBuilder {
     clock: WallClock,
 }
 
+impl SqliteStore {
+    /// Opens the file with the default options, creating it if there is none.
+    ///
+    /// # Errors
+    /// As for [`SqliteStoreBuilder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SqliteError> {
+        Self::builder(path).open()
+    }
+
+    /// Sets a store up.
+    pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
+        SqliteStoreBuilder::new(path.as_ref())
+    }
+}
+
 impl SqliteStoreBuilder {
-    pub(crate) fn new(path: &Path) -> Self {
+    fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             synchronous: Synchronous::Full,
@@ -82,20 +74,22 @@ impl SqliteStoreBuilder {
     }
 
     /// How long a transaction of the store waits for the lock of another connection; 4 s by default, which is less than
-    /// the engine waits for a store, so that its callers are told the reason. A claim may wait for so long behind those that
-    /// wait for the lock before it, too.
+    /// the engine waits for a store, so that its callers are told the reason. A claim may also wait behind calls that already
+    /// wait for the lock.
     ///
-    /// Opening waits for so long at each of its few steps. A connection by [`connect`](SqliteStore::connect) waits for so
-    /// long, or up to the next of some round numbers (10, 20, 50, 100, 200, 300, 500, 750 ms, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 60,
-    /// 600 s), and **for ever above 600 s**, at each statement that needs the lock, until you set a timeout or a handler of
-    /// its own. All of these ask for the lock every millisecond or so, that one who comes back to it at once does not always
-    /// get it first.
+    /// Opening waits this long at each of its few steps. A connection from [`connect`](SqliteStore::connect) waits this long
+    /// at each statement that needs the lock, until you set a timeout or a handler of its own. The time is rounded up to one
+    /// of 10, 20, 50, 100, 200, 300, 500, 750 ms, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 60, 600 s; **above 600 s the connection
+    /// waits forever**.
+    ///
+    /// All of these ask for the lock every millisecond or so. A process that releases the lock and takes it again at once
+    /// does not always get it first.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self
     }
 
-    /// Most writes of one transaction, and of one flush; 256 by default. A batch is never parted.
+    /// Most writes of one transaction, and of one flush; 256 by default. A batch is never split.
     pub fn group_max(mut self, writes: usize) -> Self {
         self.group_max = writes;
         self
@@ -127,16 +121,15 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// Whether opening creates the schema, and brings an older one up to date: yes by default, as befits an embedded
-    /// database. With `false` it is for you to run [`MIGRATIONS`](crate::MIGRATIONS) first, and a file without them is
-    /// refused.
+    /// Whether opening creates the schema, and brings an older one up to date: yes by default. With `false`, run
+    /// [`MIGRATIONS`](crate::MIGRATIONS) first: a file without them is refused.
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// The clock that expiry is judged by, as the time since the Unix epoch: for tests. All that use the file must use
-    /// the same.
+    /// The clock that expiry is judged by, as the time since the Unix epoch: for tests. All stores on the file must use
+    /// the same clock.
     pub fn clock(mut self, since_epoch: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         self.clock = WallClock::new(since_epoch);
         self
@@ -178,7 +171,7 @@ impl SqliteStoreBuilder {
                 .pragma_update(None, "max_page_count", pages)
                 .map_err(|error| SqliteError::of(error, Step::Open))?;
         }
-        connection.busy_handler(Some(wait_for_lock)).map_err(|error| SqliteError::of(error, Step::Open))?;
+        wait_by(wait_for_lock, &mut connection).map_err(|error| SqliteError::of(error, Step::Open))?;
 
         let writer = Desk { jobs: Arc::new(Queue::new()), queue_max: self.queue_max };
         let questions = Arc::new(Queue::new());
@@ -193,14 +186,14 @@ impl SqliteStoreBuilder {
                 writer: writer.clone(),
                 clock,
             };
-            threads.start("oncekey-reader", move || reader.run());
+            threads.start_reader(move || reader.run());
         }
         if self.reads == Reads::OnCaller {
             // As many callers as can read at once.
             let callers = std::thread::available_parallelism().map_or(1, usize::from);
             for _ in 0..callers.max(self.readers) {
                 let connection = place.connect_reader()?;
-                // It is a thread of somebody else: it waits for nothing.
+                // The thread is the caller's: it must not wait for a lock.
                 connection
                     .busy_timeout(Duration::ZERO)
                     .map_err(|error| SqliteError::of(error, Step::Open))?;
@@ -215,7 +208,7 @@ impl SqliteStoreBuilder {
             records_max: self.records_max,
             busy_timeout: self.busy_timeout,
         };
-        threads.start("oncekey-writer", move || thread.run());
+        threads.start_writer(move || thread.run());
         Ok(SqliteStore::new(Inner::new(place, self.clock, writer, questions, on_caller, threads)))
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use oncekey::store::{StoreError as _, StoreErrorKind};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::builder::Synchronous;
 use crate::error::{SqliteError, Step};
-use crate::lock::waiting_at_most;
+use crate::lock::{wait_by, waiting_at_most};
+use crate::options::Synchronous;
 
 /// The file of a store, and how it is opened.
 #[derive(Clone, Debug)]
@@ -51,9 +51,8 @@ impl Place {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
         let opened = Connection::open_with_flags(&self.path, flags);
-        let connection = opened.map_err(|error| SqliteError::of(error, Step::Open))?;
-        connection
-            .busy_handler(Some(waiting_at_most(self.busy_timeout)))
+        let mut connection = opened.map_err(|error| SqliteError::of(error, Step::Open))?;
+        wait_by(waiting_at_most(self.busy_timeout), &mut connection)
             .map_err(|error| SqliteError::of(error, Step::Open))?;
         self.set_wal(&connection)?;
         self.set_up(&connection).map_err(|error| SqliteError::of(error, Step::Open))?;

@@ -39,11 +39,12 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `bundled` | yes | SQLite itself is compiled in; without it the system's is linked, which must be 3.37 or later |
+//! | `bundled` | yes | SQLite itself is compiled in; without it the system's is linked: 3.37 or later, with rusqlite 0.41 and later 3.45.3 or later |
 //!
 //! [`rusqlite`] is exported again, so that your transactions use the version that this crate does.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
 mod clock;
@@ -52,17 +53,20 @@ mod connect;
 mod error;
 mod job;
 mod lock;
+mod options;
 mod queue;
 mod reader;
 mod schema;
 mod store;
 mod table;
+mod threads;
 mod trim;
 mod writer;
 
-pub use builder::{Reads, SqliteStoreBuilder, Synchronous};
+pub use builder::SqliteStoreBuilder;
 pub use complete::complete_in;
 pub use error::{CompleteError, Failed, SqliteError, Step};
+pub use options::{Reads, Synchronous};
 pub use rusqlite;
 pub use schema::{MIGRATIONS, Migration, SCHEMA_VERSION, migrate};
 pub use store::SqliteStore;

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use crate::job::Job;
 use crate::queue::Queue;
 
@@ -12,7 +14,7 @@ thread_local! {
     static PATIENCE: RefCell<Option<(Instant, Arc<Queue<Job>>)>> = const { RefCell::new(None) };
 }
 
-/// While this acts, the thread waits for a lock until then, and no longer than its queue is open.
+/// Runs `act`. Meanwhile this thread waits for a lock until `end`, and only while the queue is open.
 pub(crate) fn waiting_until<T>(end: Instant, queue: &Arc<Queue<Job>>, act: impl FnOnce() -> T) -> T {
     PATIENCE.set(Some((end, Arc::clone(queue))));
     let done = act();
@@ -33,18 +35,28 @@ pub(crate) fn wait_for_lock(tries: i32) -> bool {
 }
 
 fn pause(tries: i32) {
-    // Not in step with the others that wait.
+    // Threads that wait must not ask in step.
     let jitter = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| u64::from(since.subsec_nanos()) % 500);
-    std::thread::sleep(Duration::from_micros(if tries < 100 { 300 + jitter } else { 2000 + jitter }));
+    std::thread::sleep(pause_len(tries, jitter));
 }
 
-type BusyHandler = fn(i32) -> bool;
+/// The pause before the next try. It stays short: the lock may be free for a few milliseconds only.
+fn pause_len(tries: i32, jitter_us: u64) -> Duration {
+    Duration::from_micros(jitter_us + if tries < 100 { 300 } else { 2_000 })
+}
 
-/// The same for a connection that is handed out, which says nothing to the thread: for so long, or a little longer.
+pub(crate) type BusyHandler = fn(i32) -> bool;
+
+/// Has a connection wait by this handler. rusqlite wants `&mut` for it from 0.41 on, and was content with `&` before.
+pub(crate) fn wait_by(handler: BusyHandler, connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_handler(Some(handler))
+}
+
+/// The handler of a connection that does not tell its thread how long to wait: it waits this long, or a little longer.
 ///
-/// SQLite hands such a function no more than the number of its tries, so there is one for each limit.
+/// SQLite passes a handler only the number of its tries, so there is one function for each limit.
 pub(crate) fn waiting_at_most(limit: Duration) -> BusyHandler {
     const EACH: [(u64, BusyHandler); 20] = [
         (0, wait_at_most::<0>),
@@ -102,6 +114,15 @@ mod tests {
     }
 
     #[test]
+    fn the_lock_is_asked_for_every_few_milliseconds_however_long_that_takes() {
+        for tries in [0, 1, 99, 100, 10_000, i32::MAX] {
+            let pauses = [0, 499].map(|jitter_us| pause_len(tries, jitter_us));
+            let short = Duration::from_micros(300)..Duration::from_micros(2_500);
+            assert!(pauses.iter().all(|pause| short.contains(pause)), "after {tries}: {pauses:?}");
+        }
+    }
+
+    #[test]
     fn each_limit_is_kept_and_no_other_much_longer() {
         for (asked, due) in
             [(0, 0), (1, 10), (10, 10), (11, 20), (4_000, 4_000), (4_001, 5_000), (60_001, 600_000)]
@@ -114,13 +135,20 @@ mod tests {
             assert!(wait(0) && wait(1));
         }
         assert!(!waiting_at_most(Duration::ZERO)(0));
-        let begun = Instant::now();
         let wait = waiting_at_most(Duration::from_millis(50));
-        let mut tries = 0;
-        while wait(tries) {
-            tries += 1;
+        // A wait in which this thread was kept from running may ask only once.
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (begun, mut tries) = (Instant::now(), 0);
+            assert!(begun < end, "no wait asks twice");
+            while wait(tries) {
+                tries += 1;
+            }
+            assert!(begun.elapsed() >= Duration::from_millis(50));
+            if tries > 1 {
+                break;
+            }
         }
-        assert!(begun.elapsed() >= Duration::from_millis(50) && tries > 1);
         assert!(wait(0), "another wait begins anew");
     }
 }

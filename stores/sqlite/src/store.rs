@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use async_trait::async_trait;
 use futures::channel::oneshot;
@@ -15,15 +14,16 @@ use oncekey::{Entry, Expected, Key, Prepared};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::builder::{SqliteStoreBuilder, Synchronous};
 use crate::clock::WallClock;
 use crate::complete::complete_at;
 use crate::connect::Place;
 use crate::error::{CompleteError, SqliteError};
 use crate::job::{Job, Write};
+use crate::options::Synchronous;
 use crate::queue::{Closed, Queue};
 use crate::reader::{Desk, Question};
 use crate::table::{self, Encoded};
+use crate::threads::Threads;
 use crate::trim::Found;
 
 /// A store in one SQLite file: embedded, durable, shared by the processes of one machine.
@@ -111,7 +111,7 @@ impl Inner {
 
     fn ask(&self, question: Question) -> Result<(), SqliteError> {
         self.writer.check_room(self.questions.len())?;
-        // What is dropped with the question is the answer's sender: its receiver says so.
+        // A question that is dropped drops the sender of its answer, and the receiver tells the caller.
         self.questions.push(question).map_err(|Closed(_)| SqliteError::Closed)
     }
 }
@@ -121,19 +121,6 @@ impl SqliteStore {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Opens the file with the default options, creating it if there is none.
-    ///
-    /// # Errors
-    /// As for [`SqliteStoreBuilder::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, SqliteError> {
-        Self::builder(path).open()
-    }
-
-    /// Sets a store up.
-    pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
-        SqliteStoreBuilder::new(path.as_ref())
-    }
-
     /// The absolute path of the file.
     pub fn path(&self) -> &Path {
         &self.inner.place.path
@@ -141,10 +128,10 @@ impl SqliteStore {
 
     /// Another connection to the same file, set up as the store's own: for transactions of yours that are to commit
     /// together with an outcome. See [`SqliteStore::complete_in`]. It waits for a lock as the
-    /// [busy timeout](SqliteStoreBuilder::busy_timeout) says.
+    /// [busy timeout](crate::SqliteStoreBuilder::busy_timeout) says.
     ///
     /// # Errors
-    /// As for [`SqliteStoreBuilder::open`].
+    /// As for [`SqliteStoreBuilder::open`](crate::SqliteStoreBuilder::open).
     pub fn connect(&self) -> Result<Connection, SqliteError> {
         self.inner.place.connect(false)
     }
@@ -227,7 +214,7 @@ impl Store for SqliteStore {
         expected: Expected,
         put: Put<'_>,
     ) -> Result<Exchange, SqliteError> {
-        // What is there is answered by a read, so that a replay never waits for a flush. The writer decides.
+        // A read answers where the key has a record, so that a replay never waits for a flush. Only the writer grants.
         let looked = if expected == Expected::Vacant { self.inner.load_here(key) } else { None };
         let is_seen = looked.is_some();
         if let Some(entry) = looked.transpose()?.flatten() {
@@ -274,7 +261,7 @@ impl Store for SqliteStore {
     /// In steps of a bounded number of rows, each in a transaction that it shares with whatever else waits.
     ///
     /// # Cancel safety
-    /// If dropped, it removes no more than a step more.
+    /// If dropped, it removes the rows of one more step at most.
     async fn purge(&self, limit: usize) -> Result<Purged, SqliteError> {
         let (sender, answer) = oneshot::channel();
         self.inner.writer.hand_in(Job::Purge { limit, removed: 0, answer: sender });
@@ -340,40 +327,5 @@ impl fmt::Debug for SqliteStore {
             .field("path", &self.path())
             .field("synchronous", &self.inner.place.synchronous)
             .finish_non_exhaustive()
-    }
-}
-
-/// The threads of a store, which end with it.
-pub(crate) struct Threads {
-    jobs: Arc<Queue<Job>>,
-    questions: Arc<Queue<Question>>,
-    running: Vec<JoinHandle<()>>,
-}
-
-impl Threads {
-    pub(crate) fn new(jobs: Arc<Queue<Job>>, questions: Arc<Queue<Question>>) -> Self {
-        Self { jobs, questions, running: Vec::new() }
-    }
-
-    pub(crate) fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) {
-        let started = thread::Builder::new().name(name.to_owned()).spawn(work);
-        self.running.push(started.expect("the system starts a thread"));
-    }
-}
-
-impl Drop for Threads {
-    /// What is under way is finished first, so that the file is closed when this returns.
-    fn drop(&mut self) {
-        drop(self.questions.close());
-        for job in self.jobs.close() {
-            job.refuse(&SqliteError::Closed);
-        }
-        for thread in self.running.drain(..) {
-            // An answer may wake somebody who drops the last handle on the spot: a thread does not wait for itself.
-            if thread.thread().id() != thread::current().id() {
-                // A thread that panicked has said so.
-                let _ = thread.join();
-            }
-        }
     }
 }

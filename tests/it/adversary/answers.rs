@@ -169,8 +169,8 @@ fn an_observer_that_panics_at_the_grant_leaves_no_claim_behind() {
     let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ready(b.dedup.request(key()).claim())));
     assert!(r.is_err());
     assert_ne!(
-        on_record(&b).judge(),
-        Judged::InProgress,
+        on_record(&b).status(),
+        Status::InProgress,
         "nothing started; under Hold this waits for a resolver for ever"
     );
 }
@@ -362,7 +362,7 @@ fn an_error_without_effect_frees_the_key_whatever_its_type() {
     let refuse = |before_the_effect| async move { Err::<String, _>(Refused(before_the_effect)) };
     let no_effect = |error: &Refused| error.0;
     let first = bench.run(bench.dedup.request(key()).run_releasing(|_| refuse(true), no_effect));
-    assert!(matches!(first, Err(RunError::Operation { claim: AfterFailure::Released, .. })));
+    assert!(matches!(first, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
     let second = bench.run(bench.dedup.request(key()).run_releasing(|_| refuse(false), no_effect));
-    assert!(matches!(second, Err(RunError::Operation { claim: AfterFailure::InDoubt, .. })));
+    assert!(matches!(second, Err(RunError::Operation { claim: ClaimFate::InDoubt, .. })));
 }

@@ -2,7 +2,7 @@
 
 use oncekey::blocking::{Claim, ClaimAnswer};
 use oncekey::store::{Exchange, Put};
-use oncekey::{Cause, ClaimError, Judged, Key, OnDrop, Settled, Version};
+use oncekey::{ClaimError, ExpiredBecause, Key, OnDrop, Settled, Status, Version};
 use oncekey::{Expected, Store as _};
 
 use super::*;
@@ -117,7 +117,7 @@ fn a_claim_is_renewed_by_the_keeper_also_when_its_face_is_gone() {
         assert!(claim.time_left() > secs(0));
     }
     claim.complete("done").unwrap();
-    assert_eq!(store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(store.peek(&key()).unwrap().status(), Status::Completed);
     drop(claim);
     eventually("the keeper is gone", || clock.sleepers() == 0);
 }
@@ -145,7 +145,7 @@ fn a_completion_within_a_transaction_is_prepared_and_settled() {
     let prepared = claim.prepare("done").unwrap();
     commit(&prepared);
     assert_eq!(claim.settle(&prepared).unwrap(), Settled::Committed);
-    assert_eq!(threads.store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(threads.store.peek(&key()).unwrap().status(), Status::Completed);
 
     assert_eq!(threads.dedup.forget(&key()).unwrap(), oncekey::AdminAnswer::Done);
     let mut claim = granted(&threads.dedup);
@@ -162,7 +162,7 @@ fn a_claim_is_at_hand_for_async_code_too() {
     let mut claim = granted(&threads.dedup);
     assert_eq!(claim.as_async().fence(), claim.fence());
     ready(claim.as_async_mut().complete("done")).unwrap();
-    assert_eq!(threads.store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(threads.store.peek(&key()).unwrap().status(), Status::Completed);
 }
 
 #[test]
@@ -171,11 +171,11 @@ fn an_operator_sees_lists_and_ends() {
     assert!(threads.dedup.inspect(&key()).unwrap().is_none());
     let mut claim = granted(&threads.dedup);
     let seen = threads.dedup.inspect(&key()).unwrap().unwrap();
-    assert_eq!((seen.state, seen.attempt), (Judged::InProgress, 1));
+    assert_eq!((seen.state, seen.attempt), (Status::InProgress, 1));
     assert!(matches!(threads.dedup.forget(&key()).unwrap(), oncekey::AdminAnswer::Live { .. }));
     claim.abandon().unwrap();
     let seen = threads.dedup.inspect(&key()).unwrap().unwrap();
-    assert_eq!(seen.state, Judged::Expired(Cause::Abandoned));
+    assert_eq!(seen.state, Status::Expired(ExpiredBecause::Abandoned));
 
     let dedup =
         blocking::Deduplicator::new(oncekey::Deduplicator::new(Arc::clone(&threads.store.inner))).unwrap();

@@ -90,7 +90,10 @@ fn a_panic_of_the_owner_does_not_hang_who_waits() {
     drop(owner);
     let begun = bench.clock.now();
     let first = bench.run_pinned(one.as_mut()).unwrap();
-    assert!(matches!(&first, Answer::Executed { basis: Basis { after_doubt: true, .. }, .. }), "{first:?}");
+    assert!(
+        matches!(&first, Answer::Executed { info: RecordInfo { after_doubt: true, .. }, .. }),
+        "{first:?}"
+    );
     assert!(bench.clock.now().saturating_since(begun) >= LEASE, "not before the lease is over");
     let second = bench.run_pinned(two.as_mut()).unwrap();
     assert!(matches!(second, Answer::Replayed { .. }), "exactly one of them ran it: {second:?}");
@@ -186,7 +189,10 @@ fn a_store_that_panics_under_a_call_leaves_later_calls_to_the_policy() {
     assert!(matches!(drive(second()).unwrap(), Answer::InProgress { .. }), "the lease stands");
     clock.advance(LEASE);
     let answer = drive(second()).unwrap();
-    assert!(matches!(&answer, Answer::Executed { basis: Basis { after_doubt: true, .. }, .. }), "{answer:?}");
+    assert!(
+        matches!(&answer, Answer::Executed { info: RecordInfo { after_doubt: true, .. }, .. }),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -204,7 +210,7 @@ fn a_spawner_that_panics_does_not_turn_a_panic_into_an_abort() {
     let runs = AtomicU32::new(0);
     assert!(matches!(
         bench.second_call(&runs),
-        Answer::Executed { basis: Basis { after_doubt: true, .. }, .. }
+        Answer::Executed { info: RecordInfo { after_doubt: true, .. }, .. }
     ));
     // Outside of a panic, a drop does not begin one.
     drop(bench.dedup.request(Key::new("payments.charge", "another").unwrap()));

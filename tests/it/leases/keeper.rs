@@ -53,7 +53,7 @@ fn an_operation_that_blocks_its_thread_is_kept_alive_over_many_leases() {
     }
     let_go.send(()).unwrap();
     let answer = thread.join().unwrap().unwrap();
-    assert!(matches!(&answer, Answer::Executed { basis, .. } if basis.attempt == 1), "{answer:?}");
+    assert!(matches!(&answer, Answer::Executed { info, .. } if info.attempt == 1), "{answer:?}");
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     assert!(matches!(run_text(&other, "again"), Answer::Replayed { value, .. } if value == "done"));
 }

@@ -84,10 +84,10 @@ fn owner_fails_while_many_wait(end: End, here: usize, there: usize) {
     assert_eq!((executed, runs.running_max.get()), (1, 1), "{end:?}");
     for answer in answers {
         assert_eq!(answer.value().unwrap(), "second", "{end:?}");
-        let (Answer::Executed { basis, .. } | Answer::Replayed { basis, .. }) = answer else {
+        let (Answer::Executed { info, .. } | Answer::Replayed { info, .. }) = answer else {
             panic!("{answer:?}")
         };
-        assert_eq!((basis.attempt, basis.after_doubt), (2, doubt), "{end:?}");
+        assert_eq!((info.attempt, info.after_doubt), (2, doubt), "{end:?}");
     }
     assert_eq!((bench.dedup.held(), other.held()), (0, 0));
     assert_eq!((bench.dedup.waiting(), other.waiting(), bench.clock.sleepers()), (0, 0, 0));

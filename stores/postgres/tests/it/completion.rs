@@ -9,7 +9,7 @@ use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
 use tokio_postgres::Client;
 
-use crate::support::{Tables, block_on, connect, database, granted, key, number};
+use crate::support::{Tables, block_on, connect, database, granted, in_time, key, number};
 
 /// An engine over tables of its own, and a client of the application with a table of effects.
 struct App {
@@ -100,14 +100,9 @@ fn a_rollback_takes_both_and_the_claim_goes_on() {
 fn the_transaction_of_an_attempt_that_was_taken_over_fails() {
     block_on(async {
         let mut app = App::new().await;
-        let short = Deduplicator::builder(app.tables.store())
-            .tokio()
-            .lease(Duration::from_millis(300))
-            .build()
-            .unwrap();
-        let mut slow = granted(&short, &key("taken over")).await;
+        let mut slow = granted(&app.dedup, &key("taken over")).await;
         let prepared = slow.prepare("\"late\"").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        app.tables.end_lease(&key("taken over")).await;
         let mut taker = granted(&app.dedup, &key("taken over")).await;
         assert_eq!(taker.number(), 2);
 
@@ -138,7 +133,7 @@ fn an_unknown_commit_is_settled() {
             let mut direct = connect(database.url()).await;
             oncekey_postgres::migrate(&mut direct, &Default::default()).await.unwrap();
             direct.batch_execute("CREATE TABLE IF NOT EXISTS effects (id text)").await.unwrap();
-            let store = PostgresStore::new(crate::support::pool_to(database.url(), 4));
+            let store = crate::support::store_over(crate::support::pool_to(database.url(), 4));
             let dedup = Deduplicator::builder(store).tokio().build().unwrap();
 
             let id = format!("unknown {committed}");
@@ -185,8 +180,8 @@ fn what_was_settled_as_not_committed_cannot_commit_later() {
     });
 }
 
-/// A client stalls between its completion and its COMMIT: nobody can say what comes of it before the server, by
-/// `idle_in_transaction_session_timeout`, has ended that transaction.
+/// A client stalls between its completion and its COMMIT. Nobody can say what comes of it before the server has ended that
+/// transaction, by `idle_in_transaction_session_timeout`.
 #[test]
 fn a_transaction_that_stalls_is_settled_when_the_server_has_ended_it() {
     block_on(async {
@@ -200,23 +195,23 @@ fn a_transaction_that_stalls_is_settled_when_the_server_has_ended_it() {
         let mut claim = granted(&dedup, &key("stalls")).await;
         let prepared = claim.prepare("\"late\"").await.unwrap();
         let effect = app.effect();
-        app.client.batch_execute("SET idle_in_transaction_session_timeout = '6s'").await.unwrap();
         let transaction = app.client.transaction().await.unwrap();
         transaction.batch_execute(&effect).await.unwrap();
         let _version = dedup.store().complete_in(&transaction, &prepared).await.unwrap();
-        // From here on it says nothing.
         let unsettled = claim.settle(&prepared).await.unwrap_err();
         assert!(matches!(unsettled, ClaimError::Store { .. }), "{unsettled:?}");
         assert!(format!("{unsettled:?}").contains("Locked"), "{unsettled:?}");
 
-        let mut settled = claim.settle(&prepared).await;
-        for _ in 0..60 {
-            if settled.is_ok() {
-                break;
+        transaction.batch_execute("SET idle_in_transaction_session_timeout = '100ms'").await.unwrap();
+        // From here on it says nothing.
+        let settled = in_time(async {
+            loop {
+                if let Ok(settled) = claim.settle(&prepared).await {
+                    return settled;
+                }
             }
-            settled = claim.settle(&prepared).await;
-        }
-        assert_eq!(settled.unwrap(), Settled::NotCommitted);
+        });
+        assert_eq!(settled.await, Settled::NotCommitted);
         let late = transaction.commit().await;
         assert!(late.is_err(), "{late:?}");
         assert_eq!(app.effects().await, 0, "both are rolled back");

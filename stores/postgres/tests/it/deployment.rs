@@ -8,7 +8,7 @@ use oncekey_store_testing::deployment::Deployment;
 use oncekey_store_testing::server::{Database, Postgres};
 use oncekey_store_testing::{child, crash, load, lost, outage, races};
 
-use crate::support::{block_on, connect, pool_to};
+use crate::support::{LOCK_WAIT, block_on, connect, pool_to};
 
 /// The store over a pool, as a service has it.
 #[derive(Clone)]
@@ -22,7 +22,9 @@ impl Deployment for Service {
         // As at the start of a service; several at once wait for each other.
         let ran = migrate(&mut connect(url).await, &Schema::of_search_path()).await;
         let _ran = ran.expect("the tables can be made");
-        PostgresStore::builder(pool_to(url, 8)).named_statements(true).build()
+        // A busy server may take longer than a service waits.
+        let builder = PostgresStore::builder(pool_to(url, 8)).named_statements(true);
+        builder.lock_wait(LOCK_WAIT).connection_wait(LOCK_WAIT).build()
     }
 }
 

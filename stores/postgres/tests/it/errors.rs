@@ -13,7 +13,7 @@ use oncekey_store_testing::server::Postgres;
 
 use crate::statements::{claim, some_record};
 use crate::support::{
-    Tables, block_on, connect, database, in_time, key, number, pid, pool_to, until_waiting,
+    PATIENCE, Tables, block_on, connect, database, key, number, pid, pool_to, until, until_waiting,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -116,14 +116,11 @@ fn a_connection_that_closes_before_a_call_and_during_it() {
 
         let mut closed = store.load(&key("a")).await.unwrap_err();
         // The driver's task sees the end a moment later.
-        for _ in 0..200 {
-            if matches!(closed, Error::Closed) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        until("the connection is known to be closed", async || {
             closed = store.load(&key("a")).await.unwrap_err();
-        }
-        assert!(matches!(closed, Error::Closed), "{closed:?}");
+            matches!(closed, Error::Closed)
+        })
+        .await;
         assert_eq!((closed.kind(), closed.maybe_applied()), (StoreErrorKind::Unavailable, false));
     });
 }
@@ -139,7 +136,8 @@ fn a_connection_that_no_longer_answers_leaves_the_pool() {
         let proxy = Proxy::start(server.addr());
         let pool = pool_to(&proxy.url(database.url()), 1);
         let lock_wait = Duration::from_millis(500);
-        let store = PostgresStore::builder(pool.clone()).lock_wait(lock_wait).build();
+        let store =
+            PostgresStore::builder(pool.clone()).lock_wait(lock_wait).connection_wait(PATIENCE).build();
         assert!(store.load(&key("a")).await.unwrap().is_none());
         assert_eq!((proxy.connections(), pool.status().size), (1, 1));
 
@@ -151,12 +149,7 @@ fn a_connection_that_no_longer_answers_leaves_the_pool() {
         assert!(long.is_err());
         // It keeps its place for some seconds, in which it might answer.
         assert_eq!(pool.status().size, 1);
-        in_time(async {
-            while pool.status().size > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        until("it leaves the pool", async || pool.status().size == 0).await;
         proxy.set(Mode::Pass);
         assert!(store.load(&key("a")).await.unwrap().is_none());
         assert_eq!(pool.status().size, 1);
@@ -313,7 +306,7 @@ fn what_the_server_refuses_was_not_applied() {
         assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::TimedOut, false));
         holding.rollback().await.unwrap();
         // And indeed it was not.
-        let _version = claim(&hasty, &key("held"), &record).await;
+        let _version = claim(&tables.store(), &key("held"), &record).await;
     });
 }
 
@@ -418,7 +411,8 @@ fn racing_calls_where_all_transactions_are_serializable() {
     block_on(async {
         let tables = Tables::new().await;
         let pool = pool_to(&with_options("-c default_transaction_isolation=serializable"), 8);
-        let dedup = Deduplicator::builder(tables.builder(pool).build()).tokio().build().unwrap();
+        let dedup =
+            Deduplicator::builder(tables.builder(pool).build()).tokio().claim_tries(100).build().unwrap();
         let effects = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         for round in 0..10 {
             let mut calls = tokio::task::JoinSet::new();

@@ -13,10 +13,10 @@ use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
 use tokio::task::JoinSet;
 
-use crate::support::{block_on, connect, key, pool_to};
+use crate::support::{PATIENCE, block_on, connect, key, pool_to, store_over, until};
 
 fn engine(url: &str, connections: usize) -> DeduplicatorBuilder<PostgresStore<Pool>> {
-    Deduplicator::builder(PostgresStore::new(pool_to(url, connections))).tokio()
+    Deduplicator::builder(store_over(pool_to(url, connections))).tokio()
 }
 
 async fn run(
@@ -24,7 +24,7 @@ async fn run(
     id: &str,
     effects: &AtomicUsize,
 ) -> Result<Answer<String>, RunError<std::io::Error>> {
-    let request = dedup.request(key(id)).json().wait(Duration::from_secs(60));
+    let request = dedup.request(key(id)).json().wait(PATIENCE);
     request
         .run(|_| async {
             effects.fetch_add(1, Ordering::SeqCst);
@@ -81,7 +81,7 @@ fn a_claim_that_stalls_past_its_lease() {
         let effects = Arc::new(AtomicUsize::new(0));
         let slow = engine(&proxy.url(database.url()), 2)
             .lease(Duration::from_millis(500))
-            .store_timeout(Duration::from_secs(30))
+            .store_timeout(PATIENCE)
             .build()
             .unwrap();
         let _connected = slow.inspect(&key("connects")).await.unwrap();
@@ -90,9 +90,7 @@ fn a_claim_that_stalls_past_its_lease() {
             let (slow, effects) = (slow.clone(), Arc::clone(&effects));
             async move { run(&slow, "stalled", &effects).await }
         });
-        while proxy.held() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        proxy.until_held(1).await;
         let other = engine(database.url(), 2).build().unwrap();
         assert!(run(&other, "stalled", &effects).await.unwrap().ran_now());
         tokio::time::sleep(Duration::from_millis(600)).await;
@@ -113,28 +111,38 @@ fn a_completion_whose_answer_stalls_past_the_lease() {
         let proxy = Proxy::start(server.addr());
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
         let effects = Arc::new(AtomicUsize::new(0));
-        let slow = engine(&proxy.url(database.url()), 2)
-            .lease(Duration::from_secs(3))
-            .store_timeout(Duration::from_secs(30))
-            .build()
-            .unwrap();
-        let _connected = slow.inspect(&key("connects")).await.unwrap();
-        // The claim passes; the completion's answer does not.
-        proxy.after(1, 1, Mode::StallAnswers);
-        let stalled = tokio::spawn({
-            let (slow, effects) = (slow.clone(), Arc::clone(&effects));
-            async move { run(&slow, "completing", &effects).await }
-        });
-        while proxy.held() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        // Where the machine is so busy that the lease is over before the completion, another call gets a longer one.
+        for lease in [2, 4, 8, 16, 32, 64].map(Duration::from_secs) {
+            effects.store(0, Ordering::SeqCst);
+            let id = format!("completing within {lease:?}");
+            let slow = engine(&proxy.url(database.url()), 2).lease(lease).store_timeout(PATIENCE);
+            let slow = slow.build().unwrap();
+            let _connected = slow.inspect(&key("connects")).await.unwrap();
+            // The claim passes; the completion's answer does not.
+            proxy.after(1, 1, Mode::StallAnswers);
+            let mut stalled = tokio::spawn({
+                let (slow, id, effects) = (slow.clone(), id.clone(), Arc::clone(&effects));
+                async move { run(&slow, &id, &effects).await }
+            });
+            tokio::select! {
+                () = proxy.until_held(1) => {}
+                lost = &mut stalled => {
+                    let lost = lost.unwrap();
+                    assert!(matches!(lost, Err(RunError::LeaseLost { .. })), "{lost:?}");
+                    proxy.set(Mode::Pass);
+                    continue;
+                }
+            }
+            tokio::time::sleep(lease + Duration::from_millis(100)).await;
+            let other = engine(database.url(), 2).build().unwrap();
+            let got = run(&other, &id, &effects).await.unwrap();
+            assert!(matches!(got, Answer::Replayed { .. }), "{got:?}");
+            proxy.set(Mode::Pass);
+            assert!(stalled.await.unwrap().unwrap().ran_now());
+            assert_eq!(effects.load(Ordering::SeqCst), 1);
+            return;
         }
-        tokio::time::sleep(Duration::from_millis(3_100)).await;
-        let other = engine(database.url(), 2).build().unwrap();
-        let got = run(&other, "completing", &effects).await.unwrap();
-        assert!(matches!(got, Answer::Replayed { .. }), "{got:?}");
-        proxy.set(Mode::Pass);
-        assert!(stalled.await.unwrap().unwrap().ran_now());
-        assert_eq!(effects.load(Ordering::SeqCst), 1);
+        panic!("no completion was sent within its lease");
     });
 }
 
@@ -180,9 +188,8 @@ fn a_killed_server_loses_nothing_acknowledged() {
         }
         for kill in 0..2 {
             let before = acknowledged.lock().unwrap().len();
-            while acknowledged.lock().unwrap().len() < before + 300 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            until("operations are acknowledged", async || acknowledged.lock().unwrap().len() >= before + 300)
+                .await;
             let server = Arc::clone(&server);
             tokio::task::spawn_blocking(move || {
                 server.kill();
@@ -237,14 +244,16 @@ fn a_server_that_hangs() {
         let dedup =
             engine(server.url(), 4).store_timeout(Duration::from_millis(300)).claim_tries(2).build().unwrap();
         let effects = AtomicUsize::new(0);
-        assert!(run(&dedup, "before", &effects).await.unwrap().ran_now());
+        // No claim is made under this timeout before the server hangs: it is short for a busy machine.
+        let patient = engine(server.url(), 4).build().unwrap();
+        assert!(run(&patient, "before", &effects).await.unwrap().ran_now());
+        until("it is connected", async || dedup.inspect(&key("connects")).await.is_ok()).await;
         server.hang();
         let refused = run(&dedup, "during", &effects).await.unwrap_err();
         assert_eq!(kind(&refused), Some(StoreErrorKind::TimedOut), "{refused:?}");
         assert_eq!(effects.load(Ordering::SeqCst), 1, "it was not run");
         server.go_on();
         // The claims that were under way may have been applied: they are orphans for a lease, or released.
-        let patient = engine(server.url(), 4).build().unwrap();
         assert!(run(&patient, "after", &effects).await.unwrap().ran_now());
         let later = run(&patient, "during", &effects).await.unwrap();
         assert!(later.ran_now(), "{later:?}");

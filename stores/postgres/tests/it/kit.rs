@@ -9,7 +9,7 @@ use oncekey_conformance::{Abilities, Effort, Harness, Subject, Time};
 use oncekey_postgres::{OneConnection, PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::{Database, Pgbouncer, Postgres, unique_name};
 
-use crate::support::{LOCK_WAIT, Tables, block_on, connect, database, pool_to, shared_pool};
+use crate::support::{LOCK_WAIT, PATIENCE, Tables, block_on, connect, database, pool_to, shared_pool};
 
 fn time() -> Time {
     Time::real(Duration::from_millis(100), Duration::from_micros(1))
@@ -133,7 +133,7 @@ impl Harness for Bounced {
             let mut client = direct.get().await.unwrap();
             migrate(&mut client, &schema).await.unwrap();
         });
-        let store = PostgresStore::builder(bounced.clone()).schema(schema.clone());
+        let store = PostgresStore::builder(bounced.clone()).schema(schema.clone()).connection_wait(PATIENCE);
         Subject::guarded(store.purge_grace(Duration::ZERO).lock_wait(LOCK_WAIT).build(), time(), schema)
     }
 
@@ -142,7 +142,8 @@ impl Harness for Bounced {
     }
 
     fn reopen(&self, guard: Schema) -> Option<Subject<Self::Store, Schema>> {
-        let store = PostgresStore::builder(Self::pool().0.clone()).schema(guard.clone());
+        let store =
+            PostgresStore::builder(Self::pool().0.clone()).schema(guard.clone()).connection_wait(PATIENCE);
         Some(Subject::guarded(store.purge_grace(Duration::ZERO).lock_wait(LOCK_WAIT).build(), time(), guard))
     }
 

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use oncekey::store::{BatchPut, Exchange, Put, StoreError as _, StoreErrorKind};
 use oncekey::{Deduplicator, Expected, Key, Store as _};
-use oncekey_postgres::{Error, Inbox, Wait};
+use oncekey_postgres::{Error, Inbox, PostgresStore, Schema, Wait, migrate};
 use oncekey_store_testing::proxy::Proxy;
+use oncekey_store_testing::server::Postgres;
 
 use crate::statements::{claim, some_record};
-use crate::support::{Tables, block_on, connect, database, granted, in_time, key, number, shared_pool};
+use crate::support::{
+    PATIENCE, Tables, block_on, connect, database, granted, in_time, key, number, pool_to, shared_pool, until,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LOCK_WAIT: Duration = Duration::from_millis(300);
@@ -50,9 +53,9 @@ fn a_batch_does_not_queue_behind_a_transaction() {
                 other => panic!("item {place}: {other:?}"),
             }
         }
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('tuple', 'transactionid') \
-                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        assert_eq!(number(transaction.client(), waiting).await, 0);
+        let behind =
+            "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+        assert_eq!(number(transaction.client(), behind).await, 0, "nobody waits for this transaction");
         transaction.rollback().await.unwrap();
         let again = store.compare_exchange(&keys[7], Expected::At(versions[7]), put).await.unwrap();
         assert!(matches!(again, Exchange::Done(_)), "nothing had been applied: {again:?}");
@@ -65,10 +68,13 @@ fn a_batch_does_not_queue_behind_a_transaction() {
 fn the_keeper_renews_the_others_while_a_transaction_holds_a_row() {
     block_on(async {
         let tables = Tables::new().await;
-        let lease = Duration::from_secs(9);
+        // No machine is so busy that it is over before the renewals.
+        let (lease, margin) = (Duration::from_secs(600), Duration::from_secs(1));
         let dedup = Deduplicator::builder(tables.builder(shared_pool().clone()).lock_wait(LOCK_WAIT).build())
             .tokio()
             .lease(lease)
+            .margin(margin)
+            .renew_every(LOCK_WAIT * 2)
             .build()
             .unwrap();
         let keeper = tokio::spawn(dedup.keeper());
@@ -81,14 +87,17 @@ fn the_keeper_renews_the_others_while_a_transaction_holds_a_row() {
         let transaction = client.transaction().await.unwrap();
         let lock = format!("SELECT 1 FROM {} WHERE key = $1 FOR UPDATE", tables.records());
         transaction.query_one(&lock, &[&key("kept 4").as_bytes()]).await.unwrap();
-        // Past their second renewals, and within the lease of the one that is held.
-        tokio::time::sleep(lease * 7 / 9).await;
-        // Each renewal is a third of a lease more. Beside the one that was not renewed: the machine may have been busy.
-        let held = claims[4].time_left();
-        for (n, claim) in claims.iter().enumerate().filter(|(n, _)| *n != 4) {
-            let left = claim.time_left();
-            assert!(left > held + lease / 6, "claim {n} has {left:?}, and the one that is held {held:?}");
+        // A renewal gives a whole lease from the moment at which it is sent.
+        let is_renewed = |n: usize, since: Instant| claims[n].time_left() + margin + since.elapsed() > lease;
+        let locked_at = Instant::now();
+        for _round in 0..2 {
+            let since = Instant::now();
+            until("the others are renewed", async || {
+                (0..10).filter(|&n| n != 4).all(|n| is_renewed(n, since))
+            })
+            .await;
         }
+        assert!(!is_renewed(4, locked_at), "its row is held");
         transaction.rollback().await.unwrap();
         keeper.abort();
     });
@@ -100,24 +109,22 @@ fn the_keeper_renews_the_others_while_a_transaction_holds_a_row() {
 fn a_completion_that_is_open_past_its_lease_is_not_taken_over() {
     block_on(async {
         let tables = Tables::new().await;
-        let engine = |lease| {
+        let engine = || {
             Deduplicator::builder(tables.builder(shared_pool().clone()).lock_wait(LOCK_WAIT).build())
                 .tokio()
-                .lease(lease)
-                .store_timeout(Duration::from_secs(2))
+                .store_timeout(PATIENCE)
                 .claim_tries(1)
                 .build()
                 .unwrap()
         };
-        let lease = Duration::from_secs(2);
-        let dedup = engine(lease);
+        let dedup = engine();
         let mut claim = granted(&dedup, &key("completing")).await;
         let prepared = claim.prepare("\"slow\"").await.unwrap();
+        tables.end_lease(&key("completing")).await;
         let mut client = connect(database().url()).await;
         let transaction = client.transaction().await.unwrap();
         let _version = dedup.store().complete_in(&transaction, &prepared).await.unwrap();
-        tokio::time::sleep(lease + Duration::from_millis(200)).await;
-        let challenger = engine(lease * 10);
+        let challenger = engine();
         let refused = in_time(challenger.request(key("completing")).claim()).await.unwrap_err();
         let text = format!("{refused:?}");
         assert!(text.contains("Locked"), "{text}");
@@ -134,7 +141,7 @@ fn a_locked_row_always_gets_another_look() {
     block_on(async {
         let tables = Tables::new().await;
         let (proxy, through) = Proxy::before(database().url());
-        let store = tables.builder(crate::support::pool_to(&through, 1)).lock_wait(Duration::ZERO).build();
+        let store = tables.builder(pool_to(&through, 1)).lock_wait(Duration::ZERO).build();
         let record = some_record().await;
         let version = claim(&store, &key("held"), &record).await;
         let mut client = connect(database().url()).await;
@@ -161,7 +168,7 @@ fn a_locked_row_always_gets_another_look() {
 fn a_claim_is_told_of_an_inbox_that_holds_its_key() {
     block_on(async {
         let tables = Tables::new().await;
-        let store = tables.builder(crate::support::pool_to(database().url(), 1)).lock_wait(LOCK_WAIT).build();
+        let store = tables.builder(pool_to(database().url(), 1)).lock_wait(LOCK_WAIT).build();
         let record = some_record().await;
         let inbox = Inbox::new(tables.schema.clone()).wait(Wait::Always);
         let mut client = connect(database().url()).await;
@@ -206,18 +213,36 @@ fn batches_that_claim_what_is_gone() {
         let mut batches = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let (store, record, keys) = (Arc::clone(&store), Arc::clone(&record), Arc::clone(&keys));
-            batches.spawn(async move {
+            batches.spawn(in_time(async move {
                 let put = Put::new(&record, DAY, DAY);
-                let batch: Vec<_> =
-                    keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
-                in_time(store.compare_exchange_many(&batch)).await
-            });
+                let mut answers: Vec<_> = keys.iter().map(|_| None).collect();
+                // On a busy machine another batch may have the lock of a row for longer than `lock_wait`: it is asked again,
+                // as the engine does.
+                let is_open = |place: usize, answer: &Option<_>| match answer {
+                    None => true,
+                    Some(answer) => place != 42 && matches!(answer, Err(Error::Locked { .. })),
+                };
+                loop {
+                    let open: Vec<usize> =
+                        (0..keys.len()).filter(|&place| is_open(place, &answers[place])).collect();
+                    if open.is_empty() {
+                        return answers;
+                    }
+                    let batch: Vec<_> = open
+                        .iter()
+                        .map(|&place| BatchPut::new(&keys[place], Expected::Vacant, put))
+                        .collect();
+                    for (place, answer) in open.into_iter().zip(store.compare_exchange_many(&batch).await) {
+                        answers[place] = Some(answer);
+                    }
+                }
+            }));
         }
         let all = batches.join_all().await;
         for place in 0..keys.len() {
             let mut winners = Vec::new();
             for answers in &all {
-                match &answers[place] {
+                match answers[place].as_ref().expect("none is open") {
                     Ok(Exchange::Done(version)) => winners.push(*version),
                     Ok(Exchange::Conflict(Some(entry))) if place != 42 => assert!(entry.left > DAY / 2),
                     Err(Error::Locked { .. }) if place == 42 => {}
@@ -232,20 +257,25 @@ fn batches_that_claim_what_is_gone() {
     });
 }
 
-/// Many of a batch's keys are held by an inbox's transaction: the others are claimed, and all of it takes as long as one wait
-/// and a little, not a wait for each sixteen of them.
+/// Many of a batch's keys are held by an inbox's transaction. The others are claimed, and the batch waits once and a little,
+/// not once for each of them. The server logs each wait that is longer than half of `lock_wait`.
 #[test]
 fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
+    let server = Postgres::start_with(&[("log_lock_waits", "on"), ("deadlock_timeout", "1s")]);
     block_on(async {
-        let tables = Tables::new().await;
+        let database = server.database();
+        migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
         let lock_wait = Duration::from_secs(2);
-        let store = tables.builder(shared_pool().clone()).lock_wait(lock_wait).build();
+        let store = PostgresStore::builder(pool_to(database.url(), 20))
+            .lock_wait(lock_wait)
+            .connection_wait(PATIENCE)
+            .build();
         let record = some_record().await;
         let keys: Vec<Key> = (0..200).map(|n| key(&format!("many {n:03}"))).collect();
         let gone = Put::new(&record, Duration::ZERO, Duration::ZERO);
         let ended = store.compare_exchange(&keys[199], Expected::Vacant, gone).await.unwrap();
-        let inbox = Inbox::new(tables.schema.clone()).wait(Wait::Always);
-        let mut client = connect(database().url()).await;
+        let inbox = Inbox::new(Schema::of_search_path()).wait(Wait::Always);
+        let mut client = connect(database.url()).await;
         let transaction = client.transaction().await.unwrap();
         for key in &keys[..160] {
             let _ticket = inbox.claim(&transaction, key, None).await.unwrap();
@@ -254,7 +284,7 @@ fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
         let batch: Vec<_> = keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
         let began = Instant::now();
         let answers = in_time(store.compare_exchange_many(&batch)).await;
-        let took = began.elapsed();
+        assert!(began.elapsed() >= lock_wait, "it does wait");
         for (place, answer) in answers.iter().enumerate() {
             match answer {
                 Err(Error::Locked { .. }) if place < 160 => {}
@@ -265,8 +295,10 @@ fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
                 other => panic!("item {place}: {other:?}"),
             }
         }
-        // Ten times sixteen of them, each for as long as one waits, would be eleven waits.
-        assert!(took >= lock_wait && took < lock_wait * 5, "{took:?}");
+        // One for all, and 160 if each had its own. A short one may be logged where the server waits for a processor.
+        let log = server.log();
+        let waits = log.lines().filter(|line| line.contains(" still waiting for ")).count();
+        assert!((1..16).contains(&waits), "{waits} waits: {log}");
         transaction.rollback().await.unwrap();
     });
 }

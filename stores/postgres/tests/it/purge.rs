@@ -143,20 +143,16 @@ fn what_is_just_gone_stays_for_the_grace() {
 fn what_is_in_doubt_is_listed_page_by_page() {
     block_on(async {
         let tables = Tables::new().await;
-        let dedup = Deduplicator::builder(tables.store())
-            .tokio()
-            .policy(Policy::Hold)
-            .lease(Duration::from_millis(200))
-            .build()
-            .unwrap();
+        let dedup = Deduplicator::builder(tables.store()).tokio().policy(Policy::Hold).build().unwrap();
         for n in 0..7 {
-            drop(granted(&dedup, &key(&format!("doubt {n}"))).await);
+            let key = key(&format!("doubt {n}"));
+            drop(granted(&dedup, &key).await);
+            tables.end_lease(&key).await;
         }
         let mut done = granted(&dedup, &key("done")).await;
         done.complete("1").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let long = Deduplicator::builder(tables.store()).tokio().build().unwrap();
-        let _live = granted(&long, &key("live")).await;
+        let long = Deduplicator::builder(tables.store()).tokio().lease(Duration::from_secs(3600));
+        let _live = granted(&long.build().unwrap(), &key("live")).await;
         let (mut cursor, mut ids, mut pages) = (None, Vec::new(), 0);
         loop {
             let page = dedup.store().list_in_doubt(cursor, 3).await.unwrap();

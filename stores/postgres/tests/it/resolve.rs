@@ -16,7 +16,6 @@ use crate::support::{Tables, block_on, connect, database, granted, in_time, key,
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LIFETIMES: Lifetimes = Lifetimes { lease: Duration::ZERO, retention: DAY, tail: Duration::ZERO };
-const LEASE: Duration = Duration::from_millis(500);
 
 /// The key as psql is told it.
 fn sql_key(key: &Key) -> String {
@@ -237,7 +236,7 @@ fn for_ever_and_a_tail() {
             .unwrap();
         let entry = desk.store.load(&key("tail")).await.unwrap().expect("it is known that it was done");
         assert_eq!(
-            (format!("{:?}", entry.judge()), entry.left),
+            (format!("{:?}", entry.status()), entry.left),
             ("Expired(Completed)".to_owned(), Duration::ZERO)
         );
     });
@@ -249,7 +248,7 @@ fn the_engine_goes_on_from_what_psql_wrote() {
     let tables = block_on(Tables::new());
     let dedup = block_on(async {
         let builder = Deduplicator::builder(tables.store()).tokio();
-        builder.policy(Policy::Hold).lease(LEASE).build().unwrap()
+        builder.policy(Policy::Hold).build().unwrap()
     });
     let run = |key: &Key| {
         block_on(async {
@@ -260,7 +259,7 @@ fn the_engine_goes_on_from_what_psql_wrote() {
     for happened in [true, false] {
         let key = key(&format!("happened {happened}"));
         let mut claim = block_on(granted(&dedup, &key));
-        std::thread::sleep(LEASE + Duration::from_millis(100));
+        block_on(tables.end_lease(&key));
         let answer = run(&key);
         assert!(matches!(answer, Answer::InDoubt { .. }), "{answer:?}");
         let version =
@@ -282,13 +281,13 @@ fn the_engine_goes_on_from_what_psql_wrote() {
 
         let answer = run(&key);
         match &answer {
-            Answer::Replayed { value, basis, .. } if happened => {
-                assert_eq!((value.as_str(), basis.attempt, basis.after_doubt), ("receipt", 1, false));
-                assert_eq!(basis.operation_id, claim.operation_id());
+            Answer::Replayed { value, info, .. } if happened => {
+                assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("receipt", 1, false));
+                assert_eq!(info.operation_id, claim.operation_id());
             }
-            Answer::Executed { value, basis, .. } if !happened => {
-                assert_eq!((value.as_str(), basis.attempt, basis.after_doubt), ("anew", 2, false));
-                assert_eq!(basis.operation_id, claim.operation_id(), "the same operation");
+            Answer::Executed { value, info, .. } if !happened => {
+                assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("anew", 2, false));
+                assert_eq!(info.operation_id, claim.operation_id(), "the same operation");
             }
             other => panic!("happened: {happened}: {other:?}"),
         }
@@ -308,7 +307,7 @@ fn the_engine_goes_on_from_what_psql_wrote() {
 fn what_is_not_in_doubt_is_left_alone() {
     block_on(async {
         let desk = Desk::new().await;
-        let dedup = Deduplicator::builder(desk.tables.store()).tokio().build().unwrap();
+        let dedup = Deduplicator::builder(desk.tables.store()).tokio().lease(DAY / 2).build().unwrap();
         let record = some_record().await;
         let mut running = granted(&dedup, &key("running")).await;
         granted(&dedup, &key("completed")).await.complete("\"x\"").await.unwrap();

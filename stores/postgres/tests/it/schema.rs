@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use oncekey::store::Put;
-use oncekey::{Entry, Expected, Judged, Key, Store as _};
+use oncekey::{Entry, Expected, Key, Status, Store as _};
 use oncekey_postgres::{MIGRATIONS, MigrateError, PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::Postgres;
 use tokio::task::JoinSet;
 
 use crate::statements::{claim, some_record};
-use crate::support::{block_on, connect, key, number, pool_to, shared_pool};
+use crate::support::{PATIENCE, block_on, connect, key, number, pool_to, shared_pool, store_over};
 
 #[test]
 fn several_at_once_migrate_once() {
@@ -31,6 +31,7 @@ fn several_at_once_migrate_once() {
         );
 
         let store = PostgresStore::builder(pool_to(database.url(), 1))
+            .connection_wait(PATIENCE)
             .schema(schema.clone())
             .notify("it's")
             .unwrap()
@@ -57,7 +58,7 @@ fn the_files_run_as_they_are() {
             client.batch_execute(migration.sql).await.unwrap();
         }
         assert_eq!(migrate(&mut client, &Schema::of_search_path()).await.unwrap(), Vec::<i32>::new());
-        let store = PostgresStore::new(pool_to(database.url(), 1));
+        let store = store_over(pool_to(database.url(), 1));
         let _version = claim(&store, &key("a"), &some_record().await).await;
         // Nothing that a renewal or a completion changes is in an index, or they would not be HOT.
         let columns = "SELECT count(*) FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
@@ -89,7 +90,7 @@ fn rows_of_schema_1_are_read() {
         client.batch_execute(MIGRATIONS[0].sql).await.unwrap();
         client.batch_execute(include_str!("../fixtures/schema-1.sql")).await.unwrap();
         let _ran = migrate(&mut client, &Schema::of_search_path()).await.unwrap();
-        let store = PostgresStore::new(pool_to(database.url(), 1));
+        let store = store_over(pool_to(database.url(), 1));
         for (id, judged, attempt) in [
             ("in progress", "InProgress", 1),
             ("abandoned", "Expired(Abandoned)", 1),
@@ -100,7 +101,7 @@ fn rows_of_schema_1_are_read() {
         ] {
             let key = Key::scoped(["old", "tenant/1"], id).unwrap();
             let entry: Entry = store.load(&key).await.unwrap().unwrap_or_else(|| panic!("{id} is not there"));
-            let found: Judged = entry.judge();
+            let found: Status = entry.status();
             assert_eq!((format!("{found:?}"), entry.record.attempt()), (judged.to_owned(), attempt), "{id}");
             let people = "SELECT concat_ws(' ', operation_id, policy, attempt, scope, id) FROM oncekey_keys WHERE key = $1";
             let people: String = client.query_one(people, &[&key.as_bytes()]).await.unwrap().get(0);

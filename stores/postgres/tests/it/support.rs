@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Store};
@@ -46,6 +46,11 @@ pub(crate) fn pool_to(url: &str, size: usize) -> Pool {
     Pool::builder(Manager::from_config(config, NoTls, recycling)).max_size(size).build().unwrap()
 }
 
+/// A store whose calls wait for a connection as long as the tests do: a busy server may take long to make one.
+pub(crate) fn store_over<C: Connections>(connections: C) -> PostgresStore<C> {
+    PostgresStore::builder(connections).connection_wait(PATIENCE).build()
+}
+
 /// The pool that stores share: each has a schema of its own.
 pub(crate) fn shared_pool() -> &'static Pool {
     static POOL: OnceLock<Pool> = OnceLock::new();
@@ -77,10 +82,16 @@ impl Tables {
             .schema(self.schema.clone())
             .purge_grace(Duration::ZERO)
             .lock_wait(LOCK_WAIT)
+            .connection_wait(PATIENCE)
     }
 
     pub(crate) fn store(&self) -> PostgresStore<Pool> {
         self.builder(shared_pool().clone()).build()
+    }
+
+    /// Ends the lease of a claim: by the server's clock it was over a moment ago. Nothing else of the record changes.
+    pub(crate) async fn end_lease(&self, key: &Key) {
+        end_lease(&connect(database().url()).await, &self.records(), key).await;
     }
 
     /// The name of the table of records, quoted.
@@ -106,6 +117,15 @@ impl Drop for Tables {
             scope.spawn(|| block_on(run));
         });
     }
+}
+
+/// As [`Tables::end_lease`], in any table.
+pub(crate) async fn end_lease(client: &Client, records: &str, key: &Key) {
+    let sql = format!(
+        "UPDATE {records} SET live_until = statement_timestamp() - interval '1 second' \
+         WHERE key = $1 AND live_until > statement_timestamp()"
+    );
+    assert_eq!(client.execute(&sql, &[&key.as_bytes()]).await.unwrap(), 1, "{key:?} has no lease to end");
 }
 
 /// A claim of a fresh key in the hands of a test.
@@ -134,19 +154,24 @@ pub(crate) async fn pid(client: &Client) -> i32 {
 pub(crate) async fn until_waiting(observer: &Client, pid: i32) {
     let waiting =
         format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = {pid}");
-    for _ in 0..6000 {
-        if number(observer, &waiting).await > 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("session {pid} does not wait for a lock");
+    until("the session waits for a lock", async || number(observer, &waiting).await > 0).await;
 }
 
-/// What must not wait for somebody's transaction for ever.
+/// The longest that anything is waited for, on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What must not wait forever: for somebody's transaction, say.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    let minute = Duration::from_secs(60);
-    tokio::time::timeout(minute, future).await.expect("it queues behind a transaction that does not end")
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("no end within {PATIENCE:?}"))
+}
+
+/// Looks again and again until it holds.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn psql_program() -> PathBuf {

@@ -1,5 +1,7 @@
 //! Batches, and scripts that the server forgets.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
 use oncekey::{Expected, Key};
 use oncekey_store_testing::server::Redis;
@@ -42,23 +44,29 @@ fn scripts_that_the_server_forgot_come_with_the_next_call() {
     });
 }
 
-/// Under load, with a server that forgets all the while: nothing but answers.
+/// Under load, with a server that forgets all the while: nothing but answers. The work goes on until the server has forgotten
+/// often enough in its midst, and the server forgets until the work is done.
 #[test]
 fn forgetting_under_load_fails_nobody() {
     block_on(async {
         let server = Redis::start();
         let store = store(&server).await;
+        let (forgotten, is_done) = (&AtomicUsize::new(0), &AtomicBool::new(false));
         let forgetting = async {
             let mut connection = connection(&server).await;
-            for _ in 0..100 {
+            while !is_done.load(Ordering::SeqCst) {
                 words(&["SCRIPT", "FLUSH"]).exec_async(&mut connection).await.unwrap();
+                forgotten.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
         };
         let working = futures::future::join_all((0..16).map(|client| {
             let store = store.clone();
             async move {
-                for round in 0..100 {
+                for round in 0.. {
+                    if round >= 100 && forgotten.load(Ordering::SeqCst) >= 100 {
+                        break;
+                    }
                     let key = key(&format!("{client}-{round}"));
                     let version =
                         write(&store, &key, Expected::Vacant, &in_progress(client), (HOUR, HOUR)).await;
@@ -66,6 +74,10 @@ fn forgetting_under_load_fails_nobody() {
                 }
             }
         }));
+        let working = async {
+            working.await;
+            is_done.store(true, Ordering::SeqCst);
+        };
         futures::future::join(forgetting, working).await;
     });
 }

@@ -32,7 +32,7 @@ async fn in_doubt(store: &RedisStore, limit: usize) -> (BTreeSet<Vec<u8>>, usize
 fn what_is_in_doubt_is_listed_and_nothing_else() {
     block_on(async {
         let server = Redis::start();
-        let open = |prefix: &str| RedisStore::builder().prefix(prefix).connect(server.url());
+        let open = |prefix: &str| builder().prefix(prefix).connect(server.url());
         let store = open("once[*]?\\-^:").await.unwrap();
         let others = [open("oncea").await.unwrap(), open("once*").await.unwrap()];
         let mut due = BTreeSet::new();

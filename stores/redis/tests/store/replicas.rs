@@ -21,7 +21,7 @@ async fn replica_of(primary: &Redis) -> Redis {
 }
 
 async fn waiting_for(replicas: u32, at_most: Duration, server: &Redis) -> RedisStore {
-    let builder = RedisStore::builder().prefix(prefix()).wait_replicas(replicas, at_most);
+    let builder = builder().prefix(prefix()).wait_replicas(replicas, at_most);
     builder.connect(server.url()).await.unwrap()
 }
 
@@ -30,7 +30,7 @@ fn a_write_waits_for_its_replicas() {
     block_on(async {
         let primary = Redis::start();
         let replica = replica_of(&primary).await;
-        let store = waiting_for(1, Duration::from_secs(20), &primary).await;
+        let store = waiting_for(1, PATIENCE, &primary).await;
         for round in 0..20 {
             let here = key(&format!("{round}"));
             let version = write(&store, &here, Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
@@ -100,10 +100,10 @@ fn a_server_with_replicas_declares_what_a_failover_forgets() {
         let primary = Redis::start_durable();
         let _replica = replica_of(&primary).await;
         until("the primary counts its replica", || async {
-            RedisStore::connect(primary.url()).await.unwrap().servers()[0].replicas == 1
+            builder().connect(primary.url()).await.unwrap().servers()[0].replicas == 1
         })
         .await;
-        let durability = RedisStore::connect(primary.url()).await.unwrap().durability();
+        let durability = builder().connect(primary.url()).await.unwrap().durability();
         assert_eq!(
             durability.class,
             DurabilityClass::Machine,
@@ -122,7 +122,7 @@ fn a_failover_forgets_what_had_not_reached_the_replica() {
         let replica = replica_of(&primary).await;
         let prefix = prefix();
         let engine = async |server: &Redis| {
-            let store = RedisStore::builder().prefix(prefix.clone()).connect(server.url()).await.unwrap();
+            let store = builder().prefix(prefix.clone()).connect(server.url()).await.unwrap();
             Deduplicator::builder(store).tokio().build().unwrap()
         };
         let before = engine(&primary).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oncekey::store::{Exchange, Put, Store};
 use oncekey::{Expected, Key, Record, Version};
-use oncekey_redis::RedisStore;
+use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_store_testing::server::{Redis, unique_name};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, ToRedisArgs};
@@ -26,15 +26,21 @@ pub(crate) fn prefix() -> String {
     format!("{}:", unique_name("t"))
 }
 
+/// A builder whose store waits as long as the tests do: a busy server may take longer than the timeouts of a service.
+pub(crate) fn builder() -> RedisStoreBuilder {
+    RedisStore::builder().response_timeout(PATIENCE).connect_timeout(PATIENCE)
+}
+
 /// A store on this server, with keys of its own.
 pub(crate) async fn store(server: &Redis) -> RedisStore {
-    RedisStore::builder().prefix(prefix()).connect(server.url()).await.expect("the server serves")
+    builder().prefix(prefix()).connect(server.url()).await.expect("the server serves")
 }
 
 /// A connection of the test's own.
 pub(crate) async fn connection(server: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(server.url()).unwrap();
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let config =
+        redis::AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(None);
     client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
@@ -96,11 +102,19 @@ pub(crate) async fn claim<S: Store>(store: &S, key: &Key, owner: u8) -> Result<E
     store.compare_exchange(key, Expected::Vacant, Put::new(&record, HOUR, HOUR)).await
 }
 
+/// The longest that anything is waited for, on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Tries until it holds; for what a server does on its own time.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Ends a hang.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("no end within {PATIENCE:?}"))
 }

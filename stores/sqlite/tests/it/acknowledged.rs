@@ -4,19 +4,17 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use futures::executor::block_on;
-use oncekey::{Answer, Deduplicator};
-use oncekey_sqlite::SqliteStore;
+use oncekey::Answer;
 
-use super::{key, scratch};
+use super::{key, open, patient, scratch};
 
 const OUTCOME: &str = "the outcome of ";
 
 /// In a child: completes operations on several threads, and says so of each, until it is killed.
 pub(crate) fn complete_without_end(path: &Path) {
-    let dedup = Deduplicator::new(SqliteStore::open(path).unwrap());
+    let dedup = patient(open(path)).build().unwrap();
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..16 {
@@ -55,10 +53,7 @@ fn a_process_that_is_killed_under_load_loses_nothing_acknowledged() {
         // A line that was cut names another operation, which may not have been acknowledged.
         acknowledged.pop();
 
-        let dedup = Deduplicator::builder(SqliteStore::open(&path).unwrap())
-            .store_timeout(Duration::from_secs(60))
-            .build()
-            .unwrap();
+        let dedup = patient(open(&path)).build().unwrap();
         for id in acknowledged {
             let run = dedup.request(key(&id)).run(|_| async { Ok::<_, std::io::Error>("again".to_owned()) });
             match block_on(run).unwrap() {

@@ -12,13 +12,22 @@ use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Policy, Settled};
 use oncekey_sqlite::rusqlite::{Connection, TransactionBehavior};
 use oncekey_sqlite::{CompleteError, SqliteStore, complete_in};
 
-use super::{key, scratch};
+use super::{granted, key, open, patient, scratch};
 
 fn shop(path: &Path) -> (SqliteStore, Connection) {
-    let store = SqliteStore::open(path).unwrap();
+    let store = open(path);
     let connection = store.connect().unwrap();
     connection.execute_batch("CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY)").unwrap();
     (store, connection)
+}
+
+/// The same with a clock that counts these seconds.
+fn shop_by_hand(path: &Path) -> (SqliteStore, Arc<AtomicU64>) {
+    drop(shop(path));
+    let now = Arc::new(AtomicU64::new(1_000));
+    let clock = Arc::clone(&now);
+    let since_epoch = move || Duration::from_secs(clock.load(Ordering::Relaxed));
+    (SqliteStore::builder(path).clock(since_epoch).open().unwrap(), now)
 }
 
 fn orders(path: &Path) -> i64 {
@@ -26,10 +35,7 @@ fn orders(path: &Path) -> i64 {
 }
 
 fn claim(dedup: &Deduplicator<SqliteStore>, key: &Key) -> Claim<SqliteStore> {
-    match block_on(dedup.request(key.clone()).claim()).unwrap() {
-        ClaimAnswer::Granted(claim) => claim,
-        other => panic!("a claim that is due answered {other:?}"),
-    }
+    granted(block_on(dedup.request(key.clone()).claim()).unwrap())
 }
 
 fn replay(dedup: &Deduplicator<SqliteStore>, key: &Key) -> Option<Vec<u8>> {
@@ -45,7 +51,7 @@ const INSERT: &str = "INSERT INTO orders (id) VALUES ('order 42')";
 fn effect_and_outcome_are_committed_together() {
     let (_directory, path) = scratch();
     let (store, mut connection) = shop(&path);
-    let dedup = Deduplicator::new(store.clone());
+    let dedup = patient(store.clone()).build().unwrap();
     let key = key("order");
     let mut claim = claim(&dedup, &key);
 
@@ -75,7 +81,7 @@ fn effect_and_outcome_are_committed_together() {
 fn a_commit_of_unknown_outcome_is_settled() {
     let (_directory, path) = scratch();
     let (store, mut connection) = shop(&path);
-    let dedup = Deduplicator::new(store.clone());
+    let dedup = patient(store.clone()).build().unwrap();
     for commits in [false, true] {
         let key = key(format!("order {commits}"));
         let mut claim = claim(&dedup, &key);
@@ -104,19 +110,13 @@ fn a_commit_of_unknown_outcome_is_settled() {
 #[test]
 fn the_transaction_of_an_attempt_that_was_taken_over_fails() {
     let (_directory, path) = scratch();
-    drop(shop(&path));
-    let now = Arc::new(AtomicU64::new(1_000));
-    let clock = Arc::clone(&now);
-    let store = SqliteStore::builder(&path)
-        .clock(move || Duration::from_secs(clock.load(Ordering::Relaxed)))
-        .open()
-        .unwrap();
-    let slow = Deduplicator::builder(store.clone()).clock(ManualClock::new()).build().unwrap();
-    let quick = Deduplicator::new(store.clone());
+    let (store, now) = shop_by_hand(&path);
+    let slow = patient(store.clone()).clock(ManualClock::new()).build().unwrap();
+    let quick = patient(store.clone()).build().unwrap();
     let key = key("order");
     let mut first = claim(&slow, &key);
     let prepared = block_on(first.prepare("first")).unwrap();
-    now.fetch_add(3_600, Ordering::Relaxed);
+    now.fetch_add(2 * 3_600, Ordering::Relaxed);
     let mut second = claim(&quick, &key);
 
     let mut connection = store.connect().unwrap();
@@ -135,18 +135,8 @@ fn the_transaction_of_an_attempt_that_was_taken_over_fails() {
 #[test]
 fn the_transaction_of_an_attempt_that_is_gone_fails() {
     let (_directory, path) = scratch();
-    drop(shop(&path));
-    let now = Arc::new(AtomicU64::new(1_000));
-    let clock = Arc::clone(&now);
-    let store = SqliteStore::builder(&path)
-        .clock(move || Duration::from_secs(clock.load(Ordering::Relaxed)))
-        .open()
-        .unwrap();
-    let dedup = Deduplicator::builder(store.clone())
-        .policy(Policy::Reclaim)
-        .clock(ManualClock::new())
-        .build()
-        .unwrap();
+    let (store, now) = shop_by_hand(&path);
+    let dedup = patient(store.clone()).policy(Policy::Reclaim).clock(ManualClock::new()).build().unwrap();
     let mut claim = claim(&dedup, &key("order"));
     let prepared = block_on(claim.prepare("late")).unwrap();
     now.fetch_add(3_600 * 24 * 365 * 10, Ordering::Relaxed);
@@ -159,7 +149,7 @@ fn the_transaction_of_an_attempt_that_is_gone_fails() {
 fn a_transaction_elsewhere_or_none_is_refused() {
     let (directory, path) = scratch();
     let (store, connection) = shop(&path);
-    let dedup = Deduplicator::new(store.clone());
+    let dedup = patient(store.clone()).build().unwrap();
     let mut claim = claim(&dedup, &key("order"));
     let prepared = block_on(claim.prepare("placed")).unwrap();
     assert!(matches!(store.complete_in(&connection, &prepared), Err(CompleteError::NoTransaction)));
@@ -183,7 +173,7 @@ fn a_transaction_elsewhere_or_none_is_refused() {
 fn a_transaction_that_began_by_reading_is_told_what_to_do() {
     let (_directory, path) = scratch();
     let (store, mut connection) = shop(&path);
-    let dedup = Deduplicator::new(store.clone());
+    let dedup = patient(store.clone()).build().unwrap();
     let mut claim = claim(&dedup, &key("order"));
     let prepared = block_on(claim.prepare("placed")).unwrap();
     let transaction = connection.transaction().unwrap();
@@ -198,11 +188,7 @@ fn a_transaction_that_began_by_reading_is_told_what_to_do() {
 /// In a child: completes an order in a transaction, and stops there until it is killed.
 pub(crate) fn crash(path: &Path, committed: bool) {
     let (store, mut connection) = shop(path);
-    let dedup = Deduplicator::builder(store.clone())
-        .policy(Policy::Hold)
-        .lease(Duration::from_secs(1))
-        .build()
-        .unwrap();
+    let dedup = patient(store.clone()).policy(Policy::Hold).build().unwrap();
     let mut claim = claim(&dedup, &key("order"));
     let prepared = block_on(claim.prepare("placed")).unwrap();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
@@ -243,7 +229,7 @@ fn a_crash_leaves_both_or_neither() {
         child.wait().unwrap();
 
         let (store, _) = shop(&path);
-        let dedup = Deduplicator::builder(store).policy(Policy::Hold).build().unwrap();
+        let dedup = patient(store).policy(Policy::Hold).build().unwrap();
         let key = key("order");
         if committed {
             assert_eq!(orders(&path), 1);
@@ -251,14 +237,13 @@ fn a_crash_leaves_both_or_neither() {
             continue;
         }
         assert_eq!(orders(&path), 0);
-        let end = std::time::Instant::now() + Duration::from_secs(60);
-        loop {
-            match block_on(dedup.request(key.clone()).claim()).unwrap() {
-                ClaimAnswer::InDoubt { .. } => break,
-                ClaimAnswer::InProgress(running) => std::thread::sleep(running.left),
-                other => panic!("its lease over, the operation is in doubt, and a claim answered {other:?}"),
-            }
-            assert!(std::time::Instant::now() < end);
-        }
+        let claim = || block_on(dedup.request(key.clone()).claim()).unwrap();
+        assert!(matches!(claim(), ClaimAnswer::InProgress(_)));
+        // The end of its lease.
+        let connection = dedup.store().connect().unwrap();
+        let expired = "UPDATE oncekey_records SET live_until_ns = written_ns";
+        assert_eq!(connection.execute(expired, []).unwrap(), 1);
+        let answer = claim();
+        assert!(matches!(answer, ClaimAnswer::InDoubt { .. }), "a claim answered {answer:?}");
     }
 }

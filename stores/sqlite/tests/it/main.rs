@@ -15,22 +15,56 @@ mod resolve;
 mod stuck_key;
 mod trouble;
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use oncekey::protocol::{ClaimCommand, Command, Decision, Lifetimes, decide};
 use oncekey::store::{Exchange, Put, Store as _};
-use oncekey::{Expected, Key, OperationId, Outcome, Owner, Policy, Record, UnixMillis, Version};
+use oncekey::{
+    Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Expected, Key, OperationId, Outcome, Owner,
+    Policy, Record, UnixMillis, Version,
+};
 use oncekey_sqlite::{SqliteError, SqliteStore};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Longer than any call takes on a busy machine. A bound of a minute ends a hang; it is never what a test shows.
+const MINUTE: Duration = Duration::from_secs(60);
 const LIFETIMES: Lifetimes = Lifetimes { lease: HOUR, retention: HOUR, tail: Duration::ZERO };
 
-fn scratch() -> (TempDir, std::path::PathBuf) {
+fn scratch() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     (directory, path)
+}
+
+/// A store whose calls wait for the lock of another connection as long as a test may hold it.
+fn open(path: &Path) -> SqliteStore {
+    SqliteStore::builder(path).busy_timeout(MINUTE).open().unwrap()
+}
+
+/// An engine whose leases last, and whose calls are answered, however busy the machine is.
+fn patient(store: SqliteStore) -> DeduplicatorBuilder<SqliteStore> {
+    Deduplicator::builder(store).store_timeout(MINUTE).lease(HOUR)
+}
+
+/// Waits until this holds.
+fn until(what: &str, holds: impl FnMut() -> bool) {
+    let mut holds = holds;
+    let end = Instant::now() + MINUTE;
+    while !holds() {
+        assert!(Instant::now() < end, "not within a minute: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Looks at a future once: its answer, if it has one.
+fn look<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 fn key(id: impl AsRef<str>) -> Key {
@@ -75,6 +109,14 @@ fn completed(outcome: &[u8]) -> Record {
 
 fn put(store: &SqliteStore, key: &Key, expected: Expected, record: &Record) -> Result<Exchange, SqliteError> {
     block_on(store.compare_exchange(key, expected, Put::new(record, HOUR, HOUR)))
+}
+
+/// The claim of a call that is due to get one.
+fn granted(answer: ClaimAnswer<SqliteStore>) -> Claim<SqliteStore> {
+    match answer {
+        ClaimAnswer::Granted(claim) => claim,
+        other => panic!("a claim that is due answered {other:?}"),
+    }
 }
 
 fn written(answer: Result<Exchange, SqliteError>) -> Version {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use oncekey::store::{ListInDoubt as _, Store as _};
-use oncekey::{Cause, ClaimAnswer, Deduplicator, Judged, Key, Policy};
+use oncekey::{ClaimAnswer, ExpiredBecause, Key, Policy, Status};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SCHEMA_VERSION, SqliteStore};
 
-use super::scratch;
+use super::{granted, patient, scratch};
 
 /// Made by the first release: see `write_the_fixture`.
 const SCHEMA_1: &str = include_str!("../fixtures/schema-1.sql");
@@ -31,14 +31,14 @@ fn records_of_schema_1_still_read() {
     let key = |id: &str| Key::scoped(["fixture", "tenant-9"], id).unwrap();
     let shown = |id: &str| {
         let entry = entry(&key(id));
-        (entry.judge(), entry.record.attempt(), entry.record.policy(), entry.version.get())
+        (entry.status(), entry.record.attempt(), entry.record.policy(), entry.version.get())
     };
-    assert_eq!(shown("completed"), (Judged::Completed, 1, Policy::Reclaim, 2));
-    assert_eq!(shown("failed"), (Judged::Completed, 1, Policy::Reclaim, 4));
-    assert_eq!(shown("in doubt"), (Judged::Expired(Cause::Abandoned), 1, Policy::Hold, 6));
-    assert_eq!(shown("released"), (Judged::Expired(Cause::Released), 1, Policy::Reclaim, 8));
-    assert_eq!(shown("forgotten"), (Judged::Expired(Cause::Forgotten), 1, Policy::Reclaim, 11));
-    assert_eq!(shown("running"), (Judged::InProgress, 1, Policy::Reclaim, 12));
+    assert_eq!(shown("completed"), (Status::Completed, 1, Policy::Reclaim, 2));
+    assert_eq!(shown("failed"), (Status::Completed, 1, Policy::Reclaim, 4));
+    assert_eq!(shown("in doubt"), (Status::Expired(ExpiredBecause::Abandoned), 1, Policy::Hold, 6));
+    assert_eq!(shown("released"), (Status::Expired(ExpiredBecause::Released), 1, Policy::Reclaim, 8));
+    assert_eq!(shown("forgotten"), (Status::Expired(ExpiredBecause::Forgotten), 1, Policy::Reclaim, 11));
+    assert_eq!(shown("running"), (Status::InProgress, 1, Policy::Reclaim, 12));
     assert_eq!(entry(&key("completed")).left, Duration::from_secs(86_400 - 60));
     assert_eq!(entry(&key("running")).left, Duration::from_secs(300 - 60));
 
@@ -46,14 +46,12 @@ fn records_of_schema_1_still_read() {
     assert_eq!(page.entries.iter().map(|(key, _)| key.id()).collect::<Vec<_>>(), ["in doubt"]);
     assert_eq!(page.next, None);
 
-    let dedup = Deduplicator::new(store.clone());
+    let dedup = patient(store.clone()).build().unwrap();
     let claim = |body: &[u8]| block_on(dedup.request(key("completed")).fingerprint_of(body).claim()).unwrap();
     assert!(matches!(claim(b"another body"), ClaimAnswer::Mismatch));
     let ClaimAnswer::Replay(saved) = claim(b"body") else { panic!("it is completed") };
     assert_eq!(saved.value().map(|value| value.to_vec()), Some(b"charged \xf0\x9f\x92\xb6".to_vec()));
-    let ClaimAnswer::Granted(claim) = block_on(dedup.request(key("new")).claim()).unwrap() else {
-        panic!("nothing is there")
-    };
+    let claim = granted(block_on(dedup.request(key("new")).claim()).unwrap());
     assert_eq!(claim.fence().get(), 13, "versions go on from where they were");
 }
 
@@ -64,21 +62,14 @@ fn records_of_schema_1_still_read() {
 fn write_the_fixture() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).clock(|| WRITTEN).open().unwrap();
-    let dedup = Deduplicator::builder(store)
+    let dedup = patient(store)
         .lease(Duration::from_secs(300))
         .retention(Duration::from_secs(86_400))
         .build()
         .unwrap();
     let key = |id: &str| Key::scoped(["fixture", "tenant-9"], id).unwrap();
-    let claim = async |id: &str, policy| match dedup
-        .request(key(id))
-        .fingerprint_of(b"body")
-        .policy(policy)
-        .claim()
-        .await
-    {
-        Ok(ClaimAnswer::Granted(claim)) => claim,
-        other => panic!("nothing is there, and a claim answered {other:?}"),
+    let claim = async |id: &str, policy| {
+        granted(dedup.request(key(id)).fingerprint_of(b"body").policy(policy).claim().await.unwrap())
     };
     block_on(async {
         claim("completed", Policy::Reclaim).await.complete("charged 💶".as_bytes()).await.unwrap();

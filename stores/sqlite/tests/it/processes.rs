@@ -16,7 +16,7 @@ impl Deployment for OneFile {
     const CHILD: &'static str = "processes::works";
 
     async fn open(&self, path: &str) -> SqliteStore {
-        SqliteStore::open(path).unwrap()
+        super::open(path.as_ref())
     }
 }
 

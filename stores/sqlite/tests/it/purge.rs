@@ -9,12 +9,12 @@ use oncekey::store::{BatchPut, Purged, Put, Store as _};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;
 
-use super::{HOUR, in_progress, key, put, scratch, written};
+use super::{HOUR, in_progress, key, look, open, put, scratch, written};
 
 const GONE: usize = 2_000;
 
 fn filled(path: &std::path::Path) -> SqliteStore {
-    let store = SqliteStore::open(path).unwrap();
+    let store = open(path);
     let record = in_progress(1);
     let keys: Vec<_> = (0..GONE).map(|index| key(format!("gone {index}"))).collect();
     let put = Put::new(&record, Duration::ZERO, Duration::ZERO);
@@ -46,7 +46,7 @@ fn a_purge_removes_what_it_may_and_says_whether_there_is_more() {
 #[test]
 fn two_purgers_remove_each_record_once() {
     let (_directory, path) = scratch();
-    let (one, other) = (filled(&path), SqliteStore::open(&path).unwrap());
+    let (one, other) = (filled(&path), open(&path));
     let all = |store: &SqliteStore| {
         let mut removed = 0;
         loop {
@@ -104,13 +104,12 @@ fn a_claim_does_not_wait_for_the_whole_purge() {
     )
     .unwrap();
     // Both wait for the writer, the purge before the claim.
-    let (mut context, record, key) =
-        (std::task::Context::from_waker(std::task::Waker::noop()), in_progress(1), key("meanwhile"));
+    let (record, key) = (in_progress(1), key("meanwhile"));
     let batch = [BatchPut::new(&key, Expected::Vacant, Put::new(&record, HOUR, HOUR))];
     let mut purge = store.purge(GONE);
-    assert!(purge.as_mut().poll(&mut context).is_pending());
+    assert!(look(&mut purge).is_pending());
     let mut claim = store.compare_exchange_many(&batch);
-    assert!(claim.as_mut().poll(&mut context).is_pending());
+    assert!(look(&mut claim).is_pending());
     hand.execute_batch("COMMIT").unwrap();
     written(block_on(claim).pop().unwrap());
     let seen: i64 = hand.query_row("SELECT gone FROM seen", [], |row| row.get(0)).unwrap();

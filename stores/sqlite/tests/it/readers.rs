@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
 use oncekey::Expected;
@@ -11,18 +11,10 @@ use oncekey::store::{ListInDoubt as _, Put, Store as _, StoreError as _, StoreEr
 use oncekey_sqlite::rusqlite::{Connection, params};
 use oncekey_sqlite::{SqliteError, SqliteStore};
 
-use super::{HOUR, in_progress, key, put, scratch, written};
+use super::{HOUR, MINUTE, in_progress, key, look, open, put, scratch, until, written};
 
 fn host_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < end, "not within a minute: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
@@ -38,21 +30,20 @@ fn reads_above_the_bound_are_refused_at_once() {
         }
     };
     let store = SqliteStore::builder(&path).readers(1).queue_max(2).clock(clock).open().unwrap();
-    let (key, mut context) = (key("read"), Context::from_waker(Waker::noop()));
+    let key = key("read");
     let version = written(put(&store, &key, Expected::Vacant, &in_progress(1)));
 
     stuck.store(true, Ordering::SeqCst);
     let before = looked.load(Ordering::SeqCst);
     let mut first = store.load(&key);
-    assert!(first.as_mut().poll(&mut context).is_pending());
+    assert!(look(&mut first).is_pending());
     until("the reader has it", || looked.load(Ordering::SeqCst) > before);
     let mut waiting = [store.load(&key), store.load(&key)];
     for load in &mut waiting {
-        assert!(load.as_mut().poll(&mut context).is_pending(), "there is room for two");
+        assert!(look(load).is_pending(), "there is room for two");
     }
-    let refused = [store.load(&key).as_mut().poll(&mut context).map(drop_ok), {
-        store.list_in_doubt(None, 10).as_mut().poll(&mut context).map(drop_ok)
-    }];
+    let refused =
+        [look(&mut store.load(&key)).map(drop_ok), look(&mut store.list_in_doubt(None, 10)).map(drop_ok)];
     for answer in refused {
         let Poll::Ready(Err(error)) = answer else {
             panic!("the bound is two, and another read was answered {answer:?}")
@@ -91,19 +82,29 @@ fn no_call_waits_for_readers_that_are_all_gone() {
         let (sender, answer) = std::sync::mpsc::channel();
         let (store, key) = (store.clone(), key.clone());
         std::thread::spawn(move || sender.send(block_on(store.load(&key))));
-        answer.recv_timeout(Duration::from_secs(60)).expect("the load is answered")
+        answer.recv_timeout(MINUTE).expect("the load is answered")
     };
-    // More wait than there are readers.
-    let mut context = Context::from_waker(Waker::noop());
+    // More calls than there are readers. Those that come when the readers are gone are answered at once.
+    let mut answers = Vec::new();
     let mut waiting: Vec<_> = (0..8).map(|_| store.load(&key)).collect();
-    for load in &mut waiting {
-        let _ = load.as_mut().poll(&mut context);
-    }
-    until("all are answered", || matches!(within_a_minute(&store), Err(SqliteError::Closed)));
-    for mut load in waiting {
-        let answer = load.as_mut().poll(&mut context);
+    let mut take_answers = || {
+        waiting.retain_mut(|load| match look(load) {
+            Poll::Ready(answer) => {
+                answers.push(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        waiting.is_empty()
+    };
+    take_answers();
+    until("the readers are gone", || matches!(within_a_minute(&store), Err(SqliteError::Closed)));
+    until("all are answered", take_answers);
+    drop(waiting);
+    assert_eq!(answers.len(), 8);
+    for answer in answers {
         assert!(
-            matches!(answer, Poll::Ready(Err(SqliteError::ThreadGone | SqliteError::Closed))),
+            matches!(answer, Err(SqliteError::ThreadGone | SqliteError::Closed)),
             "nobody reads any more, and a load was answered {answer:?}"
         );
     }
@@ -113,7 +114,7 @@ fn no_call_waits_for_readers_that_are_all_gone() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     let renewed = written(put(&store, &key, Expected::At(version), &in_progress(1)));
     drop(store);
-    let other = SqliteStore::open(&path).unwrap();
+    let other = open(&path);
     assert_eq!(block_on(other.load(&key)).unwrap().unwrap().version, renewed);
 }
 
@@ -121,7 +122,7 @@ fn no_call_waits_for_readers_that_are_all_gone() {
 #[test]
 fn a_damaged_record_does_not_end_a_listing() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
+    let store = open(&path);
     let record = in_progress(1);
     for index in 0..6 {
         let doubt = Put::new(&record, Duration::ZERO, HOUR);

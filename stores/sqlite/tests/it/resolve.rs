@@ -15,8 +15,8 @@ use oncekey_sqlite::rusqlite::types::Value;
 use oncekey_sqlite::rusqlite::{Connection, Row};
 use oncekey_sqlite::{SqliteStore, Synchronous};
 
-use super::stuck_key::{commands, shell};
-use super::{HOUR, completed, in_progress, put, scratch, written};
+use super::stuck_key::{commands, piped_to_sqlite3, shell};
+use super::{HOUR, completed, granted, in_progress, open, patient, put, scratch, written};
 
 /// The key of the page.
 fn key() -> Key {
@@ -58,15 +58,11 @@ fn contents(path: &Path) -> Vec<Vec<Value>> {
 }
 
 fn engine(store: SqliteStore, policy: Policy) -> Deduplicator<SqliteStore> {
-    Deduplicator::builder(store).policy(policy).retention(HOUR).build().unwrap()
+    patient(store).policy(policy).retention(HOUR).build().unwrap()
 }
 
 fn claim(dedup: &Deduplicator<SqliteStore>) -> Claim<SqliteStore> {
-    let claimed = block_on(dedup.request(key()).fingerprint_of("pay 50").claim()).unwrap();
-    match claimed {
-        ClaimAnswer::Granted(claim) => claim,
-        other => panic!("a claim that is due answered {other:?}"),
-    }
+    granted(block_on(dedup.request(key()).fingerprint_of("pay 50").claim()).unwrap())
 }
 
 type MakeDoubt = fn(&Path);
@@ -74,7 +70,7 @@ type MakeDoubt = fn(&Path);
 /// Records in doubt of every shape that the encoding has.
 fn doubts() -> Vec<(&'static str, MakeDoubt)> {
     fn store(path: &Path) -> SqliteStore {
-        SqliteStore::open(path).unwrap()
+        open(path)
     }
     fn checkpoint(path: &Path, policy: Policy, bytes: &[u8]) {
         let dedup = engine(store(path), policy);
@@ -89,20 +85,16 @@ fn doubts() -> Vec<(&'static str, MakeDoubt)> {
             written(block_on(store(path).compare_exchange(&key(), Expected::Vacant, write)));
         }),
         ("no fingerprint", |path| {
-            let dedup = Deduplicator::new(store(path));
-            match block_on(dedup.request(key()).policy(Policy::Hold).claim()).unwrap() {
-                ClaimAnswer::Granted(mut claim) => block_on(claim.abandon()).unwrap(),
-                other => panic!("{other:?}"),
-            }
+            let dedup = patient(store(path)).build().unwrap();
+            let claimed = block_on(dedup.request(key()).policy(Policy::Hold).claim()).unwrap();
+            block_on(granted(claimed).abandon()).unwrap();
         }),
         ("a fingerprint", |path| block_on(claim(&engine(store(path), Policy::Hold)).abandon()).unwrap()),
         ("a fingerprint of the application's own making", |path| {
             let digest = Fingerprint::from_digest(Algorithm::private(5), &[0x81; 32]).unwrap();
             let dedup = engine(store(path), Policy::Hold);
-            match block_on(dedup.request(key()).fingerprint(digest).claim()).unwrap() {
-                ClaimAnswer::Granted(mut claim) => block_on(claim.abandon()).unwrap(),
-                other => panic!("{other:?}"),
-            }
+            let claimed = block_on(dedup.request(key()).fingerprint(digest).claim()).unwrap();
+            block_on(granted(claimed).abandon()).unwrap();
         }),
         ("a checkpoint of one byte", |path| checkpoint(path, Policy::Reclaim, &[0])),
         ("a long checkpoint", |path| {
@@ -148,7 +140,7 @@ fn it_writes_what_the_engine_writes() {
     for (index, (shape, doubt)) in doubts().into_iter().enumerate() {
         for (other, (sql, bytes)) in outcomes.iter().enumerate() {
             let (directory, path) = scratch();
-            drop(SqliteStore::open(&path).unwrap());
+            drop(open(&path));
             let last = i64::try_from(last_versions[(index + other) % last_versions.len()]).unwrap();
             Connection::open(&path)
                 .unwrap()
@@ -176,7 +168,7 @@ fn it_writes_what_the_engine_writes() {
             let clock = ManualClock::new();
             clock.advance(now);
             let store = SqliteStore::builder(&copy).clock(move || now).open().unwrap();
-            let dedup = Deduplicator::builder(store).clock(clock).retention(HOUR).build().unwrap();
+            let dedup = patient(store).clock(clock).retention(HOUR).build().unwrap();
             let answer = block_on(dedup.resolve(&key(), resolution)).unwrap();
             assert!(matches!(answer, AdminAnswer::Done), "{place}: {answer:?}");
             drop(dedup);
@@ -198,7 +190,7 @@ fn copy_of(path: &Path, copy: &PathBuf) {
 fn what_happened_is_replayed_and_the_old_attempt_is_refused() {
     for (what, succeeded) in [("'completed'", true), ("'failed'", false)] {
         let (_directory, path) = scratch();
-        let dedup = engine(SqliteStore::open(&path).unwrap(), Policy::Hold);
+        let dedup = engine(open(&path), Policy::Hold);
         let mut stuck = claim(&dedup);
         block_on(stuck.checkpoint("half way")).unwrap();
         let prepared = block_on(stuck.prepare("too late")).unwrap();
@@ -231,7 +223,7 @@ fn what_happened_is_replayed_and_the_old_attempt_is_refused() {
 #[test]
 fn what_did_not_happen_runs_again_as_the_same_operation() {
     let (_directory, path) = scratch();
-    let dedup = engine(SqliteStore::open(&path).unwrap(), Policy::Hold);
+    let dedup = engine(open(&path), Policy::Hold);
     let stuck = claim(&dedup);
     let (operation_id, fence) = (stuck.operation_id(), stuck.fence());
     let mut late = forget_its_lease(&dedup, stuck);
@@ -260,7 +252,7 @@ fn forget_its_lease(dedup: &Deduplicator<SqliteStore>, claim: Claim<SqliteStore>
 #[test]
 fn it_touches_nothing_but_an_abandoned_record_of_the_version_and_format_it_knows() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
+    let store = open(&path);
     let hand = Connection::open(&path).unwrap();
     let refused = |said: &str, version: u64, what: &str, outcome: &str| {
         let before = contents(&path);
@@ -338,7 +330,7 @@ fn it_touches_nothing_but_an_abandoned_record_of_the_version_and_format_it_knows
     refused("it is not in doubt, it is completed", done.get(), "'completed'", "'x'");
     let entry = block_on(store.load(&key())).unwrap().unwrap();
     assert!(matches!(entry.record.state(), State::Completed(_)));
-    let dedup = Deduplicator::new(store);
+    let dedup = patient(store).build().unwrap();
     let _ = block_on(dedup.forget(&key())).unwrap();
     refused("it is not in doubt, it is forgotten", done.get() + 1, "'no_effect'", "NULL");
 }
@@ -347,7 +339,7 @@ fn it_touches_nothing_but_an_abandoned_record_of_the_version_and_format_it_knows
 #[test]
 fn a_lock_that_is_held_leaves_all_as_it_was() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
+    let store = open(&path);
     let record: Record = in_progress(1);
     let write = Put::new(&record, Duration::ZERO, HOUR);
     let version = written(block_on(store.compare_exchange(&key(), Expected::Vacant, write)));
@@ -356,15 +348,7 @@ fn a_lock_that_is_held_leaves_all_as_it_was() {
     let before = contents(&path);
     // Also without the page's own -bail.
     let page = commands("completed").replace("2 AS version", &format!("{} AS version", version.get()));
-    let mut shell = std::process::Command::new("sqlite3");
-    shell.arg(&path).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(std::process::Stdio::piped());
-    let mut running = shell
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the sqlite3 shell, of `apt-get install sqlite3`");
-    std::io::Write::write_all(&mut running.stdin.take().unwrap(), page.as_bytes()).unwrap();
-    let ran = running.wait_with_output().unwrap();
+    let ran = piped_to_sqlite3(&path, &[], &page);
     assert!(!ran.status.success(), "{ran:?}");
     assert!(String::from_utf8_lossy(&ran.stderr).contains("locked"), "{ran:?}");
     assert!(ran.stdout.is_empty(), "{ran:?}");

@@ -2,15 +2,15 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
 use oncekey::store::Store as _;
-use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
+use oncekey::{Deduplicator, Key, Policy};
 use oncekey_sqlite::SqliteStore;
 
-use super::scratch;
+use super::{HOUR, granted, open, patient, scratch};
 
 const PAGE: &str = include_str!("../../docs/stuck-key.md");
 
@@ -21,11 +21,19 @@ pub(crate) fn commands(name: &str) -> &'static str {
     from.split_once("```").unwrap().0
 }
 
-/// What the shell says to these commands, which it reads as from a person, in the folder of this crate.
+/// What the shell says to these commands, by the options of the page.
 pub(crate) fn shell(path: &Path, options: &[&str], commands: &str) -> String {
+    let options = [options, &["-bail", "-cmd", ".timeout 60000", "-list"]].concat();
+    let ran = piped_to_sqlite3(path, &options, commands);
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success(), "{commands}\n{said}{}", String::from_utf8_lossy(&ran.stderr));
+    said
+}
+
+/// Runs the shell in the folder of this crate. It reads these commands as from a person.
+pub(crate) fn piped_to_sqlite3(path: &Path, options: &[&str], commands: &str) -> Output {
     let mut shell = Command::new("sqlite3");
-    shell.args(options).args(["-bail", "-cmd", ".timeout 5000", "-list"]).arg(path);
-    shell.current_dir(env!("CARGO_MANIFEST_DIR"));
+    shell.args(options).arg(path).current_dir(env!("CARGO_MANIFEST_DIR"));
     shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = shell.spawn().unwrap_or_else(|error| {
         panic!(
@@ -33,10 +41,7 @@ pub(crate) fn shell(path: &Path, options: &[&str], commands: &str) -> String {
         )
     });
     running.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
-    let ran = running.wait_with_output().unwrap();
-    let said = String::from_utf8(ran.stdout).unwrap();
-    assert!(ran.status.success(), "{commands}\n{said}{}", String::from_utf8_lossy(&ran.stderr));
-    said
+    running.wait_with_output().unwrap()
 }
 
 fn key() -> Key {
@@ -46,15 +51,12 @@ fn key() -> Key {
 #[test]
 fn every_command_of_the_page_does_what_it_says() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
-    let dedup = Deduplicator::new(store.clone());
+    let store = open(&path);
+    let dedup = patient(store.clone()).build().unwrap();
     let look = |name: &str| shell(&path, &["-readonly"], commands(name));
     let claim = |id: &str, policy| {
         let key = Key::new("payments.charge", id).unwrap();
-        match block_on(dedup.request(key).policy(policy).claim()).unwrap() {
-            ClaimAnswer::Granted(claim) => claim,
-            other => panic!("a claim that is due answered {other:?}"),
-        }
+        granted(block_on(dedup.request(key).policy(policy).claim()).unwrap())
     };
 
     assert_eq!(look("look"), "", "nothing is on record");
@@ -97,30 +99,15 @@ fn every_command_of_the_page_does_what_it_says() {
 #[test]
 fn every_state_of_the_view_is_on_the_page() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
-    let dedup = Deduplicator::builder(store.clone())
-        .lease(Duration::from_secs(60))
-        .retention(Duration::from_secs(60))
-        .build()
-        .unwrap();
-    let quick = |tail| {
-        Deduplicator::builder(store.clone())
-            .lease(Duration::from_millis(100))
-            .retention(Duration::from_millis(100))
-            .margin(Duration::from_millis(10))
-            .tail(tail)
-            .build()
-            .unwrap()
-    };
-    let (with_tail, without) = (quick(Duration::from_secs(60)), quick(Duration::ZERO));
-    let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| match dedup
-        .request(Key::new("states", id).unwrap())
-        .claim()
-        .await
-        .unwrap()
-    {
-        ClaimAnswer::Granted(claim) => claim,
-        other => panic!("a claim that is due answered {other:?}"),
+    let store = open(&path);
+    let dedup = patient(store).build().unwrap();
+    // What a store of two hours ago wrote for an hour is over by now.
+    let two_hours_ago = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - 2 * HOUR;
+    let earlier = SqliteStore::builder(&path).clock(two_hours_ago).open().unwrap();
+    let over = |tail| patient(earlier.clone()).retention(HOUR).tail(tail).build().unwrap();
+    let (with_tail, without) = (over(24 * HOUR), over(Duration::ZERO));
+    let claim = async |dedup: &Deduplicator<SqliteStore>, id: &str| {
+        granted(dedup.request(Key::new("states", id).unwrap()).claim().await.unwrap())
     };
     block_on(async {
         std::mem::forget(claim(&dedup, "in progress").await);
@@ -132,7 +119,6 @@ fn every_state_of_the_view_is_on_the_page() {
         let _ = dedup.forget(&Key::new("states", "forgotten").unwrap()).await.unwrap();
         std::mem::forget(claim(&without, "gone").await);
     });
-    std::thread::sleep(Duration::from_millis(300));
     let states = shell(&path, &["-readonly"], "SELECT id, state FROM oncekey ");
     let states: Vec<_> = states.lines().map(|line| line.split_once('|').unwrap()).collect();
     assert_eq!(states.len(), 7);
@@ -167,19 +153,13 @@ fn no_command_of_the_page_is_left_out() {
 #[test]
 fn a_misspelt_resolution_leaves_no_lock_held() {
     let (_directory, path) = scratch();
-    drop(SqliteStore::open(&path).unwrap());
+    drop(open(&path));
     let column = commands("completed").replace("AS seconds", "AS second");
     let table = commands("completed").replace("TABLE resolution", "TABLE resolutoin");
     for misspelt in [column.as_str(), &table] {
-        let mut shell = Command::new("sqlite3");
-        shell.args(["-interactive", "-list"]).arg(&path);
-        shell.current_dir(env!("CARGO_MANIFEST_DIR"));
-        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = shell.spawn().unwrap();
         // Within a transaction, this BEGIN is an error.
         let typed = format!("{misspelt}\nBEGIN IMMEDIATE;\nROLLBACK;\nSELECT 'the shell ' || 'went on';\n");
-        running.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        let ran = running.wait_with_output().unwrap();
+        let ran = piped_to_sqlite3(&path, &["-interactive", "-list"], &typed);
         let said =
             format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         assert!(said.contains("no such"), "what is misspelt is told: {said}");
@@ -192,18 +172,13 @@ fn a_misspelt_resolution_leaves_no_lock_held() {
 #[test]
 fn a_misspelt_forgetting_does_nothing() {
     let (_directory, path) = scratch();
-    let dedup = Deduplicator::new(SqliteStore::open(&path).unwrap());
-    let claimed = block_on(dedup.request(key()).claim()).unwrap();
-    let ClaimAnswer::Granted(mut claim) = claimed else { panic!("{claimed:?}") };
+    let dedup = patient(open(&path)).build().unwrap();
+    let mut claim = granted(block_on(dedup.request(key()).claim()).unwrap());
     block_on(claim.complete("charged")).unwrap();
     let right = commands("forget").replace("1 AS version", "2 AS version");
     for (was, misspelt) in [("AS version", "AS versoin"), ("AS key", "AS kay"), ("CREATE TEMP", "CREATE TMP")]
     {
-        let mut piped = Command::new("sqlite3");
-        piped.arg("-bail").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = piped.spawn().unwrap();
-        running.stdin.take().unwrap().write_all(right.replace(was, misspelt).as_bytes()).unwrap();
-        let ran = running.wait_with_output().unwrap();
+        let ran = piped_to_sqlite3(&path, &["-bail"], &right.replace(was, misspelt));
         assert!(!ran.status.success() && ran.stdout.is_empty(), "{misspelt}: {ran:?}");
         assert!(
             shell(&path, &["-readonly"], "SELECT records FROM oncekey_meta;").starts_with('1'),

@@ -3,34 +3,42 @@
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::executor::block_on;
-use oncekey::store::{Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Deduplicator, Expected, RunError};
+use oncekey::store::{Put, Store as _, StoreError as _, StoreErrorKind};
+use oncekey::{Expected, Key, RunError, Version};
 use oncekey_sqlite::rusqlite::{Connection, params};
 use oncekey_sqlite::{SqliteError, SqliteStore, Step};
 
-use super::{HOUR, completed, in_progress, key, put, scratch, written};
+use super::{HOUR, completed, in_progress, key, look, open, patient, put, scratch, written};
+
+/// Claims one key after the other until the disk is full: what was written, and the error.
+fn fill(store: &SqliteStore, put: Put<'_>) -> (Vec<(Key, Version)>, SqliteError) {
+    let mut kept = Vec::new();
+    loop {
+        let key = key(format!("{}", kept.len()));
+        match block_on(store.compare_exchange(&key, Expected::Vacant, put)) {
+            Ok(answer) => kept.push((key, written(Ok(answer)))),
+            Err(error) => {
+                assert!(matches!(error, SqliteError::DiskFull(_)), "{error:?}");
+                assert_eq!(error.kind(), StoreErrorKind::Full);
+                return (kept, error);
+            }
+        }
+        assert!(kept.len() < 2_000, "the disk never gets full");
+    }
+}
 
 #[test]
 fn a_full_disk_is_told_and_a_purge_makes_room() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).pages_max(200).open().unwrap();
     let big = completed(&[7; 20_000]);
-    let mut kept = Vec::new();
-    let error = loop {
-        let key = key(format!("{}", kept.len()));
-        let gone_soon = Put::new(&big, HOUR, Duration::ZERO);
-        match block_on(store.compare_exchange(&key, Expected::Vacant, gone_soon)) {
-            Ok(answer) => kept.push((key, written(Ok(answer)))),
-            Err(error) => break error,
-        }
-        assert!(kept.len() < 200, "the disk never gets full");
-    };
-    assert!(matches!(error, SqliteError::DiskFull(_)), "{error:?}");
-    assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Full, false));
+    let (kept, error) = fill(&store, Put::new(&big, HOUR, Duration::ZERO));
+    assert!(!error.maybe_applied());
     for (key, version) in &kept {
         let entry = block_on(store.load(key)).unwrap().unwrap();
         assert_eq!((entry.record, entry.version), (big.clone(), *version));
@@ -47,18 +55,9 @@ fn a_full_disk_is_told_and_a_purge_makes_room() {
 fn a_full_disk_runs_no_operation() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).pages_max(200).open().unwrap();
-    let dedup = Deduplicator::builder(store.clone()).claim_tries(2).build().unwrap();
+    let dedup = patient(store.clone()).claim_tries(2).build().unwrap();
     let big = completed(&[7; 3_000]);
-    let mut kept = 0;
-    while let Ok(answer) = block_on(store.compare_exchange(
-        &key(format!("{kept}")),
-        Expected::Vacant,
-        Put::new(&big, Duration::ZERO, Duration::from_secs(1)),
-    )) {
-        written(Ok(answer));
-        kept += 1;
-        assert!(kept < 2_000, "the disk never gets full");
-    }
+    let (kept, _) = fill(&store, Put::new(&big, Duration::ZERO, Duration::from_secs(1)));
     let ran = AtomicUsize::new(0);
     // Small records still find room in pages that are there; so that is filled up, too.
     let run = |id: usize| {
@@ -87,7 +86,7 @@ fn a_full_disk_runs_no_operation() {
     assert_eq!((source.kind(), source.maybe_applied()), (StoreErrorKind::Full, false));
     assert!(block_on(store.load(&key(format!("run {id}")))).unwrap().is_none());
     thread::sleep(Duration::from_millis(1_100));
-    assert_eq!(block_on(store.purge(usize::MAX)).unwrap().removed, kept);
+    assert_eq!(block_on(store.purge(usize::MAX)).unwrap().removed, kept.len());
     assert!(run(id).unwrap().ran_now());
 }
 
@@ -128,21 +127,11 @@ fn a_file_system_that_is_full_is_told_and_loses_nothing() {
 }
 
 pub(crate) fn fill_the_disk(path: &Path) {
-    let store = SqliteStore::open(path).unwrap();
+    let store = open(path);
     let record = completed(&[7; 2_000]);
-    let mut kept = Vec::new();
     let junk = path.with_file_name("junk");
     std::fs::write(&junk, vec![0; 1_000_000]).unwrap();
-    let error = loop {
-        let key = key(format!("{}", kept.len()));
-        match put(&store, &key, Expected::Vacant, &record) {
-            Ok(answer) => kept.push((key, written(Ok(answer)))),
-            Err(error) => break error,
-        }
-        assert!(kept.len() < 2_000, "the disk never gets full");
-    };
-    assert!(matches!(error, SqliteError::DiskFull(_)), "{error:?}");
-    assert_eq!(error.kind(), StoreErrorKind::Full);
+    let (kept, error) = fill(&store, Put::new(&record, HOUR, HOUR));
     assert_eq!(error.maybe_applied(), error.failed().unwrap().step() == Step::Commit);
     let all_there = |store: &SqliteStore| {
         for (key, version) in &kept {
@@ -158,7 +147,7 @@ pub(crate) fn fill_the_disk(path: &Path) {
     assert!(kept.iter().all(|(_, version)| *version < last));
     all_there(&store);
     drop(store);
-    all_there(&SqliteStore::open(path).unwrap());
+    all_there(&open(path));
     println!("FILLED after {} records: {error:?}", kept.len());
 }
 
@@ -166,7 +155,7 @@ pub(crate) fn fill_the_disk(path: &Path) {
 #[test]
 fn a_damaged_record_is_an_error_and_stays() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
+    let store = open(&path);
     let key = key("damaged");
     written(put(&store, &key, Expected::Vacant, &in_progress(1)));
     let hand = Connection::open(&path).unwrap();
@@ -189,11 +178,11 @@ fn a_damaged_record_is_an_error_and_stays() {
 #[test]
 fn tables_that_are_gone_are_told() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
+    let store = open(&path);
     Connection::open(&path).unwrap().execute_batch("DROP TABLE oncekey_records").unwrap();
     let errors = [
         block_on(store.load(&key("a"))).unwrap_err(),
-        put(&store, &key("a"), Expected::At(oncekey::Version::new(1)), &in_progress(1)).unwrap_err(),
+        put(&store, &key("a"), Expected::At(Version::new(1)), &in_progress(1)).unwrap_err(),
     ];
     for error in errors {
         assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Rejected, false), "{error:?}");
@@ -204,45 +193,52 @@ fn tables_that_are_gone_are_told() {
 #[test]
 fn a_full_queue_refuses_claims_only() {
     let (_directory, path) = scratch();
-    let store =
-        SqliteStore::builder(&path).queue_max(3).busy_timeout(Duration::from_secs(60)).open().unwrap();
+    let store = SqliteStore::builder(&path).readers(1).queue_max(3).busy_timeout(HOUR).open().unwrap();
     let held = key("held");
     let version = written(put(&store, &held, Expected::Vacant, &in_progress(1)));
     let holder = Connection::open(&path).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    thread::scope(|scope| {
-        let claims: Vec<_> = (0..30)
-            .map(|index| {
-                let store = &store;
-                scope.spawn(move || put(store, &key(format!("{index}")), Expected::Vacant, &in_progress(1)))
-            })
-            .collect();
-        // The writer holds what it took before it found the lock taken, three wait, and the others are refused.
-        let end = Instant::now() + Duration::from_secs(60);
-        while claims.iter().filter(|claim| claim.is_finished()).count() < 1 {
-            assert!(Instant::now() < end, "no claim was refused");
-            thread::sleep(Duration::from_millis(5));
+    let (keys, record) = ((0..30).map(|index| key(format!("{index}"))).collect::<Vec<_>>(), in_progress(1));
+    let claim = |key| store.compare_exchange(key, Expected::Vacant, Put::new(&record, HOUR, HOUR));
+    let mut waiting = Vec::new();
+    let mut refused = Vec::new();
+    for key in &keys {
+        let mut claim = claim(key);
+        match look(&mut claim) {
+            Poll::Ready(answer) => refused.push(answer),
+            Poll::Pending => waiting.push(claim),
         }
-        let completion = scope.spawn(|| put(&store, &held, Expected::At(version), &completed(b"done")));
-        thread::sleep(Duration::from_millis(50));
-        holder.execute_batch("ROLLBACK").unwrap();
-        written(completion.join().unwrap());
-        let answers: Vec<_> = claims.into_iter().map(|claim| claim.join().unwrap()).collect();
-        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-        assert!(!refused.is_empty());
-        for error in refused {
-            assert!(matches!(error, SqliteError::QueueFull { bound: 3, .. }), "{error:?}");
-            assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false));
+        // The reader hands the claim to the writer, and comes to this afterwards.
+        assert!(block_on(store.load(key)).unwrap().is_none());
+    }
+    // The writer holds what it took before it found the lock taken, three wait, and the others are refused.
+    waiting.retain_mut(|claim| match look(claim) {
+        Poll::Ready(answer) => {
+            refused.push(answer);
+            false
         }
-        assert!(answers.iter().any(|answer| matches!(answer, Ok(Exchange::Done(_)))), "some had room");
+        Poll::Pending => true,
     });
+    assert!((3..=6).contains(&waiting.len()), "{} claims wait", waiting.len());
+    for answer in refused {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, SqliteError::QueueFull { waiting: 3, bound: 3 }), "{error:?}");
+        assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false));
+    }
+    let done = completed(b"done");
+    let mut completion = store.compare_exchange(&held, Expected::At(version), Put::new(&done, HOUR, HOUR));
+    assert!(look(&mut completion).is_pending(), "it waits with the claims");
+    holder.execute_batch("ROLLBACK").unwrap();
+    for answer in waiting.into_iter().chain([completion]) {
+        written(block_on(answer));
+    }
 }
 
 /// A commit that fails leaves the transaction open; the next one must not find itself in it.
 #[test]
 fn a_commit_that_fails_is_rolled_back_and_may_be_applied() {
     let (_directory, path) = scratch();
-    let store = SqliteStore::open(&path).unwrap();
+    let store = open(&path);
     let hand = Connection::open(&path).unwrap();
     hand.execute_batch(
         "CREATE TABLE parent (id INTEGER PRIMARY KEY);

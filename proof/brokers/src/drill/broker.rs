@@ -1,0 +1,76 @@
+//! A broker, as a drill sees it.
+
+use oncekey::consume::DeliveryAction;
+use oncekey::protocol::Payload;
+
+use super::messages::Messages;
+use super::scenario::Failed;
+
+/// What is done with a delivery; values and failures as they are stored.
+pub type DrillDisposal = DeliveryAction<Payload, Payload>;
+
+/// A delivery, as any broker has it.
+#[derive(Debug)]
+pub struct Polled<D> {
+    /// The broker's own.
+    pub delivery: D,
+    /// Which publication it is of.
+    pub copy: u32,
+    /// What the producer calls the message.
+    pub id: String,
+    /// What the broker calls this delivery: no key.
+    pub tag: String,
+    /// What it says.
+    pub body: String,
+    /// How often it was delivered, this time included, as far as the broker knows.
+    pub deliveries: u32,
+}
+
+/// A dead letter, as it lies with the broker.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeadLetter {
+    /// The message's id.
+    pub id: String,
+    /// What it says.
+    pub body: String,
+    /// Why, as one word.
+    pub reason: String,
+    /// Why, as a sentence.
+    pub explanation: String,
+}
+
+/// A broker, as a drill uses it: one connection.
+pub trait Broker: Sized {
+    /// What it is called in a table.
+    const NAME: &'static str;
+    /// A delivery of its own.
+    type Delivery;
+
+    /// Connects, for a drill of this name.
+    fn connect(url: &str, name: &str) -> impl Future<Output = Result<Self, Failed>>;
+    /// Makes what the drill needs: streams, queues.
+    fn prepare(&self) -> impl Future<Output = Result<(), Failed>>;
+    /// Publishes, and waits until all are stored, duplicates too.
+    fn publish(&self, messages: &Messages) -> impl Future<Output = Result<(), Failed>>;
+    /// The next deliveries, at most so many; none if none comes for a while.
+    fn poll(&mut self, most: usize) -> impl Future<Output = Result<Vec<Polled<Self::Delivery>>, Failed>>;
+    /// Says what becomes of a delivery.
+    fn dispose(
+        &self,
+        delivery: &Self::Delivery,
+        told: &DrillDisposal,
+    ) -> impl Future<Output = Result<(), Failed>>;
+    /// Keeps a delivery while the work takes, where the broker can be told.
+    fn while_working<F: Future>(&self, delivery: &Self::Delivery, work: F)
+    -> impl Future<Output = F::Output>;
+    /// Has what was said arrive.
+    fn flush(&self) -> impl Future<Output = Result<(), Failed>>;
+    /// The same, and ends the connection: what this consumer has and did not handle is there for others.
+    fn close(&self) -> impl Future<Output = Result<(), Failed>>;
+    /// How many messages wait, or wait for an acknowledgement, now that no consumer runs.
+    fn backlog(&self) -> impl Future<Output = Result<u64, Failed>>;
+    /// The dead letters.
+    fn dead_letters(&self) -> impl Future<Output = Result<Vec<DeadLetter>, Failed>>;
+    /// Deletes what was made.
+    fn clean_up(&self) -> impl Future<Output = Result<(), Failed>>;
+}

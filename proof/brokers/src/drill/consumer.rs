@@ -1,0 +1,232 @@
+//! What a consumer process does.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::join_all;
+use oncekey::consume::{Acknowledged, Consumer, DeliveryAction};
+use oncekey::protocol::Payload;
+use oncekey::{Attempt, Failure};
+use oncekey_sqlite::SqliteStore;
+
+use super::broker::{Broker, DrillDisposal, Polled};
+use super::engine::{crash, engine, message};
+use super::log::{Log, STALLED, What};
+use super::messages::Kind;
+use super::process::{self, Job};
+use super::progress::Progress;
+use super::scenario::{Failed, Mode, Wrong};
+use super::stalls::Stalls;
+use super::stay::{PAUSE, Stay};
+use super::together::Together;
+
+/// Most messages of a poll.
+const POLL: usize = 50;
+/// How long a handler takes before its effect, and after it.
+const WORK: Duration = Duration::from_millis(5);
+
+/// Ways to handle messages.
+enum Handler {
+    Together(Box<Together>),
+    Apart(Consumer<SqliteStore>, Option<Wrong>, Arc<Stalls>),
+    Plain,
+}
+
+/// The body of a consumer process; `false`, at once, if this process is none.
+///
+/// # Panics
+/// If the consumer fails: its process ends, and the drill says so.
+pub fn consumer<B: Broker>() -> bool {
+    let Some(job) = Job::from_environment() else { return false };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime can be built");
+    if let Err(failed) = runtime.block_on(consume::<B>(&job)) {
+        panic!("consumer {}: {failed}", job.process)
+    }
+    true
+}
+
+/// Consumes until told to stop.
+async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
+    let stop = process::stop();
+    let log = Log::open(&job.log(), &job.process)?;
+    let handler = match job.mode {
+        Mode::Together => Handler::Together(Box::new(Together::open(job)?)),
+        Mode::Apart => Handler::Apart(engine(job)?, job.wrong, Stalls::watch()),
+        Mode::Plain => Handler::Plain,
+    };
+    let mut broker = B::connect(&job.url, &job.name).await?;
+    let mut progress = Progress::default();
+    while !stop.load(Ordering::Relaxed) {
+        progress.read(&log)?;
+        if progress.is_kill_due(job) && !job.is_victim {
+            // The messages that are left are for the process that is to be killed while it handles some.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let polled = broker.poll(POLL).await?;
+        if polled.is_empty() {
+            continue;
+        }
+        let received = |one: &Polled<B::Delivery>| (one.copy, one.id.clone(), String::new());
+        log.write_all(What::Received, &polled.iter().map(received).collect::<Vec<_>>())?;
+        if job.wrong == Some(Wrong::AcknowledgedFirst) {
+            let done =
+                polled.iter().map(|_| DeliveryAction::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
+            dispose(&broker, &log, &polled, &done).await?;
+            // A kill that comes before the broker knows loses nothing.
+            broker.flush().await?;
+            let stay = Stay::if_due(&mut progress, job, &log, &polled, &stop)?;
+            handler.handle(&log, &polled, stay.as_ref()).await?;
+            continue;
+        }
+        // What was delivered before may have ended its process: alone, it takes no other message's attempts with it.
+        let (fresh, again): (Vec<_>, Vec<_>) = polled.into_iter().partition(|one| one.deliveries == 1);
+        if !fresh.is_empty() {
+            let stay = Stay::if_due(&mut progress, job, &log, &fresh, &stop)?;
+            let told = handler.handle(&log, &fresh, stay.as_ref()).await?;
+            dispose(&broker, &log, &fresh, &told).await?;
+        }
+        for one in &again {
+            let alone = std::slice::from_ref(one);
+            let told = broker.while_working(&one.delivery, handler.handle(&log, alone, None)).await?;
+            dispose(&broker, &log, alone, &told).await?;
+        }
+    }
+    broker.close().await
+}
+
+impl Handler {
+    /// Handles messages together, and says what becomes of each.
+    async fn handle<D>(
+        &self,
+        log: &Log,
+        polled: &[Polled<D>],
+        stay: Option<&Stay>,
+    ) -> Result<Vec<DrillDisposal>, Failed> {
+        match self {
+            Self::Together(together) => together.handle(log, polled, stay).await,
+            Self::Apart(consumer, wrong, stalls) => {
+                let messages = polled.iter().map(|one| {
+                    Ok((message(one, *wrong)?, move |attempt| apart(log, stalls, one, attempt, stay)))
+                });
+                Ok(consumer.consume_many(messages.collect::<Result<Vec<_>, Failed>>()?).await)
+            }
+            Self::Plain => {
+                let told = join_all(polled.iter().map(|one| plain(log, one, stay))).await;
+                told.into_iter().collect()
+            }
+        }
+    }
+}
+
+/// Notes what was decided, and tells the broker: what is killed in between comes again.
+async fn dispose<B: Broker>(
+    broker: &B,
+    log: &Log,
+    polled: &[Polled<B::Delivery>],
+    told: &[DrillDisposal],
+) -> Result<(), Failed> {
+    let decided =
+        |(one, told): (&Polled<B::Delivery>, &DrillDisposal)| (one.copy, one.id.clone(), note(told));
+    log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
+    let actions = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
+    join_all(actions).await.into_iter().collect()
+}
+
+/// What was decided: what to do, and why.
+fn note(told: &DrillDisposal) -> String {
+    let what = match told {
+        DeliveryAction::Acknowledge(_) => "ack",
+        DeliveryAction::RetryLater { .. } => "later",
+        DeliveryAction::Extend { .. } => "extend",
+        DeliveryAction::DeadLetter(_) => "dead",
+    };
+    format!("{what} {}", told.reason())
+}
+
+/// Notes the end of a handler, also if it is dropped.
+struct Running<'a> {
+    log: &'a Log,
+    id: &'a str,
+    attempt: u32,
+    /// And when it began.
+    stalls: Option<(&'a Stalls, u64)>,
+}
+
+impl<'a> Running<'a> {
+    fn begin(log: &'a Log, id: &'a str, attempt: u32, stalls: Option<&'a Stalls>) -> Self {
+        let stalls = stalls.map(|stalls| (stalls, stalls.now_ms()));
+        log.write(What::Begun, id, attempt).expect("the log takes it");
+        Self { log, id, attempt, stalls }
+    }
+
+    /// Ships, and hands this downstream.
+    fn effect(&self, operation: &str) {
+        let Self { log, id, attempt, .. } = self;
+        log.write_of(log.process(), What::Effect, id, operation, *attempt).expect("the log takes it");
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let Self { log, id, attempt, stalls } = self;
+        let was_stalled = stalls.is_some_and(|(stalls, begun)| stalls.since(begun));
+        let note = if was_stalled { STALLED } else { "" };
+        log.write_of(log.process(), What::Ended, id, note, *attempt).expect("the log takes it");
+    }
+}
+
+/// A handler whose effect is outside of the records' database.
+async fn apart<D>(
+    log: &Log,
+    stalls: &Stalls,
+    polled: &Polled<D>,
+    attempt: Attempt,
+    stay: Option<&Stay>,
+) -> Result<Payload, Failure<Payload>> {
+    let id = &polled.id;
+    let running = Running::begin(log, id, attempt.number(), Some(stalls));
+    work_before(log, polled.copy, stay).await;
+    match Kind::of(&polled.body) {
+        Kind::Poison => crash(),
+        Kind::Refused => return Err(Failure::Final("no such order".into())),
+        Kind::Busy if !log.has_failed(id).expect("the log can be read") => {
+            return Err(Failure::NoEffect("the carrier is busy".into()));
+        }
+        Kind::Ordinary | Kind::Busy => running.effect(&attempt.operation_id().to_string()),
+    }
+    work_after(log, stay).await;
+    Ok("shipped".into())
+}
+
+/// What many a consumer does: it looks, ships, and notes.
+async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
+    let id = &polled.id;
+    if log.is_seen(id)? {
+        return Ok(DeliveryAction::Acknowledge(Acknowledged::Done));
+    }
+    let running = Running::begin(log, id, 1, None);
+    work_before(log, polled.copy, stay).await;
+    running.effect("");
+    work_after(log, stay).await;
+    log.see(id)?;
+    Ok(DeliveryAction::Acknowledge(Acknowledged::Executed("shipped".into())))
+}
+
+/// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.
+async fn work_before(log: &Log, copy: u32, stay: Option<&Stay>) {
+    tokio::time::sleep(WORK).await;
+    if let Some(stay) = stay.filter(|_| copy % 2 == 0) {
+        stay.stay(log).await;
+    }
+}
+
+/// The work after it.
+async fn work_after(log: &Log, stay: Option<&Stay>) {
+    if let Some(stay) = stay {
+        stay.stay(log).await;
+    }
+    tokio::time::sleep(WORK).await;
+}

@@ -1,0 +1,91 @@
+//! How far a drill is. The drill and its consumers read it from the log, and so agree on when a kill is due.
+
+use std::collections::{HashMap, HashSet};
+
+use oncekey_sqlite::rusqlite;
+
+use super::log::{Line, Log, What};
+use super::process::Job;
+
+/// What the log says so far.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Up to where the log was read.
+    seq: i64,
+    /// The publications that were delivered.
+    received: HashSet<u32>,
+    /// Those that were acknowledged or became dead letters.
+    disposed: HashSet<u32>,
+    /// By process, the messages whose handlers began, until it decides.
+    begun: HashMap<String, Vec<String>>,
+    /// The processes that wait in a handler to be killed.
+    staying: HashSet<String>,
+    /// How often handlers of a message were cut.
+    cuts: HashMap<String, u32>,
+    kills: u32,
+}
+
+impl Progress {
+    /// Reads what was written since.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn read(&mut self, log: &Log) -> rusqlite::Result<()> {
+        for Line { seq, process, what, copy, id, note, .. } in log.after(self.seq)? {
+            self.seq = seq;
+            match what {
+                What::Begun => self.begun.entry(process).or_default().push(id),
+                What::Decided => {
+                    let over = note.starts_with("ack") || note.starts_with("dead");
+                    self.disposed.extend(copy.filter(|_| over));
+                    self.begun.remove(&process);
+                    self.staying.remove(&process);
+                }
+                What::Stays => {
+                    self.staying.insert(process);
+                }
+                What::Killed | What::Crashed => {
+                    self.kills += u32::from(what == What::Killed);
+                    for id in self.begun.remove(&process).into_iter().flatten() {
+                        *self.cuts.entry(id).or_default() += 1;
+                    }
+                    self.staying.remove(&process);
+                }
+                What::Received => self.received.extend(copy),
+                What::Effect | What::Ended => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many publications are disposed of.
+    pub(super) fn disposed(&self) -> usize {
+        self.disposed.len()
+    }
+
+    /// How many processes were killed.
+    pub(super) fn kills(&self) -> u32 {
+        self.kills
+    }
+
+    /// Whether a process is to be killed before more is received: the kills are spread over the messages.
+    pub(super) fn is_kill_due(&self, job: &Job) -> bool {
+        let share = job.copies * (self.kills as usize + 1) / (job.kills as usize + 2);
+        self.kills < job.kills && self.received.len() >= share
+    }
+
+    /// The messages whose handlers this process has begun and not decided on.
+    pub(super) fn begun(&self, process: &str) -> &[String] {
+        self.begun.get(process).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether this process waits in a handler to be killed.
+    pub(super) fn stays(&self, process: &str) -> bool {
+        self.staying.contains(process)
+    }
+
+    /// How often handlers of this message were cut. Each time it loses an attempt.
+    pub(super) fn cuts(&self, id: &str) -> u32 {
+        self.cuts.get(id).copied().unwrap_or(0)
+    }
+}

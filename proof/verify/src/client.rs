@@ -1,0 +1,346 @@
+//! One client: a call that claims, and what its claim and its clock are to it. How a claim is held and concluded is in
+//! `holding`.
+//!
+//! | step here | stands for |
+//! |---|---|
+//! | [`World::begin`], [`World::claim_on`] | `Inner::claim_once`: a fresh owner, then the loop around `decide` |
+//! | [`World::client_failed`] | its arm for a store failure: the same request again |
+//! | [`World::granted`] | `Claiming::granted` and `Held::new`: token and deadline |
+//! | [`World::start_or_renew`] | `Held::renew_if_late`, `Held::start`, the first poll in `run::drive` |
+//! | [`World::give_up`], [`World::clean_up`] | the drop of `Claiming`: what it wrote is released in the background |
+//! | [`World::drop_grant`] | the drop of a fresh `Guard` |
+//! | [`World::crash`] | a process that is gone; or an operation dropped at its deadline |
+
+use std::num::NonZeroU32;
+
+use oncekey::protocol::{
+    ExpiredBecause, ClaimCommand, Command, Decision, Entry, Holder, Status, OperationId, Owner, Policy, State,
+    UnixMillis, Verdict, decide,
+};
+
+use crate::config::{Ask, Config, fingerprint, ticks};
+use crate::events::{Property, Sight};
+pub(crate) use crate::holding::Stage;
+use crate::holding::{Holding, Step};
+use crate::plant::{Plant, decide_as_released};
+use crate::store::{By, Kind, Put, Reply, Request, number};
+use crate::world::{Pending, World};
+
+/// How often a grant that comes late is renewed before its call fails: the engine's `claim_tries`.
+const LATE_RENEWALS_MAX: u8 = 1;
+
+/// One client.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Client {
+    /// How many calls it has begun; the number of the one under way.
+    pub(crate) call: u8,
+    pub(crate) phase: Phase,
+    pub(crate) pending: Option<Pending>,
+    /// The truth: the tokens that the store granted to this call, as bits.
+    pub(crate) granted: u64,
+    /// The truth: the kinds of this call's writes of which a copy was applied, as bits.
+    pub(crate) applied: u8,
+}
+
+/// How far its call is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) enum Phase {
+    #[default]
+    Idle,
+    /// In `claim_once`, with a request under way.
+    Claiming,
+    /// It gave up, and looks in the background what it left.
+    CleaningUp,
+    /// Granted.
+    Holding(Box<Holding>),
+}
+
+/// Whether the record is of this very call.
+pub(crate) fn is_of(entry: &Entry, number: u8, call: u8) -> bool {
+    entry.record.owner().to_bytes()[15] == id(number, call)
+}
+
+/// The id of a call, as one byte.
+pub(crate) fn id(client: u8, call: u8) -> u8 {
+    (client + 1) * 16 + call
+}
+
+fn bytes(id: u8) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[15] = id;
+    bytes
+}
+
+/// What a call asks of the protocol.
+pub(crate) fn claim_command(id: u8, ask: Ask, attempts_max: Option<u32>) -> ClaimCommand {
+    ClaimCommand {
+        owner: Owner::from_bytes(bytes(id)),
+        operation_id: OperationId::from_bytes(bytes(id)),
+        fingerprint: fingerprint(ask.fingerprint),
+        policy: ask.policy,
+        attempts_max: attempts_max.and_then(NonZeroU32::new),
+        now: UnixMillis(0),
+    }
+}
+
+impl Client {
+    /// Its clock goes on.
+    pub(crate) fn pass(&mut self, ticks: u8, age_max: u8) {
+        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.request.kind.is_timed()) {
+            pending.age = (pending.age + ticks).min(age_max);
+        }
+        if let Phase::Holding(held) = &mut self.phase {
+            held.time_left = held.time_left.saturating_sub(ticks);
+        }
+    }
+
+    /// Whether its clock means something to it.
+    pub(crate) fn measures(&self) -> bool {
+        match &self.phase {
+            Phase::Idle | Phase::CleaningUp => false,
+            Phase::Claiming => true,
+            Phase::Holding(held) => held.time_left > 0 || matches!(held.stage, Stage::Fresh | Stage::Running),
+        }
+    }
+
+    /// The call is over.
+    pub(crate) fn end(&mut self) {
+        *self = Self { call: self.call, ..Self::default() };
+    }
+}
+
+impl World {
+    pub(crate) fn client(&mut self, number: u8) -> &mut Client {
+        &mut self.clients[usize::from(number)]
+    }
+
+    /// A new call, by a new owner.
+    pub(crate) fn begin(&mut self, config: &Config, number: u8) {
+        let client = self.client(number);
+        client.call += 1;
+        client.phase = Phase::Claiming;
+        self.claim_on(config, number, None, 0);
+    }
+
+    /// One round of the loop: decides on what was found, and sends or answers. `age`: since the request was sent whose
+    /// answer that is.
+    fn claim_on(&mut self, config: &Config, number: u8, found: Option<Entry>, age: u8) {
+        let call = self.client(number).call;
+        let ask = config.ask(number.into(), call);
+        let command = claim_command(id(number, call), ask, config.attempts_max);
+        let decision = decide_claim(config, found.as_ref(), &command);
+        self.check_binding(found.as_ref(), ask.fingerprint, &decision);
+        match decision {
+            Decision::Write(write) => {
+                let put = Put::from(write);
+                if !put.grants() {
+                    self.events.saw(Sight::OwnClaimRenewed);
+                }
+                let request = Request { by: By::Client(number, call), kind: Kind::Claim, token: 0, put };
+                self.send(number, request);
+            }
+            Decision::Answer(Verdict::AlreadyGranted) => {
+                let entry = found.expect("only an entry can be ours");
+                if config.planted(Plant::WaitsForItself) {
+                    return self.claim_answered(number, Verdict::InProgress, &entry);
+                }
+                self.events.saw(Sight::OwnClaimRecognised);
+                self.granted(config, number, entry, age);
+                self.start_or_renew(config, number);
+            }
+            Decision::Answer(verdict) => {
+                let entry = found.expect("a vacant key is answered by a write");
+                self.claim_answered(number, verdict, &entry);
+            }
+        }
+    }
+
+    /// P5, judged without the protocol's help.
+    fn check_binding(&mut self, found: Option<&Entry>, fingerprint_number: u8, decision: &Decision) {
+        let Some(entry) = found else { return };
+        let same = entry.record.fingerprint() == fingerprint(fingerprint_number).as_ref();
+        let over = matches!(entry.record.state(), State::Released { .. } | State::Forgotten);
+        let mismatch = matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable));
+        self.events.check(Property::Binding, mismatch == (!same && !over));
+    }
+
+    fn claim_answered(&mut self, number: u8, verdict: Verdict, entry: &Entry) {
+        let own = is_of(entry, number, self.client(number).call);
+        if matches!(verdict, Verdict::InProgress | Verdict::InDoubt | Verdict::Exhausted) {
+            // Nobody waits for itself.
+            self.events.check(Property::LostReplies, !own);
+        }
+        match verdict {
+            Verdict::InProgress => self.events.saw(Sight::InProgress),
+            Verdict::Replay => self.events.saw(Sight::Replay),
+            Verdict::Done => self.events.saw(Sight::Done),
+            Verdict::Mismatch => self.events.saw(Sight::Mismatch),
+            Verdict::InDoubt => self.events.saw(Sight::InDoubt),
+            Verdict::Exhausted => self.events.saw(Sight::Exhausted),
+            other => unreachable!("not an answer to a claim here: {other:?}"),
+        }
+        self.client(number).end();
+    }
+
+    /// `age`: since the request was sent whose answer shows the grant.
+    fn granted(&mut self, config: &Config, number: u8, entry: Entry, age: u8) {
+        let client = self.client(number);
+        let left = if config.planted(Plant::DeadlineFromResend) { config.lease } else { ticks(entry.left) };
+        let time_left = left.saturating_sub(config.margin).saturating_sub(age);
+        client.phase = Phase::Holding(Box::new(Holding::new(entry, time_left)));
+    }
+
+    /// The answer to a claim's request.
+    pub(crate) fn claim_heard(
+        &mut self,
+        config: &Config,
+        number: u8,
+        request: Request,
+        age: u8,
+        reply: Reply,
+    ) {
+        match reply {
+            Reply::Done(version) => {
+                self.granted(config, number, request.put.entry(version), age);
+                self.start_or_renew(config, number);
+            }
+            Reply::Conflict(found) => self.claim_on(config, number, found, age),
+        }
+    }
+
+    /// An answer to a client's request.
+    pub(crate) fn client_heard(
+        &mut self,
+        config: &Config,
+        number: u8,
+        request: Request,
+        age: u8,
+        reply: Reply,
+    ) {
+        match self.client(number).phase {
+            Phase::Claiming => self.claim_heard(config, number, request, age, reply),
+            Phase::Holding(_) => self.write_heard(config, number, request, age, reply),
+            Phase::Idle | Phase::CleaningUp => unreachable!("nobody is waiting"),
+        }
+    }
+
+    /// No answer came to a client's request: it may have been applied. The same is sent again, since the same would be
+    /// decided again.
+    pub(crate) fn client_failed(&mut self, config: &Config, number: u8, request: Request) {
+        match self.client(number).phase {
+            Phase::Claiming if config.planted(Plant::ErrorTakenForGrant) => {
+                self.granted(config, number, request.put.entry(0), 0);
+                self.start_or_renew(config, number);
+            }
+            Phase::Claiming => self.send(number, request),
+            Phase::Holding(_) => self.write_failed(config, number, request),
+            Phase::Idle | Phase::CleaningUp => unreachable!("nobody is waiting"),
+        }
+    }
+
+    pub(crate) fn send(&mut self, number: u8, request: Request) {
+        self.client(number).pending = Some(Pending { request, age: 0, reply: None });
+    }
+
+    /// A grant, or its renewal, has arrived: the operation begins at once (an arrival some time before is among the
+    /// histories too), unless it is past its deadline: then the grant is renewed first.
+    pub(crate) fn start_or_renew(&mut self, config: &Config, number: u8) {
+        let Phase::Holding(held) = &mut self.client(number).phase else { unreachable!("it is granted") };
+        if held.time_left > 0 || config.planted(Plant::LateGrantStarted) {
+            return self.start(number);
+        }
+        if held.late_renewals == LATE_RENEWALS_MAX {
+            // The store is slower than the lease: the call fails, and its claim is released.
+            return self.begin_write(config, number, Step::Release { fresh_operation_id: false });
+        }
+        held.late_renewals += 1;
+        self.events.saw(Sight::LateGrantRenewed);
+        self.begin_write(config, number, Step::Renew);
+    }
+
+    /// A renewal, or a checkpoint, while the operation runs.
+    pub(crate) fn keep(&mut self, config: &Config, number: u8, step: Step) {
+        self.left.renewals -= 1;
+        self.begin_write(config, number, step);
+    }
+
+    /// The operation begins.
+    fn start(&mut self, number: u8) {
+        let client = self.client(number);
+        let granted = std::mem::take(&mut client.granted);
+        let Phase::Holding(held) = &mut client.phase else { unreachable!("only who holds a claim starts") };
+        (held.stage, held.late_renewals) = (Stage::Running, 0);
+        let (born, in_time) = (held.born, held.time_left > 0);
+        self.events.check(Property::NoUnclaimedRun, granted & 1 << born != 0 && in_time);
+        self.truth.started(born);
+    }
+
+    /// The call is dropped before its operation began.
+    pub(crate) fn give_up(&mut self, number: u8, leaves_copy: bool) {
+        self.left.give_ups -= 1;
+        let client = self.client(number);
+        let pending = client.pending.take();
+        client.phase = Phase::CleaningUp;
+        if let Some(pending) = pending.filter(|_| leaves_copy) {
+            self.leave_copy(pending.request);
+        }
+    }
+
+    /// The call is dropped with a grant that it was just told of.
+    pub(crate) fn drop_grant(&mut self, config: &Config, number: u8) {
+        self.left.give_ups -= 1;
+        let pending = self.client(number).pending.take().expect("a reply is there");
+        let Some(Reply::Done(version)) = pending.reply else { unreachable!("it is a grant") };
+        self.granted(config, number, pending.request.put.entry(version), pending.age);
+        self.begin_write(config, number, Step::Release { fresh_operation_id: false });
+    }
+
+    /// Looks whether its claim was applied after all, and gives that up: nothing was started under it.
+    pub(crate) fn clean_up(&mut self, config: &Config, number: u8) {
+        let call = self.client(number).call;
+        let entry = self.store.read();
+        let entry =
+            entry.filter(|entry| entry.record.state() == &State::InProgress && is_of(entry, number, call));
+        let Some(entry) = entry else { return self.client(number).end() };
+        self.events.saw(Sight::GivenUp);
+        self.client(number).phase = Phase::Holding(Box::new(Holding::new(entry, 0)));
+        self.begin_write(config, number, Step::Release { fresh_operation_id: false });
+    }
+
+    /// Nothing more comes from this call, but what it sent may still arrive.
+    pub(crate) fn crash(&mut self, number: u8, leaves_copy: bool) {
+        let client = self.client(number);
+        let pending = client.pending.take();
+        client.end();
+        if let Some(pending) = pending.filter(|_| leaves_copy) {
+            self.leave_copy(pending.request);
+        }
+    }
+}
+
+/// The protocol's decision on a claim; or, planted, another.
+fn decide_claim(config: &Config, found: Option<&Entry>, command: &ClaimCommand) -> Decision {
+    let lifetimes = config.lifetimes();
+    let abandoned = found.filter(|entry| {
+        entry.status() == Status::Expired(ExpiredBecause::Abandoned) && entry.record.owner() != command.owner
+    });
+    match (config.plant, abandoned, found) {
+        (Some(Plant::TakeoverWithoutDoubt), Some(entry), _) if entry.record.policy() == Policy::Reclaim => {
+            decide_as_released(entry, command, &lifetimes)
+        }
+        (Some(Plant::HoldIgnored), Some(entry), _) => decide_as_released(entry, command, &lifetimes),
+        (Some(Plant::FingerprintIgnored), _, Some(entry)) => {
+            let command =
+                ClaimCommand { fingerprint: entry.record.fingerprint().copied(), ..command.clone() };
+            decide(Some(entry), &Command::Claim(&command), &lifetimes)
+        }
+        _ => decide(found, &Command::Claim(command), &lifetimes),
+    }
+}
+
+/// What a holder is, as the protocol asks for it.
+pub(crate) fn holder_of(entry: &Entry) -> (Holder, u8) {
+    let token = entry.fencing_token();
+    let holder = Holder { owner: entry.record.owner(), token, attempt: entry.record.attempt() };
+    (holder, number(token))
+}
