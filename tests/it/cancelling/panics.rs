@@ -1,5 +1,7 @@
 //! Panics: before the operation, in it, after it, and in what cleans up.
 
+use oncekey_conformance::Intercept;
+
 use super::*;
 
 /// Polls a future to its end; whether it panicked.
@@ -115,46 +117,19 @@ fn a_waiter_whose_operation_panics_does_not_hang_the_others() {
     assert!(matches!(answer, Answer::Executed { .. }), "{answer:?}");
 }
 
-/// A store that panics when told to.
-struct PanickingStore {
-    inner: MemoryStore,
-    armed: Arc<AtomicBool>,
-}
-
-impl PanickingStore {
-    fn check(&self) {
-        assert!(!self.armed.load(Ordering::SeqCst), "planned");
-    }
-}
-
-#[async_trait]
-impl Store for PanickingStore {
-    type Error = oncekey::memory::MemoryError;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-        self.check();
-        yield_now().await;
-        self.check();
-        self.inner.load(key).await
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Self::Error> {
-        self.check();
-        yield_now().await;
-        self.check();
-        self.inner.compare_exchange(key, expected, put).await
-    }
-}
-
-fn panicking_engine(clock: &ManualClock) -> (Deduplicator<PanickingStore>, Arc<AtomicBool>) {
+/// An engine over a store whose calls panic while it is armed, at once and after a turn.
+fn panicking_engine(clock: &ManualClock) -> (Deduplicator<Intercept<MemoryStore>>, Arc<AtomicBool>) {
     let armed = Arc::new(AtomicBool::new(false));
+    let arm = Arc::clone(&armed);
     let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = PanickingStore { inner, armed: Arc::clone(&armed) };
+    let store = Intercept::new(inner).before(move |_| {
+        let armed = Arc::clone(&arm);
+        Box::pin(async move {
+            assert!(!armed.load(Ordering::SeqCst), "planned");
+            yield_now().await;
+            assert!(!armed.load(Ordering::SeqCst), "planned");
+        })
+    });
     let dedup = Deduplicator::builder(store).clock(clock.clone()).lease(LEASE).build().unwrap();
     (dedup, armed)
 }
