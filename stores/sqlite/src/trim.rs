@@ -20,7 +20,7 @@ pub(crate) struct Shorter {
     body: Vec<u8>,
 }
 
-/// What a look found.
+/// The result of a look.
 pub(crate) struct Found {
     pub(crate) shorter: Vec<Shorter>,
     /// Where to go on.

@@ -1,4 +1,4 @@
-//! What a claim takes before, during and after a purge of very many rows.
+//! The latency of a claim before, during and after a purge of very many rows.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What this store adds to the contract, and what goes wrong.
+//! The abilities that this store adds to the contract, and its failures.
 #![allow(clippy::unwrap_used)]
 
 mod acknowledged;

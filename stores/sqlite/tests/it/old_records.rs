@@ -1,4 +1,4 @@
-//! What earlier releases wrote still reads.
+//! Records of earlier releases still read.
 
 use std::time::Duration;
 
