@@ -7,7 +7,7 @@ use oncekey_sqlite::rusqlite;
 use super::log::{Line, Log, What};
 use super::process::Job;
 
-/// What the log says so far.
+/// The state of the drill, as far as the log was read.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Up to where the log was read.
