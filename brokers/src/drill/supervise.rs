@@ -17,7 +17,7 @@ use super::scenario::{Drill, Failed, Mode};
 use super::together;
 
 /// Ends a drill that hangs: far longer than one takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(1800);
 const PAUSE: Duration = Duration::from_millis(2);
 /// The one that is killed.
 const VICTIM: usize = 1;
