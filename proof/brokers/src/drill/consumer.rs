@@ -1,4 +1,4 @@
-//! What a consumer process does.
+//! The body of a consumer process.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,7 +81,7 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
             handler.handle(&log, &polled, stay.as_ref()).await?;
             continue;
         }
-        // What was delivered before may have ended its process: alone, it takes no other message's attempts with it.
+        // A message that was delivered before may have ended its process. Handled alone, it costs no other message an attempt.
         let (fresh, again): (Vec<_>, Vec<_>) = polled.into_iter().partition(|one| one.deliveries == 1);
         if !fresh.is_empty() {
             let stay = Stay::if_due(&mut progress, job, &log, &fresh, &stop)?;
@@ -135,7 +135,7 @@ async fn dispose<B: Broker>(
     join_all(actions).await.into_iter().collect()
 }
 
-/// What was decided: what to do, and why.
+/// The note of a decision: what to do, and why.
 fn note(told: &DrillDisposal) -> String {
     let what = match told {
         DeliveryAction::Acknowledge(_) => "ack",
@@ -201,7 +201,7 @@ async fn apart<D>(
     Ok("shipped".into())
 }
 
-/// What many a consumer does: it looks, ships, and notes.
+/// The handler without oncekey: it looks whether the message is noted, ships, and notes it.
 async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
     let id = &polled.id;
     if log.is_seen(id)? {

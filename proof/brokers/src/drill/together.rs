@@ -24,7 +24,7 @@ pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS shipped (
 /// How long the transaction stays open with all its writes done: for a process to be killed there.
 const OPEN: Duration = Duration::from_millis(5);
 
-/// What handles polls so.
+/// Handles polls so.
 pub(super) struct Together {
     consumer: Consumer<SqliteStore>,
     store: SqliteStore,
@@ -169,7 +169,7 @@ fn begun<D>(polled: &[Polled<D>], granted: &[Granted]) -> Vec<(u32, String, Stri
 }
 
 impl Together {
-    /// What is wrong: a process that ends between the two leaves effects whose records do not know of them.
+    /// The mistake: a process that ends between the two leaves effects whose records do not know of them.
     async fn complete_afterwards<D>(
         &self,
         log: &Log,
@@ -225,7 +225,7 @@ fn ship<D>(
     Ok(())
 }
 
-/// What the handler finds out before it writes anything.
+/// The failure that the handler finds before it writes anything, if any.
 async fn failed<D>(
     claim: &mut Claim<SqliteStore>,
     log: &Log,

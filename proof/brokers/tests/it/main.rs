@@ -47,7 +47,7 @@ drills! {
     rabbitmq: RabbitMq;
 }
 
-// What the drill is for: it sees what is wrong.
+// The drill sees what is wrong: consumers with a mistake each.
 
 #[test]
 fn a_key_taken_from_the_delivery_ships_each_duplicate_again() {

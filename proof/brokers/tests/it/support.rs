@@ -1,4 +1,4 @@
-//! What the drills of all brokers have in common.
+//! The drills, and the checks that all brokers share.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -58,7 +58,7 @@ fn drilled<B: Served>(drill: &Drill) -> Report {
     report
 }
 
-/// What holds wherever the effect is.
+/// Checks that hold wherever the effect is.
 fn kept(report: &Report) {
     let tally = &report.tally;
     assert_eq!(report.violations, Vec::<String>::new(), "{report}");
