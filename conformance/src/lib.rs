@@ -108,6 +108,7 @@
 mod cases;
 mod certificate;
 mod clause;
+mod env;
 mod erased;
 mod fault;
 mod harness;
@@ -209,7 +210,7 @@ pub fn assert_held<H: Harness>(harness: &H, case: &str) {
 #[doc(hidden)]
 pub fn __watched(test: impl FnOnce() + Send + 'static) {
     // Long against the slowest of stores, and less than a CI waits.
-    let factor = lab::env_number("ONCEKEY_KIT_EFFORT").unwrap_or(1).clamp(1, 1000);
+    let factor = env::env_number("ONCEKEY_KIT_EFFORT").unwrap_or(1).clamp(1, 1000);
     watched(Duration::from_secs(15 * 60 * factor), test);
 }
 
