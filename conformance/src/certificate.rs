@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clause::{Clause, Violation};
 use super::harness::{Effort, Harness};
 use super::lab::Tally;
-use super::{Held, cases, check, lab};
+use super::{Passed, cases, check, lab};
 use oncekey::store::{Durability, Store as _};
 use oncekey::time::{Clock as _, SystemClock};
 
@@ -21,7 +21,7 @@ pub struct Certificate {
     /// What the store declares about its durability.
     pub durability: Durability,
     /// Each case with its clause, and what came of it.
-    pub cases: Vec<(&'static str, Clause, Result<Held, Violation>)>,
+    pub cases: Vec<(&'static str, Clause, Result<Passed, Violation>)>,
     /// How much was tried of each.
     pub effort: Effort,
     /// What all that was random came from.
@@ -60,12 +60,12 @@ impl Certificate {
         self.cases.iter().filter_map(|(_, _, result)| result.as_ref().err())
     }
 
-    fn sum(&self, count: impl Fn(&Held) -> u64) -> u64 {
+    fn sum(&self, count: impl Fn(&Passed) -> u64) -> u64 {
         self.cases.iter().filter_map(|(_, _, result)| result.as_ref().ok()).map(count).sum()
     }
 }
 
-impl Held {
+impl Passed {
     pub(super) fn new(tally: &Tally, not_shown: Option<&'static str>) -> Self {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
@@ -87,7 +87,7 @@ impl fmt::Display for Certificate {
         for (_, clause, result) in &self.cases {
             let (held, not_shown, _) = clauses.entry(*clause).or_default();
             match result {
-                Ok(Held { not_shown: None, .. }) => *held += 1,
+                Ok(Passed { not_shown: None, .. }) => *held += 1,
                 Ok(_) => *not_shown += 1,
                 // A case can see another clause broken than the one it is there to show.
                 Err(violation) => clauses.entry(violation.clause).or_default().2 += 1,
@@ -131,7 +131,7 @@ impl fmt::Display for Certificate {
             self.took,
         )?;
         for (name, clause, result) in &self.cases {
-            if let Ok(Held { not_shown: Some(why), .. }) = result {
+            if let Ok(Passed { not_shown: Some(why), .. }) = result {
                 writeln!(f, "not shown   {clause}, {name}: {why}")?;
             }
         }
@@ -151,11 +151,11 @@ mod tests {
     use super::*;
     use oncekey::store::DurabilityClass;
 
-    fn held(not_shown: Option<&'static str>) -> Result<Held, Violation> {
-        Ok(Held { calls: 100, histories: 2, races: 10, seeds: 1, not_shown })
+    fn held(not_shown: Option<&'static str>) -> Result<Passed, Violation> {
+        Ok(Passed { calls: 100, histories: 2, races: 10, seeds: 1, not_shown })
     }
 
-    fn certificate(cases: Vec<(&'static str, Clause, Result<Held, Violation>)>) -> Certificate {
+    fn certificate(cases: Vec<(&'static str, Clause, Result<Passed, Violation>)>) -> Certificate {
         Certificate {
             store: "shop::PostgresStore",
             durability: Durability::new(DurabilityClass::Disk, "synchronous_commit is on"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::env::env_number;
 use super::park;
 use oncekey::protocol::UnixMillis;
 use oncekey::store::Store;
@@ -217,7 +218,7 @@ impl Effort {
 
     /// So many times the races, histories and seeds, by the environment's `ONCEKEY_KIT_EFFORT` (a number, 1 if unset).
     pub(super) fn times_env(self) -> Self {
-        let factor = super::lab::env_number("ONCEKEY_KIT_EFFORT").unwrap_or(1);
+        let factor = env_number("ONCEKEY_KIT_EFFORT").unwrap_or(1);
         let factor = u32::try_from(factor).unwrap_or(u32::MAX);
         Self {
             races: self.races.saturating_mul(factor),

@@ -108,6 +108,7 @@
 mod cases;
 mod certificate;
 mod clause;
+mod env;
 mod erased;
 mod fault;
 mod harness;
@@ -139,7 +140,7 @@ use lab::{Checked, Lab, Stop};
 /// A case that saw no violation, and what it tried.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct Held {
+pub struct Passed {
     /// Calls to the store by the case itself.
     pub calls: u64,
     /// Random histories.
@@ -170,17 +171,17 @@ pub fn cases() -> &'static [(&'static str, Clause)] {
 ///
 /// # Panics
 /// If there is no such case, and as the harness does when it cannot build a store.
-pub fn check<H: Harness>(harness: &H, case: &str) -> Result<Held, Violation> {
+pub fn check<H: Harness>(harness: &H, case: &str) -> Result<Passed, Violation> {
     check_any(&AnyHarness::new(harness), case)
 }
 
-fn check_any(harness: &AnyHarness<'_>, case: &str) -> Result<Held, Violation> {
+fn check_any(harness: &AnyHarness<'_>, case: &str) -> Result<Passed, Violation> {
     let found = cases::registry().into_iter().find(|known| known.name == case);
     let case = found.unwrap_or_else(|| panic!("the kit has no case {case:?}"));
     let lab = Lab::new(harness, case.clause);
     match (case.run)(&lab) {
-        Ok(()) => Ok(Held::new(&lab.tally, None)),
-        Err(Stop::NotShown(why)) => Ok(Held::new(&lab.tally, Some(why))),
+        Ok(()) => Ok(Passed::new(&lab.tally, None)),
+        Err(Stop::NotShown(why)) => Ok(Passed::new(&lab.tally, Some(why))),
         Err(Stop::Violated(violation)) => Err(Violation { case: case.name, ..violation }),
     }
 }
@@ -192,8 +193,8 @@ fn check_any(harness: &AnyHarness<'_>, case: &str) -> Result<Held, Violation> {
 #[track_caller]
 pub fn assert_held<H: Harness>(harness: &H, case: &str) {
     match check(harness, case) {
-        Ok(held) => {
-            if let Some(why) = held.not_shown {
+        Ok(passed) => {
+            if let Some(why) = passed.not_shown {
                 #[allow(clippy::print_stdout, reason = "a test says what it did not show")]
                 {
                     println!("NOT SHOWN by {case}: {why}");
@@ -209,7 +210,7 @@ pub fn assert_held<H: Harness>(harness: &H, case: &str) {
 #[doc(hidden)]
 pub fn __watched(test: impl FnOnce() + Send + 'static) {
     // Long against the slowest of stores, and less than a CI waits.
-    let factor = lab::env_number("ONCEKEY_KIT_EFFORT").unwrap_or(1).clamp(1, 1000);
+    let factor = env::env_number("ONCEKEY_KIT_EFFORT").unwrap_or(1).clamp(1, 1000);
     watched(Duration::from_secs(15 * 60 * factor), test);
 }
 
@@ -297,8 +298,8 @@ mod tests {
 
     #[test]
     fn a_case_that_has_nothing_to_show_says_so_and_passes() {
-        let held = check(&Boast, "s8_a_full_store_refuses_new_keys_only").expect("it has no bound");
-        assert_eq!(held.not_shown, Some("the harness has no bounded store"));
+        let passed = check(&Boast, "s8_a_full_store_refuses_new_keys_only").expect("it has no bound");
+        assert_eq!(passed.not_shown, Some("the harness has no bounded store"));
         assert_held(&Boast, "s8_a_full_store_refuses_new_keys_only");
     }
 

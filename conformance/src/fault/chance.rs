@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{CallKind, Fault};
+use super::kinds::{CallKind, Fault};
 use crate::seeded::SplitMix;
 
 /// How likely each fault is, for one call, from 0 to 1. Together they should not be over 1; past that, the later ones of

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::plan::{CallKind, Fault};
+use super::kinds::{CallKind, Fault};
 
 /// One call that went wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

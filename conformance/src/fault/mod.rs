@@ -1,6 +1,7 @@
 //! A store whose calls go wrong on demand.
 
 mod chance;
+mod kinds;
 mod log;
 mod plan;
 #[cfg(test)]
@@ -16,17 +17,17 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 pub use chance::Odds;
+pub use kinds::{CallKind, Fault};
 pub use log::{FaultLog, Injection};
-pub use plan::{CallKind, Fault};
 
-use oncekey::protocol::{Entry, Expected, Key, Record};
+use oncekey::protocol::{Entry, Expected, Key};
 use oncekey::store::{
     BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, StoreErrorKind,
     TrimOutcomes, Trimmed,
 };
 use oncekey::time::{Clock, SystemClock};
 use parking_lot::Mutex;
-use plan::{Decided, Plan};
+use plan::{Decided, Plan, Stray};
 
 /// A store around a store, whose calls go wrong as planned: for tests of what uses a store.
 ///
@@ -161,21 +162,6 @@ impl<S> FaultStore<S> {
     /// The store inside, past all faults.
     pub fn inner(&self) -> &S {
         &self.store
-    }
-}
-
-/// A write under way on its own: what a network does.
-struct Stray {
-    key: Key,
-    expected: Expected,
-    record: Record,
-    live: Duration,
-    linger: Duration,
-}
-
-impl Stray {
-    fn of(key: &Key, expected: Expected, put: Put<'_>) -> Self {
-        Self { key: key.clone(), expected, record: put.record.clone(), live: put.live, linger: put.linger }
     }
 }
 

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use super::*;
 use oncekey::memory::MemoryError;
 use oncekey::protocol::{
-    ClaimCommand, Command, Decision, Lifetimes, OperationId, Owner, Policy, UnixMillis, decide,
+    ClaimCommand, Command, Decision, Lifetimes, OperationId, Owner, Policy, Record, UnixMillis, decide,
 };
 use oncekey::time::ManualClock;
 use oncekey::{Answer, Deduplicator, MemoryStore};

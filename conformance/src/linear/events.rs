@@ -1,14 +1,16 @@
 //! Calls of a history, and what came of them.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use oncekey::protocol::{Entry, Key};
-use oncekey::store::{BatchPut, Exchange, Store, StoreError};
+use oncekey::protocol::{Entry, Expected, Key, Record};
+use oncekey::store::{BatchPut, Exchange, Put, Store, StoreError};
 
-use super::program::Sent;
+use crate::history::Kind;
 
 /// A call as it was sent.
 #[derive(Clone, Debug)]
@@ -23,6 +25,49 @@ pub(super) enum What {
     Load { key: usize },
     Put(Vec<Sent>),
     Purge,
+}
+
+/// A put as it was sent.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) key: usize,
+    pub(super) expected: Expected,
+    pub(super) record: Record,
+    pub(super) kind: Kind,
+    /// Client, call and item: a record of its own for each put.
+    pub(super) name: String,
+    pub(super) lasting: Lasting,
+}
+
+/// How long a record lasts: no time passes in a history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lasting {
+    Live,
+    /// Expired at once, and readable for ever.
+    Expired,
+    /// Gone at once.
+    Gone,
+}
+
+impl fmt::Display for Lasting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Live => "live",
+            Self::Expired => "expired at once",
+            Self::Gone => "gone at once",
+        })
+    }
+}
+
+impl Sent {
+    pub(super) fn put(&self) -> Put<'_> {
+        let (live, linger) = match self.lasting {
+            Lasting::Live => (Duration::MAX, Duration::MAX),
+            Lasting::Expired => (Duration::ZERO, Duration::MAX),
+            Lasting::Gone => (Duration::ZERO, Duration::ZERO),
+        };
+        Put::new(&self.record, live, linger)
+    }
 }
 
 /// What a store answered.

@@ -8,8 +8,7 @@ use oncekey::protocol::{Entry, Expected, Version};
 use oncekey::store::Exchange;
 
 use super::check::{Act, Demands, Op, Verdict, check};
-use super::events::{Answer, Call, Event, Failure, What};
-use super::program::{Lasting, Sent};
+use super::events::{Answer, Call, Event, Failure, Lasting, Sent, What};
 
 /// What one call did to one key.
 #[derive(Clone, Debug)]

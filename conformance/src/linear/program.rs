@@ -1,12 +1,11 @@
 //! What each client of a history does, drawn from a seed; and what it knows when it does it.
 
-use std::fmt;
 use std::time::Duration;
 
-use oncekey::protocol::{Entry, Expected, Record, State, Version};
-use oncekey::store::{Exchange, Put};
+use oncekey::protocol::{Entry, Expected, State, Version};
+use oncekey::store::Exchange;
 
-use super::events::{Answer, Call, What};
+use super::events::{Answer, Call, Lasting, Sent, What};
 use crate::history::Kind;
 use crate::seeded::SplitMix;
 
@@ -158,49 +157,6 @@ impl Move {
         };
         let unheard_after = dice.percent(style.unheard).then(|| dice.below(6));
         Self { kind, before, unheard_after }
-    }
-}
-
-/// A put as it was sent.
-#[derive(Clone, Debug)]
-pub(super) struct Sent {
-    pub(super) key: usize,
-    pub(super) expected: Expected,
-    pub(super) record: Record,
-    pub(super) kind: Kind,
-    /// Client, call and item: a record of its own for each put.
-    pub(super) name: String,
-    pub(super) lasting: Lasting,
-}
-
-/// How long a record lasts: no time passes in a history.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Lasting {
-    Live,
-    /// Expired at once, and readable for ever.
-    Expired,
-    /// Gone at once.
-    Gone,
-}
-
-impl fmt::Display for Lasting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Live => "live",
-            Self::Expired => "expired at once",
-            Self::Gone => "gone at once",
-        })
-    }
-}
-
-impl Sent {
-    pub(super) fn put(&self) -> Put<'_> {
-        let (live, linger) = match self.lasting {
-            Lasting::Live => (Duration::MAX, Duration::MAX),
-            Lasting::Expired => (Duration::ZERO, Duration::MAX),
-            Lasting::Gone => (Duration::ZERO, Duration::ZERO),
-        };
-        Put::new(&self.record, live, linger)
     }
 }
 

@@ -3,7 +3,7 @@
 use oncekey_conformance::Clause::{
     self, P1, P2, P3, P4, P5, P6, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, T1,
 };
-use oncekey_conformance::{Effort, Held, Violation, cases, check};
+use oncekey_conformance::{Effort, Passed, Violation, cases, check};
 
 use super::flaws::Flaw;
 use super::kit::Kit;
@@ -134,7 +134,7 @@ fn miss((flaw, case, clauses): &Catch) -> Result<Violation, String> {
     // A race may miss, and ends with its first find: ten times as many cost nothing, and do not miss.
     kit.effort.races *= 10;
     match check(&kit, case) {
-        Ok(Held { not_shown, .. }) => Err(format!("{flaw:?} passes {case} (not shown: {not_shown:?})")),
+        Ok(Passed { not_shown, .. }) => Err(format!("{flaw:?} passes {case} (not shown: {not_shown:?})")),
         Err(violation) if clauses.contains(&violation.clause) && violation.case == *case => Ok(violation),
         Err(violation) => Err(format!("{flaw:?} breaks {clauses:?}, and {case} says: {violation}")),
     }
