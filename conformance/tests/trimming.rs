@@ -13,11 +13,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use harnesses::{Memory, MemoryOnRealTime};
+use oncekey::answer::Unavailable;
+use oncekey::protocol::{Entry, Expected, OutcomeBody};
 use oncekey::store::{CachedStore, Exchange, ListInDoubt as _, Put, Store as _, TrimOutcomes, Trimmed};
 use oncekey::time::ManualClock;
-use oncekey::{
-    Answer, Claim, ClaimAnswer, Deduplicator, Entry, Expected, Key, MemoryStore, OutcomeBody, Unavailable,
-};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore};
 use oncekey_conformance::{FaultStore, Intercept, check_trimming, over};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -81,7 +81,7 @@ fn seen(how: How, found: Option<Entry>) -> Option<Entry> {
     Some(match how {
         How::Purges if entry.left.is_zero() && entry.record.outcome().is_some() => return None,
         How::Rewrites if trimmed(&entry) => {
-            Entry { version: oncekey::Version::new(entry.version.get() + 1), ..entry }
+            Entry { version: oncekey::protocol::Version::new(entry.version.get() + 1), ..entry }
         }
         How::TrimsTheLive => {
             let record = entry.record.without_outcome().unwrap_or_else(|| entry.record.clone());

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use oncekey::answer::{FailureKind, RecordInfo};
+use oncekey::builder::OnDrop;
+use oncekey::protocol::{State, Status};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{
-    Answer, Deduplicator, FailureKind, Key, MemoryStore, OnDrop, Outcome, Payload, Policy, RecordInfo, State,
-    Status,
-};
+use oncekey::{Answer, Deduplicator, Key, MemoryStore, Outcome, Payload, Policy};
 
 use crate::one_key::granted;
 use crate::support::{Bench, Fault, Flag, LEASE, bench, bench_with, key, poll_once, yield_now};

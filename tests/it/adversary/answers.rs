@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oncekey::store::*;
-use oncekey::time::ManualClock;
 use oncekey::admin::*;
 use oncekey::answer::*;
 use oncekey::builder::*;
 use oncekey::observe::*;
 use oncekey::protocol::*;
+use oncekey::store::*;
+use oncekey::time::ManualClock;
 use oncekey::*;
 use oncekey_conformance::Intercept;
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use oncekey::blocking::{Blocking, BlockingStore};
 use oncekey::memory::MemoryError;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{Durability, DurabilityClass, Exchange, Purged, Put};
-use oncekey::{Entry, Expected, Key, MemoryStore, Store as _};
+use oncekey::{Key, MemoryStore, Store as _};
 use oncekey_conformance::{Abilities, Clause, Effort, Harness, Subject, Time, certify, check, simulate};
 
 use super::*;

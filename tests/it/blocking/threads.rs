@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Mutex;
 
-use oncekey::{Deduplicator, Event, Key, MemoryStore, OnDrop, Store as _};
+use oncekey::builder::OnDrop;
+use oncekey::observe::Event;
+use oncekey::{Deduplicator, Key, MemoryStore, Store as _};
 use oncekey_conformance::Intercept;
 
 use super::*;

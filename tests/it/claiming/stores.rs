@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use oncekey::answer::Unrecorded;
 use oncekey::store::{Exchange, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
-use oncekey::{Answer, ClaimError, Deduplicator, Error, MemoryStore, RunError, Store, Unrecorded};
+use oncekey::{Answer, ClaimError, Deduplicator, Error, MemoryStore, RunError, Store};
 use oncekey_conformance::Intercept;
 
 use crate::support::*;

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use oncekey::observe::Event;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{BatchPut, Put};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Entry, Event, Expected, Key, MemoryStore, Store};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore, Store};
 use oncekey_conformance::Intercept;
 
 use crate::support::*;

@@ -7,7 +7,7 @@ use super::messages::Messages;
 use super::scenario::Failed;
 
 /// The answer for a delivery, with values and failures as they are stored.
-pub type DrillDisposal = Disposal<Payload, Payload>;
+pub type DrillDisposal = DeliveryAction<Payload, Payload>;
 
 /// A delivery, as any broker has it.
 #[derive(Debug)]
