@@ -66,10 +66,29 @@
 //!
 //! # Finding your way
 //!
-//! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::claim`] for the explicit way.
-//! - To implement a store: [`store::Store`] has the contract, clause by clause, and a worked example.
-//! - To understand a stuck key: [`Deduplicator::inspect`], [`Deduplicator::resolve`], [`Deduplicator::forget`].
+//! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::run_or_fail`] if it can say how it
+//!   failed; [`Request::claim`] for the explicit way.
+//! - To handle messages of a queue: [`consume`].
+//! - To call the engine from plain threads: `blocking` (feature `blocking`).
+//! - To implement a store: [`store::Store`] has the contract, clause by clause, and a worked example. Prove yours with
+//!   [`oncekey-conformance`].
+//! - To understand a stuck key: [`Deduplicator::inspect`], [`Deduplicator::resolve`], [`Deduplicator::forget`], and [`admin`].
+//! - To watch an engine: [`observe`], and [`oncekey-observe`] for traces and metrics.
 //! - The state machine itself: [`protocol::decide`].
+//!
+//! The crate root has the names that a caller of `run` and `claim` meets; [`answer`] has what answers carry, [`builder`] the
+//! choices of the [`DeduplicatorBuilder`].
+//!
+//! # Companions
+//!
+//! | crate | for |
+//! |---|---|
+//! | [`oncekey-sqlite`] | a store in one SQLite file, shared by the processes of a machine |
+//! | [`oncekey-postgres`] | a store in PostgreSQL, with completion in the transaction of the effect |
+//! | [`oncekey-redis`] | a store in Redis or Valkey, alone or in a cluster |
+//! | [`oncekey-http`] | the `Idempotency-Key` header for every tower service: axum, hyper, tonic, warp |
+//! | [`oncekey-observe`] | traces and metrics |
+//! | [`oncekey-conformance`] | tests: the kit that proves a store, and stores that fail on demand |
 //!
 //! # Features
 //!
@@ -81,7 +100,15 @@
 //! | `blocking` | no | `blocking`: the engine from plain threads, and stores whose calls block |
 //!
 //! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
+//!
+//! [`oncekey-conformance`]: https://docs.rs/oncekey-conformance
+//! [`oncekey-http`]: https://docs.rs/oncekey-http
+//! [`oncekey-observe`]: https://docs.rs/oncekey-observe
+//! [`oncekey-postgres`]: https://docs.rs/oncekey-postgres
+//! [`oncekey-redis`]: https://docs.rs/oncekey-redis
+//! [`oncekey-sqlite`]: https://docs.rs/oncekey-sqlite
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(all(feature = "json", feature = "sha256")), allow(rustdoc::broken_intra_doc_links))]
 

@@ -11,6 +11,31 @@ use crate::store::{StoreErrorKind, StoreFailure};
 /// A panic in an observer ends the call that it watched.
 ///
 /// Two observers are one as a pair: `builder.observer((traces, metrics))`.
+/// # Example
+/// A closure is an observer of events.
+///
+/// ```
+/// # use oncekey::{Deduplicator, Key, MemoryStore};
+/// use oncekey::observe::Event;
+/// # use std::sync::Arc;
+/// # use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// # futures::executor::block_on(async {
+/// # let granted = Arc::new(AtomicUsize::new(0));
+/// # let count = Arc::clone(&granted);
+/// let dedup = Deduplicator::builder(MemoryStore::new())
+///     .observer(move |key: &Key, event: &Event<'_>| {
+///         if let Event::Granted { attempt, .. } = event {
+///             println!("{key:?}: attempt {attempt} begins");
+/// #             count.fetch_add(1, Ordering::Relaxed);
+///         }
+///     })
+///     .build()?;
+/// # let key = Key::new("payments.charge", "7f3a-91")?;
+/// # dedup.request(key).run(|_| async { Ok::<_, std::io::Error>(()) }).await?.into_value()?;
+/// # assert_eq!(granted.load(Ordering::Relaxed), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub trait Observer: Send + Sync + 'static {
     /// Something happened to this key.
     fn event(&self, key: &Key, event: &Event<'_>);

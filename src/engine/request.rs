@@ -193,6 +193,24 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// # Cancel safety
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
     /// the latest: under `Hold`, when it is resolved.
+    /// # Example
+    /// ```
+    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// match dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await? {
+    ///     ClaimAnswer::Granted(mut claim) => {
+    ///         let receipt = format!("receipt {}", claim.operation_id()); // the effect goes here
+    ///         claim.complete(receipt).await?;
+    ///     }
+    ///     other => println!("not granted: {other:?}"),
+    /// }
+    ///
+    /// // A later call gets the outcome, and not the claim.
+    /// let again = dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await?;
+    /// assert!(matches!(again, ClaimAnswer::Replay(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
         let claimed = self.claimed().await?;
         Ok(self.handed_out(claimed))
@@ -244,6 +262,27 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// Dropped before the operation was first polled: the claim is released in the background where possible. While it
     /// runs: the claim is left to its lease, since the effect may be under way. After it ended: its completion is
     /// brought to its end in the background where possible, and never undone.
+    /// # Example
+    /// ```
+    /// # use oncekey::{Answer, Deduplicator, Key, MemoryStore};
+    /// # use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let charge = || async {
+    ///     let key = Key::new("payments.charge", "7f3a-91")?;
+    ///     let request = dedup.request(key).wait(Duration::from_secs(5));
+    ///     let answer = request.run(|attempt| async move {
+    ///         // Hand the attempt's operation id downstream, so that the other side can deduplicate too.
+    ///         Ok::<_, std::io::Error>(format!("receipt {}", attempt.operation_id()))
+    ///     });
+    ///     Ok::<_, Box<dyn std::error::Error>>(answer.await?)
+    /// };
+    /// let (first, again) = (charge().await?, charge().await?);
+    /// assert!(matches!(first, Answer::Executed { .. }));
+    /// assert!(matches!(again, Answer::Replayed { .. }));
+    /// assert_eq!(first.into_value()?, again.into_value()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn run<T, E, F, Fut>(self, operation: F) -> Result<Answer<T>, RunError<E>>
     where
         C: Codec<T>,
@@ -265,6 +304,23 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     ///
     /// # Cancel safety
     /// As for [`run`](Request::run).
+    /// # Example
+    /// ```
+    /// # use oncekey::{Answer, Deduplicator, Failure, Key, MemoryStore, RunError};
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let declined = || async { Err::<String, _>(Failure::Final("card declined".to_owned())) };
+    /// let key = Key::new("payments.charge", "7f3a-91")?;
+    ///
+    /// // The first call hears the operation's error.
+    /// let first = dedup.request(key.clone()).run_or_fail(|_| declined()).await;
+    /// assert!(matches!(first, Err(RunError::Operation { error, .. }) if error == "card declined"));
+    ///
+    /// // Every later call hears the same failure, and the card is not tried again.
+    /// let again = dedup.request(key).run_or_fail(|_| declined()).await;
+    /// assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(text), .. }) if text == "card declined"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn run_or_fail<T, E, F, Fut>(self, operation: F) -> Result<Answer<T, E>, RunError<E>>
     where
         C: Codec<T> + Codec<E> + Clone,

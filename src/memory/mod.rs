@@ -172,6 +172,17 @@ impl MemoryStore {
     }
 
     /// Sets a store up.
+    /// # Example
+    /// ```
+    /// use oncekey::{Deduplicator, MemoryStore};
+    ///
+    /// let store = MemoryStore::builder()
+    ///     .records_max(100_000) // new keys are refused beyond this; completions never are
+    ///     .bytes_max(256 * 1024 * 1024)
+    ///     .build();
+    /// let dedup = Deduplicator::new(store);
+    /// assert_eq!(dedup.store().usage().records, 0);
+    /// ```
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             shards: NonZeroUsize::new(64).expect("64 is not zero"),

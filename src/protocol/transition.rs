@@ -66,6 +66,7 @@ pub enum Resolution {
 
 /// Everything that can be asked of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Command<'a> {
     /// Ask for the right to execute. Repeatable by the same owner while nothing was started.
     Claim(&'a ClaimCommand),
