@@ -387,27 +387,7 @@ mod tests {
     use oncekey::MemoryStore;
     use oncekey::time::ManualClock;
 
-    /// A store whose reads wait for each other.
-    struct Hung(MemoryStore);
-
-    #[async_trait::async_trait]
-    impl Store for Hung {
-        type Error = MemoryError;
-
-        async fn load(&self, _: &Key) -> Result<Option<Entry>, MemoryError> {
-            std::future::pending().await
-        }
-
-        async fn compare_exchange(
-            &self,
-            key: &Key,
-            expected: Expected,
-            put: Put<'_>,
-        ) -> Result<Exchange, MemoryError> {
-            self.0.compare_exchange(key, expected, put).await
-        }
-    }
-
+    /// Its stores' reads wait for each other.
     struct HungHarness;
 
     impl Harness for HungHarness {

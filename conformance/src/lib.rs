@@ -261,7 +261,6 @@ macro_rules! __oncekey_conformance_test {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oncekey::Key;
     use oncekey::MemoryStore;
     use oncekey::store::{Durability, DurabilityClass};
     use oncekey::time::ManualClock;
