@@ -9,8 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::channel::oneshot;
 use oncekey::Key;
-use oncekey::Key;
-use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{Durability, Exchange, Purged, Put, Store};
 use oncekey::time::ManualClock;
