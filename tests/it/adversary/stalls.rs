@@ -4,10 +4,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oncekey::admin::*;
-use oncekey::answer::*;
-use oncekey::builder::*;
-use oncekey::observe::*;
 use oncekey::protocol::*;
 use oncekey::store::*;
 use oncekey::time::{Clock as _, ManualClock, Moment};

@@ -1,6 +1,7 @@
 //! Writers that are put aside and come back, and answers that are overtaken.
 
 use crate::support::{Fault, *};
+use oncekey::admin::AdminAnswer;
 use oncekey::store::CachedStore;
 use oncekey::time::Clock;
 use oncekey::*;
