@@ -97,3 +97,45 @@ impl Progress {
         self.cuts.get(id).copied().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenario::Mode;
+    use super::*;
+
+    #[test]
+    fn kills_are_spread_over_the_messages_and_none_is_due_near_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = Job {
+            url: String::new(),
+            name: String::new(),
+            process: "b1".to_owned(),
+            mode: Mode::Apart,
+            wrong: None,
+            copies: 400,
+            kills: 2,
+            is_victim: true,
+            folder: folder.path().to_owned(),
+        };
+        let log = Log::open(&job.log(), &job.process).unwrap();
+        let received = |copies: std::ops::Range<u32>| {
+            let lines: Vec<_> = copies.map(|copy| (copy, copy.to_string(), String::new())).collect();
+            log.write_all(What::Received, &lines).unwrap();
+        };
+        let mut progress = Progress::default();
+        let mut is_due = || {
+            progress.read(&log).unwrap();
+            progress.is_kill_due(&job)
+        };
+        received(0..99);
+        assert!(!is_due());
+        received(98..100);
+        assert!(is_due());
+        log.write(What::Killed, "", 0).unwrap();
+        assert!(!is_due(), "the next is due at half of the messages");
+        received(100..200);
+        assert!(is_due());
+        received(200..300);
+        assert!(!is_due(), "too few are left");
+    }
+}
