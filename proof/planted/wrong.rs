@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 pub use super::right::*;
-use super::{Entry, Holder, Status, Policy, Record, State, right};
+use super::{Entry, Holder, Policy, Record, State, Status, right};
 use crate::planted::planted;
 
 /// The table, with the bug that this process was started with, if it is one of these.
