@@ -66,10 +66,29 @@
 //!
 //! # Finding your way
 //!
-//! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::claim`] for the explicit way.
-//! - To implement a store: [`store::Store`] has the contract, clause by clause, and a worked example.
-//! - To understand a stuck key: [`Deduplicator::inspect`], [`Deduplicator::resolve`], [`Deduplicator::forget`].
+//! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::run_or_fail`] if it can say how it
+//!   failed; [`Request::claim`] for the explicit way.
+//! - To handle messages of a queue: [`consume`].
+//! - To call the engine from plain threads: `blocking` (feature `blocking`).
+//! - To implement a store: [`store::Store`] has the contract, clause by clause, and a worked example. Prove yours with
+//!   [`oncekey-conformance`].
+//! - To understand a stuck key: [`Deduplicator::inspect`], [`Deduplicator::resolve`], [`Deduplicator::forget`], and [`admin`].
+//! - To watch an engine: [`observe`], and [`oncekey-observe`] for traces and metrics.
 //! - The state machine itself: [`protocol::decide`].
+//!
+//! The crate root has the names that a caller of `run` and `claim` meets; [`answer`] has what answers carry, [`builder`] the
+//! choices of the [`DeduplicatorBuilder`].
+//!
+//! # Companions
+//!
+//! | crate | for |
+//! |---|---|
+//! | [`oncekey-sqlite`] | a store in one SQLite file, shared by the processes of a machine |
+//! | [`oncekey-postgres`] | a store in PostgreSQL, with completion in the transaction of the effect |
+//! | [`oncekey-redis`] | a store in Redis or Valkey, alone or in a cluster |
+//! | [`oncekey-http`] | the `Idempotency-Key` header for every tower service: axum, hyper, tonic, warp |
+//! | [`oncekey-observe`] | traces and metrics |
+//! | [`oncekey-conformance`] | tests: the kit that proves a store, and stores that fail on demand |
 //!
 //! # Features
 //!
@@ -81,7 +100,15 @@
 //! | `blocking` | no | `blocking`: the engine from plain threads, and stores whose calls block |
 //!
 //! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
+//!
+//! [`oncekey-conformance`]: https://docs.rs/oncekey-conformance
+//! [`oncekey-http`]: https://docs.rs/oncekey-http
+//! [`oncekey-observe`]: https://docs.rs/oncekey-observe
+//! [`oncekey-postgres`]: https://docs.rs/oncekey-postgres
+//! [`oncekey-redis`]: https://docs.rs/oncekey-redis
+//! [`oncekey-sqlite`]: https://docs.rs/oncekey-sqlite
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(all(feature = "json", feature = "sha256")), allow(rustdoc::broken_intra_doc_links))]
 
@@ -99,16 +126,33 @@ pub mod store;
 mod sync;
 pub mod time;
 
+/// What operators do about a key: answers of [`Deduplicator::inspect`], [`Deduplicator::resolve`] and their kin, and the
+/// [`Resolver`](admin::Resolver) that is asked when a claim meets doubt.
+pub mod admin {
+    pub use crate::engine::{AdminAnswer, Doubt, Inspection, Resolver};
+    pub use crate::protocol::Resolution;
+}
+
+/// What an [`Answer`], a [`ClaimAnswer`] and their errors carry.
+pub mod answer {
+    pub use crate::engine::{
+        ClaimFate, FailureKind, NoValue, RecordInfo, Running, Saved, Unavailable, Unrecorded,
+    };
+}
+
+/// What an engine is set up with: the [`DeduplicatorBuilder`]'s choices, and what it refuses.
+pub mod builder {
+    pub use crate::engine::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
+}
+
+#[doc(inline)]
 pub use engine::{
-    AdminAnswer, AfterFailure, Answer, Attempt, Basis, Claim, ClaimAnswer, ClaimError, Deduplicator,
-    DeduplicatorBuilder, Doubt, Error, Failure, FailureKind, Inspection, NoValue, OnDrop, OnLeaseLost,
-    OptionsError, Prepared, Request, Resolver, RunError, Running, Saved, Settled, Unavailable, Unrecorded,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Error, Failure,
+    Prepared, Request, RunError, Settled,
 };
+#[doc(inline)]
 pub use memory::MemoryStore;
-pub use observe::{Event, Observer};
-pub use protocol::{
-    Algorithm, Cause, Conclusion, DecodeError, Entry, Expected, FencingToken, Fingerprint, FingerprintError,
-    Judged, Key, KeyError, OperationId, Outcome, OutcomeBody, Owner, Payload, Policy, Record, Resolution,
-    State, UnixMillis, Version,
-};
+#[doc(inline)]
+pub use protocol::{FencingToken, Fingerprint, Key, OperationId, Outcome, Payload, Policy};
+#[doc(inline)]
 pub use store::Store;

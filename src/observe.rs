@@ -11,13 +11,38 @@ use crate::store::{StoreErrorKind, StoreFailure};
 /// A panic in an observer ends the call that it watched.
 ///
 /// Two observers are one as a pair: `builder.observer((traces, metrics))`.
+/// # Example
+/// A closure is an observer of events.
+///
+/// ```
+/// # use oncekey::{Deduplicator, Key, MemoryStore};
+/// use oncekey::observe::Event;
+/// # use std::sync::Arc;
+/// # use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// # futures::executor::block_on(async {
+/// # let granted = Arc::new(AtomicUsize::new(0));
+/// # let count = Arc::clone(&granted);
+/// let dedup = Deduplicator::builder(MemoryStore::new())
+///     .observer(move |key: &Key, event: &Event<'_>| {
+///         if let Event::Granted { attempt, .. } = event {
+///             println!("{key:?}: attempt {attempt} begins");
+/// #             count.fetch_add(1, Ordering::Relaxed);
+///         }
+///     })
+///     .build()?;
+/// # let key = Key::new("payments.charge", "7f3a-91")?;
+/// # dedup.request(key).run(|_| async { Ok::<_, std::io::Error>(()) }).await?.into_value()?;
+/// # assert_eq!(granted.load(Ordering::Relaxed), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub trait Observer: Send + Sync + 'static {
     /// Something happened to this key.
     fn event(&self, key: &Key, event: &Event<'_>);
 
     /// A phase of a call begins. Whoever wants to know how long it takes, or whose work is done meanwhile, returns a
     /// [`Span`].
-    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+    fn begin(&self, key: &Key, phase: CallPhase) -> Option<Box<dyn Span>> {
         let _unused = (key, phase);
         None
     }
@@ -40,7 +65,7 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.1.event(key, event);
     }
 
-    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+    fn begin(&self, key: &Key, phase: CallPhase) -> Option<Box<dyn Span>> {
         match (self.0.begin(key, phase), self.1.begin(key, phase)) {
             (Some(one), Some(other)) => Some(Box::new((one, other))),
             (one, other) => one.or(other),
@@ -56,7 +81,7 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 /// A part of what a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Phase {
+pub enum CallPhase {
     /// Claiming the key, and waiting for who holds it.
     Claim,
     /// The operation, while this engine drives it: not for explicit claims.
@@ -73,7 +98,7 @@ pub enum Phase {
     },
 }
 
-impl Phase {
+impl CallPhase {
     /// `claim`, `run` or `complete`.
     pub fn name(self) -> &'static str {
         match self {

@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::process::Command;
 
 use oncekey::codec::Raw;
-use oncekey::{Algorithm, Answer, Deduplicator, Fingerprint, Key, MemoryStore};
+use oncekey::protocol::Algorithm;
+use oncekey::{Answer, Deduplicator, Fingerprint, Key, MemoryStore};
 
 use crate::raw::{RawStore, Slot, compose};
 use crate::work::{Outcome as _, SCOPE, id, ready};

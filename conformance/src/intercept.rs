@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 
+use oncekey::Key;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{
     BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, TrimOutcomes,
     Trimmed,
 };
-use oncekey::{Entry, Expected, Key};
 
 use crate::fault::CallKind;
 
@@ -330,7 +331,7 @@ mod tests {
         std::array::from_fn(|id| Key::new("s", id.to_string()).expect("a short key"))
     }
 
-    fn claims<'a>(keys: &'a [Key], record: &'a oncekey::Record) -> Vec<BatchPut<'a>> {
+    fn claims<'a>(keys: &'a [Key], record: &'a oncekey::protocol::Record) -> Vec<BatchPut<'a>> {
         let put = Put::new(record, LIVES, LIVES);
         keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect()
     }

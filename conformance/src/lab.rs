@@ -383,41 +383,22 @@ impl<H: Harness> Bench<'_, H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Intercept;
     use oncekey::MemoryStore;
-    use oncekey::memory::MemoryError;
     use oncekey::time::ManualClock;
 
-    /// A store whose reads wait for each other.
-    struct Hung(MemoryStore);
-
-    #[async_trait::async_trait]
-    impl Store for Hung {
-        type Error = MemoryError;
-
-        async fn load(&self, _: &Key) -> Result<Option<Entry>, MemoryError> {
-            std::future::pending().await
-        }
-
-        async fn compare_exchange(
-            &self,
-            key: &Key,
-            expected: Expected,
-            put: Put<'_>,
-        ) -> Result<Exchange, MemoryError> {
-            self.0.compare_exchange(key, expected, put).await
-        }
-    }
-
+    /// Its stores' reads wait for each other.
     struct HungHarness;
 
     impl Harness for HungHarness {
-        type Store = Hung;
+        type Store = Intercept<MemoryStore>;
         type Guard = ();
 
-        fn fresh(&self) -> Subject<Hung> {
+        fn fresh(&self) -> Subject<Self::Store> {
             let clock = ManualClock::new();
             let store = MemoryStore::builder().clock(clock.clone()).build();
-            Subject::new(Hung(store), Time::manual(clock))
+            let hung = Intercept::new(store).on_load(|_, _| Box::pin(std::future::pending()));
+            Subject::new(hung, Time::manual(clock))
         }
     }
 

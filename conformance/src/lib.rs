@@ -291,45 +291,21 @@ struct Readme;
 mod tests {
     use super::*;
     use oncekey::MemoryStore;
-    use oncekey::store::{Durability, DurabilityClass, Exchange, Put, Store};
+    use oncekey::store::{Durability, DurabilityClass};
     use oncekey::time::ManualClock;
-    use oncekey::{Entry, Expected, Key};
 
-    /// Declares to survive a power loss, and has nothing to show for it.
-    struct Boastful(MemoryStore);
-
-    #[async_trait::async_trait]
-    impl Store for Boastful {
-        type Error = oncekey::memory::MemoryError;
-
-        async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-            self.0.load(key).await
-        }
-
-        async fn compare_exchange(
-            &self,
-            key: &Key,
-            expected: Expected,
-            put: Put<'_>,
-        ) -> Result<Exchange, Self::Error> {
-            self.0.compare_exchange(key, expected, put).await
-        }
-
-        fn durability(&self) -> Durability {
-            Durability::new(DurabilityClass::Disk, "")
-        }
-    }
-
+    /// Its stores declare to survive a power loss, and have nothing to show for it.
     struct Boast;
 
     impl Harness for Boast {
-        type Store = Boastful;
+        type Store = Intercept<MemoryStore>;
         type Guard = ();
 
-        fn fresh(&self) -> Subject<Boastful> {
+        fn fresh(&self) -> Subject<Self::Store> {
             let clock = ManualClock::new();
             let store = MemoryStore::builder().clock(clock.clone()).build();
-            Subject::new(Boastful(store), Time::manual(clock))
+            let boastful = Intercept::new(store).declaring(Durability::new(DurabilityClass::Disk, ""));
+            Subject::new(boastful, Time::manual(clock))
         }
     }
 

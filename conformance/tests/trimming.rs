@@ -12,15 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use harnesses::{Memory, MemoryOnRealTime};
-use oncekey::memory::MemoryError;
-use oncekey::store::{CachedStore, Exchange, ListInDoubt as _, Put, Store, TrimOutcomes, Trimmed};
+use oncekey::answer::Unavailable;
+use oncekey::protocol::{Entry, Expected, OutcomeBody};
+use oncekey::store::{CachedStore, Exchange, ListInDoubt as _, Put, Store as _, TrimOutcomes, Trimmed};
 use oncekey::time::ManualClock;
-use oncekey::{
-    Answer, Claim, ClaimAnswer, Deduplicator, Entry, Expected, Key, MemoryStore, OutcomeBody, Unavailable,
-};
-use oncekey_conformance::{FaultStore, check_trimming, over};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore};
+use oncekey_conformance::{FaultStore, Intercept, check_trimming, over};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -37,12 +35,6 @@ fn right_stores_pass() {
     check_trimming(&MemoryOnRealTime).unwrap();
     check_trimming(&over(Memory, |store, _| Arc::new(store))).unwrap();
     check_trimming(&over(Memory, |store, time| FaultStore::new(store).with_clock(time.clone()))).unwrap();
-}
-
-/// A store over the memory store that trims wrongly.
-struct Wrong {
-    inner: MemoryStore,
-    how: How,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,56 +55,44 @@ enum How {
     TrimsTheLive,
 }
 
-#[async_trait]
-impl Store for Wrong {
-    type Error = MemoryError;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
-        let found = self.inner.load(key).await?;
-        Ok(match (self.how, found) {
-            (How::Purges, Some(entry)) if entry.left.is_zero() && entry.record.outcome().is_some() => None,
-            (How::Rewrites, Some(entry)) if trimmed(&entry) => {
-                Some(Entry { version: oncekey::Version::new(entry.version.get() + 1), ..entry })
-            }
-            (How::TrimsTheLive, Some(entry)) => {
-                let record = entry.record.without_outcome().unwrap_or_else(|| entry.record.clone());
-                Some(Entry { record, ..entry })
-            }
-            (_, found) => found,
+/// A store over the memory store that trims wrongly.
+fn wrong(inner: MemoryStore, how: How) -> Intercept<MemoryStore> {
+    Intercept::new(inner)
+        .on_load(move |store, key| Box::pin(async move { Ok(seen(how, store.load(key).await?)) }))
+        .on_trim(move |store, cursor, limit| {
+            Box::pin(async move {
+                let limit = if how == How::Unbounded { limit + 3 } else { limit };
+                if how == How::Never {
+                    return Ok(Trimmed { trimmed: 0, next: None });
+                }
+                let done = store.trim_outcomes(cursor, limit).await?;
+                Ok(match how {
+                    How::Boasts => Trimmed { trimmed: limit, ..done },
+                    How::Endless => Trimmed { next: Some(done.next.unwrap_or(0)), ..done },
+                    _ => done,
+                })
+            })
         })
-    }
+}
 
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, MemoryError> {
-        self.inner.compare_exchange(key, expected, put).await
-    }
+/// What such a store answers of what is there.
+fn seen(how: How, found: Option<Entry>) -> Option<Entry> {
+    let entry = found?;
+    Some(match how {
+        How::Purges if entry.left.is_zero() && entry.record.outcome().is_some() => return None,
+        How::Rewrites if trimmed(&entry) => {
+            Entry { version: oncekey::protocol::Version::new(entry.version.get() + 1), ..entry }
+        }
+        How::TrimsTheLive => {
+            let record = entry.record.without_outcome().unwrap_or_else(|| entry.record.clone());
+            Entry { record, ..entry }
+        }
+        _ => entry,
+    })
 }
 
 fn trimmed(entry: &Entry) -> bool {
     entry.record.outcome().is_some_and(|outcome| matches!(outcome.body, OutcomeBody::Dropped { .. }))
-}
-
-#[async_trait]
-impl TrimOutcomes for Wrong {
-    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, MemoryError> {
-        match self.how {
-            How::Never => Ok(Trimmed { trimmed: 0, next: None }),
-            How::Unbounded => self.inner.trim_outcomes(cursor, limit + 3).await,
-            How::Boasts => {
-                let done = self.inner.trim_outcomes(cursor, limit).await?;
-                Ok(Trimmed { trimmed: limit, ..done })
-            }
-            How::Endless => {
-                let done = self.inner.trim_outcomes(cursor, limit).await?;
-                Ok(Trimmed { next: Some(done.next.unwrap_or(0)), ..done })
-            }
-            _ => self.inner.trim_outcomes(cursor, limit).await,
-        }
-    }
 }
 
 #[test]
@@ -120,7 +100,7 @@ fn wrong_stores_are_found_out() {
     for how in
         [How::Never, How::Unbounded, How::Boasts, How::Endless, How::Rewrites, How::Purges, How::TrimsTheLive]
     {
-        let found = check_trimming(&over(Memory, move |inner, _| Wrong { inner, how }));
+        let found = check_trimming(&over(Memory, move |inner, _| wrong(inner, how)));
         assert!(found.is_err(), "{how:?} passes");
     }
 }

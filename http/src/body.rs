@@ -207,7 +207,8 @@ pub(crate) async fn read<B: Body<Data = Bytes>>(
     Read::Whole(Whole { bytes: data.into_bytes(), trailers })
 }
 
-/// Bytes in one piece: copied only if they come in several, and then at once, so that many small pieces do not pile up.
+/// Bytes in one piece: copied only if they come in several, and then at once, so that many small
+/// pieces do not pile up.
 #[derive(Default)]
 struct Gathered {
     first: Bytes,

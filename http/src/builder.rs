@@ -20,10 +20,11 @@ use crate::problem::Problem;
 use crate::scope::{Principal, Route};
 
 impl<S: Store + 'static> IdempotencyLayer<S> {
-    /// A layer with the defaults, over an engine.
+    /// Makes a layer with the defaults, over an engine.
     ///
     /// # Errors
-    /// [`LayerError::NoSpawner`] without the feature `tokio`: [say](Builder::spawner) where handlers run.
+    /// [`LayerError::NoSpawner`] without the feature `tokio`: [say](Builder::spawner) where
+    /// handlers run.
     pub fn new(dedup: Deduplicator<S>, principal: Principal) -> Result<Self, LayerError> {
         Self::builder(dedup, principal).build()
     }
@@ -63,7 +64,7 @@ impl<S: Store + 'static> IdempotencyLayer<S> {
     }
 }
 
-/// Sets a layer up: from [`IdempotencyLayer::builder`].
+/// Sets a layer up. [`IdempotencyLayer::builder`] makes one, and has an example.
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<S: Store + 'static> {
     dedup: Deduplicator<S>,
@@ -77,7 +78,7 @@ impl<S: Store + 'static> fmt::Debug for Builder<S> {
     }
 }
 
-/// A layer that cannot be built as it was asked for.
+/// Why a layer cannot be built with these options.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError {
@@ -89,20 +90,20 @@ pub enum LayerError {
     /// The documentation's URL cannot stand in a header field.
     #[error("the URL of the documentation cannot stand in a Link field: {url:?}")]
     Documentation {
-        /// What was given.
+        /// The URL that was given.
         url: String,
     },
-    /// The namespace is empty, so it tells nothing from anything.
+    /// The namespace is empty, so it does not tell services apart.
     #[error("the namespace is empty; give it a name")]
     Namespace,
     /// A limit is above what can be kept.
     #[error("{option} is {bytes} bytes; at most {most} can be kept")]
     TooMuch {
-        /// Which option.
+        /// The option.
         option: &'static str,
-        /// What was asked for.
+        /// The limit that was asked for.
         bytes: usize,
-        /// What can be.
+        /// The greatest limit.
         most: usize,
     },
 }
@@ -116,15 +117,16 @@ impl<S: Store + 'static> Builder<S> {
         Self { dedup, options, documentation: None }
     }
 
-    /// What tells this service from others that keep their keys in the same store; `http` by default. Two services that
-    /// share a store, and this, are one service: a request to the one can be answered with the other's response.
+    /// The name that tells this service from others in the same store; `http` by default. Two
+    /// services that share both the store and the namespace are one service: a request to one can
+    /// get the response of the other.
     pub fn namespace(mut self, name: impl Into<String>) -> Self {
         self.options.namespace = name.into();
         self
     }
 
-    /// What a request is made to; by default the path that the client sent. In nested axum routers
-    /// that takes the feature `axum`.
+    /// Where a request goes; by default the path that the client sent. In nested axum routers this
+    /// needs the feature `axum`. [`Route`] has examples.
     pub fn route(mut self, route: Route) -> Self {
         self.options.route = route;
         self
@@ -142,7 +144,8 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Refuses requests (of the methods it is about) without a key; by default they pass untouched.
+    /// Refuses requests without a key, where the method is one of [`methods`](Self::methods). By
+    /// default they pass untouched.
     pub fn required(self) -> Self {
         self.required_where(|_| true)
     }
@@ -156,50 +159,56 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// The methods it is about; POST and PATCH by default. Requests of others pass untouched.
+    /// The methods that the layer looks at; POST and PATCH by default. Requests with other methods
+    /// pass untouched.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.options.methods = methods.into_iter().collect();
         self
     }
 
-    /// Most bytes of the body of a request with a key; 2 MiB by default. It is held in memory, since all of it is
-    /// compared before the handler runs. A larger one is refused with 413.
+    /// Most bytes of the body of a request with a key; 2 MiB by default. It is held in memory,
+    /// since all of it is compared before the handler runs. A larger one is refused with 413.
     pub fn request_body_max(mut self, bytes: usize) -> Self {
         self.options.request_body_max = bytes;
         self
     }
 
-    /// Most bytes of a response's body that are kept; 512 KiB by default, and at most 512 MiB. A larger one goes to the
-    /// first caller, and later ones are told that it is not kept. The engine's
-    /// [`outcome_len_max`](oncekey::DeduplicatorBuilder::outcome_len_max) (1 MiB by default) bounds it too.
+    /// Most bytes of a response's body that are kept; 512 KiB by default, and at most 512 MiB. A
+    /// larger one goes to the first caller, and later ones are told that it is not kept. The
+    /// engine's [`outcome_len_max`](oncekey::DeduplicatorBuilder::outcome_len_max) (1 MiB by
+    /// default) bounds it too.
     pub fn response_body_max(mut self, bytes: usize) -> Self {
         self.options.response_body_max = bytes;
         self
     }
 
-    /// Keeps bodies of unknown length too, up to the limit, which means that a client gets none of one until all of it
-    /// is there. By default a body that does not know its length is taken for a stream: it goes to the first caller as
-    /// it comes, and is not kept.
+    /// Keeps bodies of unknown length too, up to the limit. A client then gets nothing of such a
+    /// body until all of it is there. By default a body of unknown length is taken for a stream: it
+    /// goes to the first caller as it comes, and is not kept.
     ///
-    /// All replies of gRPC are of unknown length, those to unary calls too: **a service of unary calls needs this**, or
-    /// its duplicates are told that the call was processed and its reply not kept.
+    /// All replies of gRPC are of unknown length, those to unary calls too. **A service of unary
+    /// calls needs this**: without it, duplicates are told that the call was processed and its
+    /// reply not kept.
     pub fn buffer_streams(mut self) -> Self {
         self.options.buffer_streams = true;
         self
     }
 
-    /// Which header fields of a response are kept; all but `Set-Cookie` by default. [`KeptHeaders`] has an example.
+    /// Which header fields of a response are kept; all but `Set-Cookie` by default. [`KeptHeaders`]
+    /// has an example.
     pub fn kept_headers(mut self, kept: KeptHeaders) -> Self {
         self.options.kept_headers = kept;
         self
     }
 
-    /// Which responses are outcomes; by default as [`OutcomeRule::by_status`] says, and for gRPC as
-    /// [`OutcomeRule::by_grpc_status`] does. A handler's own [`Effect`](crate::Effect) goes before it.
+    /// Which responses are outcomes. The defaults are [`OutcomeRule::by_status`], and
+    /// [`OutcomeRule::by_grpc_status`] for gRPC. A handler's own [`Effect`](crate::Effect) goes
+    /// before both, and before this.
     ///
-    /// The rule gives a [`OutcomeRule`], or an `Option` of one: where it is `None`, the default decides. The rule sees the
-    /// head of a response only. **Replies of gRPC mostly have their status in the trailers**, which are not asked once the
-    /// rule has said something: let it be `None` for those.
+    /// The closure returns an [`OutcomeRule`], or an `Option` of one; for `None`, the default
+    /// decides. It sees the head of a response only. **Replies of gRPC mostly have their status in
+    /// the trailers.** These are not asked once the closure has returned a rule, so let it return
+    /// `None` for such replies.
     ///
     /// ```
     /// # use oncekey_http::{OutcomeRule, IdempotencyLayer, Principal};
@@ -207,84 +216,91 @@ impl<S: Store + 'static> Builder<S> {
     /// let layer = IdempotencyLayer::builder(dedup, Principal::waived())
     ///     .outcome_rule(|parts| (parts.status == 503).then_some(OutcomeRule::Release));
     /// ```
-    pub fn outcome_rule<D: Into<Option<OutcomeRule>>>(
+    pub fn outcome_rule<O: Into<Option<OutcomeRule>>>(
         mut self,
-        rule: impl Fn(&response::Parts) -> D + Send + Sync + 'static,
+        rule: impl Fn(&response::Parts) -> O + Send + Sync + 'static,
     ) -> Self {
         self.options.outcome_rule = Some(Arc::new(move |parts| rule(parts).into()));
         self
     }
 
-    /// How long a duplicate waits for the response of the first request, instead of being told that it is in progress;
-    /// not at all by default, as the draft's section 2.6 has it: "The request was retried before the original request
-    /// completed. The resource SHOULD respond with a resource conflict error."
+    /// How long a duplicate waits for the response of the first request, instead of being told that
+    /// it is in progress. By default it does not wait, as the draft's section 2.6 has it: "The
+    /// request was retried before the original request completed. The resource SHOULD respond with
+    /// a resource conflict error."
     ///
-    /// One that waits takes over if the first fails, and so has its body in memory. If its client goes away, it ends;
-    /// what that leaves behind while it takes over, [`IdempotencyLayer`] says under cancel safety.
+    /// A duplicate that waits keeps its body in memory, since it takes over if the first request
+    /// fails. It ends when its client goes away. [`IdempotencyLayer`] says under cancel safety what
+    /// that may leave behind.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.options.wait = at_most;
         self
     }
 
-    /// What may happen if an attempt stops in the middle, instead of the engine's default.
+    /// The policy for attempts that stop in the middle, instead of the engine's default.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.options.policy = Some(policy);
         self
     }
 
-    /// If the store cannot answer, runs the handler all the same, **without any promise**. By default such a request is
-    /// refused with 503.
+    /// Runs the handler even if the store cannot answer, **without any promise**. By default such a
+    /// request is refused with 503.
     pub fn fail_open(mut self) -> Self {
         self.options.fail_open = true;
         self
     }
 
-    /// Where the rest of a request runs once its client has gone away, so that its handler is not cancelled. On tokio by
-    /// default, with the feature `tokio`. Until then a handler runs as it would without this layer.
+    /// Where the rest of a request runs once its client has gone away, so that its handler is not
+    /// cancelled. With the feature `tokio` the default is tokio. Until then a handler runs as it
+    /// would without this layer.
     ///
-    /// A server that shuts down does not wait for what was spawned: give a spawner that can be waited for, if it should.
+    /// A server that shuts down does not wait for spawned handlers. If it should, give a spawner
+    /// that can be waited for.
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
         self.options.run = Run::Spawner(Arc::new(spawn));
         self
     }
 
-    /// Lets a handler end with its request: **a client that goes away in the middle cancels it**, and its effect is in
-    /// doubt. For handlers that undo what they began when they are dropped.
+    /// Lets a handler end with its request: **a client that goes away in the middle cancels it**,
+    /// and its effect is in doubt. Use this for handlers that undo their work when they are
+    /// dropped.
     pub fn run_in_request(mut self) -> Self {
         self.options.run = Run::Request;
         self
     }
 
-    /// The name of the field that marks a replayed response (with `true`); `Idempotent-Replayed` by default.
+    /// The name of the field that marks a replayed response (with `true`); `Idempotent-Replayed` by
+    /// default.
     pub fn replayed_field(mut self, name: HeaderName) -> Self {
         self.options.replayed = name;
         self
     }
 
-    /// The name of the field that marks a response which could not be put on record (with `true`), so that a retry may
-    /// run again; `Idempotent-Unrecorded` by default.
+    /// The name of the field that marks a response which could not be put on record (with `true`),
+    /// so that a retry may run again; `Idempotent-Unrecorded` by default.
     pub fn unrecorded_field(mut self, name: HeaderName) -> Self {
         self.options.unrecorded = name;
         self
     }
 
-    /// What goes before a problem's slug to make the URI of its type; by default the documentation of
-    /// [`problem`](crate::problem). Clients may depend on it: choose once, an `https:` address of your own documentation or a
-    /// `tag:` URI.
+    /// The first part of the URI of a problem's type, before the slug; by default the documentation
+    /// of [`problem`](crate::problem). Clients may depend on it, so choose once: an `https:`
+    /// address of your own documentation, or a `tag:` URI.
     pub fn problem_base(mut self, base: impl Into<String>) -> Self {
         self.options.problem_base = base.into();
         self
     }
 
-    /// Where this service documents its idempotency, linked from each problem as the draft's section 2.7 shows.
+    /// The URL where this service documents its idempotency. Each problem links to it, as the
+    /// draft's section 2.7 shows.
     pub fn documentation(mut self, url: impl Into<String>) -> Self {
         self.documentation = Some(url.into());
         self
     }
 
-    /// Writes the responses of problems in a form of the service's own; the parts are those of the request. By default they
-    /// are [`Problem::response`], and for gRPC [`Problem::grpc_response`]. With this, the parts of each request with a
-    /// key are copied.
+    /// Writes problems in a form of the service's own; the parts are those of the request. The
+    /// default is [`Problem::response`], and [`Problem::grpc_response`] for gRPC. With this, the
+    /// parts of each request with a key are copied.
     ///
     /// ```
     /// # use oncekey_http::{IdempotencyLayer, Principal};
@@ -303,10 +319,10 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// The layer.
+    /// Builds the layer.
     ///
     /// # Errors
-    /// [`LayerError`]: an option that cannot be carried out.
+    /// [`LayerError`] if an option cannot be carried out.
     pub fn build(self) -> Result<IdempotencyLayer<S>, LayerError> {
         let mut options = self.options;
         #[cfg(not(feature = "tokio"))]

@@ -14,23 +14,24 @@ pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 
 /// Where a handler runs.
 pub(crate) enum Run {
-    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that the request is on.
+    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that
+    /// the request is on.
     #[cfg(feature = "tokio")]
     Tokio,
-    /// So too, on a spawner.
+    /// The same, on a spawner.
     Spawner(Arc<Spawn>),
     /// With its request: it ends with it.
     Request,
-    /// Nobody said.
+    /// No runtime was named.
     #[cfg(not(feature = "tokio"))]
     Unsaid,
 }
 
 impl Run {
-    /// Where the rest of a request goes if it is dropped; nowhere if it is to end with it.
+    /// Where the rest of a request runs if it is dropped; `None` if its handler ends with it.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, where one was to be used.
+    /// Outside of a tokio runtime, if handlers run on tokio.
     pub(crate) fn runner(&self) -> Option<Runner> {
         match self {
             #[cfg(feature = "tokio")]
@@ -71,7 +72,8 @@ impl Runner {
     }
 }
 
-/// Whether a request that is dropped goes on: it does, but for the time in which it waits for another to end.
+/// Whether a request that is dropped goes on: it does, but for the time in which it waits for
+/// another to end.
 #[derive(Clone)]
 pub(crate) struct GoesOn(Arc<Flags>);
 
@@ -86,21 +88,21 @@ impl GoesOn {
     }
 
     pub(crate) fn set(&self, goes_on: bool) {
-        // Told by the future, and read where that is dropped: one after the other.
+        // The future sets this, and its drop reads it: never both at once.
         self.0.goes_on.store(goes_on, Ordering::Relaxed);
     }
 
     /// Whether its client has left, and it goes on without it.
     pub(crate) fn is_alone(&self) -> bool {
-        // Told before the future is handed to its task, which sees all that was before.
+        // Set before the future is handed to its task, which sees everything before that.
         self.0.alone.load(Ordering::Relaxed)
     }
 }
 
 /// A future that goes on in a task of its own if it is dropped before its end.
 ///
-/// As long as it is polled it runs where its request runs: with the task-locals, the tracing span and the backpressure of
-/// that place, and without the price of a task for each request.
+/// As long as it is polled it runs where its request runs, with the task-locals, the tracing span
+/// and the backpressure of that place. No task is made for a request that is not dropped.
 pub(crate) struct Detaching<T: Send + 'static> {
     job: Option<BoxFuture<'static, T>>,
     runner: Runner,
@@ -131,7 +133,8 @@ impl<T: Send + 'static> Drop for Detaching<T> {
     fn drop(&mut self) {
         if let Some(job) = self.job.take().filter(|_| self.goes_on.0.goes_on.load(Ordering::Relaxed)) {
             self.goes_on.0.alone.store(true, Ordering::Relaxed);
-            // This may run while a panic unwinds: a spawner that panics costs its job and nothing else.
+            // This may run while a panic unwinds: a spawner that panics costs its job and nothing
+            // else.
             let _lost = catch_unwind(AssertUnwindSafe(|| self.runner.run(job.map(drop).boxed())));
         }
     }

@@ -1,10 +1,12 @@
-//! What tells one request from another under the same key: method, path, query, content type and body. The draft's
-//! section 2.4 leaves it to the server; this is its "Checksum of the entire request payload", and what it is sent to.
+//! What tells one request from another under the same key: method, path, query, content type and
+//! body. The draft's section 2.4 leaves it to the server; this is its "Checksum of the entire
+//! request payload", and what it is sent to.
 
 use http::Uri;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use oncekey::{Algorithm, Fingerprint};
+use oncekey::Fingerprint;
+use oncekey::protocol::Algorithm;
 use sha2::{Digest as _, Sha256};
 
 /// A digest that grows with the body as it comes in.

@@ -1,4 +1,5 @@
-//! What the operation hands to the engine: a response for this caller, and what is kept of it for later ones.
+//! What the operation hands to the engine: a response for this caller, and what is kept of it for
+//! later ones.
 
 use http::Response;
 use http_body::Body;

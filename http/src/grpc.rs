@@ -1,5 +1,5 @@
-//! gRPC: its replies are HTTP 200 whatever came of a call, with the status in a field of the head or, after the messages,
-//! in a trailer.
+//! gRPC: its replies are HTTP 200 whatever came of a call, with the status in a field of the head
+//! or, after the messages, in a trailer.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
@@ -13,7 +13,8 @@ pub(crate) fn is(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
-/// The status in these fields. `None` if there is none; one that is not a number is UNKNOWN, as clients take it.
+/// The status in these fields. `None` if there is none; one that is not a number is UNKNOWN, as
+/// clients take it.
 pub(crate) fn status(fields: &HeaderMap) -> Option<u16> {
     let value = fields.get(STATUS)?;
     Some(value.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(UNKNOWN))

@@ -11,8 +11,9 @@ const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PROBLEM: HeaderName = HeaderName::from_static("idempotency-problem");
 
 impl Problem {
-    /// The problem as a client of gRPC understands it: a reply without messages, with a status, a message, and the slug as
-    /// the metadata `idempotency-problem`. What requests with the content type `application/grpc` get by default.
+    /// The problem as a client of gRPC understands it: a reply without messages, with a status, a
+    /// message, and the slug as the metadata `idempotency-problem`. What requests with the content
+    /// type `application/grpc` get by default.
     pub fn grpc_response(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let fields = response.headers_mut();
@@ -40,7 +41,8 @@ fn problem_status(problem: &Problem) -> u16 {
     }
 }
 
-/// As the values of `grpc-message` are written: visible ASCII and spaces as they are, but for the percent sign.
+/// As the values of `grpc-message` are written: visible ASCII and spaces as they are, but for the
+/// percent sign.
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         match byte {

@@ -10,12 +10,13 @@ use http::header::{
 
 use crate::grpc;
 
-/// Which header fields of a response are kept with it, and come back when it is replayed. By default: all but
-/// `Set-Cookie`.
+/// Which header fields of a response are kept with it, and come back when it is replayed. By
+/// default: all but `Set-Cookie`.
 ///
-/// Never kept, whatever is chosen: those that are about one connection (RFC 9110, section 7.6.1; those that `Connection`
-/// names among them), and `Content-Length` and `Date`, which the server writes anew. `Trailer` is kept, as the trailer
-/// fields are: HTTP/1.1 servers send none that it does not announce.
+/// Never kept, whatever is chosen: those that are about one connection (RFC 9110, section 7.6.1;
+/// those that `Connection` names among them), and `Content-Length` and `Date`, which the server
+/// writes anew. `Trailer` is kept, as the trailer fields are: HTTP/1.1 servers send none that it
+/// does not announce.
 ///
 /// ```
 /// use http::header::{ETAG, SET_COOKIE};
@@ -30,7 +31,8 @@ use crate::grpc;
 /// # layer.run_in_request().build().map(drop) }
 /// ```
 ///
-/// The choice is about trailers too. Always kept is `grpc-status`: a reply of gRPC without it is half a reply.
+/// The choice is about trailers too. Always kept is `grpc-status`: a reply of gRPC without it is
+/// half a reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptHeaders {
     names: HashSet<HeaderName>,
@@ -50,7 +52,8 @@ impl KeptHeaders {
         Self { names: names.into_iter().collect(), only: true }
     }
 
-    /// All but these. Name `Set-Cookie` too, unless a cookie may be given to whoever repeats the request.
+    /// All but these. Name `Set-Cookie` too, unless a cookie may be given to whoever repeats the
+    /// request.
     pub fn all_but(names: impl IntoIterator<Item = HeaderName>) -> Self {
         Self { names: names.into_iter().collect(), only: false }
     }

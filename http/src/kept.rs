@@ -1,8 +1,8 @@
 //! The stored form of a response: what the engine keeps as the outcome.
 //!
-//! One byte of format, the status, the header fields, the body, the trailer fields; each byte string with its length, and
-//! each field with a byte that says whether its value is sensitive. Integers are big-endian. A later format gets another
-//! first byte.
+//! One byte of format, the status, the header fields, the body, the trailer fields; each byte
+//! string with its length, and each field with a byte that says whether its value is sensitive.
+//! Integers are big-endian. A later format gets another first byte.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};

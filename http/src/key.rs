@@ -12,11 +12,12 @@ pub const KEY_LEN_MAX: usize = 255;
 /// How the field is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Syntax {
-    /// A structured-field string, or a bare token as most clients send it: `"k"` and `k` are one key.
+    /// A structured-field string, or a bare token as most clients send it: `"k"` and `k` are one
+    /// key.
     #[default]
     Lenient,
-    /// A structured-field string only, as the draft's section 2.1 says: "Idempotency-Key is an Item Structured Header
-    /// \[RFC8941\]. Its value MUST be a String (Section 3.3.3 of \[RFC8941\])."
+    /// A structured-field string only, as the draft's section 2.1 says: "Idempotency-Key is an Item
+    /// Structured Header \[RFC8941\]. Its value MUST be a String (Section 3.3.3 of \[RFC8941\])."
     Strict,
 }
 
@@ -90,8 +91,8 @@ pub fn read<'v>(
     Ok(Some(String::from_utf8(key).expect("visible ASCII is text")))
 }
 
-/// What is in a structured-field string, after its opening quote, and nothing after it but parameters, which an item may
-/// have (RFC 8941, section 3.3) and which mean nothing here.
+/// What is in a structured-field string, after its opening quote, and nothing after it but
+/// parameters, which an item may have (RFC 8941, section 3.3) and which mean nothing here.
 fn string(quoted: &[u8], syntax: Syntax) -> Result<Vec<u8>, KeyProblem> {
     let (key, rest) =
         structured::string(quoted).ok_or_else(|| match quoted.iter().find(|byte| !is_text(**byte)) {

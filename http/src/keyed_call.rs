@@ -24,7 +24,7 @@ use crate::rules;
 use crate::scope;
 use crate::shared::Shared;
 
-/// A request that is under way.
+/// A request with a key that is under way.
 pub(crate) struct KeyedCall<S: Store + 'static, I> {
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) inner: I,
@@ -33,7 +33,7 @@ pub(crate) struct KeyedCall<S: Store + 'static, I> {
 }
 
 impl<S: Store + 'static, I> KeyedCall<S, I> {
-    /// Reads the body, and then has the engine see to the rest.
+    /// Reads the body, and then asks the engine.
     pub(crate) async fn answer<B, R>(self, body: B) -> Result<Response<ResponseBody<R>>, I::Error>
     where
         I: Service<Request<B>, Response = Response<R>> + Send + 'static,
@@ -46,7 +46,7 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
     {
         let limit = self.shared.options.request_body_max;
         let mut digest = Digest::of(&self.parts, scope::target(&self.parts));
-        // Of a body that says that it is too long, nothing is read.
+        // Nothing is read of a body that declares too great a length.
         let read = if body.size_hint().lower() > limit as u64 {
             Err(Situation::BodyTooLarge { limit: Some(limit) })
         } else {
@@ -95,7 +95,7 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         let options = &shared.options;
         let form = shared.refusal_form(&parts);
         rules::claimed_for(&mut parts, key.clone());
-        // It goes to the claim that is granted, if any is.
+        // Taken by the claim that is granted.
         let mut work = Some((inner, parts, body));
         let mut wait = Duration::ZERO;
         let answer = loop {
@@ -112,14 +112,15 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                 let (inner, parts, body) = work.take().expect("a claim that is granted ends the loop");
                 let operation = operate(Arc::clone(&shared), inner, parts, body, attempt);
                 async move {
-                    // One that panicked has stopped, its effect unknown: nobody needs to wait for its lease to end.
+                    // A handler that panicked has stopped, its effect unknown: nobody needs to wait
+                    // for its lease to end.
                     let ended = AssertUnwindSafe(operation).catch_unwind().await;
                     ended.unwrap_or_else(|_| Err(Failure::Unknown(Given::nothing_kept(Live::Panicked))))
                 }
             });
             match answer.await {
-                // From here on it may be dropped: it is another that runs, and it has nothing to run itself. One whose client
-                // left during its first claim has nobody to wait for.
+                // Another request runs, and this one has nothing to run: from here on it may be
+                // dropped. If its client left during its first claim, there is nobody to wait for.
                 Ok(Answer::InProgress { .. }) if wait < options.wait && !goes_on.is_alone() => {
                     goes_on.set(false);
                     wait = options.wait;

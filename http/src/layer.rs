@@ -19,32 +19,39 @@ use crate::options::Options;
 use crate::rules::Before;
 use crate::shared::Shared;
 
-/// Gives the services under it idempotency by key: a request that is sent again gets the response of the first one, and
-/// its handler does not run again.
+/// Gives the services under it idempotency by key: a request that is sent again gets the response
+/// of the first one, and its handler does not run again.
 ///
 /// Cheap to clone; clones are one layer.
 ///
-/// # What is wrapped
-/// Any `Service<http::Request<_>>` that can be cloned. The body it gets is a [`RequestBody`], and the body of its
-/// responses becomes a [`ResponseBody`]. Around it the service is always ready: whether the one inside is, is asked when a
-/// request is to run, so that duplicates are answered while it has no room.
+/// [`IdempotencyLayer::builder`] has an example.
 ///
-/// A request that comes through two layers with the same key (namespace, principal, method and route are part of it) is the
-/// outer one's; the inner lets it pass, since otherwise it would wait for itself.
+/// # What is wrapped
+/// The layer wraps any `Service<http::Request<_>>` that can be cloned. That service gets a
+/// [`RequestBody`], and the body of its responses becomes a [`ResponseBody`]. The service made of
+/// it is always ready. The inner service is asked whether it is ready only when a request is to
+/// run, so duplicates are answered while it has no room.
+///
+/// A request may come through two layers with the same key, of which namespace, principal, method
+/// and route are part. The outer layer then answers for it, and the inner one lets it pass, since
+/// otherwise it would wait for itself.
 ///
 /// # Cancel safety
-/// A request's future may be dropped at any point, as a server does when its client goes away. A body that was not yet
-/// read to its end never reaches a handler. After that, unless [`run_in_request`](crate::Builder::run_in_request) was chosen, what
-/// is left of the request goes on in a task of its own, its handler runs to its end, and a retry gets the response. Only a
-/// duplicate that [waits](crate::Builder::wait) ends with its client, having nothing to run: if it was about to take over from an
-/// attempt that failed, the engine gives that claim up, and the next request runs. **Where the store is so slow that the
-/// claim arrives after the engine has looked for it**, it stays for one lease, and the key is then in doubt under
+/// A request's future may be dropped at any point, as a server does when its client goes away. If
+/// its body was not yet read to its end, it never reaches a handler. After that, the rest of the
+/// request goes on in a task of its own: its handler runs to its end, and a retry gets the
+/// response. With [`run_in_request`](crate::Builder::run_in_request) it does not go on.
+///
+/// A duplicate that [waits](crate::Builder::wait) has nothing to run, and ends with its client. If
+/// it was about to take over from an attempt that failed, the engine gives that claim up, and the
+/// next request runs. **If the store is so slow that the claim arrives after the engine has looked
+/// for it**, the claim stays for one lease. The key is then in doubt under
 /// [`Policy::Hold`](oncekey::Policy::Hold), although no handler ran under it.
 ///
 /// # Panics
-/// A handler that panics is taken for one whose effect is unknown; its client gets a problem with status 500. With the
-/// feature `tokio`, and unless it was told where to run handlers, a service panics when it is polled outside of a tokio
-/// runtime.
+/// A handler that panics is taken for one whose effect is unknown; its client gets a problem with
+/// status 500. With the feature `tokio`, a service panics when it is polled outside of a tokio
+/// runtime, unless the builder was told where handlers run.
 pub struct IdempotencyLayer<S: Store + 'static> {
     shared: Arc<Shared<S>>,
 }
@@ -118,8 +125,9 @@ where
     type Error = I::Error;
     type Future = BoxFuture<'static, Result<Self::Response, I::Error>>;
 
-    /// Always ready: a request that is refused, or is a duplicate, takes no room in the service under this one, and must not
-    /// wait for it. One that runs waits until a clone of that service is ready, and fails with its error if it never is.
+    /// Always ready: a request that is refused, or is a duplicate, takes no room in the service
+    /// under this one, and must not wait for it. One that runs waits until a clone of that service
+    /// is ready, and fails with its error if it never is.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
         Poll::Ready(Ok(()))
     }

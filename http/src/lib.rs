@@ -1,7 +1,8 @@
-//! `Idempotency-Key` for every tower service: a request that is sent again gets the first response, and its handler does
-//! not run again.
+//! `Idempotency-Key` for every tower service: a request that is sent again gets the first response,
+//! and its handler does not run again.
 //!
-//! A [`tower_layer::Layer`] on `http` and `http-body` types over [`oncekey`] and any of its stores, after
+//! A [`tower_layer::Layer`] on `http` and `http-body` types over [`oncekey`] and any of its stores,
+//! after
 //! [draft-ietf-httpapi-idempotency-key-header-07](https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header-07).
 //!
 //! ```
@@ -29,30 +30,36 @@
 //!
 //! # What it does with a request
 //!
-//! 1. Other methods than POST and PATCH ([`methods`](Builder::methods)) and requests without a key pass untouched, unless
-//!    a key is [required](Builder::required).
+//! 1. Other methods than POST and PATCH ([`methods`](Builder::methods)) and requests without a key
+//!    pass untouched, unless a key is [required](Builder::required).
 //! 2. The [key] is read: a structured-field string, or leniently a bare token. It belongs to its
-//!    [principal](Principal), method and [route](Builder::route), so that no client collects the response of another.
-//! 3. The body is read, up to [a limit](Builder::request_body_max). Its digest, with that of method, path, query and
-//!    content type, tells whether the key was used for another request.
-//! 4. The engine claims the key. Either the handler runs, with an [`oncekey::Attempt`] in the extensions of its request;
-//!    or the first response is given again, marked `Idempotent-Replayed: true`; or the client gets a
-//!    [problem](problem::Problem) that says what to do.
-//! 5. The response is kept, or the key freed, or the effect taken for unknown: by its [status](OutcomeRule::by_status), by
-//!    a [closure](Builder::outcome_rule), or by the handler's own [word](Effect). Responses over
-//!    [a limit](Builder::response_body_max) and streams are passed on and recorded as done.
+//!    [principal](Principal), method and [route](Builder::route), so that no client collects the
+//!    response of another.
+//! 3. The body is read, up to [a limit](Builder::request_body_max). Its digest, with that of
+//!    method, path, query and content type, tells whether the key was used for another request.
+//! 4. The engine claims the key. Either the handler runs, with an [`oncekey::Attempt`] in the
+//!    extensions of its request; or the first response is given again, marked `Idempotent-Replayed:
+//!    true`; or the client gets a [problem](problem::Problem) that says what to do.
+//! 5. The response is kept, or the key is released, or the effect counts as unknown. The
+//!    [status](OutcomeRule::by_status) decides, or [a closure](Builder::outcome_rule), or the
+//!    handler [itself](Effect). Responses over [a limit](Builder::response_body_max) and streams
+//!    are passed on and recorded as done.
 //!
 //! # What to know
 //!
-//! - A client that goes away does not cancel its handler, unless [`run_in_request`](Builder::run_in_request) was chosen.
-//! - A store that cannot answer means 503 and no run, unless [`fail_open`](Builder::fail_open) was chosen.
-//! - Authentication, time limits and compression go outside of this layer: the principal comes from the first, the second
-//!   would cut a handler off, and the third would be kept.
-//! - What happens if a process dies in the middle is the engine's [policy](Builder::policy): [`oncekey`] says what can be
-//!   promised, and what nobody can.
+//! - A client that goes away does not cancel its handler, unless
+//!   [`run_in_request`](Builder::run_in_request) was chosen.
+//! - A store that cannot answer means 503 and no run, unless [`fail_open`](Builder::fail_open) was
+//!   chosen.
+//! - Authentication, time limits and compression go outside of this layer. The principal comes from
+//!   authentication; inside, a time limit would cut a handler off, and a compressed response would
+//!   be kept.
+//! - What happens if a process dies in the middle is the engine's [policy](Builder::policy):
+//!   [`oncekey`] says what can be promised, and what nobody can.
 //!
-//! The README has tables of what a client sees, for authors of clients, and of the order of layers. `cargo run --release -p
-//! oncekey-http --example checkout` is a shop to click in.
+//! The README has tables of all that a client may get, for authors of clients, and of the order of
+//! layers. In a clone of the repository, `cargo run --release -p oncekey-http --example checkout`
+//! starts a shop to click in.
 //!
 //! # Features
 //!

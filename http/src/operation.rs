@@ -1,4 +1,5 @@
-//! The operation that the engine runs: the service's own answer to a request, and what is to be kept of it.
+//! The operation that the engine runs: the service's own answer to a request, and what is to be
+//! kept of it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -69,10 +70,12 @@ fn not_kept<R: Body, E>(rule: OutcomeRule, response: Response<ResponseBody<R>>) 
     if rule == OutcomeRule::Release { Failure::NoEffect(given) } else { Failure::Unknown(given) }
 }
 
-/// Reads a response's body so that it can be kept. One that breaks off is as a stream that does: its head says what came
-/// of the operation, the client gets the body as far as it came, and it is not run again for the rest.
+/// Reads a response's body so that it can be kept. One that breaks off is as a stream that does:
+/// its head says what came of the operation, the client gets the body as far as it came, and it is
+/// not run again for the rest.
 ///
-/// `open`: only the trailers say what came of the operation. Of a stream that is passed on, the head has to do.
+/// `open`: only the trailers say what came of the operation. Of a stream that is passed on, the
+/// head has to do.
 async fn keep<R: Body<Data = Bytes>, E>(
     options: &Options,
     parts: response::Parts,

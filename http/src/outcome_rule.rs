@@ -4,7 +4,8 @@ use http::StatusCode;
 
 use crate::grpc;
 
-/// Whether a response is the outcome of its operation, and so what the next request with the key meets.
+/// Whether a response is the outcome of its operation, and so what the next request with the key
+/// meets.
 ///
 /// ```
 /// use http::StatusCode;
@@ -18,16 +19,18 @@ use crate::grpc;
 /// [`Builder::outcome_rule`](crate::Builder::outcome_rule) replaces the default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutcomeRule {
-    /// It is the outcome of the operation: kept, and given to every later request with the key.
+    /// The response is the outcome of the operation. It is kept, and given to every later request
+    /// with the key.
     Keep,
     /// Nothing happened: the key is free, and the next request runs.
     Release,
-    /// Whether something happened is not known: the engine's policy says what the next request meets.
+    /// Nobody knows whether something happened. The engine's policy says what the next request
+    /// meets.
     Unknown,
 }
 
-/// A handler's own word on what became of the operation, put into the extensions of its response. It goes before any
-/// rule about statuses.
+/// What a handler itself says about the effect of the operation, in the extensions of its response.
+/// It goes before any rule about statuses.
 ///
 /// ```
 /// use oncekey_http::Effect;
@@ -39,13 +42,14 @@ pub enum OutcomeRule {
 pub enum Effect {
     /// Nothing happened: the key is free, and the next request runs.
     None,
-    /// What happened is final, success or not: the response is kept.
+    /// The result is final, success or not: the response is kept.
     Final,
-    /// Whether something happened is not known.
+    /// Nobody knows whether something happened.
     Unknown,
 }
 
-/// So that an axum handler can return `(StatusCode::BAD_GATEWAY, Effect::None, "the bank did not take the call")`.
+/// So that an axum handler can return `(StatusCode::BAD_GATEWAY, Effect::None, "the bank did not
+/// take the call")`.
 #[cfg(feature = "axum")]
 impl axum::response::IntoResponseParts for Effect {
     type Error = std::convert::Infallible;
@@ -88,8 +92,8 @@ impl OutcomeRule {
         }
     }
 
-    /// The default rule for replies with the content type `application/grpc`, whose HTTP status is 200 in any case. Their
-    /// `grpc-status` stands in their head or in their trailers.
+    /// The default rule for replies with the content type `application/grpc`, whose HTTP status is
+    /// 200 in any case. Their `grpc-status` stands in their head or in their trailers.
     ///
     /// | `grpc-status` | it is |
     /// |---|---|
@@ -110,7 +114,8 @@ impl OutcomeRule {
             grpc::OK | 3 | 5 | 6 | 9 | 11 => Self::Keep,
             // PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAUTHENTICATED.
             7 | 8 | 10 | 12 | 16 => Self::Release,
-            // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, and what is not a status.
+            // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS, and what is
+            // not a status.
             _ => Self::Unknown,
         }
     }

@@ -57,7 +57,8 @@ pub enum Situation {
     HandlerEnded,
     /// The store cannot answer for now; the handler did not run.
     StoreUnavailable,
-    /// The store refuses, or contradicts itself, and asking again will not help; the handler did not run.
+    /// The store refuses, or contradicts itself, and asking again will not help; the handler did
+    /// not run.
     StoreFailed,
     /// What is on record cannot be used; the handler did not run.
     RecordUnusable,
@@ -111,8 +112,8 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 impl Problem {
     /// What a client is told of a situation.
     ///
-    /// 400 for a missing key, 422 for one that was used for another request and 409 for one whose request is outstanding
-    /// are from the draft's section 2.7; the others are chosen here.
+    /// 400 for a missing key, 422 for one that was used for another request and 409 for one whose
+    /// request is outstanding are from the draft's section 2.7; the others are chosen here.
     pub fn of(situation: &Situation) -> Self {
         use Situation as S;
         let (status, slug, title) = match situation {
@@ -175,10 +176,11 @@ impl Problem {
         }
     }
 
-    /// The response: problem details as JSON, `Retry-After` where asking again makes sense, and no caching.
+    /// The response: problem details as JSON, `Retry-After` where asking again makes sense, and no
+    /// caching.
     ///
-    /// `base` goes before the slug to make the type's URI. `documentation`, if any, is linked as the draft's section
-    /// 2.7 shows.
+    /// `base` goes before the slug to make the type's URI. `documentation`, if any, is linked as
+    /// the draft's section 2.7 shows.
     pub fn response(&self, base: &str, documentation: Option<&HeaderValue>) -> Response<Bytes> {
         #[derive(Serialize)]
         struct Details<'a> {
@@ -214,7 +216,8 @@ impl Problem {
     }
 }
 
-/// What goes before a slug by default: the documentation of this module, which has a heading for each.
+/// What goes before a slug by default: the documentation of this module, which has a heading for
+/// each.
 pub(crate) const BASE: &str = "https://docs.rs/oncekey-http/latest/oncekey_http/problem/index.html#";
 
 /// Rounded up, and at least one: zero would say "at once".

@@ -2,7 +2,8 @@
 
 use http::{HeaderValue, Response};
 use http_body::Body;
-use oncekey::{AfterFailure, Answer, RunError, Store};
+use oncekey::answer::ClaimFate;
+use oncekey::{Answer, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
@@ -22,18 +23,19 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
     let situation = match answer {
         Ok(Answer::Executed { value, .. }) => return live(shared, form, value, true),
         Ok(Answer::Unrecorded { value, .. }) => return live(shared, form, value, false),
-        // What would have been kept is not on record; and of a call that ran unprotected, nothing is.
+        // An outcome that could not be stored is not on record, nor is anything of a call that ran
+        // unprotected.
         Err(RunError::Operation { error, claim, .. }) => {
             let recorded = match claim {
-                AfterFailure::Recorded | AfterFailure::Released | AfterFailure::InDoubt => true,
-                AfterFailure::NotStored(_) => !error.is_an_outcome(),
-                // Unprotected, or something that a later engine says.
+                ClaimFate::Recorded | ClaimFate::Released | ClaimFate::InDoubt => true,
+                ClaimFate::NotStored(_) => !error.is_an_outcome(),
+                // Unprotected, or an answer of a later engine.
                 _ => false,
             };
             return live(shared, form, error, recorded);
         }
-        // The draft's section 2.6: "The resource SHOULD respond with the result of the previously completed operation,
-        // success or an error."
+        // The draft's section 2.6: "The resource SHOULD respond with the result of the previously
+        // completed operation, success or an error."
         Ok(Answer::Replayed { value, .. }) => match value.into_replay() {
             Some(response) => return Ok(marked(response, &shared.options.replayed)),
             None => Situation::Done,
@@ -51,7 +53,7 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
         Err(RunError::LeaseLost { .. }) => Situation::LeaseLost,
         Err(RunError::Decode { .. }) => Situation::RecordUnusable,
         Err(RunError::Claim { source, .. }) => Situation::of_claim_error(&source),
-        // An error of a later engine: that it ran is possible.
+        // An error of a later engine: the handler may have run.
         Err(_) => Situation::HandlerEnded,
     };
     Ok(shared.refusal(&situation, form))
@@ -66,7 +68,7 @@ fn live<S: Store + 'static, R: Body, E>(
 ) -> ServiceResult<R, E> {
     let response = match given.into_live() {
         Live::Response(mut response) => {
-            // These are this layer's to say.
+            // Only this layer sets these fields.
             for mark in [&shared.options.replayed, &shared.options.unrecorded] {
                 response.headers_mut().remove(mark);
             }

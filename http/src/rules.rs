@@ -28,9 +28,10 @@ impl Options {
         }
         let id = match key::read(parts.headers.get_all(&self.field), self.syntax) {
             Ok(Some(id)) => id,
-            // The draft's section 2.7: "If the Idempotency-Key request header is missing for a documented idempotent
-            // operation requiring this header, the resource SHOULD reply with an HTTP 400 status code with body
-            // containing a link pointing to relevant documentation." The link is the problem's type.
+            // The draft's section 2.7: "If the Idempotency-Key request header is missing for a
+            // documented idempotent operation requiring this header, the resource SHOULD reply with
+            // an HTTP 400 status code with body containing a link pointing to relevant
+            // documentation." The link is the problem's type.
             Ok(None) if (self.required)(parts) => return Before::Refuse(Situation::KeyMissing),
             Ok(None) => return Before::Pass,
             Err(problem) => return Before::Refuse(Situation::KeyMalformed(problem)),

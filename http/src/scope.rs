@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use http::Uri;
 use http::request::Parts;
-use oncekey::{Key, KeyError};
+use oncekey::Key;
+use oncekey::protocol::KeyError;
 use sha2::{Digest as _, Sha256};
 
 type Extract = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
-/// Who makes a request: keys of different principals never meet, so no client can collect another's response.
+/// Who makes a request: keys of different principals never meet, so no client can collect another's
+/// response.
 ///
-/// There is no default: whoever sets the layer up says where the principal is to be found, or that there is none.
+/// There is no default: whoever sets the layer up says where the principal is to be found, or that
+/// there is none.
 #[derive(Clone)]
 pub struct Principal(Who);
 
@@ -32,9 +35,9 @@ impl fmt::Debug for Principal {
 }
 
 impl Principal {
-    /// Found in the request: an account id that a layer outside of this one has authenticated and put into the
-    /// extensions, say. Never something that the caller may choose freely, nor something that is another at the next
-    /// retry: the account, not the token or the session.
+    /// Found in the request: an account id that a layer outside of this one has authenticated and
+    /// put into the extensions, say. Never something that the caller may choose freely, nor
+    /// something that is another at the next retry: the account, not the token or the session.
     ///
     /// A request for which it is `None` or empty is refused, if it has a key.
     ///
@@ -51,8 +54,8 @@ impl Principal {
         Self(Who::From(Arc::new(extract)))
     }
 
-    /// There is none: **whoever knows a key can collect the response that was given for it**. For services with one
-    /// caller, or behind a gateway that puts the caller into the key.
+    /// There is none: **whoever knows a key can collect the response that was given for it**. For
+    /// services with one caller, or behind a gateway that puts the caller into the key.
     pub fn waived() -> Self {
         Self(Who::Waived)
     }
@@ -67,10 +70,11 @@ impl Principal {
     }
 }
 
-/// What a request is made to: the same key may be used for another route. By default the path that the client sent.
+/// What a request is made to: the same key may be used for another route. By default the path that
+/// the client sent.
 ///
-/// axum takes the prefix of a nested router off the path. With the feature `axum` the layer sees the path as it was
-/// before; without it, **two mounts of one nested router are one route**.
+/// axum takes the prefix of a nested router off the path. With the feature `axum` the layer sees
+/// the path as it was before; without it, **two mounts of one nested router are one route**.
 #[derive(Clone, Default)]
 pub struct Route {
     extract: Option<Arc<Extract>>,
@@ -104,8 +108,8 @@ impl Route {
         Self { extract: Some(Arc::new(extract)) }
     }
 
-    /// The route that axum matched, `/orders/{id}`; where it matched none, the path. A key that is used for another path of
-    /// the same route is then a mismatch, and no key of its own.
+    /// The route that axum matched, `/orders/{id}`; where it matched none, the path. A key that is
+    /// used for another path of the same route is then a mismatch, and no key of its own.
     ///
     /// ```
     /// # use oncekey::{Deduplicator, MemoryStore};
@@ -129,7 +133,8 @@ impl Route {
     }
 }
 
-/// Where the client sent the request to: axum takes the prefixes of nested routers off the request's own URI.
+/// Where the client sent the request to: axum takes the prefixes of nested routers off the
+/// request's own URI.
 pub(crate) fn target(parts: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = parts.extensions.get::<axum::extract::OriginalUri>() {
@@ -138,8 +143,9 @@ pub(crate) fn target(parts: &Parts) -> &Uri {
     &parts.uri
 }
 
-/// The engine's key for a request: the "unique composite key" that the draft's section 5 asks for, so that nobody who
-/// guesses a key gets at what belongs to another client. In the scope of the service, method, route and principal.
+/// The engine's key for a request: the "unique composite key" that the draft's section 5 asks for,
+/// so that nobody who guesses a key gets at what belongs to another client. In the scope of the
+/// service, method, route and principal.
 ///
 /// # Errors
 /// [`KeyError`] if the idempotency key is empty or has more than 255 bytes.
@@ -157,8 +163,8 @@ pub(crate) fn key(
     Key::scoped([&namespace, parts.method.as_str(), &route, &principal], id)
 }
 
-/// Text that fits into a key: by its digest where it is too long. Text that looks like such a digest goes by its own,
-/// so that no text is ever taken for another.
+/// Text that fits into a key: by its digest where it is too long. Text that looks like such a
+/// digest goes by its own, so that no text is ever taken for another.
 fn component(text: String) -> String {
     const PREFIX: &str = "sha256:";
     if text.len() <= Key::PART_LEN_MAX && !text.starts_with(PREFIX) {

@@ -1,6 +1,7 @@
 //! As much of structured fields (RFC 8941, section 4.2) as an item that is a string has.
 
-/// What is in a string, after its opening quote, and what follows its closing one (section 4.2.5); `None` if it is not one.
+/// What is in a string, after its opening quote, and what follows its closing one (section 4.2.5);
+/// `None` if it is not one.
 pub(crate) fn string(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut text = Vec::with_capacity(quoted.len());
     let mut bytes = quoted.iter();

@@ -1,10 +1,11 @@
-//! Traces and metrics of an oncekey engine, through the facades that services use already: `tracing` and `metrics`.
+//! Traces and metrics of an oncekey engine, through the facades that services use already:
+//! `tracing` and `metrics`.
 //!
 //! ```
 //! use oncekey::{Deduplicator, MemoryStore};
 //! use oncekey_observe::{Metrics, Traces};
 //!
-//! # fn main() -> Result<(), oncekey::OptionsError> {
+//! # fn main() -> Result<(), oncekey::builder::OptionsError> {
 //! Metrics::describe();
 //! let dedup = Deduplicator::builder(MemoryStore::new())
 //!     .observer((Traces::new(), Metrics::new()))
@@ -12,13 +13,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Both sit on [`oncekey::Observer`]: nothing is patched in, and an engine without them pays nothing. Neither shows a key's
-//! id, nor an outcome, nor what an operation said.
+//! Both sit on [`oncekey::observe::Observer`]: nothing is patched in, and an engine without them pays
+//! nothing. Neither shows a key's id, nor an outcome, nor what an operation said.
 //!
 //! # Scopes
 //!
-//! A scope may have a tenant or a customer among its components. By default a metric has the first component only, so that
-//! the number of series stays small, and a span has all of them: [`ScopeLabel`] says otherwise.
+//! A scope may have a tenant or a customer among its components. By default a metric has the first
+//! component only, so that the number of series stays small, and a span has all of them:
+//! [`ScopeLabel`] says otherwise.
 //!
 //! # Features
 //!

@@ -1,8 +1,9 @@
 //! Counters, gauges and histograms, by `metrics`.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use oncekey::Key;
 use oncekey::observe::StoreCall;
-use oncekey::{Event, Key, Observer};
+use oncekey::observe::{Event, Observer};
 
 use crate::ScopeLabel;
 
@@ -10,7 +11,8 @@ use crate::ScopeLabel;
 pub mod names {
     /// Claims by `answer` and `scope`.
     pub const CLAIMS: &str = "oncekey_claims_total";
-    /// Ends of granted claims on record, by `end` (`completed`, `released`, `abandoned`) and `scope`.
+    /// Ends of granted claims on record, by `end` (`completed`, `released`, `abandoned`) and
+    /// `scope`.
     pub const CONCLUSIONS: &str = "oncekey_conclusions_total";
     /// Claims held now, by `scope`.
     pub const HELD: &str = "oncekey_held_claims";
@@ -18,12 +20,14 @@ pub mod names {
     pub const WAITERS: &str = "oncekey_waiters";
     /// Leases lost, by `scope` and whether somebody else had the key by then (`superseded`).
     pub const LEASES_LOST: &str = "oncekey_lost_leases_total";
-    /// Effects in doubt, by `scope` and what was done about it (`event`): `abandoned`, `held` for a resolver, `taken_over`,
-    /// `resolved`.
+    /// Effects in doubt, by `scope` and what was done about it (`event`): `abandoned`, `held` for a
+    /// resolver, `taken_over`, `resolved`.
     pub const DOUBTS: &str = "oncekey_doubts_total";
-    /// Operations that ran without their outcome on record, by `scope` and `why`: `not_stored`, `failed_open`.
+    /// Operations that ran without their outcome on record, by `scope` and `why`: `not_stored`,
+    /// `failed_open`.
     pub const UNRECORDED: &str = "oncekey_unrecorded_total";
-    /// How long calls to the store take, in seconds, by `method` and `result`: `ok`, or the kind of failure.
+    /// How long calls to the store take, in seconds, by `method` and `result`: `ok`, or the kind of
+    /// failure.
     pub const STORE_SECONDS: &str = "oncekey_store_call_seconds";
 }
 
@@ -66,7 +70,8 @@ impl Metrics {
         self
     }
 
-    /// Tells the recorder what the metrics are, and their units. Call it once, after the recorder is installed.
+    /// Tells the recorder what the metrics are, and their units. Call it once, after the recorder
+    /// is installed.
     pub fn describe() {
         describe_counter!(names::CLAIMS, "Claims by their answer");
         describe_counter!(names::CONCLUSIONS, "Granted claims by how they ended, on record");

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use oncekey::observe::{Phase, Span as Watched};
-use oncekey::{Event, Key, Observer};
+use oncekey::Key;
+use oncekey::observe::{CallPhase, Span as Watched};
+use oncekey::observe::{Event, Observer};
 use sha2::{Digest as _, Sha256};
 use tracing::field::{Empty, display};
 use tracing::{Span, debug, error, info, info_span, trace, warn};
@@ -22,15 +23,15 @@ const TARGET: &str = "oncekey";
 /// | `run` | `scope`, `key`, `attempt` | while the operation is driven |
 /// | `complete` | `scope`, `key`, `attempt`, `answer` | until what became of it is on record, or cannot be |
 ///
-/// `answer` of a claim is `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, `incomparable` or
-/// `unanswered`;
-/// of a completion `completed`, `released` or `abandoned`, and empty if it failed. `key` is a hash: the first 16 hexadecimal
-/// digits of the SHA-256 of the [salt](Self::salt) and the key's bytes, the same in each process, to find what belongs
-/// together.
+/// `answer` of a claim is `granted`, `replay`, `done`, `in progress`, `mismatch`, `in doubt`,
+/// `exhausted`, `incomparable` or `unanswered`; of a completion `completed`, `released` or
+/// `abandoned`, and empty if it failed. `key` is a hash: the first 16 hexadecimal digits of the
+/// SHA-256 of the [salt](Self::salt) and the key's bytes, the same in each process, to find what
+/// belongs together.
 ///
-/// What somebody should look at is an event of its own: at `WARN` a lost lease, an effect in doubt, an outcome not
-/// recorded, an unprotected run and a store that failed and is tried again; at `ERROR` a store that is not tried again. The
-/// rest is at `DEBUG` and `TRACE`.
+/// What somebody should look at is an event of its own: at `WARN` a lost lease, an effect in doubt,
+/// an outcome not recorded, an unprotected run and a store that failed and is tried again; at
+/// `ERROR` a store that is not tried again. The rest is at `DEBUG` and `TRACE`.
 #[derive(Clone, Debug)]
 pub struct Traces {
     scope: ScopeLabel,
@@ -56,8 +57,8 @@ impl Traces {
         self
     }
 
-    /// Hashed before each key. A key that can be guessed, such as an order's number, can be found from its hash by trying;
-    /// not by somebody who does not know a secret salt.
+    /// Hashed before each key. A key that can be guessed, such as an order's number, can be found
+    /// from its hash by trying; not by somebody who does not know a secret salt.
     #[must_use]
     pub fn salt(mut self, salt: impl Into<Vec<u8>>) -> Self {
         self.salt = salt.into();
@@ -70,7 +71,7 @@ impl Traces {
     /// use oncekey::Key;
     /// use oncekey_observe::Traces;
     ///
-    /// # fn main() -> Result<(), oncekey::KeyError> {
+    /// # fn main() -> Result<(), oncekey::protocol::KeyError> {
     /// let traces = Traces::new().salt("a secret of this service");
     /// let hash = traces.key_hash(&Key::new("payments.charge", "7f3a-91")?);
     /// assert_eq!(hash.len(), 16);
@@ -135,15 +136,15 @@ impl Observer for Traces {
         }
     }
 
-    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Watched>> {
+    fn begin(&self, key: &Key, phase: CallPhase) -> Option<Box<dyn Watched>> {
         let (scope, key) = (|| self.scope.of(key), || self.key_hash(key));
         let span = match phase {
-            Phase::Claim => info_span!(target: TARGET, "claim", scope = scope(), key = key(),
+            CallPhase::Claim => info_span!(target: TARGET, "claim", scope = scope(), key = key(),
                 answer = Empty, attempt = Empty, operation_id = Empty),
-            Phase::Run { attempt, .. } => {
+            CallPhase::Run { attempt, .. } => {
                 info_span!(target: TARGET, "run", scope = scope(), key = key(), attempt)
             }
-            Phase::Complete { attempt, .. } => {
+            CallPhase::Complete { attempt, .. } => {
                 info_span!(target: TARGET, "complete", scope = scope(), key = key(), attempt, answer = Empty)
             }
             _ => return None,
@@ -152,7 +153,8 @@ impl Observer for Traces {
     }
 }
 
-/// Notes on the phase under way what an event says of it. Events come while their phase's span is the current one.
+/// Notes on the phase under way what an event says of it. Events come while their phase's span is
+/// the current one.
 fn record(event: &Event<'_>) {
     let (phase, answer) = match event {
         Event::Granted { .. } => ("claim", "granted"),

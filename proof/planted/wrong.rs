@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 pub use super::right::*;
-use super::{Entry, Holder, Judged, Policy, Record, State, right};
+use super::{Entry, Holder, Policy, Record, State, Status, right};
 use crate::planted::planted;
 
 /// The table, with the bug that this process was started with, if it is one of these.
@@ -14,7 +14,7 @@ pub fn decide(entry: Option<&Entry>, command: &Command<'_>, lifetimes: &Lifetime
     let Some(found) = entry else { return right::decide(None, command, lifetimes) };
     if planted("transition: fingerprints are compared last")
         && matches!(command, Command::Claim(_))
-        && found.judge() == Judged::Completed
+        && found.status() == Status::Completed
     {
         return Decision::Answer(Verdict::Replay);
     }
@@ -51,7 +51,7 @@ fn asked_of(found: &Entry, command: &Command<'_>) -> Entry {
                 fields.policy = Policy::Reclaim;
             }
             if planted("transition: a completed operation is claimed again")
-                && found.judge() == Judged::Completed
+                && found.status() == Status::Completed
                 && fields.fingerprint == claim.fingerprint
             {
                 fields.state = State::Released { fresh_operation_id: false };

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::future::ready;
 use std::sync::{Arc, Mutex};
 
-use oncekey::consume::{Consumer, Disposal, Message};
+use oncekey::consume::{Consumer, DeliveryAction, Message};
 use oncekey::{Attempt, Deduplicator, Failure, Key, MemoryStore, Store};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::{Connection, params};
@@ -101,7 +101,7 @@ fn one_by_one<S: Store + 'static>(consumer: &Consumer<S>) -> Operation {
         let consumer = consumer.clone();
         async move {
             for id in ids(place) {
-                let told: Disposal<String, String> = consumer.consume(message(id), handle).await;
+                let told: DeliveryAction<String, String> = consumer.consume(message(id), handle).await;
                 assert_eq!(told.reason(), "executed");
             }
         }

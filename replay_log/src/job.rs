@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
+use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::codec::{Codec as _, Json};
+use oncekey::observe::Event;
 use oncekey::store::ListInDoubt;
-use oncekey::{
-    AdminAnswer, Answer, Attempt, Deduplicator, Event, Failure, Key, Outcome, Policy, Resolution, RunError,
-    Store,
-};
+use oncekey::{Answer, Attempt, Deduplicator, Failure, Key, Outcome, Policy, RunError, Store};
 
 use super::audit::{Column, Reply, Settled};
 use super::gateway::{Gateway, Refusal};

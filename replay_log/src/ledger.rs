@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use oncekey::{Key, OperationId};
 use serde::{Deserialize, Serialize};
 
-/// What a charge answers.
+/// The answer to a charge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Receipt {
     /// The place of the charge on the ledger, as far as the run knew it that charged.
@@ -127,7 +127,7 @@ impl Ledger {
         file.file.read_to_end(&mut bytes)?;
         let own = file.run.to_string();
         let mut entered = Vec::new();
-        // What has no end yet is being written just now, or never will be.
+        // A line without an end is being written just now, or was cut off.
         for whole in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             let at = file.read_to;
             file.read_to += whole.len() as u64;

@@ -44,7 +44,7 @@ pub(crate) fn run<A: Send>(
 }
 
 /// The next line, once the earlier ones that it must not race are answered. Each waits for earlier ones only, so
-/// nobody waits for ever.
+/// nobody waits forever.
 fn take(requests: &[Request], floor: &Mutex<Floor>, left_hand: &Condvar) -> Option<usize> {
     let mut floor = floor.lock().expect(NO_PANIC);
     let index = floor.next;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::attempt::Attempt;
 use super::deduplicator::Deduplicator;
 use super::host::Host;
+use crate::engine::{ClaimError, Prepared, Running, Saved, Settled};
 use crate::protocol::{FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::Store;
 use crate::time::Clock;
-use crate::{ClaimError, Prepared, Running, Saved, Settled};
 
 /// What a claim got: every expected answer.
 #[must_use = "a granted claim that is dropped holds its key for a lease"]
@@ -80,7 +80,7 @@ impl<S: Store + 'static> ClaimAnswer<S> {
 ///
 /// Conclude it with [`complete`](Claim::complete), [`fail`](Claim::fail), [`release`](Claim::release) or
 /// [`abandon`](Claim::abandon); each can be called again after an error. Dropped without a conclusion, it is left to its
-/// lease, or ended at once if the engine's [`OnDrop`](crate::OnDrop) says so.
+/// lease, or ended at once if the engine's [`OnDrop`](crate::builder::OnDrop) says so.
 ///
 /// The face's thread renews it, also when the face is gone, for at most the engine's `renew_for_max` from its grant. A
 /// lease that is lost all the same is told to who asks: see [`Attempt`].

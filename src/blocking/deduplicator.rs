@@ -9,10 +9,10 @@ use super::context::EngineId;
 use super::host::{Host, Runtime};
 use super::request::Request;
 use crate::codec::Raw;
+use crate::engine::{AdminAnswer, Error, Inspection, OnLeaseLost};
 use crate::protocol::{Key, Resolution};
 use crate::store::{InDoubtPage, ListInDoubt, Store};
 use crate::time::Clock;
-use crate::{AdminAnswer, Error, Inspection, OnLeaseLost};
 
 /// An engine for plain threads: a face over an async [`Deduplicator`](crate::Deduplicator), whose calls block. Cheap to
 /// clone; clones share one engine and one thread.

@@ -14,9 +14,9 @@ use super::claim::{Claim, ClaimAnswer};
 use super::deduplicator::Deduplicator;
 use super::request::Request;
 use crate::codec::Codec;
+use crate::engine::{Answer, ClaimError, Error, Failure, RunError};
 use crate::protocol::Payload;
 use crate::store::Store;
-use crate::{Answer, ClaimError, Error, Failure, RunError};
 
 impl<S: Store + 'static> Deduplicator<S> {
     /// Runs many operations, each as [`Request::run`] does, one after the other on this thread. Their claims go to the store

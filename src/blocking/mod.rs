@@ -42,7 +42,7 @@
 //! # A lost lease
 //!
 //! An async operation is dropped when its lease is lost; a closure cannot be. It goes on, and is told **if it asks**: see
-//! [`Attempt`]. Under [`OnLeaseLost`](crate::OnLeaseLost), whichever is chosen, only an operation that has not begun is
+//! [`Attempt`]. Under [`OnLeaseLost`](crate::builder::OnLeaseLost), whichever is chosen, only an operation that has not begun is
 //! dropped.
 //!
 //! # What may be called from where

@@ -8,9 +8,9 @@ use super::claim::ClaimAnswer;
 use super::context;
 use super::deduplicator::Deduplicator;
 use crate::codec::{Codec, Raw};
+use crate::engine::{Answer, Error, Failure, FailureKind, RunError};
 use crate::protocol::{Fingerprint, Key, Policy};
 use crate::store::Store;
-use crate::{Answer, Error, Failure, FailureKind, RunError};
 
 /// A request for one operation: from [`Deduplicator::request`]. As the async [`Request`](crate::Request), whose calls
 /// block, and whose operation is a plain closure on the caller's own thread.
@@ -110,7 +110,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     ///
     /// # Panics
     /// If the operation does; the claim is then left to its lease, or ended at once if the engine's
-    /// [`OnDrop`](crate::OnDrop) says so. And where this thread must not be blocked: see the [module](super).
+    /// [`OnDrop`](crate::builder::OnDrop) says so. And where this thread must not be blocked: see the [module](super).
     #[track_caller]
     pub fn run<T, E, F>(self, operation: F) -> Result<Answer<T>, RunError<E>>
     where

@@ -22,7 +22,8 @@ use crate::store::{
 /// use std::{collections::BTreeMap, sync::Mutex, time::{Duration, Instant}};
 /// use oncekey::blocking::{self, Blocking, BlockingStore};
 /// use oncekey::store::{Exchange, Put, StoreError, StoreErrorKind};
-/// use oncekey::{Deduplicator, Entry, Expected, Key, Payload, Record, Version};
+/// use oncekey::{Deduplicator, Key, Payload};
+/// use oncekey::protocol::{Entry, Expected, Record, Version};
 ///
 /// #[derive(Default)]
 /// struct TableStore(Mutex<Table>);
@@ -34,7 +35,7 @@ use crate::store::{
 ///
 /// #[derive(Debug, thiserror::Error)]
 /// #[error("row does not decode: {0}")]
-/// struct TableError(#[from] oncekey::DecodeError);
+/// struct TableError(#[from] oncekey::protocol::DecodeError);
 ///
 /// impl StoreError for TableError {
 ///     fn kind(&self) -> StoreErrorKind { StoreErrorKind::Corrupt }

@@ -1,27 +1,27 @@
 //! Consuming messages from a source that delivers them at least once, and sometimes twice at once.
 //!
 //! A [`Consumer`] runs a message's handler unless it ran before or runs now, and answers what to do with the *delivery*: a
-//! [`Disposal`]. It names no broker: acknowledging, delaying, extending and parking are the caller's, in the broker's own
+//! [`DeliveryAction`]. It names no broker: acknowledging, delaying, extending and parking are the caller's, in the broker's own
 //! words.
 //!
 //! ```
-//! use oncekey::consume::{Consumer, Disposal, Message};
+//! use oncekey::consume::{Consumer, DeliveryAction, Message};
 //! use oncekey::{Deduplicator, Failure, Key, MemoryStore};
 //!
 //! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
 //! let consumer = Consumer::new(Deduplicator::new(MemoryStore::new()));
 //! let message = Message::new(Key::new("orders.ship", "message 7f3a")?).deliveries(2);
-//! let disposal = consumer
+//! let action = consumer
 //!     .consume(message, |attempt| async move {
 //!         // Hand attempt.operation_id() downstream.
 //!         Ok::<_, Failure<String>>("shipped".to_owned())
 //!     })
 //!     .await;
-//! match disposal {
-//!     Disposal::Acknowledge(_) => { /* ack */ }
-//!     Disposal::RetryLater { after, .. } => { /* nack, to come back after this */ }
-//!     Disposal::Extend { by } => { /* tell the broker that it is still at work */ }
-//!     Disposal::DeadLetter(why) => { /* park it, with the reason */ }
+//! match action {
+//!     DeliveryAction::Acknowledge(_) => { /* ack */ }
+//!     DeliveryAction::RetryLater { after, .. } => { /* nack, to come back after this */ }
+//!     DeliveryAction::Extend { by } => { /* tell the broker that it is still at work */ }
+//!     DeliveryAction::DeadLetter(why) => { /* park it, with the reason */ }
 //! }
 //! # Ok(()) }
 //! # futures::executor::block_on(demo()).unwrap();
@@ -36,7 +36,7 @@
 //! # No delivery circles for ever
 //!
 //! A duplicate is disposed of as the first was: acknowledged once it is done, and put aside if it never will be. Of a message
-//! that is not done, a disposal comes with something that ends it: a lease that ends, an attempt that counts. What a store
+//! that is not done, an action comes with something that ends it: a lease that ends, an attempt that counts. What a store
 //! cannot answer, down or set up wrongly, is retried for as long as that lasts.
 //!
 //! Set a limit ([`Consumer::attempts_max`]), or a message that always fails is retried for ever. Attempts are counted in the
@@ -60,7 +60,7 @@
 //! the effect is in the store's own database, [`Consumer::claim`] the message, do both in one transaction
 //! ([`Claim::prepare`]), and dispose of the delivery by [`Consumer::settled`].
 
-mod disposal;
+mod delivery_action;
 mod rule;
 
 use std::collections::{HashMap, HashSet};
@@ -72,7 +72,7 @@ use crate::engine::{Attempt, Claim, ClaimError, Deduplicator, Failure, Request, 
 use crate::protocol::{Fingerprint, Key, Payload, Policy};
 use crate::store::Store;
 
-pub use disposal::{Acknowledged, Dead, Disposal, Later};
+pub use delivery_action::{Acknowledged, Dead, DeliveryAction, Later};
 use rule::{Ran, Rule};
 
 /// One delivery of a message.
@@ -221,7 +221,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     ///
     /// # Cancel safety
     /// As for [`Request::run`]; leave the delivery to its broker then.
-    pub async fn consume<T, E, F, Fut>(&self, message: Message, handler: F) -> Disposal<T, E>
+    pub async fn consume<T, E, F, Fut>(&self, message: Message, handler: F) -> DeliveryAction<T, E>
     where
         C: Codec<T> + Codec<E> + Clone,
         F: FnOnce(Attempt) -> Fut,
@@ -233,9 +233,9 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     }
 
     /// Consumes a poll of messages side by side, each as [`consume`](Self::consume) does: all claims are one round trip to
-    /// the store, and so are the completions of handlers that end together. One disposal per message, in order; none
+    /// the store, and so are the completions of handlers that end together. One action per message, in order; none
     /// depends on another's, but for those that are the same message. All are told when the last is: a handler that takes
-    /// long holds up every disposal of its poll, and meanwhile the broker's own timeouts run.
+    /// long holds up every action of its poll, and meanwhile the broker's own timeouts run.
     ///
     /// A message that comes twice is handled once. Once it is done, the others are asked for together, in a round trip of
     /// their own, and acknowledged too. If it is not done, they are retried later with it: no second attempt follows the
@@ -249,7 +249,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     pub async fn consume_many<T, E, F, Fut>(
         &self,
         messages: impl IntoIterator<Item = (Message, F)>,
-    ) -> Vec<Disposal<T, E>>
+    ) -> Vec<DeliveryAction<T, E>>
     where
         C: Codec<T> + Codec<E> + Clone,
         F: FnOnce(Attempt) -> Fut,
@@ -260,7 +260,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
             .enumerate()
             .map(|(place, (message, handler))| (place, message, handler))
             .collect();
-        let mut told: Vec<Option<Disposal<T, E>>> = Vec::new();
+        let mut told: Vec<Option<DeliveryAction<T, E>>> = Vec::new();
         told.resize_with(left.len(), || None);
         // Of the messages that are the same, the place of the one that is asked for first.
         let mut asked: HashMap<(Key, Option<Fingerprint>), usize> = HashMap::new();
@@ -286,11 +286,11 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         let mut rest = Vec::new();
         for (place, message, handler) in left {
             match &told[asked[&(message.key.clone(), message.fingerprint)]] {
-                Some(Disposal::RetryLater { after, .. }) => {
+                Some(DeliveryAction::RetryLater { after, .. }) => {
                     let (after, because) = (*after, Later::NotDoneBefore);
-                    told[place] = Some(Disposal::RetryLater { after, because });
+                    told[place] = Some(DeliveryAction::RetryLater { after, because });
                 }
-                Some(Disposal::Extend { by }) => told[place] = Some(Disposal::Extend { by: *by }),
+                Some(DeliveryAction::Extend { by }) => told[place] = Some(DeliveryAction::Extend { by: *by }),
                 _ => rest.push((place, message, handler)),
             }
         }
@@ -300,11 +300,11 @@ impl<S: Store + 'static, C> Consumer<S, C> {
             .collect()
     }
 
-    /// Consumes these, and puts their disposals where they belong.
+    /// Consumes these, and puts their actions where they belong.
     async fn consume_apart<T, E, F, Fut>(
         &self,
         messages: Vec<(usize, Message, F)>,
-        told: &mut [Option<Disposal<T, E>>],
+        told: &mut [Option<DeliveryAction<T, E>>],
     ) where
         C: Codec<T> + Codec<E> + Clone,
         F: FnOnce(Attempt) -> Fut,
@@ -330,11 +330,11 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     /// Conclude the claim before the delivery is disposed of; [`settled`](Self::settled) says how, after a transaction.
     ///
     /// # Errors
-    /// The disposal of a delivery that is not to be handled now. Values and failures are as they are stored.
+    /// The action of a delivery that is not to be handled now. Values and failures are as they are stored.
     ///
     /// # Cancel safety
     /// As for [`Request::claim`].
-    pub async fn claim(&self, message: Message) -> Result<Claim<S>, Disposal<Payload, Payload>>
+    pub async fn claim(&self, message: Message) -> Result<Claim<S>, DeliveryAction<Payload, Payload>>
     where
         C: Clone,
     {
@@ -353,7 +353,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     pub async fn claim_many(
         &self,
         messages: impl IntoIterator<Item = Message>,
-    ) -> Vec<Result<Claim<S>, Disposal<Payload, Payload>>>
+    ) -> Vec<Result<Claim<S>, DeliveryAction<Payload, Payload>>>
     where
         C: Clone,
     {
@@ -371,7 +371,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         claim: &Claim<S>,
         settled: Result<Settled, ClaimError>,
         value: T,
-    ) -> Disposal<T, E> {
+    ) -> DeliveryAction<T, E> {
         rule::of_settled(settled, value, claim.number(), &self.pauses(1))
     }
 

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::disposal::{Acknowledged, Dead, Disposal, Later, kind_of};
+use super::delivery_action::{Acknowledged, Dead, DeliveryAction, Later, kind_of};
 use crate::engine::{
-    AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Error, Failure, FailureKind, RunError,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Error, Failure, FailureKind, RunError,
     Settled,
 };
 use crate::protocol::{Conclusion, Outcome, OutcomeBody, Payload};
@@ -60,31 +60,33 @@ pub(super) fn of_run<T, E>(
     answer: Result<Answer<T, E>, RunError<E>>,
     rule: &Rule,
     ran: &Ran,
-) -> Disposal<T, E> {
+) -> DeliveryAction<T, E> {
     let attempt = ran.attempt.load(Ordering::Relaxed);
-    let later = |because| Disposal::RetryLater { after: rule.after(attempt), because };
+    let later = |because| DeliveryAction::RetryLater { after: rule.after(attempt), because };
     match answer {
-        Ok(Answer::Executed { value, .. }) => Disposal::Acknowledge(Acknowledged::Executed(value)),
-        Ok(Answer::Replayed { value, .. }) => Disposal::Acknowledge(Acknowledged::Replayed(value)),
-        Ok(Answer::Unrecorded { value, .. }) => Disposal::Acknowledge(Acknowledged::Unrecorded(value)),
-        Ok(Answer::Done { .. }) => Disposal::Acknowledge(Acknowledged::Done),
-        Ok(Answer::FailedBefore { failure, .. }) => Disposal::DeadLetter(Dead::FailedBefore(failure)),
+        Ok(Answer::Executed { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Executed(value)),
+        Ok(Answer::Replayed { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Replayed(value)),
+        Ok(Answer::Unrecorded { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Unrecorded(value)),
+        Ok(Answer::Done { .. }) => DeliveryAction::Acknowledge(Acknowledged::Done),
+        Ok(Answer::FailedBefore { failure, .. }) => DeliveryAction::DeadLetter(Dead::FailedBefore(failure)),
         Ok(Answer::InProgress { left, here, .. }) => in_progress(left, here, rule),
-        Ok(Answer::Mismatch) => Disposal::DeadLetter(Dead::Mismatch),
-        Ok(Answer::InDoubt { operation_id, .. }) => Disposal::DeadLetter(Dead::InDoubt { operation_id }),
-        Ok(Answer::Exhausted { attempts }) => Disposal::DeadLetter(Dead::Exhausted { attempts }),
+        Ok(Answer::Mismatch) => DeliveryAction::DeadLetter(Dead::Mismatch),
+        Ok(Answer::InDoubt { operation_id, .. }) => {
+            DeliveryAction::DeadLetter(Dead::InDoubt { operation_id })
+        }
+        Ok(Answer::Exhausted { attempts }) => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
         // Its handler's word stands, on record or not.
         Err(RunError::Operation { error, .. }) if ran.finally.load(Ordering::Relaxed) => {
-            Disposal::DeadLetter(Dead::Failed(error))
+            DeliveryAction::DeadLetter(Dead::Failed(error))
         }
-        Err(RunError::Operation { error, claim: AfterFailure::Released }) => later(Later::NoEffect(error)),
+        Err(RunError::Operation { error, claim: ClaimFate::Released }) => later(Later::NoEffect(error)),
         Err(RunError::Operation { error, .. }) => later(Later::Unknown(error)),
         Err(RunError::LeaseLost { source }) => later(Later::LeaseLost(source)),
         // It is done, or failed, whatever this consumer can read of it.
         Err(RunError::Decode { conclusion: Conclusion::Succeeded, .. }) => {
-            Disposal::Acknowledge(Acknowledged::Done)
+            DeliveryAction::Acknowledge(Acknowledged::Done)
         }
-        Err(RunError::Decode { .. }) => Disposal::DeadLetter(Dead::FailedBefore(None)),
+        Err(RunError::Decode { .. }) => DeliveryAction::DeadLetter(Dead::FailedBefore(None)),
         Err(RunError::Claim { source }) => unanswered(source, rule),
     }
 }
@@ -93,14 +95,16 @@ pub(super) fn of_run<T, E>(
 pub(super) fn of_claim<S: Store + 'static>(
     answer: Result<ClaimAnswer<S>, Error>,
     rule: &Rule,
-) -> Result<Claim<S>, Disposal<Payload, Payload>> {
+) -> Result<Claim<S>, DeliveryAction<Payload, Payload>> {
     Err(match answer {
         Ok(ClaimAnswer::Granted(claim)) => return Ok(claim),
         Ok(ClaimAnswer::Replay(saved)) => saved_as(saved.outcome, saved.conclusion),
         Ok(ClaimAnswer::InProgress(running)) => in_progress(running.left, running.here, rule),
-        Ok(ClaimAnswer::Mismatch) => Disposal::DeadLetter(Dead::Mismatch),
-        Ok(ClaimAnswer::InDoubt { operation_id, .. }) => Disposal::DeadLetter(Dead::InDoubt { operation_id }),
-        Ok(ClaimAnswer::Exhausted { attempts }) => Disposal::DeadLetter(Dead::Exhausted { attempts }),
+        Ok(ClaimAnswer::Mismatch) => DeliveryAction::DeadLetter(Dead::Mismatch),
+        Ok(ClaimAnswer::InDoubt { operation_id, .. }) => {
+            DeliveryAction::DeadLetter(Dead::InDoubt { operation_id })
+        }
+        Ok(ClaimAnswer::Exhausted { attempts }) => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
         Err(error) => unanswered(error, rule),
     })
 }
@@ -111,52 +115,54 @@ pub(super) fn of_settled<T, E>(
     value: T,
     attempt: u32,
     rule: &Rule,
-) -> Disposal<T, E> {
+) -> DeliveryAction<T, E> {
     match settled {
-        Ok(Settled::Committed) => Disposal::Acknowledge(Acknowledged::Executed(value)),
+        Ok(Settled::Committed) => DeliveryAction::Acknowledge(Acknowledged::Executed(value)),
         Ok(Settled::NotCommitted) => {
-            Disposal::RetryLater { after: rule.after(attempt), because: Later::NotCommitted }
+            DeliveryAction::RetryLater { after: rule.after(attempt), because: Later::NotCommitted }
         }
         // Effect and outcome are both there, or neither is: whoever has the message next finds out.
-        Err(lost) => Disposal::RetryLater { after: rule.after(attempt), because: Later::LeaseLost(lost) },
+        Err(lost) => {
+            DeliveryAction::RetryLater { after: rule.after(attempt), because: Later::LeaseLost(lost) }
+        }
     }
 }
 
 /// A lease that ends just now is as good as renewed, or taken over: no reason to come back at once, again and again.
-fn in_progress<T, E>(left: Duration, here: bool, rule: &Rule) -> Disposal<T, E> {
+fn in_progress<T, E>(left: Duration, here: bool, rule: &Rule) -> DeliveryAction<T, E> {
     if here {
-        Disposal::Extend { by: left }
+        DeliveryAction::Extend { by: left }
     } else {
-        Disposal::RetryLater { after: left.max(rule.backoff_first), because: Later::InProgress }
+        DeliveryAction::RetryLater { after: left.max(rule.backoff_first), because: Later::InProgress }
     }
 }
 
 /// The rule for a handler that panicked in a poll.
-pub(super) fn of_panic<T, E>(rule: &Rule, ran: &Ran) -> Disposal<T, E> {
+pub(super) fn of_panic<T, E>(rule: &Rule, ran: &Ran) -> DeliveryAction<T, E> {
     let attempt = ran.attempt.load(Ordering::Relaxed);
-    Disposal::RetryLater { after: rule.after(attempt), because: Later::Panicked }
+    DeliveryAction::RetryLater { after: rule.after(attempt), because: Later::Panicked }
 }
 
-fn saved_as(outcome: Option<Outcome>, conclusion: Conclusion) -> Disposal<Payload, Payload> {
+fn saved_as(outcome: Option<Outcome>, conclusion: Conclusion) -> DeliveryAction<Payload, Payload> {
     let kept = outcome.and_then(|outcome| match outcome.body {
         OutcomeBody::Kept(bytes) => Some(bytes),
         _ => None,
     });
     match (conclusion, kept) {
-        (Conclusion::Succeeded, Some(bytes)) => Disposal::Acknowledge(Acknowledged::Replayed(bytes)),
-        (Conclusion::Succeeded, None) => Disposal::Acknowledge(Acknowledged::Done),
-        (Conclusion::Failed, kept) => Disposal::DeadLetter(Dead::FailedBefore(kept)),
+        (Conclusion::Succeeded, Some(bytes)) => DeliveryAction::Acknowledge(Acknowledged::Replayed(bytes)),
+        (Conclusion::Succeeded, None) => DeliveryAction::Acknowledge(Acknowledged::Done),
+        (Conclusion::Failed, kept) => DeliveryAction::DeadLetter(Dead::FailedBefore(kept)),
     }
 }
 
 /// No claim, for want of an answer: tried again later, unless trying again would meet the same record.
-fn unanswered<T, E>(error: Error, rule: &Rule) -> Disposal<T, E> {
+fn unanswered<T, E>(error: Error, rule: &Rule) -> DeliveryAction<T, E> {
     match &error {
-        Error::Incomparable { .. } => Disposal::DeadLetter(Dead::Unreadable(error.to_string())),
+        Error::Incomparable { .. } => DeliveryAction::DeadLetter(Dead::Unreadable(error.to_string())),
         Error::Store { source, .. } if source.kind() == StoreErrorKind::Corrupt => {
-            Disposal::DeadLetter(Dead::Unreadable(source.to_string()))
+            DeliveryAction::DeadLetter(Dead::Unreadable(source.to_string()))
         }
-        _ => Disposal::RetryLater { after: rule.after(rule.deliveries), because: Later::Store(error) },
+        _ => DeliveryAction::RetryLater { after: rule.after(rule.deliveries), because: Later::Store(error) },
     }
 }
 

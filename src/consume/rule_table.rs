@@ -5,7 +5,7 @@
 use std::fmt::{Debug, Write as _};
 
 use super::*;
-use crate::engine::{Basis, Unavailable, Unrecorded};
+use crate::engine::{RecordInfo, Unavailable, Unrecorded};
 use crate::protocol::{FencingToken, OperationId, UnixMillis};
 use crate::store::{StoreError, StoreFailure};
 
@@ -31,8 +31,8 @@ fn scope() -> String {
     "orders.ship".to_owned()
 }
 
-fn basis() -> Basis {
-    Basis {
+fn info() -> RecordInfo {
+    RecordInfo {
         attempt: ATTEMPT,
         after_doubt: false,
         operation_id: ID,
@@ -51,13 +51,13 @@ fn failed(kind: StoreErrorKind) -> StoreFailure {
 }
 
 /// What to do, and why, and how long.
-fn told<T: Debug, E: Debug>(disposal: &Disposal<T, E>) -> String {
-    let why = disposal.reason();
-    match disposal {
-        Disposal::Acknowledge(_) => format!("acknowledge ({why})"),
-        Disposal::RetryLater { after, .. } => format!("retry after {after:?} ({why})"),
-        Disposal::Extend { by } => format!("extend by {by:?} ({why})"),
-        Disposal::DeadLetter(_) => format!("dead letter ({why})"),
+fn told<T: Debug, E: Debug>(action: &DeliveryAction<T, E>) -> String {
+    let why = action.reason();
+    match action {
+        DeliveryAction::Acknowledge(_) => format!("acknowledge ({why})"),
+        DeliveryAction::RetryLater { after, .. } => format!("retry after {after:?} ({why})"),
+        DeliveryAction::Extend { by } => format!("extend by {by:?} ({why})"),
+        DeliveryAction::DeadLetter(_) => format!("dead letter ({why})"),
     }
 }
 
@@ -68,10 +68,10 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
     use FailureKind as Kind;
     let after = |claim| Err(RunError::Operation { error: 1, claim });
     let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
-    let done = |why| Ok(Answer::Done { why, basis: basis() });
+    let done = |why| Ok(Answer::Done { why, info: info() });
     vec![
-        ("executed", None, Ok(Answer::Executed { value: 1, basis: basis() })),
-        ("replayed", None, Ok(Answer::Replayed { value: 1, basis: basis() })),
+        ("executed", None, Ok(Answer::Executed { value: 1, info: info() })),
+        ("replayed", None, Ok(Answer::Replayed { value: 1, info: info() })),
         (
             "unrecorded, refused",
             None,
@@ -88,8 +88,8 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
         ("done, too large", None, done(Unavailable::TooLarge { len: 9 })),
         ("done, not encodable", None, done(Unavailable::Unencodable)),
         ("done, no longer kept", None, done(Unavailable::NoLongerKept)),
-        ("failed before", None, Ok(Answer::FailedBefore { failure: Some(1), basis: basis() })),
-        ("failed before, not kept", None, Ok(Answer::FailedBefore { failure: None, basis: basis() })),
+        ("failed before", None, Ok(Answer::FailedBefore { failure: Some(1), info: info() })),
+        ("failed before, not kept", None, Ok(Answer::FailedBefore { failure: None, info: info() })),
         ("in progress elsewhere", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: false })),
         ("in progress here", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: true })),
         ("mismatch", None, Ok(Answer::Mismatch)),
@@ -99,15 +99,15 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
             Ok(Answer::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) }),
         ),
         ("exhausted", None, Ok(Answer::Exhausted { attempts: 3 })),
-        ("no effect, released", Some(Kind::NoEffect), after(AfterFailure::Released)),
-        ("no effect, after doubt", Some(Kind::NoEffect), after(AfterFailure::InDoubt)),
-        ("no effect, not stored", Some(Kind::NoEffect), after(AfterFailure::NotStored(lost()))),
-        ("final, recorded", Some(Kind::Final), after(AfterFailure::Recorded)),
-        ("final, not stored", Some(Kind::Final), after(AfterFailure::NotStored(lost()))),
-        ("final, unprotected", Some(Kind::Final), after(AfterFailure::Unprotected)),
-        ("unknown effect", Some(Kind::Unknown), after(AfterFailure::InDoubt)),
-        ("unknown effect, not stored", Some(Kind::Unknown), after(AfterFailure::NotStored(lost()))),
-        ("unknown effect, unprotected", Some(Kind::Unknown), after(AfterFailure::Unprotected)),
+        ("no effect, released", Some(Kind::NoEffect), after(ClaimFate::Released)),
+        ("no effect, after doubt", Some(Kind::NoEffect), after(ClaimFate::InDoubt)),
+        ("no effect, not stored", Some(Kind::NoEffect), after(ClaimFate::NotStored(lost()))),
+        ("final, recorded", Some(Kind::Final), after(ClaimFate::Recorded)),
+        ("final, not stored", Some(Kind::Final), after(ClaimFate::NotStored(lost()))),
+        ("final, unprotected", Some(Kind::Final), after(ClaimFate::Unprotected)),
+        ("unknown effect", Some(Kind::Unknown), after(ClaimFate::InDoubt)),
+        ("unknown effect, not stored", Some(Kind::Unknown), after(ClaimFate::NotStored(lost()))),
+        ("unknown effect, unprotected", Some(Kind::Unknown), after(ClaimFate::Unprotected)),
         ("lease lost", None, Err(RunError::LeaseLost { source: lost() })),
         (
             "success does not decode",
@@ -148,7 +148,7 @@ fn claims() -> Vec<(&'static str, Result<ClaimAnswer<crate::MemoryStore>, Error>
     use crate::engine::{Running, Saved};
     let saved = |conclusion, outcome: Option<OutcomeBody>| {
         let outcome = outcome.map(|body| Outcome { conclusion, body });
-        Ok(ClaimAnswer::Replay(Saved { outcome, conclusion, basis: basis() }))
+        Ok(ClaimAnswer::Replay(Saved { outcome, conclusion, info: info() }))
     };
     let kept = || Some(OutcomeBody::Kept(Payload::from("x")));
     let running = |here| Ok(ClaimAnswer::InProgress(Running { left: LEFT, attempt: 1, here }));
@@ -200,17 +200,17 @@ fn table() -> String {
     }
     let ran = Ran::default();
     ran.attempt.store(ATTEMPT, Ordering::Relaxed);
-    let panicked: Disposal<u8, u8> = of_panic(&RULE, &ran);
+    let panicked: DeliveryAction<u8, u8> = of_panic(&RULE, &ran);
     let _ = writeln!(table, "  {:<28} {}", "panicked, in a poll", told(&panicked));
     table.push_str("\nwhat the claim answered\n");
     for (name, answer) in claims() {
-        let disposal = of_claim(answer, &RULE).expect_err("nothing of this is a grant");
-        let _ = writeln!(table, "  {name:<28} {}", told(&disposal));
+        let action = of_claim(answer, &RULE).expect_err("nothing of this is a grant");
+        let _ = writeln!(table, "  {name:<28} {}", told(&action));
     }
     table.push_str("\nhow the transaction ended\n");
     for (name, settled) in settlements() {
-        let disposal: Disposal<u8, u8> = of_settled(settled, 1, ATTEMPT, &RULE);
-        let _ = writeln!(table, "  {name:<28} {}", told(&disposal));
+        let action: DeliveryAction<u8, u8> = of_settled(settled, 1, ATTEMPT, &RULE);
+        let _ = writeln!(table, "  {name:<28} {}", told(&action));
     }
     table
 }

@@ -8,8 +8,8 @@ use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Command, Decision, Entry, Expected, FencingToken, Fingerprint, Judged, Key, OperationId, Outcome,
-    OutcomeBody, Payload, Policy, Resolution, UnixMillis, Verdict, Version, decide,
+    Command, Decision, Entry, Expected, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody,
+    Payload, Policy, Resolution, Status, UnixMillis, Verdict, Version, decide,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store};
 
@@ -58,6 +58,36 @@ impl Doubt {
 /// find out downstream, whether the effect happened.
 ///
 /// Several callers may ask at once; the first answer that is stored stands.
+/// # Example
+/// ```
+/// # use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, MemoryStore, Outcome, Policy};
+/// use oncekey::admin::{Doubt, Resolution, Resolver};
+///
+/// /// Asks the bank what became of a charge.
+/// struct AskTheBank;
+///
+/// #[async_trait::async_trait]
+/// impl Resolver for AskTheBank {
+///     async fn resolve(&self, doubt: &Doubt) -> Option<Resolution> {
+///         // A real one sends `doubt.operation_id` to the bank. `None` leaves it to the policy.
+///         let receipt = format!("receipt {}", doubt.operation_id);
+///         Some(Resolution::Completed(Outcome::success(receipt)))
+///     }
+/// }
+///
+/// # futures::executor::block_on(async {
+/// let dedup = Deduplicator::builder(MemoryStore::new())
+///     .policy(Policy::Hold)
+///     .resolver(AskTheBank)
+///     .build()?;
+/// # let key = Key::new("payments.charge", "7f3a-91")?;
+/// # let ClaimAnswer::Granted(mut claim) = dedup.request(key.clone()).claim().await? else { return Ok(()) };
+/// # let expected = format!("receipt {}", claim.operation_id());
+/// # claim.abandon().await?;
+/// # let answer = dedup.request(key).run(|_| async { Ok::<_, std::io::Error>("charged twice".to_owned()) }).await?;
+/// # assert_eq!(answer.into_value()?, expected);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Resolver: Send + Sync + 'static {
     /// What happened; `None` if it cannot be told, and the policy shall decide.
@@ -96,7 +126,7 @@ pub enum AdminAnswer {
 #[non_exhaustive]
 pub struct Inspection {
     /// What the record means now.
-    pub state: Judged,
+    pub state: Status,
     /// How long it stays live, by the store's clock.
     pub left: Duration,
     /// The number of the write that put it there.
@@ -133,7 +163,7 @@ impl Inspection {
             _ => None,
         };
         Self {
-            state: entry.judge(),
+            state: entry.status(),
             left: entry.left,
             version: entry.version,
             attempt: record.attempt(),
@@ -159,6 +189,21 @@ impl<S: Store + 'static> Deduplicator<S> {
     ///
     /// # Cancel safety
     /// Reads only.
+    /// # Example
+    /// ```
+    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    /// use oncekey::protocol::Status;
+    ///
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let key = Key::new("payments.charge", "7f3a-91")?;
+    /// assert!(dedup.inspect(&key).await?.is_none(), "nothing is on record");
+    /// let ClaimAnswer::Granted(_claim) = dedup.request(key.clone()).claim().await? else { return Ok(()) };
+    /// let found = dedup.inspect(&key).await?.expect("a claim is on record");
+    /// assert_eq!(found.state, Status::InProgress);
+    /// println!("attempt {} runs for {:?} more", found.attempt, found.left);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn inspect(&self, key: &Key) -> Result<Option<Inspection>, Error> {
         let entry = self.inner.load_patiently(key).await?;
         Ok(entry.as_ref().map(Inspection::of))
@@ -175,6 +220,26 @@ impl<S: Store + 'static> Deduplicator<S> {
     ///
     /// # Cancel safety
     /// If dropped, it may or may not have been applied.
+    /// # Example
+    /// ```
+    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore, Outcome, Policy};
+    /// use oncekey::admin::{AdminAnswer, Resolution};
+    ///
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let key = Key::new("payments.charge", "7f3a-91")?;
+    /// let charge = || dedup.request(key.clone()).policy(Policy::Hold).claim();
+    /// let ClaimAnswer::Granted(mut claim) = charge().await? else { return Ok(()) };
+    /// claim.abandon().await?; // stopped in the middle: nobody knows whether the card was charged
+    /// assert!(matches!(charge().await?, ClaimAnswer::InDoubt { .. }));
+    ///
+    /// // The bank says that it was. From now on every call gets this receipt.
+    /// let outcome = Outcome::success("receipt 1");
+    /// let answer = dedup.resolve(&key, &Resolution::Completed(outcome)).await?;
+    /// assert_eq!(answer, AdminAnswer::Done);
+    /// assert!(matches!(charge().await?, ClaimAnswer::Replay(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn resolve(&self, key: &Key, resolution: &Resolution) -> Result<AdminAnswer, Error> {
         let now = self.inner.clock().unix(self.inner.clock().now());
         let resolution = self.inner.fit_resolution(resolution);
@@ -325,9 +390,9 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     fn administered(&self, key: &Key, command: &Command<'_>, entry: &Entry) {
-        match entry.judge() {
-            Judged::Completed => self.waiting.publish(key, || entry.clone()),
-            Judged::InProgress | Judged::Expired(_) => self.waiting.poke(key),
+        match entry.status() {
+            Status::Completed => self.waiting.publish(key, || entry.clone()),
+            Status::InProgress | Status::Expired(_) => self.waiting.poke(key),
         }
         match command {
             Command::Resolve(..) => self.tell(key, || Event::Resolved),

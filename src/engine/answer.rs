@@ -19,7 +19,7 @@ pub enum Answer<T, F = Payload> {
         /// What it returned.
         value: T,
         /// What the answer rests on.
-        basis: Basis,
+        info: RecordInfo,
     },
     /// The operation ran before; this is its outcome.
     #[non_exhaustive]
@@ -27,7 +27,7 @@ pub enum Answer<T, F = Payload> {
         /// What it returned then.
         value: T,
         /// What the answer rests on.
-        basis: Basis,
+        info: RecordInfo,
     },
     /// The operation ran in this call, and its outcome could not be put on record. Whether a later call runs it again
     /// depends on the reason.
@@ -44,7 +44,7 @@ pub enum Answer<T, F = Payload> {
         /// Why there is no outcome.
         why: Unavailable,
         /// What the answer rests on.
-        basis: Basis,
+        info: RecordInfo,
     },
     /// The operation failed for good before, and was not run again.
     #[non_exhaustive]
@@ -52,7 +52,7 @@ pub enum Answer<T, F = Payload> {
         /// The failure; `None` if it could not be kept.
         failure: Option<F>,
         /// What the answer rests on.
-        basis: Basis,
+        info: RecordInfo,
     },
     /// Another attempt is running.
     #[non_exhaustive]
@@ -87,7 +87,7 @@ pub enum Answer<T, F = Payload> {
 /// What an answer rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Basis {
+pub struct RecordInfo {
     /// The attempt that concluded, from 1.
     pub attempt: u32,
     /// An earlier attempt was taken over, and its effect is unknown: the effect may have happened more than once.
@@ -102,7 +102,7 @@ pub struct Basis {
     pub finished_at: Option<UnixMillis>,
 }
 
-impl Basis {
+impl RecordInfo {
     pub(super) fn of(entry: &Entry) -> Self {
         Self {
             attempt: entry.record.attempt(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Basis;
+use super::RecordInfo;
 use super::attempt::Attempt;
 use super::claiming::Claimed;
 use super::error::ClaimError;
@@ -73,7 +73,7 @@ pub struct Saved {
     /// Whether it succeeded, or failed for good: known also when the outcome is not kept any more.
     pub conclusion: Conclusion,
     /// What the answer rests on.
-    pub basis: Basis,
+    pub info: RecordInfo,
 }
 
 impl Saved {
@@ -117,7 +117,7 @@ impl<S: Store + 'static> ClaimAnswer<S> {
                 let outcome = record.outcome().expect("a replay has a completed record");
                 let conclusion = outcome.conclusion;
                 let outcome = (verdict == Verdict::Replay).then(|| outcome.clone());
-                Self::Replay(Saved { outcome, conclusion, basis: Basis::of(&entry) })
+                Self::Replay(Saved { outcome, conclusion, info: RecordInfo::of(&entry) })
             }
             Verdict::InProgress => {
                 let here = here(&entry);
@@ -315,6 +315,31 @@ impl<S: Store + 'static> Claim<S> {
     ///
     /// # Cancel safety
     /// If dropped, nothing is prepared.
+    /// # Example
+    /// The store crates write a prepared completion in one call (`complete_in`). By hand it is one compare-and-exchange:
+    /// ```
+    /// # use oncekey::store::{Exchange, Put, Store as _};
+    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    /// # use oncekey::protocol::Expected;
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let key = Key::new("payments.charge", "7f3a-91")?;
+    /// let ClaimAnswer::Granted(mut claim) = dedup.request(key.clone()).claim().await? else {
+    ///     return Ok(());
+    /// };
+    /// let prepared = claim.prepare("receipt 1").await?;
+    ///
+    /// // Your transaction: the effect, and this write. Here the store itself stands for it.
+    /// let put = Put::new(&prepared.record, prepared.live, prepared.linger);
+    /// let written = dedup.store().compare_exchange(&key, Expected::At(prepared.expected), put).await?;
+    /// assert!(matches!(written, Exchange::Done(_)));
+    ///
+    /// // The transaction committed.
+    /// claim.committed(&prepared)?;
+    /// let again = dedup.request(key).run(|_| async { Ok::<_, std::io::Error>("charged twice".to_owned()) }).await?;
+    /// assert_eq!(again.into_value()?, "receipt 1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn prepare(&mut self, value: impl Into<Payload>) -> Result<Prepared, ClaimError> {
         let held = self.held();
         let turn = held.turn_to_conclude().await;
@@ -374,6 +399,28 @@ impl<S: Store + 'static> Claim<S> {
     ///
     /// # Cancel safety
     /// May be dropped and called again.
+    /// # Example
+    /// The reply to a COMMIT was lost. The claim finds out what became of it:
+    /// ```
+    /// # use oncekey::store::{Exchange, Put, Store as _};
+    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore, Settled};
+    /// # use oncekey::protocol::Expected;
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let key = Key::new("payments.charge", "7f3a-91")?;
+    /// let ClaimAnswer::Granted(mut claim) = dedup.request(key.clone()).claim().await? else {
+    ///     return Ok(());
+    /// };
+    /// let prepared = claim.prepare("receipt 1").await?;
+    ///
+    /// // Your transaction: the effect, and this write. Here the store itself stands for it.
+    /// let put = Put::new(&prepared.record, prepared.live, prepared.linger);
+    /// let written = dedup.store().compare_exchange(&key, Expected::At(prepared.expected), put).await?;
+    /// assert!(matches!(written, Exchange::Done(_)));
+    ///
+    /// assert_eq!(claim.settle(&prepared).await?, Settled::Committed);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn settle(&mut self, prepared: &Prepared) -> Result<Settled, ClaimError> {
         self.held().check_prepared(prepared)?;
         self.held().settle(prepared).await

@@ -12,11 +12,11 @@ use super::held::{CONFLICTS_MAX, Guard, Held, Step};
 use super::wait::Wait;
 use super::watching::Watched;
 use super::{Doubt, Inner};
-use crate::observe::{Event, Phase};
+use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
-    Cause, ClaimCommand, Command, Decision, Entry, Fingerprint, Judged, Key, OperationId, Owner, Policy,
-    State, Verdict, Version, decide,
+    ClaimCommand, Command, Decision, Entry, ExpiredBecause, Fingerprint, Key, OperationId, Owner, Policy,
+    State, Status, Verdict, Version, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store};
@@ -63,7 +63,7 @@ impl<S: Store + 'static> Inner<S> {
             }
             claimed
         };
-        match self.begin(&ask.key, || Phase::Claim) {
+        match self.begin(&ask.key, || CallPhase::Claim) {
             Some(span) => Box::pin(Watched::new(span, work)),
             None => Box::pin(work),
         }
@@ -238,7 +238,7 @@ impl<S: Store + 'static> Inner<S> {
 
 /// Whether this claim meets an attempt of another that stopped in the middle, for the same request.
 fn meets_doubt(entry: &Entry, command: &ClaimCommand, decision: &Decision) -> bool {
-    entry.judge() == Judged::Expired(Cause::Abandoned)
+    entry.status() == Status::Expired(ExpiredBecause::Abandoned)
         && entry.record.owner() != command.owner
         && !matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable))
 }

@@ -155,7 +155,7 @@ pub enum RunError<E> {
         /// The operation's own error.
         error: E,
         /// What became of the claim.
-        claim: AfterFailure,
+        claim: ClaimFate,
     },
     /// The lease was lost, and the operation was dropped before it ended. Its effect may be under way: whoever
     /// claims next goes by the policy.
@@ -185,7 +185,7 @@ pub enum RunError<E> {
 /// What became of the claim of an operation that failed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum AfterFailure {
+pub enum ClaimFate {
     /// Released: nothing happened, the next call runs it.
     Released,
     /// The failure is on record, and is replayed.
@@ -240,15 +240,15 @@ impl<E> fmt::Display for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Operation { claim, .. } => match claim {
-                AfterFailure::Released => {
+                ClaimFate::Released => {
                     f.write_str("the operation failed without effect, and was released; its own error is the source of this one")
                 }
-                AfterFailure::Recorded => {
+                ClaimFate::Recorded => {
                     f.write_str("the operation failed for good, and its failure is on record; its own error is the source of this one")
                 }
-                AfterFailure::InDoubt => f.write_str("the operation failed, and its effect is in doubt; its own error is the source of this one"),
-                AfterFailure::Unprotected => f.write_str("the operation failed, unprotected; its own error is the source of this one"),
-                AfterFailure::NotStored(_) => f.write_str(
+                ClaimFate::InDoubt => f.write_str("the operation failed, and its effect is in doubt; its own error is the source of this one"),
+                ClaimFate::Unprotected => f.write_str("the operation failed, unprotected; its own error is the source of this one"),
+                ClaimFate::NotStored(_) => f.write_str(
                     "the operation failed, and what that means could not be stored; its lease will end",
                 ),
             },

@@ -31,10 +31,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 pub use admin::{AdminAnswer, Doubt, Inspection, Resolver};
-pub use answer::{Answer, Basis, NoValue, Unavailable, Unrecorded};
+pub use answer::{Answer, NoValue, RecordInfo, Unavailable, Unrecorded};
 pub use attempt::Attempt;
 pub use claim::{Claim, ClaimAnswer, Running, Saved};
-pub use error::{AfterFailure, ClaimError, Error, RunError};
+pub use error::{ClaimError, ClaimFate, Error, RunError};
 pub use options::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
 pub use prepared::{Prepared, Settled};
 pub use request::{Failure, FailureKind, Request};

@@ -75,6 +75,22 @@ pub(crate) struct Options {
 }
 
 /// Sets up a [`Deduplicator`]. Every option has a default; [`DeduplicatorBuilder::build`] checks them together.
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use oncekey::{Deduplicator, MemoryStore, Policy};
+///
+/// let day = Duration::from_secs(24 * 3600);
+/// let dedup = Deduplicator::builder(MemoryStore::new())
+///     .lease(Duration::from_secs(30)) // an attempt that is not renewed for so long may be taken over
+///     .retention(day) // an outcome is replayed for so long
+///     .tail(6 * day) // and for so much longer it is known to be done
+///     .policy(Policy::Hold) // an attempt that stopped in the middle is not run again until resolved
+///     .attempts_max(5)
+///     .build()?;
+/// # Ok::<(), oncekey::builder::OptionsError>(())
+/// ```
 #[must_use = "a builder does nothing until it builds"]
 pub struct DeduplicatorBuilder<S> {
     store: S,

@@ -9,17 +9,17 @@ use std::time::Duration;
 use futures::TryFutureExt as _;
 
 use super::Inner;
-use super::answer::{Answer, Basis, Unavailable, Unrecorded};
+use super::answer::{Answer, RecordInfo, Unavailable, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
-use super::error::{AfterFailure, ClaimError, Error, RunError};
+use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::held::{Facts, Guard};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
-use crate::observe::{Event, Phase};
+use crate::observe::{CallPhase, Event};
 use crate::protocol::{
     Conclusion, Entry, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody, Payload, Policy,
     Verdict,
@@ -193,6 +193,24 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// # Cancel safety
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
     /// the latest: under `Hold`, when it is resolved.
+    /// # Example
+    /// ```
+    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// match dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await? {
+    ///     ClaimAnswer::Granted(mut claim) => {
+    ///         let receipt = format!("receipt {}", claim.operation_id()); // the effect goes here
+    ///         claim.complete(receipt).await?;
+    ///     }
+    ///     other => println!("not granted: {other:?}"),
+    /// }
+    ///
+    /// // A later call gets the outcome, and not the claim.
+    /// let again = dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await?;
+    /// assert!(matches!(again, ClaimAnswer::Replay(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
         let claimed = self.claimed().await?;
         Ok(self.handed_out(claimed))
@@ -244,6 +262,27 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// Dropped before the operation was first polled: the claim is released in the background where possible. While it
     /// runs: the claim is left to its lease, since the effect may be under way. After it ended: its completion is
     /// brought to its end in the background where possible, and never undone.
+    /// # Example
+    /// ```
+    /// # use oncekey::{Answer, Deduplicator, Key, MemoryStore};
+    /// # use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let charge = || async {
+    ///     let key = Key::new("payments.charge", "7f3a-91")?;
+    ///     let request = dedup.request(key).wait(Duration::from_secs(5));
+    ///     let answer = request.run(|attempt| async move {
+    ///         // Hand the attempt's operation id downstream, so that the other side can deduplicate too.
+    ///         Ok::<_, std::io::Error>(format!("receipt {}", attempt.operation_id()))
+    ///     });
+    ///     Ok::<_, Box<dyn std::error::Error>>(answer.await?)
+    /// };
+    /// let (first, again) = (charge().await?, charge().await?);
+    /// assert!(matches!(first, Answer::Executed { .. }));
+    /// assert!(matches!(again, Answer::Replayed { .. }));
+    /// assert_eq!(first.into_value()?, again.into_value()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn run<T, E, F, Fut>(self, operation: F) -> Result<Answer<T>, RunError<E>>
     where
         C: Codec<T>,
@@ -265,6 +304,23 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     ///
     /// # Cancel safety
     /// As for [`run`](Request::run).
+    /// # Example
+    /// ```
+    /// # use oncekey::{Answer, Deduplicator, Failure, Key, MemoryStore, RunError};
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let declined = || async { Err::<String, _>(Failure::Final("card declined".to_owned())) };
+    /// let key = Key::new("payments.charge", "7f3a-91")?;
+    ///
+    /// // The first call hears the operation's error.
+    /// let first = dedup.request(key.clone()).run_or_fail(|_| declined()).await;
+    /// assert!(matches!(first, Err(RunError::Operation { error, .. }) if error == "card declined"));
+    ///
+    /// // Every later call hears the same failure, and the card is not tried again.
+    /// let again = dedup.request(key).run_or_fail(|_| declined()).await;
+    /// assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(text), .. }) if text == "card declined"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn run_or_fail<T, E, F, Fut>(self, operation: F) -> Result<Answer<T, E>, RunError<E>>
     where
         C: Codec<T> + Codec<E> + Clone,
@@ -368,7 +424,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         };
         let running = run::drive(&guard.held, self.by_keeper, operation);
         let ended =
-            match self.engine.begin(&self.ask.key, || Phase::Run { attempt: guard.held.facts.attempt }) {
+            match self.engine.begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.attempt }) {
                 None => running.await,
                 Some(span) => Watched::new(span, running).await,
             };
@@ -390,7 +446,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
     fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<(), ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(()) => Answer::Executed { value, basis: Basis::of(&guard.held.entry()) },
+            Ok(()) => Answer::Executed { value, info: RecordInfo::of(&guard.held.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -420,7 +476,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
             Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
             Err(failure) => {
-                Err(RunError::Operation { error: failure.split().1, claim: AfterFailure::Unprotected })
+                Err(RunError::Operation { error: failure.split().1, claim: ClaimFate::Unprotected })
             }
         }
     }
@@ -447,27 +503,27 @@ async fn conclude_failure<S: Store + 'static>(
     renewal: Option<Renewal>,
     kind: FailureKind,
     encoded: Option<Result<Payload, CodecError>>,
-) -> AfterFailure {
+) -> ClaimFate {
     let held = &guard.held;
     let (stored, then) = match (kind, encoded) {
         (FailureKind::Final, Some(encoded)) => {
             let outcome = outcome(Conclusion::Failed, encoded);
-            (held.complete_after(renewal, outcome).await, AfterFailure::Recorded)
+            (held.complete_after(renewal, outcome).await, ClaimFate::Recorded)
         }
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt { AfterFailure::InDoubt } else { AfterFailure::Released };
+            let then = if held.facts.after_doubt { ClaimFate::InDoubt } else { ClaimFate::Released };
             held.let_end(renewal).await;
             (held.release(false).await, then)
         }
         (FailureKind::Unknown, _) | (FailureKind::Final, None) => {
             held.let_end(renewal).await;
-            (held.abandon().await, AfterFailure::InDoubt)
+            (held.abandon().await, ClaimFate::InDoubt)
         }
     };
     match stored {
         Ok(()) => then,
-        Err(error) => AfterFailure::NotStored(error),
+        Err(error) => ClaimFate::NotStored(error),
     }
 }
 
@@ -478,7 +534,7 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     (key, verdict, entry): (&Key, Verdict, &Entry),
     here: bool,
 ) -> Result<Answer<T, G>, RunError<E>> {
-    let basis = Basis::of(entry);
+    let info = RecordInfo::of(entry);
     let record = &entry.record;
     let outcome = record.outcome();
     let decoded = |source| RunError::Decode {
@@ -492,22 +548,22 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
             let kept = if verdict == Verdict::Replay { Some(&outcome.body) } else { None };
             match (outcome.conclusion, kept) {
                 (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, basis }
+                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
-                    Answer::Done { why: Unavailable::TooLarge { len: *len }, basis }
+                    Answer::Done { why: Unavailable::TooLarge { len: *len }, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
-                    Answer::Done { why: Unavailable::Unencodable, basis }
+                    Answer::Done { why: Unavailable::Unencodable, info }
                 }
                 // Dropped while it is live: the store's clock went back since.
                 (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
-                    Answer::Done { why: Unavailable::NoLongerKept, basis }
+                    Answer::Done { why: Unavailable::NoLongerKept, info }
                 }
                 (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), basis }
+                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), info }
                 }
-                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, basis },
+                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
             }
         }
         Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },

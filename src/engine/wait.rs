@@ -13,7 +13,7 @@ use super::claiming::{Ask, Claimed};
 use super::error::Error;
 use super::waiting::{Call, Seat};
 use crate::observe::Event;
-use crate::protocol::{Entry, Judged, Verdict};
+use crate::protocol::{Entry, Status, Verdict};
 use crate::store::{Store, StoreFailure};
 use crate::time::{Clock, Moment};
 
@@ -107,7 +107,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         let sent = self.clock().now();
         match within_bound(&mut self.bound, self.engine.load(&self.ask.key)).await {
             None => Ok(Some(self.out_of_time())),
-            Some(Ok(Some(entry))) if entry.judge() == Judged::InProgress => {
+            Some(Ok(Some(entry))) if entry.status() == Status::InProgress => {
                 // Another generation may be bound to another request.
                 let verdict = self.engine.judge_news(self.ask, &entry);
                 let answer = verdict?.map(|verdict| Claimed::Answered(verdict, entry.clone()));

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Inner;
-use crate::observe::{Phase, Span, StoreCall};
+use crate::observe::{CallPhase, Span, StoreCall};
 use crate::protocol::Key;
 use crate::store::{Store, StoreFailure};
 use crate::time::Moment;
@@ -36,7 +36,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// Whoever wants to watch this phase.
-    pub(super) fn begin(&self, key: &Key, phase: impl FnOnce() -> Phase) -> Option<Box<dyn Span>> {
+    pub(super) fn begin(&self, key: &Key, phase: impl FnOnce() -> CallPhase) -> Option<Box<dyn Span>> {
         self.options.observer.as_ref()?.begin(key, phase())
     }
 }

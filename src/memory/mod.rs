@@ -172,6 +172,17 @@ impl MemoryStore {
     }
 
     /// Sets a store up.
+    /// # Example
+    /// ```
+    /// use oncekey::{Deduplicator, MemoryStore};
+    ///
+    /// let store = MemoryStore::builder()
+    ///     .records_max(100_000) // new keys are refused beyond this; completions never are
+    ///     .bytes_max(256 * 1024 * 1024)
+    ///     .build();
+    /// let dedup = Deduplicator::new(store);
+    /// assert_eq!(dedup.store().usage().records, 0);
+    /// ```
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             shards: NonZeroUsize::new(64).expect("64 is not zero"),
@@ -295,7 +306,9 @@ impl MemoryStore {
             let found = shard.0.lock().scan_expired(slot, now, 0, &mut looks, limit - page.entries.len());
             for (key, found) in found.entries {
                 let entry = found.into_entry(now)?;
-                if entry.judge() == crate::protocol::Judged::Expired(crate::protocol::Cause::Abandoned) {
+                if entry.status()
+                    == crate::protocol::Status::Expired(crate::protocol::ExpiredBecause::Abandoned)
+                {
                     let key = Key::from_bytes(&key).expect("the store holds keys");
                     page.entries.push((key, entry));
                 }

@@ -18,18 +18,18 @@ pub struct Entry {
 
 /// What an entry means now: the stored state, judged by the time it has left.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Judged {
+pub enum Status {
     /// An attempt holds the claim.
     InProgress,
     /// The outcome is on record, and is replayed.
     Completed,
     /// Nothing is left to live.
-    Expired(Cause),
+    Expired(ExpiredBecause),
 }
 
 /// Why an expired entry is one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Cause {
+pub enum ExpiredBecause {
     /// An attempt was granted and never concluded: its effect may or may not have happened.
     Abandoned,
     /// Its owner, or an operator, said that nothing happened.
@@ -42,14 +42,14 @@ pub enum Cause {
 
 impl Entry {
     /// The state, judged by the time left.
-    pub fn judge(&self) -> Judged {
+    pub fn status(&self) -> Status {
         match (&self.record.fields().state, self.left.is_zero()) {
-            (State::InProgress, false) => Judged::InProgress,
-            (State::InProgress, true) => Judged::Expired(Cause::Abandoned),
-            (State::Completed(_), false) => Judged::Completed,
-            (State::Completed(_), true) => Judged::Expired(Cause::Completed),
-            (State::Released { .. }, _) => Judged::Expired(Cause::Released),
-            (State::Forgotten, _) => Judged::Expired(Cause::Forgotten),
+            (State::InProgress, false) => Status::InProgress,
+            (State::InProgress, true) => Status::Expired(ExpiredBecause::Abandoned),
+            (State::Completed(_), false) => Status::Completed,
+            (State::Completed(_), true) => Status::Expired(ExpiredBecause::Completed),
+            (State::Released { .. }, _) => Status::Expired(ExpiredBecause::Released),
+            (State::Forgotten, _) => Status::Expired(ExpiredBecause::Forgotten),
         }
     }
 

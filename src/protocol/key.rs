@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 /// assert_ne!(key, tenant);
 /// assert_eq!(tenant.id(), "7f3a-91");
 /// assert!(Key::new("payments.charge", "").is_err());
-/// # Ok::<(), oncekey::KeyError>(())
+/// # Ok::<(), oncekey::protocol::KeyError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {

@@ -237,7 +237,7 @@ fn no_write_breaks_the_rules_that_hold_for_all() {
                 || write.record.fields().state == State::Forgotten,
             "only a forget may end a completed record"
         );
-        let live_of_another = before.judge() == Judged::InProgress
+        let live_of_another = before.status() == Status::InProgress
             && before.record.fields().owner != write.record.fields().owner;
         assert!(!live_of_another, "nobody writes over a live claim of another");
         let begins_anew = write.record.fields().attempt == 1 && write.record.fields().token.is_none();

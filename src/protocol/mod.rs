@@ -17,7 +17,7 @@ mod transition;
 mod matrix;
 
 pub use encoding::DecodeError;
-pub use entry::{Cause, Entry, Expected, Holder, Judged};
+pub use entry::{Entry, Expected, ExpiredBecause, Holder, Status};
 pub use fingerprint::{Algorithm, Fingerprint, FingerprintError};
 pub use ids::{FencingToken, OperationId, Owner, ParseOperationIdError, Version};
 pub use key::{Key, KeyError};

@@ -81,7 +81,7 @@ impl Outcome {
 }
 
 /// The stored state of a record. What it means now also depends on the time it has left: see
-/// [`Judged`](super::Judged).
+/// [`Status`](super::Status).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum State {
     /// An attempt was granted, and has not concluded.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::fingerprint::{self, Comparison};
 use super::record::Fields;
 use super::{
-    Cause, Entry, Expected, Fingerprint, Holder, Judged, OperationId, Outcome, Owner, Payload, Policy,
-    Record, State, UnixMillis,
+    Entry, Expected, ExpiredBecause, Fingerprint, Holder, OperationId, Outcome, Owner, Payload, Policy,
+    Record, State, Status, UnixMillis,
 };
 
 /// How long what is written lives.
@@ -66,6 +66,7 @@ pub enum Resolution {
 
 /// Everything that can be asked of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Command<'a> {
     /// Ask for the right to execute. Repeatable by the same owner while nothing was started.
     Claim(&'a ClaimCommand),
@@ -179,34 +180,36 @@ fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetim
     let Some(entry) = entry else {
         return grant(Expected::Vacant, first_attempt(claim), lifetimes);
     };
-    let judged = entry.judge();
+    let judged = entry.status();
     let same = fingerprint::compare(entry.fingerprint(), claim.fingerprint.as_ref());
     match (judged, same) {
         // The generation is over, or ended cleanly under another request: the key is as good as vacant.
-        (Judged::Expired(Cause::Forgotten), _)
-        | (Judged::Expired(Cause::Released), Comparison::Differs | Comparison::Incomparable) => {
+        (Status::Expired(ExpiredBecause::Forgotten), _)
+        | (Status::Expired(ExpiredBecause::Released), Comparison::Differs | Comparison::Incomparable) => {
             grant(Expected::At(entry.version), first_attempt(claim), lifetimes)
         }
         // A mismatch comes before any other answer.
         (_, Comparison::Differs) => Decision::Answer(Verdict::Mismatch),
         (_, Comparison::Incomparable) => Decision::Answer(Verdict::Incomparable),
-        (Judged::Completed, _) => Decision::Answer(Verdict::Replay),
-        (Judged::Expired(Cause::Completed), _) => Decision::Answer(Verdict::Done),
-        (Judged::InProgress, _) if entry.record.fields().owner == claim.owner => {
+        (Status::Completed, _) => Decision::Answer(Verdict::Replay),
+        (Status::Expired(ExpiredBecause::Completed), _) => Decision::Answer(Verdict::Done),
+        (Status::InProgress, _) if entry.record.fields().owner == claim.owner => {
             Decision::Answer(Verdict::AlreadyGranted)
         }
-        (Judged::InProgress, _) => Decision::Answer(Verdict::InProgress),
+        (Status::InProgress, _) => Decision::Answer(Verdict::InProgress),
         // Our own, granted before and nothing started: the same attempt, for another lease.
-        (Judged::Expired(Cause::Abandoned), _) if entry.record.fields().owner == claim.owner => {
+        (Status::Expired(ExpiredBecause::Abandoned), _) if entry.record.fields().owner == claim.owner => {
             renew(entry, None, lifetimes)
         }
-        (Judged::Expired(Cause::Abandoned), _) if entry.record.fields().policy == Policy::Hold => {
+        (Status::Expired(ExpiredBecause::Abandoned), _) if entry.record.fields().policy == Policy::Hold => {
             Decision::Answer(Verdict::InDoubt)
         }
-        (Judged::Expired(Cause::Abandoned | Cause::Released), _) if used_up(entry, claim) => {
+        (Status::Expired(ExpiredBecause::Abandoned | ExpiredBecause::Released), _)
+            if used_up(entry, claim) =>
+        {
             Decision::Answer(Verdict::Exhausted)
         }
-        (Judged::Expired(cause @ (Cause::Abandoned | Cause::Released)), _) => {
+        (Status::Expired(cause @ (ExpiredBecause::Abandoned | ExpiredBecause::Released)), _) => {
             grant(Expected::At(entry.version), next_attempt(entry, claim, cause), lifetimes)
         }
     }
@@ -233,7 +236,7 @@ fn first_attempt(claim: &ClaimCommand) -> Fields {
     }
 }
 
-fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: Cause) -> Fields {
+fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: ExpiredBecause) -> Fields {
     let fresh_id = matches!(entry.record.fields().state, State::Released { fresh_operation_id: true });
     Fields {
         state: State::InProgress,
@@ -242,7 +245,7 @@ fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: Cause) -> Fields {
         attempt: entry.record.fields().attempt.saturating_add(1),
         operation_id: if fresh_id { claim.operation_id } else { entry.record.fields().operation_id },
         // Who was taken over left its effect unknown, and no later attempt can vouch for it.
-        doubt: entry.record.fields().doubt || cause == Cause::Abandoned,
+        doubt: entry.record.fields().doubt || cause == ExpiredBecause::Abandoned,
         policy: claim.policy,
         finished_at: None,
         ..entry.record.fields().clone()
@@ -365,16 +368,20 @@ fn resolve(
     let Some(entry) = entry else {
         return Decision::Answer(Verdict::Absent);
     };
-    match (entry.judge(), resolution) {
-        (Judged::InProgress, _) => Decision::Answer(Verdict::Live),
-        (Judged::Completed | Judged::Expired(Cause::Completed), _) => {
+    match (entry.status(), resolution) {
+        (Status::InProgress, _) => Decision::Answer(Verdict::Live),
+        (Status::Completed | Status::Expired(ExpiredBecause::Completed), _) => {
             Decision::Answer(Verdict::AlreadyCompleted)
         }
-        (Judged::Expired(Cause::Released | Cause::Forgotten), _) => Decision::Answer(Verdict::NotInDoubt),
-        (Judged::Expired(Cause::Abandoned), Resolution::Completed(outcome)) => {
+        (Status::Expired(ExpiredBecause::Released | ExpiredBecause::Forgotten), _) => {
+            Decision::Answer(Verdict::NotInDoubt)
+        }
+        (Status::Expired(ExpiredBecause::Abandoned), Resolution::Completed(outcome)) => {
             completed(entry, outcome, false, now, lifetimes)
         }
-        (Judged::Expired(Cause::Abandoned), Resolution::NoEffect) => released(entry, false, now, lifetimes),
+        (Status::Expired(ExpiredBecause::Abandoned), Resolution::NoEffect) => {
+            released(entry, false, now, lifetimes)
+        }
     }
 }
 
@@ -382,10 +389,12 @@ fn forget(entry: Option<&Entry>, now: UnixMillis, lifetimes: &Lifetimes) -> Deci
     let Some(entry) = entry else {
         return Decision::Answer(Verdict::Absent);
     };
-    match entry.judge() {
-        Judged::InProgress => Decision::Answer(Verdict::Live),
-        Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::AlreadyDone),
-        Judged::Completed | Judged::Expired(Cause::Abandoned | Cause::Released | Cause::Completed) => {
+    match entry.status() {
+        Status::InProgress => Decision::Answer(Verdict::Live),
+        Status::Expired(ExpiredBecause::Forgotten) => Decision::Answer(Verdict::AlreadyDone),
+        Status::Completed
+        | Status::Expired(ExpiredBecause::Abandoned | ExpiredBecause::Released | ExpiredBecause::Completed) =>
+        {
             let record = Fields {
                 state: State::Forgotten,
                 fingerprint: None,
@@ -403,13 +412,15 @@ fn reset_attempts(entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision {
         return Decision::Answer(Verdict::Absent);
     };
     let record = Fields { forgiven: entry.record.fields().attempt, ..follow_up(entry) };
-    match entry.judge() {
-        Judged::InProgress => Decision::Answer(Verdict::Live),
-        Judged::Completed | Judged::Expired(Cause::Completed) => Decision::Answer(Verdict::AlreadyCompleted),
-        Judged::Expired(Cause::Forgotten) => Decision::Answer(Verdict::Absent),
-        Judged::Expired(_) if entry.record.attempts_counted() == 0 => Decision::Answer(Verdict::AlreadyDone),
-        Judged::Expired(Cause::Abandoned) => expire(entry, record, lifetimes),
-        Judged::Expired(Cause::Released) => {
+    match entry.status() {
+        Status::InProgress => Decision::Answer(Verdict::Live),
+        Status::Completed | Status::Expired(ExpiredBecause::Completed) => {
+            Decision::Answer(Verdict::AlreadyCompleted)
+        }
+        Status::Expired(ExpiredBecause::Forgotten) => Decision::Answer(Verdict::Absent),
+        Status::Expired(_) if entry.record.attempts_counted() == 0 => Decision::Answer(Verdict::AlreadyDone),
+        Status::Expired(ExpiredBecause::Abandoned) => expire(entry, record, lifetimes),
+        Status::Expired(ExpiredBecause::Released) => {
             write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.linger_undone())
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
-use crate::protocol::{Entry, Expected, Judged, Key, State};
+use crate::protocol::{Entry, Expected, Key, State, Status};
 use crate::sync::Mutex;
 use crate::time::{Clock, Moment, SystemClock};
 
@@ -137,7 +137,7 @@ impl<S> CachedStore<S> {
         let mut cached = self.cached.lock();
         let entry = entry.filter(|_| cached.forgotten == forgotten && cached.forgetting == 0);
         match entry {
-            Some(entry) if entry.judge() == Judged::Completed => {
+            Some(entry) if entry.status() == Status::Completed => {
                 cached.old.remove(key);
                 self.put(&mut cached, key, Cached { entry: entry.clone(), at });
             }
@@ -275,8 +275,9 @@ mod tests {
     use futures::executor::block_on;
 
     use super::*;
+    use crate::engine::{AdminAnswer, Answer, Deduplicator};
+    use crate::memory::MemoryStore;
     use crate::time::ManualClock;
-    use crate::{AdminAnswer, Answer, Deduplicator, MemoryStore};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -390,7 +391,7 @@ mod tests {
         let known = cached.store().get(&key(1)).unwrap();
         let put = || Put::new(&known.record, SECOND, SECOND);
         let (one, two) = (key(1), key(2));
-        let stale = Expected::At(crate::Version::new(known.version.get() + 1));
+        let stale = Expected::At(crate::protocol::Version::new(known.version.get() + 1));
         let batch = [
             BatchPut::new(&one, Expected::Vacant, put()),
             BatchPut::new(&two, Expected::Vacant, put()),

@@ -105,7 +105,8 @@ impl<'a> BatchPut<'a> {
 /// ```
 /// use std::{collections::BTreeMap, sync::Mutex, time::{Duration, Instant}};
 /// use oncekey::store::{Exchange, Put, Store, StoreError, StoreErrorKind};
-/// use oncekey::{Entry, Expected, Key, Payload, Record, Version};
+/// use oncekey::{Key, Payload};
+/// use oncekey::protocol::{Entry, Expected, Record, Version};
 ///
 /// #[derive(Default)]
 /// struct TableStore(Mutex<Table>);
@@ -117,7 +118,7 @@ impl<'a> BatchPut<'a> {
 ///
 /// #[derive(Debug, thiserror::Error)]
 /// #[error("row does not decode: {0}")]
-/// struct TableError(#[from] oncekey::DecodeError);
+/// struct TableError(#[from] oncekey::protocol::DecodeError);
 ///
 /// impl StoreError for TableError {
 ///     fn kind(&self) -> StoreErrorKind { StoreErrorKind::Corrupt }

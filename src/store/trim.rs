@@ -12,7 +12,7 @@ use super::Store;
 #[async_trait]
 pub trait TrimOutcomes: Store {
     /// Looks at completed entries with nothing left to live, from the place where `cursor` left off, and puts
-    /// [`Record::without_outcome`](crate::Record::without_outcome) in place of up to `limit` of them: under the same key, at
+    /// [`Record::without_outcome`](crate::protocol::Record::without_outcome) in place of up to `limit` of them: under the same key, at
     /// the same version, until the same time. It does bounded work. Outcomes of a few bytes may stay, since nothing would be
     /// gained.
     ///

@@ -12,13 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use oncekey::store::{Exchange, Put};
+use oncekey::answer::{FailureKind, RecordInfo};
+use oncekey::builder::OnDrop;
+use oncekey::protocol::{State, Status};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{
-    Answer, Basis, Deduplicator, Entry, Expected, FailureKind, Judged, Key, MemoryStore, OnDrop, Outcome,
-    Payload, Policy, State, Store,
-};
+use oncekey::{Answer, Deduplicator, Key, MemoryStore, Outcome, Payload, Policy};
 
 use crate::one_key::granted;
 use crate::support::{Bench, Fault, Flag, LEASE, bench, bench_with, key, poll_once, yield_now};
@@ -105,8 +103,8 @@ fn next_call_is_legal(
     if !progress.polled.get() {
         // Nothing happened: whoever comes runs it at once. Doubt that was there stays.
         match bench.second_call(&runs) {
-            Answer::Executed { basis, .. } => {
-                assert_eq!(basis.after_doubt, earlier == Earlier::Abandoned, "{context}");
+            Answer::Executed { info, .. } => {
+                assert_eq!(info.after_doubt, earlier == Earlier::Abandoned, "{context}");
             }
             Answer::InDoubt { .. } => {
                 // A takeover under Hold that did nothing cannot vouch for the attempt before.
@@ -123,7 +121,7 @@ fn next_call_is_legal(
         bench.clock.advance(LEASE);
     }
     match (policy, bench.second_call(&runs)) {
-        (Policy::Reclaim, Answer::Executed { basis: Basis { after_doubt, attempt, .. }, .. }) => {
+        (Policy::Reclaim, Answer::Executed { info: RecordInfo { after_doubt, attempt, .. }, .. }) => {
             assert!(after_doubt && attempt >= 2, "{context}");
             assert_eq!(ran(), 1, "{context}");
         }
@@ -290,7 +288,7 @@ fn an_explicit_claim_dropped_at_any_await_is_released() {
                 // Handed out, its caller may have begun to act.
                 drop(granted(claim));
                 bench.nothing_is_left();
-                assert_eq!(bench.on_record().judge(), Judged::InProgress, "{context}");
+                assert_eq!(bench.on_record().status(), Status::InProgress, "{context}");
                 break;
             }
             bench.nothing_is_left();

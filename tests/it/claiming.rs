@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 
 use futures::future::{join, join_all};
-use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, KeyError, MemoryStore, Policy};
+use oncekey::protocol::KeyError;
+use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, MemoryStore, Policy};
 
 use crate::support::*;
 

@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use oncekey::answer::{ClaimFate, NoValue, Unavailable, Unrecorded};
 use oncekey::codec::{Codec, CodecError};
+use oncekey::protocol::{OutcomeBody, State, Status};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{
-    AfterFailure, Answer, ClaimError, Error, Failure, Fingerprint, Judged, NoValue, OperationId, Outcome,
-    OutcomeBody, Payload, Policy, RunError, State, Unavailable, Unrecorded,
+    Answer, ClaimError, Error, Failure, Fingerprint, OperationId, Outcome, Payload, Policy, RunError,
 };
 
 use crate::one_key::granted;
@@ -23,7 +24,7 @@ where
     let first = bench
         .run(bench.dedup.request(key()).codec(codec).run(|_| async { Ok::<_, &str>(value.clone()) }))
         .unwrap();
-    let Answer::Executed { value: got, basis: executed, .. } = first else { panic!("{first:?}") };
+    let Answer::Executed { value: got, info: executed, .. } = first else { panic!("{first:?}") };
     assert_eq!(&got, value);
     let at = executed.finished_at.expect("an executed operation is finished");
     bench.clock.advance(Duration::from_secs(60));
@@ -34,7 +35,7 @@ where
             Ok::<_, &str>(value.clone())
         }))
         .unwrap();
-    let Answer::Replayed { value: got, basis: replayed, .. } = again else { panic!("{again:?}") };
+    let Answer::Replayed { value: got, info: replayed, .. } = again else { panic!("{again:?}") };
     assert_eq!(&got, value);
     assert!(!ran.get(), "the operation is not run again");
     assert_eq!(replayed, executed, "the replay rests on the original");
@@ -80,9 +81,9 @@ fn an_outcome_over_the_limit_is_whole_for_its_first_caller_and_done_for_later_on
         for _ in 0..2 {
             match run(&bench, len, &runs) {
                 Answer::Replayed { value, .. } => assert!(kept && value.len() == len),
-                Answer::Done { why: Unavailable::TooLarge { len: told, .. }, basis, .. } => {
+                Answer::Done { why: Unavailable::TooLarge { len: told, .. }, info, .. } => {
                     assert!(!kept);
-                    assert_eq!((told, basis.attempt), (len as u64, 1));
+                    assert_eq!((told, info.attempt), (len as u64, 1));
                 }
                 other => panic!("{other:?}"),
             }
@@ -144,7 +145,7 @@ fn a_final_failure_that_cannot_be_encoded_is_a_failure_all_the_same() {
             )
         };
     match run() {
-        Err(RunError::Operation { error, claim: AfterFailure::Recorded, .. }) => {
+        Err(RunError::Operation { error, claim: ClaimFate::Recorded, .. }) => {
             assert_eq!(error, "no such account");
         }
         other => panic!("{other:?}"),
@@ -208,7 +209,7 @@ fn the_completion_is_durable_before_the_caller_sees_the_value() {
         Ok::<_, &str>("charged".to_owned())
     }));
     for polls in 0.. {
-        let stored = bench.on_record_if_any().is_some_and(|entry| entry.judge() == Judged::Completed);
+        let stored = bench.on_record_if_any().is_some_and(|entry| entry.status() == Status::Completed);
         match bench.poll_times(run.as_mut(), 1) {
             Some(answer) => {
                 assert!(matches!(answer.unwrap(), Answer::Executed { .. }));
@@ -348,7 +349,7 @@ fn a_completion_that_cannot_be_stored_is_given_up_at_its_own_timeout() {
     }
     assert_eq!(took, Duration::from_secs(20));
     bench.nothing_is_left();
-    assert_eq!(bench.on_record().judge(), Judged::InProgress, "the record is not deleted");
+    assert_eq!(bench.on_record().status(), Status::InProgress, "the record is not deleted");
     let runs = AtomicU32::new(0);
     assert!(
         matches!(bench.second_call(&runs), Answer::InProgress { attempt: 1, .. }),
@@ -356,7 +357,7 @@ fn a_completion_that_cannot_be_stored_is_given_up_at_its_own_timeout() {
     );
     bench.clock.advance(Duration::from_secs(10));
     match bench.second_call(&runs) {
-        Answer::Executed { basis, .. } => assert!(basis.after_doubt && basis.attempt == 2),
+        Answer::Executed { info, .. } => assert!(info.after_doubt && info.attempt == 2),
         other => panic!("{other:?}"),
     }
 }
@@ -455,7 +456,7 @@ fn a_call_that_fails_open_runs_unprotected_and_says_so() {
         bench.run(bench.dedup.request(key()).fail_open().run(|_| async { Err::<String, _>("broken") }));
     assert!(matches!(
         failed,
-        Err(RunError::Operation { error: "broken", claim: AfterFailure::Unprotected, .. })
+        Err(RunError::Operation { error: "broken", claim: ClaimFate::Unprotected, .. })
     ));
     bench.store.always(Fault::None);
     bench.nothing_is_left();

@@ -5,15 +5,15 @@ mod polls;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use oncekey::consume::{Acknowledged, Consumer, Dead, Disposal, Later, Message};
+use oncekey::admin::Resolution;
+use oncekey::consume::{Acknowledged, Consumer, Dead, DeliveryAction, Later, Message};
+use oncekey::protocol::State;
 use oncekey::time::Clock as _;
-use oncekey::{
-    Attempt, Claim, Deduplicator, Failure, Fingerprint, Key, Outcome, Policy, Resolution, Settled, State,
-};
+use oncekey::{Attempt, Claim, Deduplicator, Failure, Fingerprint, Key, Outcome, Policy, Settled};
 
 use crate::support::*;
 
-type Told = Disposal<String, String>;
+type Told = DeliveryAction<String, String>;
 type Handled = Result<String, Failure<String>>;
 
 fn key_of(id: &str) -> Key {
@@ -44,7 +44,7 @@ fn ok() -> Handled {
 
 fn after(told: &Told) -> (Duration, &'static str) {
     match told {
-        Disposal::RetryLater { after, .. } => (*after, told.reason()),
+        DeliveryAction::RetryLater { after, .. } => (*after, told.reason()),
         other => panic!("not retried: {other:?}"),
     }
 }
@@ -55,13 +55,13 @@ fn a_delivery_is_handled_and_acknowledged_and_so_are_all_after_it() {
     let consumer = consumer(&bench);
     let told = deliver(&bench, &consumer, message("a"), ok());
     assert!(
-        matches!(&told, Disposal::Acknowledge(Acknowledged::Executed(value)) if value == "shipped"),
+        matches!(&told, DeliveryAction::Acknowledge(Acknowledged::Executed(value)) if value == "shipped"),
         "{told:?}"
     );
     for deliveries in 2..5 {
         let told = deliver_again(&bench, &consumer, message("a").deliveries(deliveries));
         assert!(
-            matches!(&told, Disposal::Acknowledge(Acknowledged::Replayed(value)) if value == "shipped"),
+            matches!(&told, DeliveryAction::Acknowledge(Acknowledged::Replayed(value)) if value == "shipped"),
             "{told:?}"
         );
     }
@@ -79,7 +79,7 @@ fn a_duplicate_elsewhere_comes_back_when_the_lease_has_ended_and_one_here_is_ext
     }));
     tasks.pass(&bench.clock, secs(4));
     let told = deliver_again(&bench, &here, message("a"));
-    assert!(matches!(&told, Disposal::Extend { by } if *by == secs(26)), "{told:?}");
+    assert!(matches!(&told, DeliveryAction::Extend { by } if *by == secs(26)), "{told:?}");
     // RabbitMQ knows no extension.
     assert_eq!(after(&told.or_later()), (secs(26), "in-progress"));
     let told = deliver_again(&bench, &elsewhere, message("a"));
@@ -134,7 +134,7 @@ fn what_fails_without_effect_pauses_longer_each_time_until_its_attempts_are_used
     for _ in 0..4 {
         let told = deliver(&bench, &consumer, message("a"), Err(Failure::NoEffect("busy".into())));
         assert!(
-            matches!(&told, Disposal::RetryLater { because: Later::NoEffect(error), .. } if error == "busy"),
+            matches!(&told, DeliveryAction::RetryLater { because: Later::NoEffect(error), .. } if error == "busy"),
             "{told:?}"
         );
         pauses.push(after(&told).0);
@@ -143,7 +143,7 @@ fn what_fails_without_effect_pauses_longer_each_time_until_its_attempts_are_used
     assert_eq!(pauses, [secs(1), secs(2), secs(3), secs(3)]);
     for _ in 0..2 {
         let told = deliver_again(&bench, &consumer, message("a").deliveries(5));
-        assert!(matches!(&told, Disposal::DeadLetter(Dead::Exhausted { attempts: 4, .. })), "{told:?}");
+        assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::Exhausted { attempts: 4, .. })), "{told:?}");
     }
     // An operator looks, and has it tried again.
     let key = key_of("a");
@@ -165,7 +165,7 @@ fn attempts_that_crash_count() {
     }
     let consumer = consumer(&bench).attempts_max(3);
     let told = deliver_again(&bench, &consumer, message("a"));
-    assert!(matches!(&told, Disposal::DeadLetter(Dead::Exhausted { attempts: 3, .. })), "{told:?}");
+    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::Exhausted { attempts: 3, .. })), "{told:?}");
 }
 
 #[test]
@@ -174,12 +174,12 @@ fn a_final_failure_is_a_dead_letter_at_once_and_for_every_later_delivery() {
     let consumer = consumer(&bench);
     let told = deliver(&bench, &consumer, message("a"), Err(Failure::Final("no such order".into())));
     assert!(
-        matches!(&told, Disposal::DeadLetter(Dead::Failed(error)) if error == "no such order"),
+        matches!(&told, DeliveryAction::DeadLetter(Dead::Failed(error)) if error == "no such order"),
         "{told:?}"
     );
     let told = deliver_again(&bench, &consumer, message("a"));
     assert!(
-        matches!(&told, Disposal::DeadLetter(Dead::FailedBefore(Some(error))) if error == "no such order"),
+        matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(Some(error))) if error == "no such order"),
         "{told:?}"
     );
     // Also once the bytes are not kept any more, by either way of asking.
@@ -188,9 +188,9 @@ fn a_final_failure_is_a_dead_letter_at_once_and_for_every_later_delivery() {
     let _ = deliver(&bench, &consumer, message("a"), Err(Failure::Final("no such order".into())));
     bench.clock.advance(RETENTION);
     let told = deliver_again(&bench, &consumer, message("a"));
-    assert!(matches!(&told, Disposal::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
+    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
     let told = bench.run(consumer.claim(message("a"))).unwrap_err();
-    assert!(matches!(&told, Disposal::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
+    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
 }
 
 /// The handler's word holds for its delivery, on record or not: it would fail again.
@@ -214,12 +214,12 @@ fn another_message_under_the_same_key_is_a_dead_letter_whatever_became_of_the_fi
     let two = || message("a").fingerprint(Fingerprint::sha256(b"ship 8"));
     let claim = bench.run(consumer.claim(one())).unwrap();
     let told = deliver_again(&bench, &consumer, two());
-    assert!(matches!(&told, Disposal::DeadLetter(Dead::Mismatch)), "while it runs: {told:?}");
+    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::Mismatch)), "while it runs: {told:?}");
     drop(claim);
     bench.clock.advance(LEASE);
     assert_eq!(deliver(&bench, &consumer, one(), ok()).reason(), "executed");
     let told = deliver_again(&bench, &consumer, two());
-    assert!(matches!(&told, Disposal::DeadLetter(Dead::Mismatch)), "when it is done: {told:?}");
+    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::Mismatch)), "when it is done: {told:?}");
     assert_eq!(deliver_again(&bench, &consumer, one()).reason(), "replayed");
 }
 
@@ -233,11 +233,13 @@ fn doubt_under_hold_is_a_dead_letter_until_it_is_resolved_and_then_it_is_acknowl
         async { Err(Failure::Unknown("timed out".to_owned())) }
     }));
     assert!(
-        matches!(&told, Disposal::RetryLater { because: Later::Unknown(error), .. } if error == "timed out"),
+        matches!(&told, DeliveryAction::RetryLater { because: Later::Unknown(error), .. } if error == "timed out"),
         "{told:?}"
     );
     let told = deliver_again(&bench, &consumer, message("a"));
-    let Disposal::DeadLetter(dead @ Dead::InDoubt { operation_id, .. }) = &told else { panic!("{told:?}") };
+    let DeliveryAction::DeadLetter(dead @ Dead::InDoubt { operation_id, .. }) = &told else {
+        panic!("{told:?}")
+    };
     assert_eq!(Some(*operation_id), id.get());
     assert!(dead.to_string().contains(&operation_id.to_string()), "{dead}");
     let outcome = Resolution::Completed(Outcome::success("shipped"));
@@ -284,7 +286,7 @@ fn a_handler_that_ran_and_is_not_on_record_is_acknowledged_and_says_so() {
         ok()
     }));
     assert!(
-        matches!(&told, Disposal::Acknowledge(Acknowledged::Unrecorded(value)) if value == "shipped"),
+        matches!(&told, DeliveryAction::Acknowledge(Acknowledged::Unrecorded(value)) if value == "shipped"),
         "{told:?}"
     );
 }
@@ -298,7 +300,7 @@ fn a_lost_lease_stops_the_handler_and_the_message_comes_back() {
         store.always(Fault::RequestLost);
         std::future::pending().await
     }));
-    assert!(matches!(&told, Disposal::RetryLater { because: Later::LeaseLost(_), .. }), "{told:?}");
+    assert!(matches!(&told, DeliveryAction::RetryLater { because: Later::LeaseLost(_), .. }), "{told:?}");
     bench.store.always(Fault::None);
     bench.clock.advance(LEASE);
     assert_eq!(deliver(&bench, &consumer, message("a"), ok()).reason(), "executed");
@@ -308,18 +310,18 @@ fn a_lost_lease_stops_the_handler_and_the_message_comes_back() {
 fn what_does_not_decode_is_done_all_the_same() {
     let bench = bench();
     let numbers = consumer(&bench).json();
-    let told: Disposal<u64, u64> = bench.run(numbers.consume(message("a"), |_| async { Ok(7) }));
+    let told: DeliveryAction<u64, u64> = bench.run(numbers.consume(message("a"), |_| async { Ok(7) }));
     assert_eq!(told.value(), Some(&7));
-    let told: Disposal<Vec<String>, String> =
+    let told: DeliveryAction<Vec<String>, String> =
         bench.run(numbers.consume(message("a"), |_| async { panic!("it runs again") }));
-    assert!(matches!(&told, Disposal::Acknowledge(Acknowledged::Done)), "it is done: {told:?}");
+    assert!(matches!(&told, DeliveryAction::Acknowledge(Acknowledged::Done)), "it is done: {told:?}");
     // A final failure stays one.
-    let told: Disposal<u64, u64> =
+    let told: DeliveryAction<u64, u64> =
         bench.run(numbers.consume(message("b"), |_| async { Err(Failure::Final(7)) }));
     assert_eq!(told.reason(), "failed");
-    let told: Disposal<u64, String> =
+    let told: DeliveryAction<u64, String> =
         bench.run(numbers.consume(message("b"), |_| async { panic!("it runs again") }));
-    assert!(matches!(&told, Disposal::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
+    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
 }
 
 // --- The effect in the caller's own transaction -----------------------------------------------------------------------
@@ -364,8 +366,10 @@ fn a_poll_of_claims_is_one_round_trip_and_a_key_that_comes_twice_is_granted_once
     let _ = deliver(&bench, &consumer, message("done"), ok());
     bench.store.batches.lock().unwrap().clear();
     let claims = bench.run(consumer.claim_many(["a", "b", "a", "done"].map(message)));
-    let told: Vec<_> =
-        claims.iter().map(|claim| claim.as_ref().map(Claim::number).map_err(Disposal::reason)).collect();
+    let told: Vec<_> = claims
+        .iter()
+        .map(|claim| claim.as_ref().map(Claim::number).map_err(DeliveryAction::reason))
+        .collect();
     assert_eq!(told, [Ok(1), Ok(1), Err("in-progress-here"), Err("replayed")]);
     // A batch is of distinct keys.
     assert_eq!(*bench.store.batches.lock().unwrap(), [3, 1]);

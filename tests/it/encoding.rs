@@ -1,7 +1,7 @@
 //! The stored form of records, over any record.
 
-use oncekey::Record;
 use oncekey::protocol::DecodeError;
+use oncekey::protocol::Record;
 use oncekey_conformance::samples::arbitrary_record;
 use proptest::prelude::*;
 

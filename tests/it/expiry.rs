@@ -6,12 +6,11 @@ mod purge;
 
 use std::time::Duration;
 
+use oncekey::answer::Unavailable;
 use oncekey::protocol::{ClaimCommand, Command, Decision, Lifetimes, decide};
+use oncekey::protocol::{Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{Exchange, Put};
-use oncekey::{
-    Answer, ClaimAnswer, Expected, Key, MemoryStore, OperationId, Owner, Policy, Record, Store as _,
-    Unavailable, UnixMillis, Version,
-};
+use oncekey::{Answer, ClaimAnswer, Key, MemoryStore, OperationId, Policy, Store as _};
 
 use crate::support::*;
 
@@ -61,10 +60,10 @@ fn retention_counts_from_completion_and_past_it_the_key_is_as_if_absent_before_a
     ready(owner.complete("first")).unwrap();
     bench.clock.advance(RETENTION - NANO);
     let replay = run_text(&bench.other_process(), "x");
-    let Answer::Replayed { value, basis, .. } = replay else { panic!("{replay:?}") };
+    let Answer::Replayed { value, info, .. } = replay else { panic!("{replay:?}") };
     assert_eq!(value, "first");
     // When it was claimed and when it was completed, by the wall clock.
-    assert_eq!((basis.created_at, basis.finished_at), (UnixMillis(1_000_000), Some(UnixMillis(1_200_000))));
+    assert_eq!((info.created_at, info.finished_at), (UnixMillis(1_000_000), Some(UnixMillis(1_200_000))));
     bench.clock.advance(NANO);
     assert!(bench.store.peek(&key()).is_none());
     assert_eq!(ready(bench.dedup.inspect(&key())).unwrap().map(|found| found.attempt), None);
@@ -98,8 +97,8 @@ fn in_its_tail_an_operation_is_known_to_be_done_and_its_outcome_no_longer_given(
         let answer = run_text(&bench.other_process(), "x");
         match answer {
             Answer::Replayed { .. } if kept => {}
-            Answer::Done { why: Unavailable::NoLongerKept, basis, .. } if !kept => {
-                assert_eq!(basis.attempt, 1);
+            Answer::Done { why: Unavailable::NoLongerKept, info, .. } if !kept => {
+                assert_eq!(info.attempt, 1);
             }
             other => panic!("kept: {kept}: {other:?}"),
         }

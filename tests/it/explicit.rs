@@ -7,10 +7,12 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use oncekey::answer::{ClaimFate, Unavailable};
+use oncekey::builder::OnDrop;
+use oncekey::protocol::{Expected, ExpiredBecause, State, Status};
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    AfterFailure, Cause, Claim, ClaimAnswer, ClaimError, Expected, Fingerprint, Judged, OnDrop, Payload,
-    Policy, Prepared, RunError, Settled, State, Store as _, Unavailable,
+    Claim, ClaimAnswer, ClaimError, Fingerprint, Payload, Policy, Prepared, RunError, Settled, Store as _,
 };
 
 use crate::one_key::granted;
@@ -48,8 +50,8 @@ fn a_claim_knows_its_facts_and_how_long_it_may_act() {
     match claim_again(&bench) {
         ClaimAnswer::Replay(saved) => {
             assert_eq!(saved.value(), Some(&Payload::from("done")));
-            assert_eq!(saved.basis.token, claim.fence());
-            assert_eq!(saved.basis.operation_id, claim.operation_id());
+            assert_eq!(saved.info.token, claim.fence());
+            assert_eq!(saved.info.operation_id, claim.operation_id());
         }
         other => panic!("{other:?}"),
     }
@@ -86,7 +88,7 @@ fn every_answer_to_a_claim_is_reached() {
         ClaimAnswer::Replay(saved) => {
             assert_eq!(saved.value(), None, "a failure is no value");
             assert_eq!(saved.outcome, Some(oncekey::Outcome::failure("no such account")));
-            assert!(saved.basis.after_doubt);
+            assert!(saved.info.after_doubt);
         }
         other => panic!("{other:?}"),
     }
@@ -127,7 +129,7 @@ fn an_abandoned_claim_is_in_doubt_at_once() {
     let bench = bench();
     let mut first = bench.grant();
     bench.run(first.abandon()).unwrap();
-    assert_eq!(bench.on_record().judge(), Judged::Expired(Cause::Abandoned));
+    assert_eq!(bench.on_record().status(), Status::Expired(ExpiredBecause::Abandoned));
     assert_eq!(first.time_left(), Duration::ZERO, "another may start now, so this one may not act");
     let second = bench.grant();
     assert!(second.after_doubt());
@@ -307,7 +309,7 @@ fn debug_hides_ids_outcomes_and_errors() {
     let bench = self::bench();
     let failed =
         bench.run(bench.dedup.request(key()).run(|_| async { Err::<String, _>("s3cr3t") })).unwrap_err();
-    assert!(matches!(&failed, RunError::Operation { claim: AfterFailure::InDoubt, .. }));
+    assert!(matches!(&failed, RunError::Operation { claim: ClaimFate::InDoubt, .. }));
     assert_hidden(&format!("{failed:?} {failed}"));
     assert_eq!(failed.into_operation(), Some("s3cr3t"));
 }

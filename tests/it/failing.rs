@@ -3,10 +3,13 @@
 
 use std::sync::Mutex;
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::answer::{ClaimFate, FailureKind};
+use oncekey::builder::OnLeaseLost;
 use oncekey::codec::{Codec, CodecError, Raw};
 use oncekey::{
-    AdminAnswer, AfterFailure, Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Failure, FailureKind,
-    Fingerprint, OnLeaseLost, OperationId, Outcome, Payload, Policy, Resolution, RunError,
+    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Failure, Fingerprint, OperationId, Outcome,
+    Payload, Policy, RunError,
 };
 
 use crate::support::*;
@@ -19,7 +22,7 @@ fn run_failing(dedup: &Deduplicator<FaultyStore>, failure: Failure<String>) -> T
 }
 
 /// What became of the claim.
-fn after(told: Told) -> AfterFailure {
+fn after(told: Told) -> ClaimFate {
     match told {
         Err(RunError::Operation { claim, error, .. }) => {
             assert_eq!(error, "boom", "the operation's own error reaches the caller");
@@ -79,15 +82,15 @@ fn after_a_failure_without_effect_the_next_call_runs_at_once_in_the_same_generat
     for policy in [Policy::Reclaim, Policy::Hold] {
         let bench = bench_with(|builder| builder.policy(policy));
         let (first, second, answer) = first_and_second(&bench, no_effect());
-        let Answer::Executed { basis, .. } = answer else { panic!("{policy:?}: {answer:?}") };
+        let Answer::Executed { info, .. } = answer else { panic!("{policy:?}: {answer:?}") };
         let second = second.unwrap();
         assert_eq!((second.number, second.after_doubt), (2, false), "{policy:?}");
         assert_eq!(second.operation_id, first.operation_id);
         assert_eq!(second.checkpoint, b"half way");
-        assert_eq!((basis.attempt, basis.after_doubt), (2, false));
+        assert_eq!((info.attempt, info.after_doubt), (2, false));
     }
     let bench = bench();
-    assert!(matches!(after(run_failing(&bench.dedup, no_effect())), AfterFailure::Released));
+    assert!(matches!(after(run_failing(&bench.dedup, no_effect())), ClaimFate::Released));
     assert_eq!(on_record(&bench).left, secs(0));
 }
 
@@ -105,13 +108,13 @@ fn a_release_that_asks_for_it_gives_the_next_attempt_a_fresh_operation_id() {
 fn a_final_failure_is_kept_for_the_retention_and_replayed_as_one() {
     let bench = bench();
     let recorded = run_failing(&bench.dedup, Failure::Final("boom".to_owned()));
-    assert!(matches!(after(recorded), AfterFailure::Recorded));
+    assert!(matches!(after(recorded), ClaimFate::Recorded));
     assert_eq!(on_record(&bench).left, RETENTION);
     bench.clock.advance(RETENTION - std::time::Duration::from_nanos(1));
     let told = run_failing(&bench.other_process(), no_effect()).unwrap();
-    let Answer::FailedBefore { failure, basis, .. } = told else { panic!("{told:?}") };
+    let Answer::FailedBefore { failure, info, .. } = told else { panic!("{told:?}") };
     assert_eq!(failure.as_deref(), Some("boom"));
-    assert_eq!((basis.attempt, basis.after_doubt), (1, false));
+    assert_eq!((info.attempt, info.after_doubt), (1, false));
     // A call without a codec for failures gets the bytes.
     let told = run_text(&bench.dedup, "x");
     assert!(matches!(&told, Answer::FailedBefore { failure: Some(bytes), .. } if **bytes == b"boom"[..]));
@@ -138,7 +141,7 @@ fn a_final_failure_that_cannot_be_kept_is_final_all_the_same() {
     let bench = bench();
     let request = bench.dedup.request(key()).codec(NoCodec);
     let told = ready(request.run_or_fail(async |_| Err::<String, _>(Failure::Final("boom".to_owned()))));
-    assert!(matches!(after(told), AfterFailure::Recorded));
+    assert!(matches!(after(told), ClaimFate::Recorded));
     let told = run_failing(&bench.dedup, no_effect()).unwrap();
     assert!(matches!(told, Answer::FailedBefore { failure: None, .. }), "{told:?}");
 }
@@ -151,7 +154,7 @@ fn after_an_unknown_failure_reclaim_takes_over_at_once_and_knows_of_the_doubt() 
     assert_eq!(second, Some(expected));
     assert!(matches!(answer, Answer::Executed { .. }), "{answer:?}");
     let bench = bench_with(|builder| builder);
-    assert!(matches!(after(run_failing(&bench.dedup, unknown())), AfterFailure::InDoubt));
+    assert!(matches!(after(run_failing(&bench.dedup, unknown())), ClaimFate::InDoubt));
 }
 
 #[test]
@@ -184,14 +187,14 @@ fn the_question_mark_works_in_an_operation_and_its_error_is_of_unknown_effect() 
         Ok(number)
     });
     let error = ready(run).unwrap_err();
-    assert!(matches!(&error, RunError::Operation { claim: AfterFailure::InDoubt, .. }), "{error:?}");
+    assert!(matches!(&error, RunError::Operation { claim: ClaimFate::InDoubt, .. }), "{error:?}");
     assert!(error.into_operation().unwrap().is::<std::num::ParseIntError>());
     // In the other form, `?` makes an error of unknown effect too.
     let run = bench.dedup.request(key()).run_or_fail(async |_| {
         let refused: Result<String, String> = Err("boom".to_owned());
         Ok::<_, Failure<String>>(refused?)
     });
-    assert!(matches!(after(ready(run)), AfterFailure::InDoubt));
+    assert!(matches!(after(ready(run)), ClaimFate::InDoubt));
 }
 
 #[test]
@@ -217,15 +220,15 @@ fn a_classifier_tells_failures_apart() {
         ));
         let claim = after(told);
         let as_expected = match kind {
-            FailureKind::NoEffect => matches!(claim, AfterFailure::Released),
-            FailureKind::Final => matches!(claim, AfterFailure::Recorded),
-            FailureKind::Unknown => matches!(claim, AfterFailure::InDoubt),
+            FailureKind::NoEffect => matches!(claim, ClaimFate::Released),
+            FailureKind::Final => matches!(claim, ClaimFate::Recorded),
+            FailureKind::Unknown => matches!(claim, ClaimFate::InDoubt),
         };
         assert!(as_expected, "{kind:?}: {claim:?}");
         let answer = run_text(&bench.dedup, "next");
         match (next_attempt, answer) {
-            (Some(attempt), Answer::Executed { basis, .. }) => {
-                assert_eq!((basis.attempt, basis.after_doubt), (attempt, kind == FailureKind::Unknown));
+            (Some(attempt), Answer::Executed { info, .. }) => {
+                assert_eq!((info.attempt, info.after_doubt), (attempt, kind == FailureKind::Unknown));
             }
             (None, Answer::FailedBefore { .. }) => {}
             (_, other) => panic!("{kind:?}: {other:?}"),
@@ -243,10 +246,7 @@ fn the_operations_own_error_reaches_the_caller_even_if_the_store_fails_then() {
                 Err::<String, _>(failure.clone())
             }));
             let claim = after(told);
-            assert!(
-                matches!(claim, AfterFailure::NotStored(ClaimError::Store { .. })),
-                "{fault:?}: {claim:?}"
-            );
+            assert!(matches!(claim, ClaimFate::NotStored(ClaimError::Store { .. })), "{fault:?}: {claim:?}");
             bench.store.always(Fault::None);
             bench.run(bench.dedup.flush());
             // Nothing is freed in silence: it is left to its lease.
@@ -268,7 +268,7 @@ fn an_error_of_an_attempt_that_was_superseded_reaches_its_caller_and_changes_not
         Err::<String, _>(no_effect())
     }));
     let claim = after(told);
-    assert!(matches!(claim, AfterFailure::NotStored(ClaimError::Superseded { .. })), "{claim:?}");
+    assert!(matches!(claim, ClaimFate::NotStored(ClaimError::Superseded { .. })), "{claim:?}");
     let (before, _successor) = before.into_inner().unwrap().unwrap();
     assert_eq!(on_record(&bench), before);
 }
@@ -286,7 +286,7 @@ fn no_effect_of_a_second_attempt_does_not_clear_the_doubt_of_the_first() {
             assert!(attempt.after_doubt());
             Err::<String, _>(no_effect())
         }));
-        assert!(matches!(after(told), AfterFailure::InDoubt));
+        assert!(matches!(after(told), ClaimFate::InDoubt));
         assert!(on_record(&bench).record.doubt());
         // A release would let another request have the key.
         let other = ready(bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"b")).claim()).unwrap();
@@ -310,10 +310,10 @@ fn an_outcome_after_doubt_says_so_in_every_replay_and_only_a_resolution_clears_i
     assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done);
     after(run_failing(&bench.dedup, no_effect()));
     let executed = run_text(&bench.dedup, "third");
-    assert!(matches!(&executed, Answer::Executed { basis, .. } if basis.after_doubt && basis.attempt == 3));
+    assert!(matches!(&executed, Answer::Executed { info, .. } if info.after_doubt && info.attempt == 3));
     for _ in 0..3 {
         let replay = run_text(&bench.other_process(), "x");
-        assert!(matches!(&replay, Answer::Replayed { basis, .. } if basis.after_doubt && basis.attempt == 3));
+        assert!(matches!(&replay, Answer::Replayed { info, .. } if info.after_doubt && info.attempt == 3));
     }
     // A resolution does, of either kind.
     for resolution in [Resolution::NoEffect, Resolution::Completed(Outcome::success("resolved"))] {
@@ -321,12 +321,11 @@ fn an_outcome_after_doubt_says_so_in_every_replay_and_only_a_resolution_clears_i
         after(run_failing(&bench.dedup, unknown()));
         assert_eq!(ready(bench.dedup.resolve(&key(), &resolution)).unwrap(), AdminAnswer::Done);
         assert!(!on_record(&bench).record.doubt());
-        let (Answer::Executed { basis, .. } | Answer::Replayed { basis, .. }) =
-            run_text(&bench.dedup, "next")
+        let (Answer::Executed { info, .. } | Answer::Replayed { info, .. }) = run_text(&bench.dedup, "next")
         else {
             panic!("{resolution:?}")
         };
-        assert!(!basis.after_doubt, "{resolution:?}");
+        assert!(!info.after_doubt, "{resolution:?}");
     }
 }
 
@@ -364,8 +363,8 @@ fn a_reset_lets_the_attempts_count_anew_and_keeps_generation_and_doubt() {
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done);
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done, "again");
         let answer = run_text(&bench.dedup, "second");
-        let Answer::Executed { basis, .. } = answer else { panic!("{answer:?}") };
-        assert_eq!((basis.attempt, basis.after_doubt, basis.operation_id), (2, doubt, id));
+        let Answer::Executed { info, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!((info.attempt, info.after_doubt, info.operation_id), (2, doubt, id));
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::AlreadyCompleted);
     }
     let bench = bench();

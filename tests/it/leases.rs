@@ -9,8 +9,10 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use oncekey::answer::Unrecorded;
+use oncekey::builder::OnLeaseLost;
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{Answer, ClaimError, OnLeaseLost, RunError, Unrecorded};
+use oncekey::{Answer, ClaimError, RunError};
 
 use crate::support::*;
 
@@ -242,8 +244,8 @@ fn an_outcome_that_comes_after_the_lease_is_kept_when_nobody_took_over() {
     bench.store.always(Fault::None);
     tasks.pass(&bench.clock, secs(5));
     let answer = run.take().unwrap();
-    let Answer::Executed { basis, .. } = answer else { panic!("{answer:?}") };
-    assert_eq!((basis.attempt, basis.after_doubt), (1, false));
+    let Answer::Executed { info, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!((info.attempt, info.after_doubt), (1, false));
     assert!(bench.clock.now() > begun + LEASE);
     assert!(
         matches!(run_text(&bench.other_process(), "again"), Answer::Replayed { value, .. } if value == "first")

@@ -7,10 +7,12 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::answer::RecordInfo;
+use oncekey::protocol::{Entry, Expected, State, Status};
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    AdminAnswer, Answer, Basis, Claim, ClaimAnswer, ClaimError, Entry, Error, Expected, Judged, Outcome,
-    Payload, Policy, Resolution, RunError, State, Store as _,
+    Answer, Claim, ClaimAnswer, ClaimError, Error, Outcome, Payload, Policy, RunError, Store as _,
 };
 
 use crate::one_key::granted;
@@ -218,7 +220,7 @@ fn a_claim_that_fails_on_every_try_is_an_error_and_its_record_is_given_up() {
             let second = bench.second_call(&runs);
             assert_eq!(oncekey::time::Clock::now(&bench.clock), begun, "at once");
             assert!(
-                matches!(second, Answer::Executed { basis: Basis { after_doubt: false, .. }, .. }),
+                matches!(second, Answer::Executed { info: RecordInfo { after_doubt: false, .. }, .. }),
                 "{second:?}"
             );
         }
@@ -397,7 +399,7 @@ fn a_completion_called_again_remembers_that_it_may_have_been_applied() {
                 assert!(matches!(bench.run(claim.complete("charged")), Err(ClaimError::Store { .. })));
                 bench.store.always(Fault::None);
             }
-            assert_eq!(bench.on_record().judge(), Judged::Completed);
+            assert_eq!(bench.on_record().status(), Status::Completed);
             bench.clock.advance(RETENTION);
             let other = bench.other_process();
             let theirs = (!gone).then(|| granted(bench.run(other.request(key()).claim())));

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
+use oncekey::answer::ClaimFate;
+use oncekey::protocol::State;
 use oncekey::time::Clock as _;
 use oncekey::{
-    AfterFailure, Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Error, Failure, Key, MemoryStore,
-    Payload, Policy, Request, RunError, State,
+    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Error, Failure, Key, MemoryStore, Payload,
+    Policy, Request, RunError,
 };
 
 use crate::support::*;
@@ -135,7 +137,7 @@ fn a_key_that_comes_twice_and_fails_first_runs_a_second_time_and_never_both_at_o
     assert_eq!(runs.get(), 2);
     let failed = told
         .iter()
-        .filter(|told| matches!(told, Err(RunError::Operation { claim: AfterFailure::Released, .. })));
+        .filter(|told| matches!(told, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
     assert_eq!(failed.count(), 1, "{told:?}");
     let done = told.iter().filter(|told| told.as_ref().is_ok_and(|answer| answer.value().unwrap() == "done"));
     assert_eq!(done.count(), 2, "{told:?}");
@@ -161,11 +163,11 @@ fn one_that_fails_does_not_fail_its_neighbours() {
         match id % 3 {
             0 => assert!(matches!(told, Ok(Answer::Executed { .. })), "{told:?}"),
             1 => assert!(
-                matches!(told, Err(RunError::Operation { claim: AfterFailure::Recorded, .. })),
+                matches!(told, Err(RunError::Operation { claim: ClaimFate::Recorded, .. })),
                 "{told:?}"
             ),
             _ => assert!(
-                matches!(told, Err(RunError::Operation { claim: AfterFailure::InDoubt, .. })),
+                matches!(told, Err(RunError::Operation { claim: ClaimFate::InDoubt, .. })),
                 "{told:?}"
             ),
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use oncekey::{Answer, Claim, ClaimAnswer, Entry, Error};
+use oncekey::protocol::Entry;
+use oncekey::{Answer, Claim, ClaimAnswer, Error};
 
 use crate::support::{Bench, FaultyStore, Flag, key};
 

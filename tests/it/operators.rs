@@ -7,9 +7,10 @@ mod watching;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::protocol::{ExpiredBecause, Status};
 use oncekey::{
-    AdminAnswer, Answer, Cause, Claim, ClaimAnswer, ClaimError, Deduplicator, Error, Fingerprint, Judged,
-    Key, Outcome, Policy, Resolution,
+    Answer, Claim, ClaimAnswer, ClaimError, Deduplicator, Error, Fingerprint, Key, Outcome, Policy,
 };
 
 use crate::support::*;
@@ -77,12 +78,12 @@ fn inspect_tells_every_state_apart_and_changes_nothing() {
             continue;
         };
         let (judged, left) = match state {
-            "in progress" => (Judged::InProgress, LEASE),
-            "abandoned" => (Judged::Expired(Cause::Abandoned), secs(0)),
-            "released" => (Judged::Expired(Cause::Released), secs(0)),
-            "forgotten" => (Judged::Expired(Cause::Forgotten), secs(0)),
-            "completed" => (Judged::Completed, RETENTION),
-            _ => (Judged::Expired(Cause::Completed), secs(0)),
+            "in progress" => (Status::InProgress, LEASE),
+            "abandoned" => (Status::Expired(ExpiredBecause::Abandoned), secs(0)),
+            "released" => (Status::Expired(ExpiredBecause::Released), secs(0)),
+            "forgotten" => (Status::Expired(ExpiredBecause::Forgotten), secs(0)),
+            "completed" => (Status::Completed, RETENTION),
+            _ => (Status::Expired(ExpiredBecause::Completed), secs(0)),
         };
         assert_eq!((found.state, found.left), (judged, left), "{state}");
         assert_eq!((found.attempt, found.attempts_counted, found.doubt), (1, 1, false), "{state}");
@@ -147,8 +148,8 @@ fn what_was_resolved_as_completed_is_replayed_and_what_had_no_effect_runs_withou
         let late = ready(owner.complete("late"));
         assert!(matches!(late, Err(ClaimError::AlreadyReleased { .. })), "{late:?}");
         let answer = run_text(&bench.dedup, "second");
-        let Answer::Executed { basis, .. } = answer else { panic!("{policy:?}: {answer:?}") };
-        assert_eq!((basis.attempt, basis.after_doubt, basis.operation_id), (2, false, owner.operation_id()));
+        let Answer::Executed { info, .. } = answer else { panic!("{policy:?}: {answer:?}") };
+        assert_eq!((info.attempt, info.after_doubt, info.operation_id), (2, false, owner.operation_id()));
     }
 }
 
@@ -244,7 +245,7 @@ fn a_resolution_does_not_cross_a_late_completion_a_takeover_or_a_new_generation(
         });
         assert!(is_changed(answer), "{answer:?}");
         let now = ready(other.inspect(&key())).unwrap().unwrap();
-        assert_eq!((now.state, now.operation_id), (Judged::Expired(Cause::Abandoned), id));
+        assert_eq!((now.state, now.operation_id), (Status::Expired(ExpiredBecause::Abandoned), id));
 
         // It is gone in between.
         let bench = bench_with(|builder| builder);
@@ -306,9 +307,12 @@ fn a_command_whose_store_fails_says_so_and_one_whose_reply_is_lost_is_done() {
                 _ => bench.run(bench.dedup.forget(&key())),
             };
             assert_eq!(answer.unwrap(), AdminAnswer::Done, "{command}: {fault:?}");
-            let state = on_record(&bench).judge();
-            let expected =
-                if command == "resolve" { Judged::Completed } else { Judged::Expired(Cause::Forgotten) };
+            let state = on_record(&bench).status();
+            let expected = if command == "resolve" {
+                Status::Completed
+            } else {
+                Status::Expired(ExpiredBecause::Forgotten)
+            };
             assert_eq!(state, expected, "{command}: {fault:?}");
         }
     }

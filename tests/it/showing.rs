@@ -1,9 +1,8 @@
 //! What people read in logs: each thing says what it is, and what state it is in.
 
+use oncekey::builder::OnLeaseLost;
 use oncekey::store::CachedStore;
-use oncekey::{
-    ClaimAnswer, Deduplicator, Failure, Fingerprint, MemoryStore, OnLeaseLost, Payload, Policy, RunError,
-};
+use oncekey::{ClaimAnswer, Deduplicator, Failure, Fingerprint, MemoryStore, Payload, Policy, RunError};
 
 use crate::support::*;
 

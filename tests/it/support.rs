@@ -12,12 +12,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use oncekey::protocol::{Entry, Expected, State};
 use oncekey::store::{BatchPut, Exchange, Put, StoreError, StoreErrorKind};
 use oncekey::time::{Clock as _, ManualClock, Moment};
-use oncekey::{
-    Answer, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Entry, Expected, Key, MemoryStore, State,
-    Store,
-};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Key, MemoryStore, Store};
 
 pub const LEASE: Duration = Duration::from_secs(30);
 pub const MARGIN: Duration = Duration::from_secs(3);

@@ -8,8 +8,10 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use oncekey::answer::RecordInfo;
+use oncekey::protocol::{Entry, Owner, State, UnixMillis};
 use oncekey::store::Store as _;
-use oncekey::{Basis, Entry, FencingToken, OperationId, Owner, State, UnixMillis};
+use oncekey::{FencingToken, OperationId};
 
 use super::convert::{fingerprint, judged, key, outcome, policy};
 use super::steps::KEYS;
@@ -79,21 +81,21 @@ impl World {
     }
 
     /// P1: what is replayed is what was accepted.
-    pub(super) fn replayed(&mut self, at: usize, kept: Option<&Outcome>, basis: &Basis) -> Checked {
+    pub(super) fn replayed(&mut self, at: usize, kept: Option<&Outcome>, info: &RecordInfo) -> Checked {
         let generation = self.cell(at)?.generation;
         if let Some(kept) = kept {
             same("the outcome replayed", Some(kept), self.seen.outcomes.get(&generation))?;
         }
-        self.basis(at, basis)
+        self.info(at, info)
     }
 
-    pub(super) fn basis(&mut self, at: usize, basis: &Basis) -> Checked {
+    pub(super) fn info(&mut self, at: usize, info: &RecordInfo) -> Checked {
         let cell = self.cell(at)?.clone();
-        same("the basis", (basis.attempt, basis.after_doubt), (cell.attempt, cell.doubt))?;
-        same("created at", basis.created_at.0, cell.created_at * 1000)?;
-        same("finished at", basis.finished_at.map(|at| at.0), cell.finished_at.map(|at| at * 1000))?;
-        same("the token", Some(&basis.token), self.seen.tokens.get(&cell.grant))?;
-        self.operation(cell.operation, basis.operation_id)
+        same("the info", (info.attempt, info.after_doubt), (cell.attempt, cell.doubt))?;
+        same("created at", info.created_at.0, cell.created_at * 1000)?;
+        same("finished at", info.finished_at.map(|at| at.0), cell.finished_at.map(|at| at * 1000))?;
+        same("the token", Some(&info.token), self.seen.tokens.get(&cell.grant))?;
+        self.operation(cell.operation, info.operation_id)
     }
 
     /// P1: one outcome per generation.
@@ -140,7 +142,7 @@ impl World {
 
     fn check_record(&mut self, at: usize, entry: Entry, cell: &Cell) -> Checked {
         let (now, record) = (self.reference.now, &entry.record);
-        same("the state", entry.judge(), judged(cell.judge(now)))?;
+        same("the state", entry.status(), judged(cell.judge(now)))?;
         same("the time left", entry.left, seconds(cell.left(now)))?;
         match (record.state(), &cell.life) {
             (State::Completed(kept), Life::Completed(must)) => same("the outcome", &outcome(kept), must)?,

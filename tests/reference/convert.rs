@@ -1,11 +1,10 @@
 //! Between the reference's plain values and the engine's.
 
-use oncekey::{
-    AdminAnswer, Algorithm, Cause, ClaimError, Conclusion, Fingerprint, Judged as EngineJudged, Key,
-    OutcomeBody, Policy as EnginePolicy,
-};
+use oncekey::admin::AdminAnswer;
+use oncekey::protocol::{Algorithm, Conclusion, ExpiredBecause, OutcomeBody, Status as EngineJudged};
+use oncekey::{ClaimError, Fingerprint, Key, Policy as EnginePolicy};
 
-use super::{AdminReply, HolderReply, Judged, NO_PRINT, Outcome, Policy};
+use super::{AdminReply, HolderReply, NO_PRINT, Outcome, Policy, Status};
 
 pub fn key(index: usize) -> Key {
     Key::new("history", ["a", "A", "a "][index]).expect("a short key")
@@ -63,13 +62,13 @@ pub fn admin_reply(answer: AdminAnswer) -> Result<AdminReply, String> {
     })
 }
 
-pub fn judged(judged: Judged) -> EngineJudged {
+pub fn judged(judged: Status) -> EngineJudged {
     match judged {
-        Judged::InProgress => EngineJudged::InProgress,
-        Judged::Completed => EngineJudged::Completed,
-        Judged::Abandoned => EngineJudged::Expired(Cause::Abandoned),
-        Judged::NoLongerKept => EngineJudged::Expired(Cause::Completed),
-        Judged::Released => EngineJudged::Expired(Cause::Released),
-        Judged::Forgotten => EngineJudged::Expired(Cause::Forgotten),
+        Status::InProgress => EngineJudged::InProgress,
+        Status::Completed => EngineJudged::Completed,
+        Status::Abandoned => EngineJudged::Expired(ExpiredBecause::Abandoned),
+        Status::NoLongerKept => EngineJudged::Expired(ExpiredBecause::Completed),
+        Status::Released => EngineJudged::Expired(ExpiredBecause::Released),
+        Status::Forgotten => EngineJudged::Expired(ExpiredBecause::Forgotten),
     }
 }

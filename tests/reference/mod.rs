@@ -108,7 +108,7 @@ pub enum Life {
 
 /// The states of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Judged {
+pub enum Status {
     InProgress,
     Abandoned,
     Completed,
@@ -143,15 +143,15 @@ pub struct Cell {
 }
 
 impl Cell {
-    pub fn judge(&self, now: u64) -> Judged {
+    pub fn judge(&self, now: u64) -> Status {
         let live = self.live_until > now;
         match self.life {
-            Life::InProgress if live => Judged::InProgress,
-            Life::InProgress => Judged::Abandoned,
-            Life::Completed(_) if live => Judged::Completed,
-            Life::Completed(_) => Judged::NoLongerKept,
-            Life::Released { .. } => Judged::Released,
-            Life::Forgotten => Judged::Forgotten,
+            Life::InProgress if live => Status::InProgress,
+            Life::InProgress => Status::Abandoned,
+            Life::Completed(_) if live => Status::Completed,
+            Life::Completed(_) => Status::NoLongerKept,
+            Life::Released { .. } => Status::Released,
+            Life::Forgotten => Status::Forgotten,
         }
     }
 
@@ -250,7 +250,7 @@ impl Reference {
         };
         let judged = cell.judge(self.now);
         let same = cell.print == ask.print;
-        if judged == Judged::Forgotten || (judged == Judged::Released && !same) {
+        if judged == Status::Forgotten || (judged == Status::Released && !same) {
             return self.grant_first(engine, key, ask);
         }
         if !same {
@@ -260,12 +260,12 @@ impl Reference {
         }
         let used_up = ask.attempts_max.is_some_and(|max| cell.attempts_counted() >= max);
         match (judged, &cell.life) {
-            (Judged::InProgress, _) => ClaimReply::InProgress,
-            (Judged::Completed, Life::Completed(outcome)) => ClaimReply::Replay(Some(outcome.clone())),
-            (Judged::NoLongerKept, _) => ClaimReply::Replay(None),
-            (Judged::Abandoned, _) if cell.policy == Policy::Hold => ClaimReply::InDoubt,
-            (Judged::Abandoned | Judged::Released, _) if used_up => ClaimReply::Exhausted,
-            _ => self.grant_next(engine, key, ask, cell, judged == Judged::Abandoned),
+            (Status::InProgress, _) => ClaimReply::InProgress,
+            (Status::Completed, Life::Completed(outcome)) => ClaimReply::Replay(Some(outcome.clone())),
+            (Status::NoLongerKept, _) => ClaimReply::Replay(None),
+            (Status::Abandoned, _) if cell.policy == Policy::Hold => ClaimReply::InDoubt,
+            (Status::Abandoned | Status::Released, _) if used_up => ClaimReply::Exhausted,
+            _ => self.grant_next(engine, key, ask, cell, judged == Status::Abandoned),
         }
     }
 
@@ -433,12 +433,12 @@ impl Reference {
             return AdminReply::Absent;
         };
         match cell.judge(self.now) {
-            Judged::InProgress => {
+            Status::InProgress => {
                 return AdminReply::Live { left: cell.left(self.now) };
             }
-            Judged::Completed | Judged::NoLongerKept => return AdminReply::AlreadyCompleted,
-            Judged::Released | Judged::Forgotten => return AdminReply::NotInDoubt,
-            Judged::Abandoned => {}
+            Status::Completed | Status::NoLongerKept => return AdminReply::AlreadyCompleted,
+            Status::Released | Status::Forgotten => return AdminReply::NotInDoubt,
+            Status::Abandoned => {}
         }
         cell.doubt = false;
         match resolution {
@@ -457,8 +457,8 @@ impl Reference {
             return AdminReply::Absent;
         };
         match cell.judge(self.now) {
-            Judged::InProgress => AdminReply::Live { left: cell.left(self.now) },
-            Judged::Forgotten => AdminReply::Done,
+            Status::InProgress => AdminReply::Live { left: cell.left(self.now) },
+            Status::Forgotten => AdminReply::Done,
             _ => {
                 cell.life = Life::Forgotten;
                 cell.print = NO_PRINT;
@@ -476,12 +476,12 @@ impl Reference {
             return AdminReply::Absent;
         };
         match cell.judge(self.now) {
-            Judged::InProgress => {
+            Status::InProgress => {
                 return AdminReply::Live { left: cell.left(self.now) };
             }
-            Judged::Completed | Judged::NoLongerKept => return AdminReply::AlreadyCompleted,
-            Judged::Forgotten => return AdminReply::Absent,
-            Judged::Abandoned | Judged::Released => {}
+            Status::Completed | Status::NoLongerKept => return AdminReply::AlreadyCompleted,
+            Status::Forgotten => return AdminReply::Absent,
+            Status::Abandoned | Status::Released => {}
         }
         if cell.attempts_counted() > 0 {
             cell.forgiven = cell.attempt;

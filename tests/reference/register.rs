@@ -10,9 +10,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use oncekey::memory::MemoryError;
+use oncekey::protocol::{Entry, Expected, Record, Version};
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
 use oncekey::time::ManualClock;
-use oncekey::{Entry, Expected, Key, MemoryStore, Payload, Record, Version};
+use oncekey::{Key, MemoryStore, Payload};
 
 const NEVER: u64 = u64::MAX;
 const KEYS: usize = 4;

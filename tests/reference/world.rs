@@ -5,19 +5,21 @@
 
 use std::sync::Arc;
 
+use oncekey::admin::AdminAnswer;
+use oncekey::answer::ClaimFate;
+use oncekey::builder::OnDrop;
 use oncekey::store::{ListInDoubt as _, Store as _};
 use oncekey::time::ManualClock;
 use oncekey::{
-    AdminAnswer, AfterFailure, Answer, Claim, ClaimAnswer, Deduplicator, Error, Failure, Key, MemoryStore,
-    OnDrop, Request, RunError,
+    Answer, Claim, ClaimAnswer, Deduplicator, Error, Failure, Key, MemoryStore, Request, RunError,
 };
 
 use super::checks::{Checked, Met, Seen, ready, same, seconds};
 use super::convert::{admin_reply, engine_outcome, fingerprint, holder_reply, judged, key, outcome, policy};
 use super::steps::{ENGINES, End, KEYS, Step};
 use super::{
-    AdminReply, Ask, ClaimReply, Command, Concluded, HolderReply, Judged, NO_PRINT, Options, Outcome,
-    Reference, Resolution,
+    AdminReply, Ask, ClaimReply, Command, Concluded, HolderReply, NO_PRINT, Options, Outcome, Reference,
+    Resolution, Status,
 };
 
 type RunAnswer = Result<Answer<String, String>, RunError<String>>;
@@ -119,7 +121,7 @@ impl World {
             (Ok(ClaimAnswer::Granted(claim)), ClaimReply::Granted(id)) => return self.granted(id, claim),
             (Ok(ClaimAnswer::Replay(saved)), ClaimReply::Replay(kept)) => {
                 same("the outcome", saved.outcome.as_ref().map(outcome), kept.clone())?;
-                self.replayed(at, kept.as_ref(), &saved.basis)?;
+                self.replayed(at, kept.as_ref(), &saved.info)?;
             }
             (Ok(ClaimAnswer::InProgress(running)), ClaimReply::InProgress) => {
                 self.in_progress(at, running.left, running.attempt)?;
@@ -203,24 +205,21 @@ impl World {
     /// The operation was not run, and this is why.
     fn not_run(&mut self, at: usize, answer: RunAnswer, reply: ClaimReply) -> Checked {
         match (answer, reply) {
-            (
-                Ok(Answer::Replayed { value, basis, .. }),
-                ClaimReply::Replay(Some(Outcome::Success(bytes))),
-            ) => {
+            (Ok(Answer::Replayed { value, info, .. }), ClaimReply::Replay(Some(Outcome::Success(bytes)))) => {
                 same("the value", value.as_bytes(), &bytes[..])?;
-                self.replayed(at, Some(&Outcome::Success(bytes)), &basis)
+                self.replayed(at, Some(&Outcome::Success(bytes)), &info)
             }
             (
-                Ok(Answer::FailedBefore { failure: Some(failure), basis, .. }),
+                Ok(Answer::FailedBefore { failure: Some(failure), info, .. }),
                 ClaimReply::Replay(Some(Outcome::Failure(bytes))),
             ) => {
                 same("the failure", failure.as_bytes(), &bytes[..])?;
-                self.replayed(at, Some(&Outcome::Failure(bytes)), &basis)
+                self.replayed(at, Some(&Outcome::Failure(bytes)), &info)
             }
             (
-                Ok(Answer::Done { basis, .. } | Answer::FailedBefore { failure: None, basis, .. }),
+                Ok(Answer::Done { info, .. } | Answer::FailedBefore { failure: None, info, .. }),
                 ClaimReply::Replay(None),
-            ) => self.replayed(at, None, &basis),
+            ) => self.replayed(at, None, &info),
             (Ok(Answer::InProgress { left, attempt, .. }), ClaimReply::InProgress) => {
                 self.in_progress(at, left, attempt)
             }
@@ -252,25 +251,25 @@ impl World {
         }
         let in_doubt = self.reference.grants[id].concluded == Concluded::Abandoned;
         match (end, answer) {
-            (End::Success(value), Ok(Answer::Executed { value: returned, basis, .. })) => {
+            (End::Success(value), Ok(Answer::Executed { value: returned, info, .. })) => {
                 same("the value", &returned, value)?;
-                self.basis(at, &basis)
+                self.info(at, &info)
             }
             (End::NoEffect(error), Err(RunError::Operation { error: returned, claim, .. })) => {
                 same("the error", &returned, error)?;
                 match claim {
-                    AfterFailure::Released if !in_doubt => Ok(()),
-                    AfterFailure::InDoubt if in_doubt => Ok(()),
+                    ClaimFate::Released if !in_doubt => Ok(()),
+                    ClaimFate::InDoubt if in_doubt => Ok(()),
                     other => Err(format!("the claim is {other:?}; in doubt: {in_doubt}")),
                 }
             }
             (
                 End::Final(error),
-                Err(RunError::Operation { error: returned, claim: AfterFailure::Recorded, .. }),
+                Err(RunError::Operation { error: returned, claim: ClaimFate::Recorded, .. }),
             )
             | (
                 End::Unknown(error),
-                Err(RunError::Operation { error: returned, claim: AfterFailure::InDoubt, .. }),
+                Err(RunError::Operation { error: returned, claim: ClaimFate::InDoubt, .. }),
             ) => same("the error", &returned, error),
             (end, answer) => Err(format!("the operation ended with {end:?}, and the answer is {answer:?}")),
         }
@@ -311,8 +310,8 @@ impl World {
 
     fn resolve(&mut self, engine: usize, at: usize, resolution: &Resolution) -> Checked {
         let engine_resolution = match resolution {
-            Resolution::Completed(outcome) => oncekey::Resolution::Completed(engine_outcome(outcome)),
-            Resolution::NoEffect => oncekey::Resolution::NoEffect,
+            Resolution::Completed(outcome) => oncekey::admin::Resolution::Completed(engine_outcome(outcome)),
+            Resolution::NoEffect => oncekey::admin::Resolution::NoEffect,
         };
         let answer = ready(self.engines[engine].resolve(&key(at), &engine_resolution))?;
         let reply =
@@ -364,7 +363,7 @@ impl World {
         let mut listed: Vec<Key> = page.entries.into_iter().map(|(key, _)| key).collect();
         listed.sort();
         let in_doubt =
-            |at: &usize| self.reference.read(*at).is_some_and(|cell| cell.judge(now) == Judged::Abandoned);
+            |at: &usize| self.reference.read(*at).is_some_and(|cell| cell.judge(now) == Status::Abandoned);
         let mut expected: Vec<Key> = (0..KEYS).filter(in_doubt).map(key).collect();
         expected.sort();
         same("the list of keys in doubt", listed, expected)

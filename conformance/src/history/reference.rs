@@ -48,7 +48,7 @@ enum Is {
     Maybe,
 }
 
-type Judged = Result<(), Violation>;
+type Status = Result<(), Violation>;
 
 /// All keys of one history.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub(super) struct Sent {
     pub(super) linger: Duration,
 }
 
-fn violated(clause: Clause, what: impl Into<String>) -> Judged {
+fn violated(clause: Clause, what: impl Into<String>) -> Status {
     Err(Violation::new(clause, what))
 }
 
@@ -198,7 +198,7 @@ impl Register {
     }
 
     /// Judges what a put was answered.
-    pub(super) fn exchanged(&mut self, sent: &Sent, answer: &Exchange, asked: Span) -> Judged {
+    pub(super) fn exchanged(&mut self, sent: &Sent, answer: &Exchange, asked: Span) -> Status {
         let Holds(holds) = self.holds(sent, asked);
         let (expected, key) = (sent.expected, sent.key);
         let clause = if expected == Expected::Vacant { S3 } else { S4 };
@@ -235,7 +235,7 @@ impl Register {
         }
     }
 
-    fn done(&mut self, sent: &Sent, version: Version, written: Span) -> Judged {
+    fn done(&mut self, sent: &Sent, version: Version, written: Span) -> Status {
         let versions = &mut self.versions[sent.key];
         if let Some(last) = versions.last().filter(|last| **last >= version) {
             return violated(S2, format!("a write got version {version}, after {last}"));
@@ -254,12 +254,12 @@ impl Register {
     }
 
     /// Judges what a load answered.
-    pub(super) fn loaded(&mut self, key: usize, found: Option<&Entry>, asked: Span) -> Judged {
+    pub(super) fn loaded(&mut self, key: usize, found: Option<&Entry>, asked: Span) -> Status {
         self.read(key, found, asked, S8)
     }
 
     /// Judges an entry answered; `missing` is broken by an answer of nothing where there is something.
-    fn read(&mut self, key: usize, found: Option<&Entry>, asked: Span, missing: Clause) -> Judged {
+    fn read(&mut self, key: usize, found: Option<&Entry>, asked: Span, missing: Clause) -> Status {
         let reads = self.reads(key, asked);
         match (found, reads) {
             (None, Is::No) => Ok(()),
@@ -279,7 +279,7 @@ impl Register {
         }
     }
 
-    fn same(&mut self, key: usize, found: &Entry, asked: Span) -> Judged {
+    fn same(&mut self, key: usize, found: &Entry, asked: Span) -> Status {
         let cell = self.cells[key].as_ref().expect("what is readable was written");
         let wrong = |clause| {
             let (found, there) = (self.told(Some(found)), self.told_current(key, asked));

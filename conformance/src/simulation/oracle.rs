@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::Met;
 use crate::{Clause, Violation};
 use oncekey::protocol::{
-    Cause, Entry, Expected, FencingToken, Fingerprint, Judged, Key, Lifetimes, Outcome, Policy, Record,
-    State, Version,
+    Entry, Expected, ExpiredBecause, FencingToken, Fingerprint, Key, Lifetimes, Outcome, Policy, Record,
+    State, Status, Version,
 };
 use oncekey::time::Moment;
 
@@ -286,20 +286,20 @@ impl Oracle {
             format!("an attempt got token {version:?}, and one before it had {}", history.token_max)
         });
         history.token_max = history.token_max.max(version.get());
-        let fresh = match before.map(|entry| (entry, entry.judge())) {
-            None | Some((_, Judged::Expired(Cause::Forgotten))) => true,
-            Some((entry, Judged::Expired(Cause::Released))) => {
+        let fresh = match before.map(|entry| (entry, entry.status())) {
+            None | Some((_, Status::Expired(ExpiredBecause::Forgotten))) => true,
+            Some((entry, Status::Expired(ExpiredBecause::Released))) => {
                 entry.record.fingerprint() != record.fingerprint()
             }
-            Some((_, Judged::InProgress)) => {
+            Some((_, Status::InProgress)) => {
                 self.demand(false, Clause::T1, || "a live claim was taken over".to_owned());
                 false
             }
-            Some((_, Judged::Completed | Judged::Expired(Cause::Completed))) => {
+            Some((_, Status::Completed | Status::Expired(ExpiredBecause::Completed))) => {
                 self.demand(false, Clause::P1, || "a completed operation was claimed again".to_owned());
                 false
             }
-            Some((entry, Judged::Expired(Cause::Abandoned))) => {
+            Some((entry, Status::Expired(ExpiredBecause::Abandoned))) => {
                 self.took_over(entry, record);
                 false
             }
@@ -376,7 +376,7 @@ impl Oracle {
                 entry.fencing_token()
             )
         });
-        let over = format!("{:?} was written over {:?}", name(new.state()), entry.judge());
+        let over = format!("{:?} was written over {:?}", name(new.state()), entry.status());
         let (legal, clause) = match (old.state(), new.state()) {
             (State::Completed(_), State::Forgotten) => (true, Clause::P1),
             (State::Completed(_), _) => (false, Clause::P1),

@@ -11,13 +11,11 @@ use super::link::{Hub, Link};
 use super::oracle::Begun;
 use super::rng::Rng;
 use crate::Time;
+use oncekey::answer::{ClaimFate, Unrecorded};
 use oncekey::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
 use oncekey::store::Store as _;
 use oncekey::time::Clock as _;
-use oncekey::{
-    AfterFailure, Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Failure, RunError,
-    Unrecorded,
-};
+use oncekey::{Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Failure, RunError};
 
 /// What to do where the core answers something that came after this kit.
 const NEWER: &str = "update oncekey-conformance to the version of oncekey";
@@ -170,16 +168,16 @@ impl Call {
             Ok(Answer::Exhausted { .. }) => oracle.note("exhausted"),
             Ok(Answer::Done { .. } | Answer::FailedBefore { failure: None, .. }) => oracle.note("done"),
             Err(RunError::Operation { error, claim, .. }) => match claim {
-                AfterFailure::Recorded => {
+                ClaimFate::Recorded => {
                     oracle.note("failure recorded");
                     oracle.told_completed(&self.key, token, &Outcome::failure(error));
                 }
-                AfterFailure::Released => {
+                ClaimFate::Released => {
                     oracle.note("released");
                     oracle.told_given_up(&self.key, token);
                 }
-                AfterFailure::InDoubt => oracle.note("left in doubt"),
-                AfterFailure::NotStored(_) | AfterFailure::Unprotected => oracle.note("failure not stored"),
+                ClaimFate::InDoubt => oracle.note("left in doubt"),
+                ClaimFate::NotStored(_) | ClaimFate::Unprotected => oracle.note("failure not stored"),
                 other => panic!("the kit does not know {other:?}: {NEWER}"),
             },
             Err(RunError::LeaseLost { .. }) => oracle.note("lease lost"),

@@ -13,10 +13,11 @@ use super::program::Call;
 use super::rng::Rng;
 use crate::erased::AnyStore;
 use crate::{Clause, Time, Violation};
+use oncekey::Deduplicator;
+use oncekey::builder::OnDrop;
 use oncekey::observe::Event;
 use oncekey::protocol::{Key, Lifetimes};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Deduplicator, OnDrop};
 use parking_lot::Mutex;
 
 const CLIENTS: usize = 3;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use oncekey::protocol::{DecodeError, Entry, Expected, Record, Version};
 use oncekey::store::{Durability, DurabilityClass, Exchange, Put, Store, StoreError, StoreErrorKind};
-use oncekey::{DecodeError, Entry, Expected, Key, Payload, Record, Version};
+use oncekey::{Key, Payload};
 use oncekey_conformance::{Effort, Harness, Subject, Time};
 
 /// The table outlives the store, as a file would: the kit opens it again.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::Key;
+use oncekey::protocol::{Entry, Expected, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Entry, Expected, Key, Version};
 
 use super::flaws::Flaw;
 use super::register::{Register, Trouble};

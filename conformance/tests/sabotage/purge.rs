@@ -1,8 +1,9 @@
 //! The register's purge.
 
+use oncekey::Payload;
+use oncekey::protocol::{Record, State};
 use oncekey::store::Purged;
 use oncekey::time::Moment;
-use oncekey::{Payload, Record, State};
 
 use super::flaws::Flaw;
 use super::gap;

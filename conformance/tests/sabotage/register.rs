@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use oncekey::protocol::{DecodeError, Entry, Expected, Record, State, Version};
 use oncekey::store::{
     BatchPut, Durability, DurabilityClass, Exchange, Purged, Put, Store, StoreError, StoreErrorKind,
 };
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{DecodeError, Entry, Expected, Key, Payload, Record, State, Version};
+use oncekey::{Key, Payload};
 use oncekey_conformance::Time;
 
 use super::flaws::Flaw;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::channel::oneshot;
+use oncekey::Key;
+use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{Durability, Exchange, Purged, Put, Store};
 use oncekey::time::ManualClock;
-use oncekey::{Entry, Expected, Key, Record};
-use oncekey_conformance::{Abilities, Effort, Harness, Subject, Time};
+use oncekey_conformance::{Abilities, Effort, Harness, Intercept, Subject, Time};
 
 use super::kit::{Kit, open};
 use super::register::{Data, Register, Trouble, Versions};
@@ -30,45 +31,17 @@ pub(crate) async fn pending_once() {
 }
 
 /// A store that is pending many times before it does anything, and after.
-pub(crate) struct Hesitant(pub(crate) Register);
-
-async fn hesitate() {
-    for _ in 0..9 {
-        pending_once().await;
-    }
-}
-
-#[async_trait]
-impl Store for Hesitant {
-    type Error = Trouble;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Trouble> {
-        hesitate().await;
-        let answer = self.0.load(key).await;
-        hesitate().await;
-        answer
+pub(crate) fn hesitant(store: Register) -> Intercept<Register> {
+    async fn hesitate() {
+        for _ in 0..9 {
+            pending_once().await;
+        }
     }
 
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Trouble> {
-        hesitate().await;
-        let answer = self.0.compare_exchange(key, expected, put).await;
-        hesitate().await;
-        answer
-    }
-
-    async fn purge(&self, limit: usize) -> Result<Purged, Trouble> {
-        hesitate().await;
-        self.0.purge(limit).await
-    }
-
-    fn durability(&self) -> Durability {
-        self.0.durability()
-    }
+    Intercept::new(store)
+        .before(|_| Box::pin(hesitate()))
+        .after(|_| Box::pin(hesitate()))
+        .on_exchange(|store, key, expected, put| store.compare_exchange(key, expected, put))
 }
 
 type Job = Box<dyn FnOnce(&Register) + Send>;
@@ -332,7 +305,7 @@ mod never_purges {
 
 mod hesitant {
     oncekey_conformance::conformance_tests!(oncekey_conformance::over(super::Kit::new(None), |store, _| {
-        super::Hesitant(store)
+        super::hesitant(store)
     }));
 }
 

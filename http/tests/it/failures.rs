@@ -9,11 +9,10 @@ use axum::body::Body;
 use axum::routing::post as on_post;
 use futures::{FutureExt as _, stream};
 use http::StatusCode;
+use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{Durability, Exchange, Purged, Put, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
-use oncekey::{
-    Attempt, Deduplicator, DeduplicatorBuilder, Entry, Expected, Key, MemoryStore, Policy, Record, Store,
-};
+use oncekey::{Attempt, Deduplicator, DeduplicatorBuilder, Key, MemoryStore, Policy, Store};
 use oncekey_conformance::{Fault, FaultStore};
 use oncekey_http::Builder;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use oncekey::{ClaimAnswer, Failure, Policy, Resolution};
+use oncekey::admin::Resolution;
+use oncekey::{ClaimAnswer, Failure, Policy};
 use oncekey_conformance::Fault;
 use oncekey_observe::{Metrics, ScopeLabel};
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use oncekey::observe::Observer;
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Deduplicator, Key, MemoryStore, Observer};
+use oncekey::{Deduplicator, Key, MemoryStore};
 use oncekey_conformance::{Fault, FaultStore};
 
 pub const LEASE: Duration = Duration::from_secs(30);

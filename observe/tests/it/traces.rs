@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use oncekey::{Failure, Policy, Resolution};
+use oncekey::admin::Resolution;
+use oncekey::{Failure, Policy};
 use oncekey_conformance::Fault;
 use oncekey_observe::{ScopeLabel, Traces};
 use tracing::field::{Field, Visit};

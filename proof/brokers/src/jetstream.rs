@@ -1,6 +1,6 @@
 //! NATS JetStream: what a consumer answers, in its words. A module to copy.
 //!
-//! | disposal | JetStream |
+//! | action | JetStream |
 //! |---|---|
 //! | acknowledge | `+ACK` |
 //! | retry later | `-NAK` with the delay |
@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{AckKind, Message};
 use async_nats::{Error, HeaderMap};
-use oncekey::consume::Disposal;
+use oncekey::consume::DeliveryAction;
 
 /// The header in which the producer names its message: the same for each time that it sends it. It is the key.
 ///
@@ -52,14 +52,14 @@ pub fn deliveries(delivery: &Message) -> u32 {
 /// If dropped, the server may or may not have been told; a dead letter may be there twice.
 pub async fn dispose<T, E>(
     delivery: &Message,
-    disposal: &Disposal<T, E>,
+    action: &DeliveryAction<T, E>,
     dead_letters: &str,
 ) -> Result<(), Error> {
-    match disposal {
-        Disposal::Acknowledge(_) => delivery.ack().await,
-        Disposal::RetryLater { after, .. } => delivery.ack_with(AckKind::Nak(Some(*after))).await,
-        Disposal::Extend { .. } => delivery.ack_with(AckKind::Progress).await,
-        Disposal::DeadLetter(why) => {
+    match action {
+        DeliveryAction::Acknowledge(_) => delivery.ack().await,
+        DeliveryAction::RetryLater { after, .. } => delivery.ack_with(AckKind::Nak(Some(*after))).await,
+        DeliveryAction::Extend { .. } => delivery.ack_with(AckKind::Progress).await,
+        DeliveryAction::DeadLetter(why) => {
             // In this order: what was ended and not parked would be lost.
             park(delivery, why.reason(), &why.to_string(), dead_letters).await?;
             delivery.ack_with(AckKind::Term).await

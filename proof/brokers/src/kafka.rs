@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use oncekey::consume::Disposal;
+use oncekey::consume::DeliveryAction;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
@@ -93,7 +93,7 @@ pub struct Topics<'a> {
     pub dead: &'a str,
 }
 
-/// Carries out a disposal: puts a copy where it belongs, and then has the group pass over the message.
+/// Carries out an action: puts a copy where it belongs, and then has the group pass over the message.
 ///
 /// # Errors
 /// As the client's. The message is then not passed over: it comes again with the next rebalance.
@@ -104,17 +104,17 @@ pub async fn dispose<T, E>(
     consumer: &StreamConsumer<Group>,
     producer: &FutureProducer,
     message: &BorrowedMessage<'_>,
-    disposal: &Disposal<T, E>,
+    action: &DeliveryAction<T, E>,
     topics: Topics<'_>,
 ) -> Result<(), KafkaError> {
-    match disposal {
-        Disposal::Acknowledge(_) => {}
+    match action {
+        DeliveryAction::Acknowledge(_) => {}
         // A partition waits for nobody: what is put off goes to a topic of its own.
-        Disposal::RetryLater { after, .. } | Disposal::Extend { by: after } => {
+        DeliveryAction::RetryLater { after, .. } | DeliveryAction::Extend { by: after } => {
             let not_before = millis_since_epoch(SystemTime::now() + *after).to_string();
             copy(producer, message, topics.later, NOT_BEFORE, &not_before).await?;
         }
-        Disposal::DeadLetter(why) => copy(producer, message, topics.dead, REASON, why.reason()).await?,
+        DeliveryAction::DeadLetter(why) => copy(producer, message, topics.dead, REASON, why.reason()).await?,
     }
     pass_over(consumer, message)
 }

@@ -1,10 +1,10 @@
 //! RabbitMQ: what a consumer answers, in its words. A module to copy.
 //!
-//! | disposal | RabbitMQ |
+//! | action | RabbitMQ |
 //! |---|---|
 //! | acknowledge | `basic.ack` |
 //! | retry later | a copy to a queue whose messages expire into the work queue, and, once that is stored, `basic.ack` |
-//! | extend | as retry later: there is no timeout of a delivery to wait for. [`Disposal::or_later`] says so of the answer |
+//! | extend | as retry later: there is no timeout of a delivery to wait for. [`DeliveryAction::or_later`] says so of the answer |
 //! | dead letter | a copy with the reason to the dead-letter exchange, and, once that is stored, `basic.ack` |
 //!
 //! `basic.nack` with requeue has no delay: what is in progress elsewhere would circle. `basic.reject` without requeue takes
@@ -22,7 +22,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
-use oncekey::consume::Disposal;
+use oncekey::consume::DeliveryAction;
 
 /// In a dead letter: why, as one word.
 pub const REASON: &str = "oncekey-reason";
@@ -155,15 +155,19 @@ impl Queues {
     ///
     /// # Cancel safety
     /// If dropped, the server may or may not have been told; the message may be there twice.
-    pub async fn dispose<T, E>(&self, delivery: &Delivery, disposal: &Disposal<T, E>) -> Result<(), Error> {
-        match disposal {
-            Disposal::Acknowledge(_) => {}
-            Disposal::RetryLater { after, .. } | Disposal::Extend { by: after } => {
+    pub async fn dispose<T, E>(
+        &self,
+        delivery: &Delivery,
+        action: &DeliveryAction<T, E>,
+    ) -> Result<(), Error> {
+        match action {
+            DeliveryAction::Acknowledge(_) => {}
+            DeliveryAction::RetryLater { after, .. } | DeliveryAction::Extend { by: after } => {
                 let delivered = AMQPValue::LongUInt(deliveries(delivery));
                 let queue = later(&self.work, self.delay_ms(*after));
                 self.copy(delivery, "", &queue, [(DELIVERED, delivered)]).await?;
             }
-            Disposal::DeadLetter(why) => {
+            DeliveryAction::DeadLetter(why) => {
                 let why = [(REASON, text(why.reason())), (EXPLANATION, text(&why.to_string()))];
                 self.copy(delivery, &dead(&self.work), "", why).await?;
             }

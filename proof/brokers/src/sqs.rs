@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::{Message, MessageAttributeValue, MessageSystemAttributeName};
 use aws_sdk_sqs::{Client, Error};
-use oncekey::consume::Disposal;
+use oncekey::consume::DeliveryAction;
 
 /// The attribute in which the producer names its message: the same for each time that it sends it. It is the key.
 pub const MESSAGE_ID: &str = "message-id";
@@ -60,15 +60,15 @@ pub async fn dispose<T, E>(
     queue: &str,
     dead_letters: &str,
     message: &Message,
-    disposal: &Disposal<T, E>,
+    action: &DeliveryAction<T, E>,
 ) -> Result<(), Error> {
-    match disposal {
-        Disposal::Acknowledge(_) => delete(client, queue, message).await,
+    match action {
+        DeliveryAction::Acknowledge(_) => delete(client, queue, message).await,
         // It becomes visible again when the pause, or the lease of whoever handles it here, is over.
-        Disposal::RetryLater { after, .. } | Disposal::Extend { by: after } => {
+        DeliveryAction::RetryLater { after, .. } | DeliveryAction::Extend { by: after } => {
             invisible_for(client, queue, message, *after).await
         }
-        Disposal::DeadLetter(why) => {
+        DeliveryAction::DeadLetter(why) => {
             // In this order: what was deleted and not parked would be lost.
             park(client, dead_letters, message, why.reason()).await?;
             delete(client, queue, message).await

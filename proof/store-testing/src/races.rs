@@ -39,7 +39,7 @@ pub async fn one_winner_sharing<D: Deployment>(
     let scope = unique_name("one_winner");
     let ledger = Ledger::new();
     let answers = race(&engines, &scope, keys, &ledger).await;
-    check(&answers, &scope, keys, &ledger, |basis| basis.attempt == 1 && !basis.after_doubt);
+    check(&answers, &scope, keys, &ledger, |info| info.attempt == 1 && !info.after_doubt);
 }
 
 /// Releases `clients` together on each of `keys` whose owner stopped in the middle and whose lease is over: one takes
@@ -68,7 +68,7 @@ pub async fn one_takeover<D: Deployment>(
     let engines = engines(deployment, url, stores, clients, Duration::from_secs(60)).await;
     let ledger = Ledger::new();
     let answers = race(&engines, &scope, keys, &ledger).await;
-    check(&answers, &scope, keys, &ledger, |basis| basis.attempt == 2 && basis.after_doubt);
+    check(&answers, &scope, keys, &ledger, |info| info.attempt == 2 && info.after_doubt);
 }
 
 /// An engine for each client, so that they meet in the store and nowhere else; so many stores among them.
@@ -135,7 +135,7 @@ fn check(
     scope: &str,
     keys: usize,
     ledger: &Ledger,
-    expected: impl Fn(&oncekey::Basis) -> bool,
+    expected: impl Fn(&oncekey::answer::RecordInfo) -> bool,
 ) {
     let effects = ledger.effects();
     assert_eq!(effects.len(), keys, "{scope}: one effect per key");
@@ -145,17 +145,17 @@ fn check(
         let [effect] = mine[..] else { panic!("{scope} {id}: not one effect: {mine:#?}") };
         let mut executed = 0;
         for got in answers {
-            let (value, basis) = match &got[number] {
-                Answer::Executed { value, basis, .. } => {
+            let (value, info) = match &got[number] {
+                Answer::Executed { value, info, .. } => {
                     executed += 1;
-                    (value, basis)
+                    (value, info)
                 }
-                Answer::Replayed { value, basis, .. } => (value, basis),
+                Answer::Replayed { value, info, .. } => (value, info),
                 other => panic!("{scope} {id}: neither executed nor replayed: {other:?}"),
             };
             assert_eq!(*value, effect.outcome(), "{scope} {id}: another outcome");
-            assert!(expected(basis), "{scope} {id}: it rests on another attempt: {basis:?}");
-            assert_eq!(basis.token.get(), effect.fence, "{scope} {id}: another token");
+            assert!(expected(info), "{scope} {id}: it rests on another attempt: {info:?}");
+            assert_eq!(info.token.get(), effect.fence, "{scope} {id}: another token");
         }
         assert_eq!(executed, 1, "{scope} {id}: one client executed it");
     }

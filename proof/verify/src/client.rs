@@ -14,8 +14,8 @@
 use std::num::NonZeroU32;
 
 use oncekey::protocol::{
-    Cause, ClaimCommand, Command, Decision, Entry, Judged, OperationId, Owner, Policy, State, UnixMillis,
-    Verdict, decide,
+    ClaimCommand, Command, Decision, Entry, ExpiredBecause, OperationId, Owner, Policy, State, Status,
+    UnixMillis, Verdict, decide,
 };
 
 use crate::config::{Ask, Config, fingerprint, ticks};
@@ -249,7 +249,7 @@ impl World {
 fn decide_claim(config: &Config, found: Option<&Entry>, command: &ClaimCommand) -> Decision {
     let lifetimes = config.lifetimes();
     let abandoned = found.filter(|entry| {
-        entry.judge() == Judged::Expired(Cause::Abandoned) && entry.record.owner() != command.owner
+        entry.status() == Status::Expired(ExpiredBecause::Abandoned) && entry.record.owner() != command.owner
     });
     match (config.plant, abandoned, found) {
         (Some(Plant::TakeoverWithoutDoubt), Some(entry), _) if entry.record.policy() == Policy::Reclaim => {

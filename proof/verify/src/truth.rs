@@ -23,7 +23,7 @@ pub(crate) struct Truth {
 pub(crate) fn outcome(entry: &Entry) -> Option<u8> {
     let outcome = entry.record.outcome()?;
     match &outcome.body {
-        oncekey::OutcomeBody::Kept(bytes) => bytes.first().copied(),
+        oncekey::protocol::OutcomeBody::Kept(bytes) => bytes.first().copied(),
         _ => None,
     }
 }

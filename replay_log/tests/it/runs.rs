@@ -129,7 +129,7 @@ fn a_ledger_says_what_other_runs_charged_and_takes_a_line_that_was_cut_off_for_n
         let ids: Vec<_> = charges.iter().map(|charge| charge.key.id()).collect();
         assert_eq!(ids, ["a", "b", "c", "d", "e"], "{cut} bytes of a line");
     }
-    // What is no line, nor the beginning of one, is no ledger, whatever comes behind it.
+    // A file that begins with neither a line nor the beginning of one is no ledger.
     for stranger in ["{\"number\":\"one\"", "a note ", "{\"number\":1,\"scope\":[]}, ", "\0"] {
         fs::write(&path, [stranger.as_bytes(), &whole].concat()).unwrap();
         let error = Ledger::open(&path).unwrap_err().to_string();

@@ -101,7 +101,7 @@ fn is_killed_three_times(day: &Day<'_>) -> bool {
     day.charged() < 1_300
 }
 
-/// What others left of a day.
+/// Finishes a day that killed runs began.
 fn finishes(day: &Day<'_>) {
     let before = day.charged() as u64;
 
@@ -111,7 +111,7 @@ fn finishes(day: &Day<'_>) {
     let charged: u64 = tables.iter().map(|table| ours(table, "charged")).sum();
     assert!(charged > 500, "the day went on: {}", tables.concat());
 
-    // What a killed run left in doubt was settled as not charged, and is charged now; then there is nothing left to do.
+    // An operation that a killed run left in doubt was settled as not charged, and is charged now. Then nothing is left to do.
     let last = kept(day.start(8));
     assert!(ours(&last, "by other runs") >= before, "{last}");
     let total = day.charged();

@@ -316,7 +316,7 @@ impl<S: Store + 'static> Held<S> {
         renewal: Option<Renewal>,
         outcome: Outcome,
     ) -> Result<(), ClaimError> {
-        let phase = || observe::Phase::Complete { attempt: self.facts.attempt };
+        let phase = || observe::CallPhase::Complete { attempt: self.facts.attempt };
         match self.engine.begin(&self.key, phase) {
             None => self.complete_once(renewal, outcome).await,
             Some(span) => Watched::new(span, self.complete_once(renewal, outcome)).await,
@@ -362,7 +362,7 @@ impl<S: Store + 'static> Held<S> {
 
     async fn give_up(self: &Arc<Self>, step: Step, now: Moment) -> Result<(), ClaimError> {
         let work = self.write(step, self.release_until(now));
-        let phase = || observe::Phase::Complete { attempt: self.facts.attempt };
+        let phase = || observe::CallPhase::Complete { attempt: self.facts.attempt };
         match self.engine.begin(&self.key, phase) {
             None => work.await,
             Some(span) => Watched::new(span, work).await,

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use futures::future::join;
 use futures::stream::StreamExt as _;
+use oncekey::Key;
+use oncekey::protocol::{Entry, Expected, Version};
 use oncekey::store::{BatchPut, Exchange};
-use oncekey::{Entry, Expected, Key, Version};
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 

@@ -1,6 +1,7 @@
 //! Completion inside the caller's transaction.
 
-use oncekey::{Prepared, Version};
+use oncekey::Prepared;
+use oncekey::protocol::Version;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 

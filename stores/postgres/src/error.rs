@@ -104,7 +104,7 @@ pub enum Error {
         /// Its row in `oncekey_records`.
         row_id: i64,
         /// What does not fit.
-        source: oncekey::DecodeError,
+        source: oncekey::protocol::DecodeError,
     },
     /// A row has a key that is none: somebody wrote it by hand.
     #[error(
@@ -115,7 +115,7 @@ pub enum Error {
         /// The row.
         row_id: i64,
         /// What does not fit.
-        source: oncekey::KeyError,
+        source: oncekey::protocol::KeyError,
     },
     /// What came back is not of the columns that this version knows.
     #[error("the answer does not fit this version's statements; run `migrate` of this version, or upgrade")]
@@ -208,7 +208,9 @@ impl StoreError for Error {
             Self::TooLarge { .. } | Self::NotCurrent { .. } | Self::Unexpected { .. } => {
                 StoreErrorKind::Rejected
             }
-            Self::Record { source: oncekey::DecodeError::Newer { .. }, .. } => StoreErrorKind::Newer,
+            Self::Record { source: oncekey::protocol::DecodeError::Newer { .. }, .. } => {
+                StoreErrorKind::Newer
+            }
             Self::Record { .. } | Self::Key { .. } => StoreErrorKind::Corrupt,
         }
     }
@@ -352,7 +354,7 @@ mod tests {
         assert_eq!((refused.kind(), refused.maybe_applied()), (StoreErrorKind::Unavailable, false));
         let exhausted = Error::pool_exhausted(Duration::from_secs(2));
         assert_eq!((exhausted.kind(), exhausted.maybe_applied()), (StoreErrorKind::Unavailable, false));
-        let newer = oncekey::DecodeError::Newer { found: 9 };
+        let newer = oncekey::protocol::DecodeError::Newer { found: 9 };
         let newer = Error::Record { scope: "s".to_owned(), row_id: 17, source: newer };
         assert_eq!((newer.kind(), newer.maybe_applied()), (StoreErrorKind::Newer, false));
         assert!(newer.to_string().contains("row_id 17"), "{newer}");

@@ -3,11 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, Verdict, Write, decide};
+use oncekey::protocol::{Entry, Expected, Owner, UnixMillis, Version};
 use oncekey::store::{Exchange, Put};
-use oncekey::{
-    Entry, Expected, FencingToken, Fingerprint, Key, OperationId, Outcome, Owner, Payload, Policy,
-    UnixMillis, Version,
-};
+use oncekey::{FencingToken, Fingerprint, Key, OperationId, Outcome, Payload, Policy};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use oncekey::{Entry, Key, Payload, Record, Version};
+use oncekey::protocol::{Entry, Record, Version};
+use oncekey::{Key, Payload};
 use tokio_postgres::Row;
 
 use crate::Error;

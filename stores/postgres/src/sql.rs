@@ -25,7 +25,8 @@
 //! # Ok(()) }
 //! ```
 
-use oncekey::{Conclusion, Key, Policy, Prepared, Record, State};
+use oncekey::protocol::{Conclusion, Record, State};
+use oncekey::{Key, Policy, Prepared};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::schema::{Name, Schema, literal};

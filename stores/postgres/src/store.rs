@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use oncekey::protocol::{Entry, Expected, Version};
 use oncekey::store::{
     BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put,
 };
-use oncekey::{Entry, Expected, Key, Store, Version};
+use oncekey::{Key, Store};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use oncekey::UnixMillis;
+use oncekey::protocol::UnixMillis;
 use tokio_postgres::types::{FromSql, Type};
 
 /// What PostgreSQL multiplies an interval by is a double: up to here each microsecond is exact. It is 285 years.

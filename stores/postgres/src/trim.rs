@@ -1,8 +1,9 @@
 //! Dropping the bytes of outcomes whose retention is over.
 
 use async_trait::async_trait;
+use oncekey::Payload;
+use oncekey::protocol::Record;
 use oncekey::store::{TrimOutcomes, Trimmed};
-use oncekey::{Payload, Record};
 
 use crate::connections::Connections;
 use crate::{Error, PostgresStore, row};

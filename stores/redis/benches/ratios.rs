@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oncekey::Key;
+use oncekey::protocol::{Expected, Record, Version};
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
-use oncekey::{Expected, Key, Record, Version};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::bench::{Bench, Place, Round, operation};
 use oncekey_store_testing::server::Redis;

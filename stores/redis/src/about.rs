@@ -3,7 +3,8 @@
 //!
 //! Times and ids are written digit by digit: the formatter would take more time than all else that a put does here.
 
-use oncekey::{Conclusion, OutcomeBody, Policy, Record, State, UnixMillis};
+use oncekey::Policy;
+use oncekey::protocol::{Conclusion, OutcomeBody, Record, State, UnixMillis};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

@@ -1,6 +1,6 @@
 //! What goes wrong.
 
-use oncekey::DecodeError;
+use oncekey::protocol::DecodeError;
 use oncekey::store::{StoreError, StoreErrorKind};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 

@@ -1,6 +1,6 @@
 //! Calls of scripts over a connection: by their digest, and with their text where the server does not have them.
 
-use oncekey::Expected;
+use oncekey::protocol::Expected;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{BatchPut, Durability, Exchange, Purged, Put};
-use oncekey::{Entry, Expected, Key, Store};
+use oncekey::{Key, Store};
 use redis::aio::{ConnectionLike, ConnectionManager};
 
 use crate::about::{about, state};

@@ -10,8 +10,9 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{DurabilityClass, Exchange, ListInDoubt as _, Store as _, StoreError as _};
-use oncekey::{Expected, Key};
 use oncekey_conformance::{Effort, Harness, Subject, Time};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::proxy::{Mode, Proxy};

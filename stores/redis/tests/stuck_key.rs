@@ -7,7 +7,8 @@ mod support;
 use std::collections::HashMap;
 use std::process::Command;
 
-use oncekey::{ClaimAnswer, Deduplicator, Key, Outcome, Policy, Record, State};
+use oncekey::protocol::{Record, State};
+use oncekey::{ClaimAnswer, Deduplicator, Key, Outcome, Policy};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::server::Redis;
 use support::*;

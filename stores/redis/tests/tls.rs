@@ -82,7 +82,7 @@ async fn claims_once(store: &RedisStore) {
     assert!(matches!(claim(store, &key("1"), 1).await, Ok(Exchange::Done(_))));
     assert!(matches!(claim(store, &key("1"), 2).await, Ok(Exchange::Conflict(Some(_)))));
     let version = store.load(&key("1")).await.unwrap().unwrap().version;
-    let at = oncekey::Expected::At(version);
+    let at = oncekey::protocol::Expected::At(version);
     write(store, &key("1"), at, &completed(1, &[7; 100]), (HOUR, HOUR)).await;
 }
 

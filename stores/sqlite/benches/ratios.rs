@@ -21,8 +21,9 @@ mod records;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use oncekey::Key;
+use oncekey::protocol::{Expected, Record, Version};
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
-use oncekey::{Expected, Key, Record, Version};
 use oncekey_sqlite::{Reads, SqliteStore};
 use oncekey_store_testing::bench::{Bench, Place, Round, operation};
 use raw::Raw;

@@ -32,7 +32,7 @@ impl fmt::Debug for WallClock {
     }
 }
 
-/// The times of one write. `None` is for ever.
+/// The times of one write. `None` is forever.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Times {
     pub(crate) written: Nanos,
@@ -41,7 +41,7 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Of a write at `now`. What cannot be counted is for ever.
+    /// The times of a write at `now`. A time that cannot be counted is forever.
     pub(crate) fn new(now: Nanos, live: Duration, linger: Duration) -> Self {
         let live_until = later(Some(now), live);
         Self { written: now, live_until, gone_at: later(live_until, linger) }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_counted_is_for_ever() {
+    fn a_time_that_cannot_be_counted_is_forever() {
         let ages = Duration::from_secs(u64::MAX / 1000);
         for (live, linger) in [(Duration::MAX, Duration::ZERO), (ages, Duration::ZERO), (ages, Duration::MAX)]
         {
@@ -105,6 +105,6 @@ mod tests {
         let gone = Times::new(5 * SECOND, Duration::ZERO, Duration::ZERO);
         assert!(!gone.is_readable(SECOND));
         let live = Times::new(5 * SECOND, Duration::from_secs(2), Duration::ZERO);
-        assert_eq!(live.left(SECOND), Duration::from_secs(2), "and not the four seconds of the step besides");
+        assert_eq!(live.left(SECOND), Duration::from_secs(2), "the step adds nothing");
     }
 }

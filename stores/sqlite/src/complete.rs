@@ -1,7 +1,8 @@
 //! Completion inside the caller's own transaction.
 
+use oncekey::Prepared;
+use oncekey::protocol::Expected;
 use oncekey::store::{Exchange, Put};
-use oncekey::{Expected, Prepared};
 use rusqlite::{Connection, ffi};
 
 use crate::clock::WallClock;

@@ -21,7 +21,7 @@ pub(crate) struct Place {
 
 /// Strict tables came with it.
 const LIBRARY_MIN: i32 = 3_037_000;
-/// What stays of the write-ahead log on disk after it was once longer.
+/// The write-ahead log shrinks to this size on disk after it was longer.
 const WAL_KEPT_BYTES: i64 = 64 << 20;
 /// Pages that a reader keeps: the upper levels of a large index, and what is asked for again and again.
 const READER_CACHE_KIB: i64 = 8 << 10;

@@ -1,4 +1,4 @@
-//! What goes wrong, and what to do about it.
+//! The errors of the store, each with the remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oncekey::DecodeError;
+use oncekey::protocol::DecodeError;
 use oncekey::store::{StoreError, StoreErrorKind};
 use rusqlite::ErrorCode;
 
-/// What goes wrong in a [`SqliteStore`](crate::SqliteStore).
+/// An error of a [`SqliteStore`](crate::SqliteStore).
 ///
 /// Nothing was applied, unless the failing [`Step`] is the commit itself: see [`StoreError::maybe_applied`].
 #[derive(Clone, Debug, thiserror::Error)]
@@ -95,7 +95,7 @@ pub enum SqliteError {
     TooLarge {
         /// Its length in bytes.
         len: usize,
-        /// What SQLite said.
+        /// The error of SQLite.
         #[source]
         source: Failed,
     },
@@ -135,12 +135,14 @@ pub enum SqliteError {
         scope: String,
         /// Its row.
         row: i64,
-        /// What does not fit.
+        /// Why it does not decode.
         #[source]
         source: DecodeError,
     },
-    /// A key of the table is no key.
-    #[error("row {row} of oncekey_records has a key that is none; somebody else wrote it")]
+    /// The table has a row with an invalid key.
+    #[error(
+        "row {row} of oncekey_records contains an invalid key, which this crate did not write; delete this row"
+    )]
     KeyDamaged {
         /// The row.
         row: i64,
@@ -181,7 +183,7 @@ impl Failed {
         self.step
     }
 
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn sqlite(&self) -> &rusqlite::Error {
         &self.source
     }

@@ -1,8 +1,9 @@
-//! What the writer is asked for.
+//! The work of the writer.
 
 use futures::channel::oneshot;
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{Exchange, Purged};
-use oncekey::{Expected, Key};
 
 use crate::error::SqliteError;
 use crate::table::Encoded;
@@ -11,7 +12,7 @@ use crate::trim::Shorter;
 pub(crate) type Answer<T> = oneshot::Sender<T>;
 pub(crate) type Exchanged = Result<Exchange, SqliteError>;
 
-/// What the writer is asked for.
+/// One piece of work for the writer.
 pub(crate) enum Job {
     Exchange(Write, Answer<Exchanged>),
     /// Items of one caller: one transaction, and one answer to all.
@@ -65,7 +66,7 @@ impl Job {
 
     /// Answers that nothing of it was, or will be, done.
     pub(crate) fn refuse(self, error: &SqliteError) {
-        // Who does not wait any more misses nothing.
+        // An answer that nobody waits for any more is dropped.
         match self {
             Self::Exchange(_, answer) => drop(answer.send(Err(error.clone()))),
             Self::Batch(writes, answer) => {

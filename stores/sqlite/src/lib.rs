@@ -15,7 +15,7 @@
 //! - [`SqliteStore::complete_in`]: an outcome that commits together with your own writes to the same file, or not at all: exactly
 //!   once, with no assumption about clocks.
 //! - [`MIGRATIONS`]: the schema as plain SQL, for those who run it themselves. Opening a store does, by default.
-//! - [`SqliteError`]: what goes wrong, and what to do about it.
+//! - [`SqliteError`]: the errors, each with the remedy.
 //!
 //! # How it works
 //!

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// What waits for a thread.
+/// Items that wait for a thread.
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     news: Condvar,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use oncekey::Key;
+use oncekey::protocol::Entry;
 use oncekey::store::{Exchange, InDoubtPage};
-use oncekey::{Entry, Key};
 use rusqlite::Connection;
 
 use crate::clock::WallClock;
@@ -14,7 +15,7 @@ use crate::queue::{Closed, Queue};
 use crate::table;
 use crate::trim::{self, Found};
 
-/// What a reader is asked for.
+/// A call that a reader answers.
 pub(crate) enum Question {
     Load(Key, Answer<Result<Option<Entry>, SqliteError>>),
     /// A put that expects nothing there: it goes to the writer if that is so, and else is answered at once.
@@ -46,7 +47,7 @@ pub(crate) struct Shift {
 }
 
 impl Shift {
-    /// Of so many readers.
+    /// One for each of this many readers.
     pub(crate) fn of(readers: usize, questions: &Arc<Queue<Question>>) -> Vec<Self> {
         let working = Arc::new(AtomicUsize::new(readers));
         let one = |_| Self { working: Arc::clone(&working), questions: Arc::clone(questions) };
@@ -72,7 +73,7 @@ impl Reader {
     }
 
     fn answer(&self, question: Question) {
-        // Who does not wait any more misses nothing.
+        // An answer that nobody waits for any more is dropped.
         match question {
             Question::Load(_, answer) if answer.is_canceled() => {}
             Question::Load(key, answer) => drop(answer.send(self.load(&key))),

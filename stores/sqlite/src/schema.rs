@@ -71,7 +71,7 @@ fn found(connection: &Connection) -> Result<u32, SqliteError> {
         .map_err(|error| SqliteError::of(error, Step::Open))
 }
 
-/// What is still to be run.
+/// The steps that are still to be run.
 fn check(found: u32) -> Result<&'static [Migration], SqliteError> {
     if found > SCHEMA_VERSION {
         return Err(SqliteError::SchemaNewer { found, known: SCHEMA_VERSION });

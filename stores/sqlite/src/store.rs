@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::channel::oneshot;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{
     BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store,
     TrimOutcomes, Trimmed,
 };
-use oncekey::{Entry, Expected, Key, Prepared};
+use oncekey::{Key, Prepared};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 

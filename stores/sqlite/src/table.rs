@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::protocol::{Entry, Expected, Record, State, Version};
 use oncekey::store::{Exchange, InDoubtPage, Put};
-use oncekey::{Entry, Expected, Key, Payload, Policy, Record, State, Version};
+use oncekey::{Key, Payload, Policy};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::clock::{Nanos, Times};
@@ -28,7 +29,7 @@ impl Encoded {
     }
 }
 
-/// What the one row of `oncekey_meta` says, held while a transaction runs and put back before its end.
+/// The one row of `oncekey_meta`, held while a transaction runs and written back before its end.
 #[derive(Debug)]
 pub(crate) struct Meta {
     last_version: u64,
@@ -71,7 +72,11 @@ impl Head {
     }
 
     /// With the body in the sixth column.
-    fn entry(&self, row: &Row<'_>, now: Nanos) -> rusqlite::Result<Result<Entry, oncekey::DecodeError>> {
+    fn entry(
+        &self,
+        row: &Row<'_>,
+        now: Nanos,
+    ) -> rusqlite::Result<Result<Entry, oncekey::protocol::DecodeError>> {
         let body = Payload::from(row.get_ref(5)?.as_blob()?);
         let (version, left) = (self.version, self.times.left(now));
         Ok(Record::decode(&body).map(|record| Entry { record, version, left }))
@@ -88,7 +93,7 @@ const INSERT: &str = "INSERT INTO main.oncekey_records (key, version, written_ns
 const UPDATE: &str = "UPDATE main.oncekey_records SET version = :version, written_ns = :written, \
      live_until_ns = :live_until, gone_at_ns = :gone_at, state = :state, policy = :policy, attempt = :attempt, \
      operation_id = :operation_id, created_ms = :created, body = :body WHERE row = :row";
-/// What is gone by `?1`. A row written after `?1` cannot be.
+/// The rows that are gone by `?1`. A row written after `?1` is not.
 const PURGE: &str = "DELETE FROM main.oncekey_records WHERE row IN \
      (SELECT row FROM main.oncekey_records WHERE gone_at_ns <= ?1 ORDER BY gone_at_ns LIMIT ?2)";
 const GONE: &str = "SELECT EXISTS (SELECT 1 FROM main.oncekey_records WHERE gone_at_ns <= ?1)";
@@ -136,7 +141,7 @@ pub(crate) fn exchange(
         (_, Some(_)) => return load(connection, key, now).map(Exchange::Conflict),
     }
     if head.is_none() && meta.records >= records_max {
-        // What nobody can read any more does not stand in the way of something new.
+        // Rows that nobody can read any more make room for a new key.
         purge(connection, meta, now, 64).map_err(write)?;
         if meta.records >= records_max {
             return Err(SqliteError::RecordsFull { records: meta.records, bound: records_max });
@@ -197,7 +202,7 @@ pub(crate) fn anything_gone(connection: &Connection, now: Nanos) -> rusqlite::Re
     connection.prepare_cached(GONE)?.query_one([now], |row| row.get(0))
 }
 
-/// What cannot be read ends a page, so that all before it is told, and is the error of the page that begins with it.
+/// A record that cannot be read ends the page before it. It is the error of the page that begins with it.
 pub(crate) fn list_in_doubt(
     connection: &Connection,
     cursor: Option<u64>,

@@ -47,8 +47,7 @@ impl Drop for Threads {
     /// Finishes the calls that are under way. The file is closed when this returns.
     ///
     /// The writer's connection is closed last and alone. The last connection to be closed moves the write-ahead log into
-    /// the file. Of two that are closed at the same moment each takes the other for one that goes on, and both leave the
-    /// log behind.
+    /// the file. When two are closed at the same moment, each sees the other as still open, and both leave the log behind.
     fn drop(&mut self) {
         drop(self.questions.close());
         self.readers.drain(..).for_each(join);

@@ -1,6 +1,7 @@
 //! Dropping the bytes of outcomes whose retention is over. A reader looks and shortens, the writer only puts in place.
 
-use oncekey::{Payload, Record};
+use oncekey::Payload;
+use oncekey::protocol::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::clock::Nanos;
@@ -19,7 +20,7 @@ pub(crate) struct Shorter {
     body: Vec<u8>,
 }
 
-/// What a look found.
+/// The result of a look.
 pub(crate) struct Found {
     pub(crate) shorter: Vec<Shorter>,
     /// Where to go on.

@@ -22,7 +22,7 @@ const PURGE_STEP_IN_COMPANY: usize = 16;
 /// Bytes of records after which a group takes no more.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// What came of a job, to be told once the transaction is committed.
+/// The result of a job, to be told once the transaction is committed.
 enum Came {
     Exchanged(Vec<Exchanged>),
     Purged { removed: usize, more: bool },
@@ -75,7 +75,7 @@ impl Writer {
             Job::Exchange(write, answer) if write.unseen => {
                 let now = self.clock.now();
                 match table::load(&self.connection, &write.key, now) {
-                    // What must wait for a lock after all does so with the others.
+                    // A read that must wait for a lock waits with the others.
                     Ok(None) | Err(SqliteError::Busy(_)) => return Some(Job::Exchange(write, answer)),
                     Ok(Some(entry)) => drop(answer.send(Ok(Exchange::Conflict(Some(entry))))),
                     Err(error) => drop(answer.send(Err(error))),
@@ -94,7 +94,7 @@ impl Writer {
         }
         match self.transact(&mut group, room) {
             Ok(came) => self.tell(group, came),
-            // One job's misfortune is not its neighbours': each is tried alone.
+            // One job that fails must not fail its neighbours: each is tried alone.
             Err(Undone::GivenUp(_)) if group.len() > 1 => {
                 for job in group {
                     self.carry_out(vec![job], Room::NONE);
@@ -213,11 +213,11 @@ impl Writer {
     }
 }
 
-/// Whoever wrote may find it written later; whoever wrote nothing is sure of that.
+/// A call that wrote may find its write applied later. A call that wrote nothing is told so.
 fn tell_not_committed(group: Vec<Job>, came: Vec<Came>, error: &SqliteError) {
     let failed = |exchanged: &Exchanged| match exchanged {
         Ok(Exchange::Done(_)) => Err(error.clone()),
-        // What it would tell of may be a write of this very transaction.
+        // The entry in the answer may be a write of this very transaction.
         Ok(Exchange::Conflict(_)) => Err(error.clone().of_unwritten()),
         Err(own) => Err(own.clone()),
     };

@@ -4,86 +4,61 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oncekey::memory::MemoryError;
+use oncekey::admin::*;
+use oncekey::answer::*;
+use oncekey::builder::*;
+use oncekey::observe::*;
+use oncekey::protocol::*;
 use oncekey::store::*;
 use oncekey::time::ManualClock;
 use oncekey::*;
+use oncekey_conformance::Intercept;
 
 use crate::support::{Fault, *};
 
-#[derive(Clone)]
-struct Newer;
 #[derive(Debug, thiserror::Error)]
 #[error("newer")]
-struct NewerE;
-impl StoreError for NewerE {
+struct Newer;
+
+impl StoreError for Newer {
     fn kind(&self) -> StoreErrorKind {
         StoreErrorKind::Newer
     }
+
     fn maybe_applied(&self) -> bool {
         false
     }
 }
-#[async_trait::async_trait]
-impl Store for Newer {
-    type Error = NewerE;
-    async fn load(&self, _: &Key) -> Result<Option<Entry>, NewerE> {
-        Err(NewerE)
-    }
-    async fn compare_exchange(&self, _: &Key, _: Expected, _: Put<'_>) -> Result<Exchange, NewerE> {
-        Err(NewerE)
-    }
+
+/// A store that fails once a newer release has written to it.
+fn taken_over(clock: &ManualClock, newer: &Arc<AtomicBool>) -> Intercept<MemoryStore, Newer> {
+    let (loads, writes) = (Arc::clone(newer), Arc::clone(newer));
+    Intercept::telling(MemoryStore::builder().clock(clock.clone()).build(), |error| panic!("{error}"))
+        .on_load(move |store, key| {
+            let newer = loads.load(Ordering::SeqCst);
+            Box::pin(async move { if newer { Err(Newer) } else { Ok(store.load(key).await.unwrap()) } })
+        })
+        .on_exchange(move |store, key, expected, put| {
+            let newer = writes.load(Ordering::SeqCst);
+            Box::pin(async move {
+                if newer { Err(Newer) } else { Ok(store.compare_exchange(key, expected, put).await.unwrap()) }
+            })
+        })
 }
 
-#[derive(Clone)]
-struct Turns {
-    inner: Arc<MemoryStore>,
-    newer: Arc<AtomicBool>,
-}
-#[derive(Debug, thiserror::Error)]
-#[error("e")]
-struct TE;
-impl StoreError for TE {
-    fn kind(&self) -> StoreErrorKind {
-        StoreErrorKind::Newer
-    }
-    fn maybe_applied(&self) -> bool {
-        false
-    }
-}
-#[async_trait::async_trait]
-impl Store for Turns {
-    type Error = TE;
-    async fn load(&self, k: &Key) -> Result<Option<Entry>, TE> {
-        if self.newer.load(Ordering::SeqCst) {
-            return Err(TE);
-        }
-        Ok(self.inner.load(k).await.unwrap())
-    }
-    async fn compare_exchange(&self, k: &Key, e: Expected, p: Put<'_>) -> Result<Exchange, TE> {
-        if self.newer.load(Ordering::SeqCst) {
-            return Err(TE);
-        }
-        Ok(self.inner.compare_exchange(k, e, p).await.unwrap())
-    }
-}
-
-/// A store whose load yields between reading and answering.
-#[derive(Clone)]
-struct LateLoad(Arc<MemoryStore>, Arc<AtomicBool>);
-#[async_trait::async_trait]
-impl Store for LateLoad {
-    type Error = MemoryError;
-    async fn load(&self, k: &Key) -> Result<Option<Entry>, Self::Error> {
-        let e = self.0.load(k).await;
-        if self.1.load(Ordering::SeqCst) {
-            yield_now().await;
-        }
-        e
-    }
-    async fn compare_exchange(&self, k: &Key, e: Expected, p: Put<'_>) -> Result<Exchange, Self::Error> {
-        self.0.compare_exchange(k, e, p).await
-    }
+/// A store whose load yields between reading and answering, while it is late.
+fn loading_late(clock: &ManualClock, late: &Arc<AtomicBool>) -> Intercept<MemoryStore> {
+    let late = Arc::clone(late);
+    Intercept::new(MemoryStore::builder().clock(clock.clone()).build()).on_load(move |store, key| {
+        let late = Arc::clone(&late);
+        Box::pin(async move {
+            let found = store.load(key).await;
+            if late.load(Ordering::SeqCst) {
+                yield_now().await;
+            }
+            found
+        })
+    })
 }
 
 #[test]
@@ -115,7 +90,7 @@ fn an_operation_made_too_slowly_is_not_polled_past_its_deadline() {
 
 #[test]
 fn failing_open_does_not_run_over_a_record_that_cannot_be_read() {
-    let dedup = Deduplicator::new(Newer);
+    let dedup = Deduplicator::new(taken_over(&ManualClock::new(), &Arc::new(AtomicBool::new(true))));
     let ran = AtomicBool::new(false);
     let _ = ready(dedup.request(key()).fail_open().run(|_| async {
         ran.store(true, Ordering::SeqCst);
@@ -127,15 +102,15 @@ fn failing_open_does_not_run_over_a_record_that_cannot_be_read() {
 #[test]
 fn a_waiter_does_not_poll_a_record_that_it_will_never_read() {
     let clock = ManualClock::new();
-    let s =
-        Turns { inner: Arc::new(MemoryStore::builder().clock(clock.clone()).build()), newer: Arc::default() };
-    let dedup = Deduplicator::builder(s.clone()).clock(clock.clone()).build().unwrap();
+    let newer = Arc::default();
+    let s = taken_over(&clock, &newer);
+    let dedup = Deduplicator::builder(s).clock(clock.clone()).build().unwrap();
     let c = claim(&dedup);
     std::mem::forget(c);
     let mut tasks = Tasks::default();
     let w = tasks.spawn(dedup.request(key()).wait(Duration::MAX).claim());
     tasks.settle();
-    s.newer.store(true, Ordering::SeqCst);
+    newer.store(true, Ordering::SeqCst);
     tasks.pass(&clock, secs(3600));
     assert!(w.is_done(), "an hour on: polls a record it will never read");
 }
@@ -199,8 +174,8 @@ fn an_observer_that_panics_at_the_grant_leaves_no_claim_behind() {
     let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ready(b.dedup.request(key()).claim())));
     assert!(r.is_err());
     assert_ne!(
-        on_record(&b).judge(),
-        Judged::InProgress,
+        on_record(&b).status(),
+        Status::InProgress,
         "nothing started; under Hold this waits for a resolver for ever"
     );
 }
@@ -233,7 +208,7 @@ fn an_operators_outcome_over_the_limit_is_noted_as_too_large() {
 fn the_cache_does_not_bring_back_what_was_forgotten_through_it() {
     let clock = ManualClock::new();
     let late = Arc::new(AtomicBool::new(false));
-    let inner = LateLoad(Arc::new(MemoryStore::builder().clock(clock.clone()).build()), late.clone());
+    let inner = loading_late(&clock, &late);
     let elsewhere = Deduplicator::builder(inner.clone()).clock(clock.clone()).build().unwrap();
     let dedup = Deduplicator::builder(CachedStore::new(inner, 100, secs(3600)).with_clock(clock.clone()))
         .clock(clock)
@@ -392,7 +367,7 @@ fn an_error_without_effect_frees_the_key_whatever_its_type() {
     let refuse = |before_the_effect| async move { Err::<String, _>(Refused(before_the_effect)) };
     let no_effect = |error: &Refused| error.0;
     let first = bench.run(bench.dedup.request(key()).run_releasing(|_| refuse(true), no_effect));
-    assert!(matches!(first, Err(RunError::Operation { claim: AfterFailure::Released, .. })));
+    assert!(matches!(first, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
     let second = bench.run(bench.dedup.request(key()).run_releasing(|_| refuse(false), no_effect));
-    assert!(matches!(second, Err(RunError::Operation { claim: AfterFailure::InDoubt, .. })));
+    assert!(matches!(second, Err(RunError::Operation { claim: ClaimFate::InDoubt, .. })));
 }

@@ -4,51 +4,32 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oncekey::memory::MemoryError;
+use oncekey::protocol::*;
 use oncekey::store::*;
 use oncekey::time::{Clock as _, ManualClock, Moment};
 use oncekey::*;
+use oncekey_conformance::Intercept;
 
 use crate::support::{Fault, *};
 
-/// A store with a latency.
-#[derive(Clone)]
-struct Slow {
-    inner: Arc<MemoryStore>,
-    clock: ManualClock,
-    latency: Duration,
-    calls: Arc<AtomicU32>,
-}
-#[async_trait::async_trait]
-impl Store for Slow {
-    type Error = MemoryError;
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        self.clock.sleep_until(self.clock.now() + self.latency).await;
-        self.inner.load(key).await
-    }
-    async fn compare_exchange(&self, key: &Key, e: Expected, p: Put<'_>) -> Result<Exchange, Self::Error> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        self.clock.sleep_until(self.clock.now() + self.latency).await;
-        self.inner.compare_exchange(key, e, p).await
-    }
-}
-fn slow(latency: Duration) -> Slow {
+/// A store with a latency, and without batches; its clock, and how often it was called.
+fn slow(latency: Duration) -> (Intercept<MemoryStore>, ManualClock, Arc<AtomicU32>) {
     let clock = ManualClock::new();
     clock.advance(secs(1000));
-    Slow {
-        inner: Arc::new(MemoryStore::builder().clock(clock.clone()).build()),
-        clock,
-        latency,
-        calls: Arc::default(),
-    }
+    let calls = Arc::new(AtomicU32::new(0));
+    let (passes, count) = (clock.clone(), Arc::clone(&calls));
+    let store = Intercept::new(MemoryStore::builder().clock(clock.clone()).build())
+        .before(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            passes.sleep_until(passes.now() + latency)
+        })
+        .on_exchange(|store, key, expected, put| store.compare_exchange(key, expected, put));
+    (store, clock, calls)
 }
 
 #[test]
 fn a_store_slower_than_the_lease_ends_in_an_error() {
-    let store = slow(secs(2));
-    let clock = store.clock.clone();
-    let calls = Arc::clone(&store.calls);
+    let (store, clock, calls) = slow(secs(2));
     let dedup = Deduplicator::builder(store).clock(clock.clone()).lease(secs(2)).build().unwrap();
     let mut tasks = Tasks::default();
     let run = tasks.spawn(async {
@@ -61,8 +42,7 @@ fn a_store_slower_than_the_lease_ends_in_an_error() {
 /// P4: not even made, let alone polled.
 #[test]
 fn an_operation_whose_grants_all_come_too_late_is_not_begun() {
-    let store = slow(secs(2));
-    let clock = store.clock.clone();
+    let (store, clock, _) = slow(secs(2));
     let dedup = Deduplicator::builder(store).clock(clock.clone()).lease(secs(2)).build().unwrap();
     let mut tasks = Tasks::default();
     let run = tasks.spawn(
@@ -77,8 +57,7 @@ fn an_operation_whose_grants_all_come_too_late_is_not_begun() {
 
 #[test]
 fn a_keeper_gets_through_many_claims_over_a_slow_store_without_batches() {
-    let store = slow(Duration::from_millis(25));
-    let clock = store.clock.clone();
+    let (store, clock, _) = slow(Duration::from_millis(25));
     let dedup = Deduplicator::builder(store).clock(clock.clone()).build().unwrap();
     let mut tasks = Tasks::default();
     let slots: Vec<_> = (0..250)

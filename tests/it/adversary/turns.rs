@@ -1,11 +1,11 @@
 //! Writers that are put aside and come back, and answers that are overtaken.
 
 use crate::support::{Fault, *};
-use async_trait::async_trait;
-use oncekey::memory::MemoryError;
-use oncekey::store::{BatchPut, CachedStore, Exchange, Put};
-use oncekey::time::{Clock, ManualClock};
+use oncekey::admin::AdminAnswer;
+use oncekey::store::CachedStore;
+use oncekey::time::Clock;
 use oncekey::*;
+use oncekey_conformance::{CallKind, Intercept};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,60 +38,43 @@ fn a_checkpoint_put_aside_does_not_spoil_what_is_prepared() {
     assert_eq!(b.store.peek(&key()).unwrap().version, prepared.expected, "{said:?}");
 }
 
-/// A store that takes five milliseconds, or for ever.
-struct Slow {
-    inner: Arc<MemoryStore>,
-    clock: ManualClock,
-    hang: AtomicBool,
-}
-#[async_trait]
-impl Store for Slow {
-    type Error = MemoryError;
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-        self.clock.sleep_until(self.clock.now() + Duration::from_millis(5)).await;
-        self.inner.load(key).await
-    }
-    async fn compare_exchange(&self, key: &Key, e: Expected, p: Put<'_>) -> Result<Exchange, Self::Error> {
-        if self.hang.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        self.clock.sleep_until(self.clock.now() + Duration::from_millis(5)).await;
-        self.inner.compare_exchange(key, e, p).await
-    }
-    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
-        if self.hang.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        let mut v = vec![];
-        for i in batch {
-            v.push(self.inner.compare_exchange(i.key, i.expected, i.put).await);
-        }
-        v
-    }
-}
+/// An engine over a store whose loads and exchanges take five milliseconds, and whose writes take forever while the flag is
+/// set.
 fn slow(
-    change: impl FnOnce(DeduplicatorBuilder<Slow>) -> DeduplicatorBuilder<Slow>,
-) -> (Bench, Deduplicator<Slow>) {
+    change: impl FnOnce(
+        DeduplicatorBuilder<Intercept<MemoryStore>>,
+    ) -> DeduplicatorBuilder<Intercept<MemoryStore>>,
+) -> (Bench, Deduplicator<Intercept<MemoryStore>>, Arc<AtomicBool>) {
     let b = bench();
-    let s = Slow { inner: b.store.inner.clone(), clock: b.clock.clone(), hang: AtomicBool::new(false) };
-    let d = change(
-        Deduplicator::builder(s).clock(b.clock.clone()).lease(LEASE).margin(MARGIN).retention(RETENTION),
-    )
-    .build()
-    .unwrap();
-    (b, d)
+    let hang = Arc::new(AtomicBool::new(false));
+    let (clock, hangs) = (b.clock.clone(), Arc::clone(&hang));
+    let store = MemoryStore::builder().clock(b.clock.clone()).build();
+    let store = Intercept::new(store).before(move |kind| {
+        let (clock, hangs) = (clock.clone(), kind != CallKind::Load && hangs.load(Ordering::SeqCst));
+        Box::pin(async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            if kind != CallKind::BatchItem {
+                clock.sleep_until(clock.now() + Duration::from_millis(5)).await;
+            }
+        })
+    });
+    let builder = Deduplicator::builder(store).clock(b.clock.clone());
+    let d = change(builder.lease(LEASE).margin(MARGIN).retention(RETENTION)).build().unwrap();
+    (b, d, hang)
 }
 
 #[test]
 fn preparing_past_the_deadline_after_an_unanswered_renewal_has_time() {
-    let (b, d) = slow(|x| x);
+    let (b, d, hang) = slow(|x| x);
     let ClaimAnswer::Granted(mut claim) = b.run(d.request(key()).claim()).unwrap() else { panic!() };
-    d.store().hang.store(true, Ordering::SeqCst);
+    hang.store(true, Ordering::SeqCst);
     {
         let mut r = Box::pin(claim.renew());
         assert!(poll_once(r.as_mut()).is_none());
     }
-    d.store().hang.store(false, Ordering::SeqCst);
+    hang.store(false, Ordering::SeqCst);
     b.clock.advance(Duration::from_secs(28));
     let mut last = None;
     for _ in 0..20 {
@@ -106,7 +89,7 @@ fn preparing_past_the_deadline_after_an_unanswered_renewal_has_time() {
 #[test]
 fn one_batch_that_hangs_is_not_the_end_under_a_short_lease() {
     for keeper in [false, true] {
-        let (b, d) = slow(|x| x.lease(Duration::from_secs(5)).margin(Duration::from_millis(500)));
+        let (b, d, hang) = slow(|x| x.lease(Duration::from_secs(5)).margin(Duration::from_millis(500)));
         let clock = b.clock.clone();
         let op = d.request(key()).run(|_| async move {
             clock.sleep_until(clock.now() + Duration::from_secs(12)).await;
@@ -115,9 +98,9 @@ fn one_batch_that_hangs_is_not_the_end_under_a_short_lease() {
         let hang = async {
             let c = &b.clock;
             c.sleep_until(c.now() + Duration::from_millis(1000)).await;
-            d.store().hang.store(true, Ordering::SeqCst);
+            hang.store(true, Ordering::SeqCst);
             c.sleep_until(c.now() + Duration::from_millis(2000)).await; // one call falls in here
-            d.store().hang.store(false, Ordering::SeqCst);
+            hang.store(false, Ordering::SeqCst);
         };
         let keep = d.keeper();
         let both = async {
@@ -138,39 +121,24 @@ fn one_batch_that_hangs_is_not_the_end_under_a_short_lease() {
     }
 }
 
-/// A store whose next exchange answers late.
-struct Gate {
-    inner: Arc<MemoryStore>,
-    closed: Arc<AtomicBool>,
-}
-#[async_trait]
-impl Store for Gate {
-    type Error = MemoryError;
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-        self.inner.load(key).await
-    }
-    async fn compare_exchange(&self, key: &Key, e: Expected, p: Put<'_>) -> Result<Exchange, Self::Error> {
-        let wait = self.closed.swap(false, Ordering::SeqCst);
-        let a = self.inner.compare_exchange(key, e, p).await;
-        if wait {
-            yield_now().await;
-        }
-        a
-    }
-}
-
 #[test]
 fn the_cache_keeps_no_answer_that_a_forget_overtook() {
     let b = bench();
     let closed = Arc::new(AtomicBool::new(false));
     let plain = Deduplicator::builder(b.store.inner.clone()).clock(b.clock.clone()).build().unwrap();
     b.run(plain.request(key()).run(|_| async { Ok::<_, std::io::Error>("first".to_owned()) })).unwrap();
-    let s = CachedStore::new(
-        Gate { inner: b.store.inner.clone(), closed: closed.clone() },
-        100,
-        Duration::from_secs(10),
-    )
-    .with_clock(b.clock.clone());
+    let gate = Arc::clone(&closed);
+    let late = Intercept::new(b.store.inner.clone()).on_exchange(move |store, key, expected, put| {
+        let waits = gate.swap(false, Ordering::SeqCst); // the next exchange answers late
+        Box::pin(async move {
+            let answer = store.compare_exchange(key, expected, put).await;
+            if waits {
+                yield_now().await;
+            }
+            answer
+        })
+    });
+    let s = CachedStore::new(late, 100, Duration::from_secs(10)).with_clock(b.clock.clone());
     let d = Deduplicator::builder(s).clock(b.clock.clone()).build().unwrap();
     closed.store(true, Ordering::SeqCst);
     let mut replay =

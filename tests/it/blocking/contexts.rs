@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::thread;
 
-use oncekey::{Event, Key, Payload, Prepared, Resolution};
+use oncekey::admin::Resolution;
+use oncekey::observe::Event;
+use oncekey::{Key, Payload, Prepared};
 
 use super::*;
 
@@ -38,7 +40,9 @@ fn calls<'c>(dedup: &'c Face, attempt: &'c blocking::Attempt) -> Vec<Call<'c>> {
     vec![
         call("run", move || request().run(|_| text())),
         call("run_or_fail", move || request().run_or_fail(|_| text().map_err(oncekey::Failure::Unknown))),
-        call("run_classified", move || request().run_classified(|_| text(), |_| oncekey::FailureKind::Final)),
+        call("run_classified", move || {
+            request().run_classified(|_| text(), |_| oncekey::answer::FailureKind::Final)
+        }),
         call("run_releasing", move || request().run_releasing(|_| text(), |_| true)),
         call("claim", move || request().claim()),
         call("run_many", move || dedup.run_many([(request(), |_| text())])),
@@ -253,7 +257,8 @@ mod inside_tokio {
     fn a_face_is_made_and_dropped_anywhere() {
         let clock = ManualClock::new();
         let store = FaultyStore::new(&clock);
-        let engine = engine_with(&clock, &store, |builder| builder.on_drop(oncekey::OnDrop::ExpireNow));
+        let engine =
+            engine_with(&clock, &store, |builder| builder.on_drop(oncekey::builder::OnDrop::ExpireNow));
         let claim = two_threads().block_on(async {
             let dedup = blocking::Deduplicator::new(engine).unwrap();
             let face = dedup.clone();

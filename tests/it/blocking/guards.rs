@@ -1,9 +1,12 @@
 //! The explicit claim in a thread's hands.
 
+use oncekey::Store as _;
 use oncekey::blocking::{Claim, ClaimAnswer};
+use oncekey::builder::OnDrop;
+use oncekey::protocol::Expected;
+use oncekey::protocol::{ExpiredBecause, Status, Version};
 use oncekey::store::{Exchange, Put};
-use oncekey::{Cause, ClaimError, Judged, Key, OnDrop, Settled, Version};
-use oncekey::{Expected, Store as _};
+use oncekey::{ClaimError, Key, Settled};
 
 use super::*;
 
@@ -54,15 +57,15 @@ fn every_answer_of_a_claim_is_told() {
         panic!("no doubt")
     };
     assert_eq!((attempt, operation_id), (1, claim.operation_id()));
-    let resolved = threads.dedup.resolve(&held, &oncekey::Resolution::NoEffect).unwrap();
-    assert_eq!(resolved, oncekey::AdminAnswer::Done);
+    let resolved = threads.dedup.resolve(&held, &oncekey::admin::Resolution::NoEffect).unwrap();
+    assert_eq!(resolved, oncekey::admin::AdminAnswer::Done);
 
     let tried = Key::new("payments.charge", "tried").unwrap();
     let request = || threads.dedup.request(tried.clone()).attempts_max(1);
     let ClaimAnswer::Granted(mut claim) = request().claim().unwrap() else { panic!("not granted") };
     claim.release().unwrap();
     assert!(matches!(request().claim().unwrap(), ClaimAnswer::Exhausted { attempts: 1, .. }));
-    assert_eq!(threads.dedup.reset_attempts(&tried).unwrap(), oncekey::AdminAnswer::Done);
+    assert_eq!(threads.dedup.reset_attempts(&tried).unwrap(), oncekey::admin::AdminAnswer::Done);
     assert!(matches!(request().claim().unwrap(), ClaimAnswer::Granted(_)));
 }
 
@@ -117,7 +120,7 @@ fn a_claim_is_renewed_by_the_keeper_also_when_its_face_is_gone() {
         assert!(claim.time_left() > secs(0));
     }
     claim.complete("done").unwrap();
-    assert_eq!(store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(store.peek(&key()).unwrap().status(), Status::Completed);
     drop(claim);
     eventually("the keeper is gone", || clock.sleepers() == 0);
 }
@@ -145,9 +148,9 @@ fn a_completion_within_a_transaction_is_prepared_and_settled() {
     let prepared = claim.prepare("done").unwrap();
     commit(&prepared);
     assert_eq!(claim.settle(&prepared).unwrap(), Settled::Committed);
-    assert_eq!(threads.store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(threads.store.peek(&key()).unwrap().status(), Status::Completed);
 
-    assert_eq!(threads.dedup.forget(&key()).unwrap(), oncekey::AdminAnswer::Done);
+    assert_eq!(threads.dedup.forget(&key()).unwrap(), oncekey::admin::AdminAnswer::Done);
     let mut claim = granted(&threads.dedup);
     let prepared = claim.prepare("done").unwrap();
     commit(&prepared);
@@ -162,7 +165,7 @@ fn a_claim_is_at_hand_for_async_code_too() {
     let mut claim = granted(&threads.dedup);
     assert_eq!(claim.as_async().fence(), claim.fence());
     ready(claim.as_async_mut().complete("done")).unwrap();
-    assert_eq!(threads.store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(threads.store.peek(&key()).unwrap().status(), Status::Completed);
 }
 
 #[test]
@@ -171,11 +174,11 @@ fn an_operator_sees_lists_and_ends() {
     assert!(threads.dedup.inspect(&key()).unwrap().is_none());
     let mut claim = granted(&threads.dedup);
     let seen = threads.dedup.inspect(&key()).unwrap().unwrap();
-    assert_eq!((seen.state, seen.attempt), (Judged::InProgress, 1));
-    assert!(matches!(threads.dedup.forget(&key()).unwrap(), oncekey::AdminAnswer::Live { .. }));
+    assert_eq!((seen.state, seen.attempt), (Status::InProgress, 1));
+    assert!(matches!(threads.dedup.forget(&key()).unwrap(), oncekey::admin::AdminAnswer::Live { .. }));
     claim.abandon().unwrap();
     let seen = threads.dedup.inspect(&key()).unwrap().unwrap();
-    assert_eq!(seen.state, Judged::Expired(Cause::Abandoned));
+    assert_eq!(seen.state, Status::Expired(ExpiredBecause::Abandoned));
 
     let dedup =
         blocking::Deduplicator::new(oncekey::Deduplicator::new(Arc::clone(&threads.store.inner))).unwrap();

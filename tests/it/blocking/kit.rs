@@ -1,12 +1,12 @@
 //! The conformance kit and the simulation over a store whose calls block.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use oncekey::blocking::{Blocking, BlockingStore};
-use oncekey::store::{Durability, DurabilityClass, Exchange, Purged, Put, StoreError, StoreErrorKind};
-use oncekey::time::{Clock as _, Moment};
-use oncekey::{DecodeError, Entry, Expected, Key, Payload, Record, Version};
+use oncekey::memory::MemoryError;
+use oncekey::protocol::{Entry, Expected};
+use oncekey::store::{Durability, DurabilityClass, Exchange, Purged, Put};
+use oncekey::{Key, MemoryStore, Store as _};
 use oncekey_conformance::{Abilities, Clause, Effort, Harness, Subject, Time, certify, check, simulate};
 
 use super::*;
@@ -15,108 +15,49 @@ use gap::Gap;
 #[path = "../../../conformance/tests/sabotage/gap.rs"]
 mod gap;
 
-/// A table under one lock, by the clock of its harness.
+/// A memory store asked by calls that block.
 struct Table {
-    rows: Mutex<Rows>,
-    time: Time,
-    records_max: usize,
+    inner: MemoryStore,
     /// Reads, and writes in a second step: between them, others come.
     split: bool,
     gap: Gap,
 }
 
-#[derive(Default)]
-struct Rows {
-    rows: BTreeMap<Vec<u8>, Row>,
-    last_version: u64,
-}
-
-struct Row {
-    body: Vec<u8>,
-    version: u64,
-    expires: Moment,
-    gone: Moment,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum TableError {
-    #[error("row does not decode: {0}")]
-    Corrupt(#[from] DecodeError),
-    #[error("the table is full")]
-    Full,
-}
-
-impl StoreError for TableError {
-    fn kind(&self) -> StoreErrorKind {
-        match self {
-            Self::Corrupt(_) => StoreErrorKind::Corrupt,
-            Self::Full => StoreErrorKind::Full,
+impl Table {
+    /// Writes, whatever is there by now.
+    fn write(&self, key: &Key, put: Put<'_>) -> Result<Exchange, MemoryError> {
+        loop {
+            let found = self.load(key)?;
+            let expected = found.map_or(Expected::Vacant, |entry| Expected::At(entry.version));
+            if let done @ Exchange::Done(_) = ready(self.inner.compare_exchange(key, expected, put))? {
+                return Ok(done);
+            }
         }
-    }
-
-    fn maybe_applied(&self) -> bool {
-        false
-    }
-}
-
-impl Rows {
-    fn read(&self, key: &Key, now: Moment) -> Result<Option<Entry>, TableError> {
-        let Some(row) = self.rows.get(key.as_bytes()).filter(|row| now < row.gone) else { return Ok(None) };
-        let record = Record::decode(&Payload::from(&row.body[..]))?;
-        Ok(Some(Entry {
-            record,
-            version: Version::new(row.version),
-            left: row.expires.saturating_since(now),
-        }))
     }
 }
 
 impl BlockingStore for Table {
-    type Error = TableError;
+    type Error = MemoryError;
 
-    fn load(&self, key: &Key) -> Result<Option<Entry>, TableError> {
-        let rows = self.rows.lock().unwrap();
-        rows.read(key, self.time.now())
+    fn load(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
+        ready(self.inner.load(key))
     }
 
-    fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, TableError> {
-        let mut rows = self.rows.lock().unwrap();
-        let now = self.time.now();
-        let current = rows.read(key, now)?;
-        let fits = match expected {
-            Expected::Vacant => current.is_none(),
-            Expected::At(version) => current.as_ref().is_some_and(|entry| entry.version == version),
-        };
-        if !fits {
-            return Ok(Exchange::Conflict(current));
+    fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, MemoryError> {
+        if !self.split {
+            return ready(self.inner.compare_exchange(key, expected, put));
         }
-        if self.split {
-            drop(rows);
-            self.gap.meet();
-            rows = self.rows.lock().unwrap();
+        let found = self.load(key)?;
+        let seen = found.as_ref().map_or(Expected::Vacant, |entry| Expected::At(entry.version));
+        if seen != expected {
+            return Ok(Exchange::Conflict(found));
         }
-        if expected == Expected::Vacant {
-            rows.rows.retain(|_, row| now < row.gone);
-            if rows.rows.len() >= self.records_max {
-                return Err(TableError::Full);
-            }
-        }
-        rows.last_version += 1;
-        let version = rows.last_version;
-        let (expires, body) = (now + put.live, put.record.encode());
-        rows.rows.insert(key.as_bytes().to_vec(), Row { body, version, expires, gone: expires + put.linger });
-        Ok(Exchange::Done(Version::new(version)))
+        self.gap.meet();
+        self.write(key, put)
     }
 
-    fn purge(&self, limit: usize) -> Result<Purged, TableError> {
-        let mut rows = self.rows.lock().unwrap();
-        let now = self.time.now();
-        let gone: Vec<_> =
-            rows.rows.iter().filter(|(_, row)| row.gone <= now).map(|(key, _)| key.clone()).collect();
-        for key in gone.iter().take(limit) {
-            rows.rows.remove(key);
-        }
-        Ok(Purged { removed: gone.len().min(limit), more: gone.len() > limit })
+    fn purge(&self, limit: usize) -> Result<Purged, MemoryError> {
+        ready(self.inner.purge(limit))
     }
 
     fn durability(&self) -> Durability {
@@ -135,13 +76,19 @@ const BY_HAND: Tables = Tables { manual: true, split: false };
 const ON_REAL_TIME: Tables = Tables { manual: false, split: false };
 
 impl Tables {
-    fn subject(self, records_max: usize) -> Subject<Blocking<Table>> {
-        let time = match self.manual {
-            true => Time::manual(ManualClock::new()),
-            false => Time::real(Duration::from_millis(50), Duration::ZERO),
+    fn subject(self, records_max: Option<usize>) -> Subject<Blocking<Table>> {
+        let builder = MemoryStore::builder();
+        let builder = match records_max {
+            Some(most) => builder.records_max(most),
+            None => builder,
         };
-        let (rows, gap) = (Mutex::default(), Gap::default());
-        let table = Table { rows, time: time.clone(), records_max, split: self.split, gap };
+        let (builder, time) = if self.manual {
+            let clock = ManualClock::new();
+            (builder.clock(clock.clone()), Time::manual(clock))
+        } else {
+            (builder, Time::real(Duration::from_millis(50), Duration::ZERO))
+        };
+        let table = Table { inner: builder.build(), split: self.split, gap: Gap::default() };
         Subject::new(Blocking::new(table), time)
     }
 }
@@ -151,11 +98,11 @@ impl Harness for Tables {
     type Guard = ();
 
     fn fresh(&self) -> Subject<Blocking<Table>> {
-        self.subject(usize::MAX)
+        self.subject(None)
     }
 
     fn fresh_bounded(&self, records_max: usize) -> Option<Subject<Blocking<Table>>> {
-        Some(self.subject(records_max))
+        Some(self.subject(Some(records_max)))
     }
 
     fn abilities(&self) -> Abilities {

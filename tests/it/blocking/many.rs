@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oncekey::blocking::{ClaimAnswer, Request};
-use oncekey::{Answer, ClaimError, Failure, Judged, Key, OnLeaseLost, Payload, RunError};
+use oncekey::builder::OnLeaseLost;
+use oncekey::protocol::Status;
+use oncekey::{Answer, ClaimError, Failure, Key, Payload, RunError};
 
 use super::*;
 
@@ -21,7 +23,7 @@ fn batches(threads: &Threads) -> Vec<usize> {
 }
 
 fn is_completed(threads: &Threads, id: usize) -> bool {
-    threads.store.peek(&key_of(id)).is_some_and(|entry| entry.judge() == Judged::Completed)
+    threads.store.peek(&key_of(id)).is_some_and(|entry| entry.status() == Status::Completed)
 }
 
 #[test]

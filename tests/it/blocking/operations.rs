@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use oncekey::{
-    AfterFailure, Answer, ClaimError, Deduplicator, Failure, FailureKind, Judged, Key, MemoryStore, OnDrop,
-    OnLeaseLost, RunError, State, Unrecorded,
-};
+use oncekey::answer::{ClaimFate, FailureKind, Unrecorded};
+use oncekey::builder::{OnDrop, OnLeaseLost};
+use oncekey::protocol::{State, Status};
+use oncekey::{Answer, ClaimError, Deduplicator, Failure, Key, MemoryStore, RunError};
 
 use super::*;
 
@@ -63,16 +63,16 @@ fn a_failure_is_what_its_operation_says() {
     let threads = threads();
     let request = || threads.dedup.request(key());
     let failed = request().run_or_fail(|_| Err::<String, _>(Failure::NoEffect("busy".to_owned())));
-    assert!(matches!(failed, Err(RunError::Operation { claim: AfterFailure::Released, .. })));
+    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
     let failed = request().run_releasing(|_| Err::<String, _>("busy"), |error| *error == "busy");
-    assert!(matches!(failed, Err(RunError::Operation { claim: AfterFailure::Released, .. })));
+    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
     let failed = request().run_releasing(|_| Err::<String, _>("broken"), |error| *error == "busy");
-    assert!(matches!(failed, Err(RunError::Operation { claim: AfterFailure::InDoubt, .. })));
+    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::InDoubt, .. })));
     let failed = request().run(|_| Err::<String, _>(7));
-    assert!(matches!(failed, Err(RunError::Operation { error: 7, claim: AfterFailure::InDoubt, .. })));
+    assert!(matches!(failed, Err(RunError::Operation { error: 7, claim: ClaimFate::InDoubt, .. })));
     let declined = || Err::<String, _>("declined".to_owned());
     let failed = request().run_classified(|_| declined(), |_| FailureKind::Final);
-    assert!(matches!(failed, Err(RunError::Operation { claim: AfterFailure::Recorded, .. })));
+    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Recorded, .. })));
     let again = request().run_classified(|_| text("runs after all"), |_| FailureKind::Final);
     assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(why), .. }) if why == "declined"));
 }
@@ -249,7 +249,7 @@ fn what_an_operation_returns_after_its_lease_is_stored_if_nobody_came_in_between
         },
     );
     assert!(matches!(answer, Ok(Answer::Executed { value, .. }) if value == "late"));
-    assert_eq!(threads.store.peek(&key()).unwrap().judge(), Judged::Completed);
+    assert_eq!(threads.store.peek(&key()).unwrap().status(), Status::Completed);
 }
 
 /// Waiting for the loss ends with it, not with the sleep; and sleeps that long otherwise.

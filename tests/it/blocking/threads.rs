@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::sync::Mutex;
 
-use async_trait::async_trait;
-use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Deduplicator, Entry, Event, Expected, Key, MemoryStore, OnDrop, Store};
+use oncekey::builder::OnDrop;
+use oncekey::observe::Event;
+use oncekey::{Deduplicator, Key, MemoryStore, Store as _};
+use oncekey_conformance::Intercept;
 
 use super::*;
 
@@ -13,51 +14,32 @@ thread_local! {
     static LAST: RefCell<Option<Gone>> = const { RefCell::new(None) };
 }
 
-/// A memory store that marks the thread which sends it batches, as only a keeper does here: `ended` is set when that thread
-/// is gone.
-struct Marking {
-    inner: MemoryStore,
+/// A face over a memory store that marks the thread which sends it batches, as only a keeper does here, and one of its
+/// claims.
+struct Marked {
+    clock: ManualClock,
+    dedup: blocking::Deduplicator<Intercept<MemoryStore>>,
+    claim: blocking::Claim<Intercept<MemoryStore>>,
+    /// The thread is gone.
     ended: Arc<AtomicBool>,
-    dropped: Gone,
+    /// The store is.
+    dropped: Arc<AtomicBool>,
 }
 
-impl Marking {
-    fn new(clock: &ManualClock) -> Self {
-        let inner = MemoryStore::builder().clock(clock.clone()).build();
-        Self { inner, ended: Arc::default(), dropped: Gone(Arc::default()) }
-    }
-}
-
-#[async_trait]
-impl Store for Marking {
-    type Error = <MemoryStore as Store>::Error;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-        self.inner.load(key).await
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Self::Error> {
-        self.inner.compare_exchange(key, expected, put).await
-    }
-
-    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
+fn marked() -> Marked {
+    let clock = ManualClock::new();
+    let (ended, dropped) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (mark, with_the_store) = (Arc::clone(&ended), Gone(Arc::clone(&dropped)));
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let store = Intercept::new(store).on_batch(move |store, batch| {
+        assert!(!with_the_store.0.load(Ordering::SeqCst));
         assert_eq!(std::thread::current().name(), Some("oncekey-keeper"));
         LAST.with_borrow_mut(|last| {
-            last.get_or_insert_with(|| Gone(Arc::clone(&self.ended))).0.load(Ordering::SeqCst)
+            last.get_or_insert_with(|| Gone(Arc::clone(&mark))).0.load(Ordering::SeqCst)
         });
-        self.inner.compare_exchange_many(batch).await
-    }
-}
-
-/// A face whose keeper's thread is marked, and one of its claims.
-fn marked() -> (ManualClock, blocking::Deduplicator<Marking>, blocking::Claim<Marking>) {
-    let clock = ManualClock::new();
-    let engine = Deduplicator::builder(Marking::new(&clock)).clock(clock.clone()).build().unwrap();
+        store.compare_exchange_many(batch)
+    });
+    let engine = Deduplicator::builder(store).clock(clock.clone()).build().unwrap();
     let dedup = blocking::Deduplicator::new(engine).unwrap();
     let Ok(blocking::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
         panic!("not granted")
@@ -68,14 +50,13 @@ fn marked() -> (ManualClock, blocking::Deduplicator<Marking>, blocking::Claim<Ma
     }
     eventually("the keeper sleeps", || clock.sleepers() == 1);
     assert_eq!(claim.time_left(), Duration::from_millis(24_500), "renewed once");
-    (clock, dedup, claim)
+    Marked { clock, dedup, claim, ended, dropped }
 }
 
 #[test]
 fn it_ends_with_the_last_face_and_claim_and_takes_the_store_with_it() {
     for claim_first in [true, false] {
-        let (clock, dedup, claim) = marked();
-        let (ended, dropped) = (Arc::clone(&dedup.store().ended), Arc::clone(&dedup.store().dropped.0));
+        let Marked { clock, dedup, claim, ended, dropped } = marked();
         let clone = dedup.clone();
         drop(dedup);
         if claim_first {
@@ -98,21 +79,20 @@ fn it_ends_with_the_last_face_and_claim_and_takes_the_store_with_it() {
 
 #[test]
 fn an_async_handle_keeps_the_engine_and_not_the_thread() {
-    let (_, dedup, claim) = marked();
-    let ended = Arc::clone(&dedup.store().ended);
+    let Marked { dedup, claim, ended, .. } = marked();
     let engine = dedup.engine().clone();
     drop((dedup, claim));
     eventually("the thread is gone", || ended.load(Ordering::SeqCst));
     assert_eq!(ready(engine.inspect(&key())).unwrap().unwrap().attempt, 1);
-    let (_, other, _claim) = marked();
-    assert!(!other.store().ended.load(Ordering::SeqCst));
+    let other = marked();
+    assert!(!other.ended.load(Ordering::SeqCst));
 }
 
 /// Many faces, many threads, and none of them is left.
 #[test]
 fn no_thread_is_left_behind() {
     let faces: Vec<_> = (0..50).map(|_| marked()).collect();
-    let ended: Vec<_> = faces.iter().map(|(_, dedup, _)| Arc::clone(&dedup.store().ended)).collect();
+    let ended: Vec<_> = faces.iter().map(|face| Arc::clone(&face.ended)).collect();
     drop(faces);
     eventually("all threads are gone", || ended.iter().all(|ended| ended.load(Ordering::SeqCst)));
 }

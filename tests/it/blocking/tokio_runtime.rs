@@ -1,8 +1,10 @@
 //! Stores that need a tokio runtime, under a face.
 
 use async_trait::async_trait;
+use oncekey::builder::OnDrop;
+use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{Exchange, Put};
-use oncekey::{Answer, Deduplicator, Entry, Expected, Key, MemoryStore, OnDrop, Store};
+use oncekey::{Answer, Deduplicator, Key, MemoryStore, Store};
 use tokio::runtime::{Builder, Handle};
 
 use super::*;

@@ -11,7 +11,7 @@ fn clean_up_gets_on_with_a_keeper_and_with_later_calls() {
             Box::pin(bench.dedup.request(key()).policy(Policy::Hold).run(|_| async { Ok::<_, &str>(()) }));
         assert!(bench.poll_times(run.as_mut(), 2).is_none());
         drop(run);
-        assert_eq!(bench.on_record().judge(), Judged::InProgress, "applied, and not yet released");
+        assert_eq!(bench.on_record().status(), Status::InProgress, "applied, and not yet released");
         bench
     };
     let released = State::Released { fresh_operation_id: false };

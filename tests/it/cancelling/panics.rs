@@ -1,5 +1,7 @@
 //! Panics: before the operation, in it, after it, and in what cleans up.
 
+use oncekey_conformance::Intercept;
+
 use super::*;
 
 /// Polls a future to its end; whether it panicked.
@@ -88,7 +90,10 @@ fn a_panic_of_the_owner_does_not_hang_who_waits() {
     drop(owner);
     let begun = bench.clock.now();
     let first = bench.run_pinned(one.as_mut()).unwrap();
-    assert!(matches!(&first, Answer::Executed { basis: Basis { after_doubt: true, .. }, .. }), "{first:?}");
+    assert!(
+        matches!(&first, Answer::Executed { info: RecordInfo { after_doubt: true, .. }, .. }),
+        "{first:?}"
+    );
     assert!(bench.clock.now().saturating_since(begun) >= LEASE, "not before the lease is over");
     let second = bench.run_pinned(two.as_mut()).unwrap();
     assert!(matches!(second, Answer::Replayed { .. }), "exactly one of them ran it: {second:?}");
@@ -112,46 +117,19 @@ fn a_waiter_whose_operation_panics_does_not_hang_the_others() {
     assert!(matches!(answer, Answer::Executed { .. }), "{answer:?}");
 }
 
-/// A store that panics when told to.
-struct PanickingStore {
-    inner: MemoryStore,
-    armed: Arc<AtomicBool>,
-}
-
-impl PanickingStore {
-    fn check(&self) {
-        assert!(!self.armed.load(Ordering::SeqCst), "planned");
-    }
-}
-
-#[async_trait]
-impl Store for PanickingStore {
-    type Error = oncekey::memory::MemoryError;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-        self.check();
-        yield_now().await;
-        self.check();
-        self.inner.load(key).await
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Self::Error> {
-        self.check();
-        yield_now().await;
-        self.check();
-        self.inner.compare_exchange(key, expected, put).await
-    }
-}
-
-fn panicking_engine(clock: &ManualClock) -> (Deduplicator<PanickingStore>, Arc<AtomicBool>) {
+/// An engine over a store whose calls panic while it is armed, at once and after a turn.
+fn panicking_engine(clock: &ManualClock) -> (Deduplicator<Intercept<MemoryStore>>, Arc<AtomicBool>) {
     let armed = Arc::new(AtomicBool::new(false));
+    let arm = Arc::clone(&armed);
     let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = PanickingStore { inner, armed: Arc::clone(&armed) };
+    let store = Intercept::new(inner).before(move |_| {
+        let armed = Arc::clone(&arm);
+        Box::pin(async move {
+            assert!(!armed.load(Ordering::SeqCst), "planned");
+            yield_now().await;
+            assert!(!armed.load(Ordering::SeqCst), "planned");
+        })
+    });
     let dedup = Deduplicator::builder(store).clock(clock.clone()).lease(LEASE).build().unwrap();
     (dedup, armed)
 }
@@ -211,7 +189,10 @@ fn a_store_that_panics_under_a_call_leaves_later_calls_to_the_policy() {
     assert!(matches!(drive(second()).unwrap(), Answer::InProgress { .. }), "the lease stands");
     clock.advance(LEASE);
     let answer = drive(second()).unwrap();
-    assert!(matches!(&answer, Answer::Executed { basis: Basis { after_doubt: true, .. }, .. }), "{answer:?}");
+    assert!(
+        matches!(&answer, Answer::Executed { info: RecordInfo { after_doubt: true, .. }, .. }),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -229,7 +210,7 @@ fn a_spawner_that_panics_does_not_turn_a_panic_into_an_abort() {
     let runs = AtomicU32::new(0);
     assert!(matches!(
         bench.second_call(&runs),
-        Answer::Executed { basis: Basis { after_doubt: true, .. }, .. }
+        Answer::Executed { info: RecordInfo { after_doubt: true, .. }, .. }
     ));
     // Outside of a panic, a drop does not begin one.
     drop(bench.dedup.request(Key::new("payments.charge", "another").unwrap()));

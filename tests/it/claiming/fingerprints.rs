@@ -1,6 +1,7 @@
 //! Fingerprints: a mismatch before every other answer, with nothing changed and nothing revealed.
 
-use oncekey::{Algorithm, Answer, ClaimAnswer, Deduplicator, Error, Fingerprint, FingerprintError, RunError};
+use oncekey::protocol::{Algorithm, FingerprintError};
+use oncekey::{Answer, ClaimAnswer, Deduplicator, Error, Fingerprint, RunError};
 
 use crate::support::*;
 

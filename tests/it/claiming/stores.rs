@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use async_trait::async_trait;
-use oncekey::store::{Exchange, Put, StoreError, StoreErrorKind};
+use oncekey::answer::Unrecorded;
+use oncekey::store::{Exchange, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
-use oncekey::{
-    Answer, ClaimError, Deduplicator, Entry, Error, Expected, Key, MemoryStore, RunError, Store, Unrecorded,
-};
+use oncekey::{Answer, ClaimError, Deduplicator, Error, MemoryStore, RunError, Store};
+use oncekey_conformance::Intercept;
 
 use crate::support::*;
 
@@ -89,12 +88,10 @@ fn a_call_that_fails_open_runs_without_a_promise_and_says_so() {
 }
 
 /// Answers each write with a conflict: with what is on record, which may be just what was expected, or with nothing.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Liar {
-    inner: Arc<MemoryStore>,
     lies: Arc<AtomicBool>,
     calls: Arc<AtomicU32>,
-    kind: Option<StoreErrorKind>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -111,38 +108,29 @@ impl StoreError for Hopeless {
     }
 }
 
-#[async_trait]
-impl Store for Liar {
-    type Error = Hopeless;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Hopeless> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        Ok(self.inner.load(key).await.unwrap())
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Hopeless> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        match self.kind {
-            Some(kind) => Err(Hopeless(kind)),
-            None if self.lies.load(Ordering::SeqCst) => {
-                Ok(Exchange::Conflict(self.inner.load(key).await.unwrap()))
-            }
-            None => Ok(self.inner.compare_exchange(key, expected, put).await.unwrap()),
-        }
-    }
-}
-
-fn liar(kind: Option<StoreErrorKind>) -> (ManualClock, Liar, Deduplicator<Liar>) {
-    let clock = ManualClock::new();
-    let inner = Arc::new(MemoryStore::builder().clock(clock.clone()).build());
-    let store = Liar { inner, lies: Arc::default(), calls: Arc::default(), kind };
-    let dedup = Deduplicator::builder(store.clone()).clock(clock.clone()).build().unwrap();
-    (clock, store, dedup)
+/// The liar, or if there is a kind of error, a store whose writes all fail so.
+fn liar(kind: Option<StoreErrorKind>) -> (ManualClock, Liar, Deduplicator<Intercept<MemoryStore, Hopeless>>) {
+    let (clock, liar) = (ManualClock::new(), Liar::default());
+    let (loads, writes) = (liar.clone(), liar.clone());
+    let inner = MemoryStore::builder().clock(clock.clone()).build();
+    let store = Intercept::telling(inner, |error| panic!("{error}"))
+        .on_load(move |store, key| {
+            loads.calls.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async { Ok(store.load(key).await.unwrap()) })
+        })
+        .on_exchange(move |store, key, expected, put| {
+            writes.calls.fetch_add(1, Ordering::SeqCst);
+            let lies = writes.lies.load(Ordering::SeqCst);
+            Box::pin(async move {
+                match kind {
+                    Some(kind) => Err(Hopeless(kind)),
+                    None if lies => Ok(Exchange::Conflict(store.load(key).await.unwrap())),
+                    None => Ok(store.compare_exchange(key, expected, put).await.unwrap()),
+                }
+            })
+        });
+    let dedup = Deduplicator::builder(store).clock(clock.clone()).build().unwrap();
+    (clock, liar, dedup)
 }
 
 /// How many calls are few enough.

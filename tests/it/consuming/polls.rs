@@ -25,7 +25,7 @@ fn poll(
 }
 
 fn reasons(told: &[Told]) -> Vec<&'static str> {
-    told.iter().map(Disposal::reason).collect()
+    told.iter().map(DeliveryAction::reason).collect()
 }
 
 #[test]

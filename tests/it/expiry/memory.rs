@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
+use oncekey::Deduplicator;
+use oncekey::protocol::Status;
 use oncekey::store::ListInDoubt as _;
 use oncekey::time::ManualClock;
-use oncekey::{Deduplicator, Judged};
 
 use super::*;
 
@@ -30,7 +31,7 @@ fn live_and_linger_end_to_the_nanosecond() {
         assert_eq!(look().unwrap().left, live);
         clock.advance(live - NANO);
         assert_eq!(look().unwrap().left, NANO);
-        assert_eq!(look().unwrap().judge(), Judged::InProgress);
+        assert_eq!(look().unwrap().status(), Status::InProgress);
         clock.advance(NANO);
         let expired = look().unwrap();
         assert_eq!((expired.left, expired.version), (Duration::ZERO, version));
@@ -153,7 +154,10 @@ fn a_listing_of_keys_in_doubt_is_complete_page_by_page_and_lists_nothing_else() 
             let page = ready(engine.list_in_doubt(cursor, limit)).unwrap();
             assert!(page.entries.len() <= limit);
             listed.extend(page.entries.into_iter().map(|(key, entry)| {
-                assert!(matches!(entry.judge(), Judged::Expired(oncekey::Cause::Abandoned)));
+                assert!(matches!(
+                    entry.status(),
+                    Status::Expired(oncekey::protocol::ExpiredBecause::Abandoned)
+                ));
                 key
             }));
             let Some(next) = page.next else { break };

@@ -4,8 +4,10 @@
 use std::future::pending;
 use std::time::Duration;
 
+use oncekey::answer::Unrecorded;
+use oncekey::builder::OnLeaseLost;
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, ClaimError, Deduplicator, OnLeaseLost, Unrecorded};
+use oncekey::{Answer, ClaimError, Deduplicator};
 
 use crate::support::*;
 
@@ -148,8 +150,8 @@ fn beyond_the_margin_two_may_execute_at_once_and_there_is_still_one_outcome() {
         "{first:?}"
     );
     let second = second.take().unwrap();
-    let Answer::Executed { basis, .. } = second else { panic!("{second:?}") };
-    assert_eq!((basis.attempt, basis.after_doubt), (2, true), "the second knows that there was another");
+    let Answer::Executed { info, .. } = second else { panic!("{second:?}") };
+    assert_eq!((info.attempt, info.after_doubt), (2, true), "the second knows that there was another");
     for engine in &clocks.engines {
         let replay = run_text(engine, "third");
         assert!(matches!(&replay, Answer::Replayed { value, .. } if value == "second"), "{replay:?}");

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use oncekey::store::{BatchPut, Exchange, Put};
+use oncekey::observe::Event;
+use oncekey::protocol::{Entry, Expected};
+use oncekey::store::{BatchPut, Put};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Entry, Event, Expected, Key, MemoryStore, Store};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore, Store};
+use oncekey_conformance::Intercept;
 
 use crate::support::*;
 
@@ -53,50 +55,35 @@ fn an_operation_that_blocks_its_thread_is_kept_alive_over_many_leases() {
     }
     let_go.send(()).unwrap();
     let answer = thread.join().unwrap().unwrap();
-    assert!(matches!(&answer, Answer::Executed { basis, .. } if basis.attempt == 1), "{answer:?}");
+    assert!(matches!(&answer, Answer::Executed { info, .. } if info.attempt == 1), "{answer:?}");
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     assert!(matches!(run_text(&other, "again"), Answer::Replayed { value, .. } if value == "done"));
 }
 
-/// Counts what comes in batches.
-struct BatchStore {
-    inner: MemoryStore,
-    batches: Mutex<Vec<usize>>,
-    /// Answers so many verdicts fewer than there were items.
-    short_by: AtomicU32,
-}
-
-#[async_trait]
-impl Store for BatchStore {
-    type Error = <MemoryStore as Store>::Error;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Self::Error> {
-        self.inner.load(key).await
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Self::Error> {
-        self.inner.compare_exchange(key, expected, put).await
-    }
-
-    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Self::Error>> {
-        self.batches.lock().unwrap().push(batch.len());
-        let mut answers = self.inner.compare_exchange_many(batch).await;
-        answers.truncate(batch.len() - self.short_by.load(Ordering::SeqCst) as usize);
-        answers
-    }
+/// A store that notes how large the batches are, and answers so many verdicts fewer than there were items.
+fn batching(
+    clock: &ManualClock,
+    batches: &Arc<Mutex<Vec<usize>>>,
+    short_by: &Arc<AtomicU32>,
+) -> Intercept<MemoryStore> {
+    let (batches, short_by) = (Arc::clone(batches), Arc::clone(short_by));
+    Intercept::new(MemoryStore::builder().clock(clock.clone()).build()).on_batch(move |store, batch| {
+        batches.lock().unwrap().push(batch.len());
+        let len = batch.len() - short_by.load(Ordering::SeqCst) as usize;
+        Box::pin(async move {
+            let mut answers = store.compare_exchange_many(batch).await;
+            answers.truncate(len);
+            answers
+        })
+    })
 }
 
 #[test]
 fn it_renews_all_claims_of_its_engine_in_batches() {
     let clock = ManualClock::new();
-    let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = Arc::new(BatchStore { inner, batches: Mutex::default(), short_by: AtomicU32::new(0) });
-    let dedup = Deduplicator::builder(Arc::clone(&store)).clock(clock.clone()).build().unwrap();
+    let batches = Arc::default();
+    let store = batching(&clock, &batches, &Arc::default());
+    let dedup = Deduplicator::builder(store.clone()).clock(clock.clone()).build().unwrap();
     let keys: Vec<_> = (0..300).map(|i| Key::new("batch", i.to_string()).unwrap()).collect();
     let claims: Vec<Claim<_>> = keys
         .iter()
@@ -113,7 +100,7 @@ fn it_renews_all_claims_of_its_engine_in_batches() {
         assert!(claims.iter().all(|claim| claim.time_left() > secs(0)));
     }
     // Nine rounds in 95 s, each in five batches.
-    assert_eq!(store.batches.lock().unwrap()[..], [64, 64, 64, 64, 44].repeat(9));
+    assert_eq!(batches.lock().unwrap()[..], [64, 64, 64, 64, 44].repeat(9));
     for key in &keys {
         let entry = ready(store.load(key)).unwrap().unwrap();
         assert!(!entry.left.is_zero());
@@ -401,11 +388,11 @@ fn a_run_whose_keeper_is_stuck_renews_by_itself() {
 #[test]
 fn a_batch_that_is_answered_in_part_is_not_believed() {
     let clock = ManualClock::new();
-    let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = Arc::new(BatchStore { inner, batches: Mutex::default(), short_by: AtomicU32::new(1) });
+    let short_by = Arc::new(AtomicU32::new(1));
+    let store = batching(&clock, &Arc::default(), &short_by);
     let failures = Arc::new(AtomicU32::new(0));
     let hears = Arc::clone(&failures);
-    let dedup = Deduplicator::builder(Arc::clone(&store))
+    let dedup = Deduplicator::builder(store)
         .clock(clock.clone())
         .observer(move |_: &Key, event: &Event<'_>| {
             let unanswered = matches!(event, Event::StoreFailed { failure, .. } if failure.maybe_applied());
@@ -423,65 +410,53 @@ fn a_batch_that_is_answered_in_part_is_not_believed() {
     assert!(poll_once(keeper.as_mut()).is_none());
     assert_eq!(failures.load(Ordering::SeqCst), 3);
     assert!(claims.iter().all(|claim| claim.time_left() == secs(17)), "no deadline was put off");
-    store.short_by.store(0, Ordering::SeqCst);
+    short_by.store(0, Ordering::SeqCst);
     clock.advance(TICK);
     assert!(poll_once(keeper.as_mut()).is_none());
     assert!(claims.iter().all(|claim| claim.time_left() > secs(20)), "renewed by the next round");
 }
 
-/// A store in which somebody's transaction has the rows of one scope locked: whoever writes one waits a second, and is told
-/// no.
-struct LockedRow {
-    inner: MemoryStore,
-    clock: ManualClock,
-}
-
-impl LockedRow {
-    async fn wait(&self) -> Planned {
-        self.clock.sleep_until(self.clock.now() + secs(1)).await;
-        Planned { fault: Fault::Refused }
-    }
-}
-
-#[async_trait]
-impl Store for LockedRow {
-    type Error = Planned;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Planned> {
-        Ok(self.inner.load(key).await.unwrap())
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Planned> {
-        if key.scope().next() == Some("locked") && expected != Expected::Vacant {
-            return Err(self.wait().await);
+/// An engine over a store in which somebody's transaction has the rows of one scope locked: whoever writes one waits a
+/// second, and is told no. A batch goes row by row.
+fn with_locked_rows() -> (ManualClock, Deduplicator<Intercept<MemoryStore, Planned>>) {
+    async fn write(
+        store: &MemoryStore,
+        clock: &ManualClock,
+        item: BatchPut<'_>,
+    ) -> Result<oncekey::store::Exchange, Planned> {
+        if item.key.scope().next() == Some("locked") && item.expected != Expected::Vacant {
+            clock.sleep_until(clock.now() + secs(1)).await;
+            return Err(Planned { fault: Fault::Refused });
         }
-        Ok(self.inner.compare_exchange(key, expected, put).await.unwrap())
+        Ok(store.compare_exchange(item.key, item.expected, item.put).await.unwrap())
     }
 
-    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, Planned>> {
-        let mut answers = Vec::new();
-        for item in batch {
-            answers.push(self.compare_exchange(item.key, item.expected, item.put).await);
-        }
-        answers
-    }
-}
-
-fn with_locked_rows() -> (ManualClock, Deduplicator<LockedRow>) {
     let clock = ManualClock::new();
     clock.advance(secs(1000));
     let inner = MemoryStore::builder().clock(clock.clone()).build();
-    let store = LockedRow { inner, clock: clock.clone() };
+    let (alone, together) = (clock.clone(), clock.clone());
+    let store = Intercept::telling(inner, |error| panic!("{error}"))
+        .on_exchange(move |store, key, expected, put| {
+            let clock = alone.clone();
+            Box::pin(async move { write(store, &clock, BatchPut::new(key, expected, put)).await })
+        })
+        .on_batch(move |store, batch| {
+            let clock = together.clone();
+            Box::pin(async move {
+                let mut answers = Vec::new();
+                for item in batch {
+                    answers.push(write(store, &clock, *item).await);
+                }
+                answers
+            })
+        });
     let builder = Deduplicator::builder(store).clock(clock.clone()).lease(LEASE).margin(MARGIN);
     (clock, builder.build().unwrap())
 }
 
-fn claim_of(dedup: &Deduplicator<LockedRow>, scope: &str, id: usize) -> Claim<LockedRow> {
+type OverLocked = Intercept<MemoryStore, Planned>;
+
+fn claim_of(dedup: &Deduplicator<OverLocked>, scope: &str, id: usize) -> Claim<OverLocked> {
     match ready(dedup.request(Key::new(scope, id.to_string()).unwrap()).claim()) {
         Ok(ClaimAnswer::Granted(claim)) => claim,
         _ => panic!("not granted"),
@@ -489,7 +464,7 @@ fn claim_of(dedup: &Deduplicator<LockedRow>, scope: &str, id: usize) -> Claim<Lo
 }
 
 /// Keeps the claims for 200 s; none of `others` may end.
-fn keep(clock: &ManualClock, dedup: &Deduplicator<LockedRow>, others: &[Claim<LockedRow>]) {
+fn keep(clock: &ManualClock, dedup: &Deduplicator<OverLocked>, others: &[Claim<OverLocked>]) {
     let mut tasks = Tasks::default();
     let _keeper = tasks.spawn(dedup.keeper());
     for second in 0..200 {

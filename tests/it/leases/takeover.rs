@@ -1,6 +1,7 @@
 //! What an owner that came too late may still do: nothing, and it is told so.
 
-use oncekey::{Answer, Claim, ClaimAnswer, ClaimError, Entry};
+use oncekey::protocol::Entry;
+use oncekey::{Answer, Claim, ClaimAnswer, ClaimError};
 
 use crate::support::*;
 
@@ -52,9 +53,7 @@ fn each_write_of_an_owner_that_was_superseded_is_refused_and_says_so() {
     assert_eq!(on_record(&bench), before);
     ready(successor.complete("second")).unwrap();
     let replay = run_text(&bench.dedup, "again");
-    assert!(
-        matches!(&replay, Answer::Replayed { value, basis, .. } if value == "second" && basis.after_doubt)
-    );
+    assert!(matches!(&replay, Answer::Replayed { value, info, .. } if value == "second" && info.after_doubt));
 }
 
 #[test]

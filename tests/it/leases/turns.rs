@@ -5,7 +5,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use oncekey::{Claim, OnDrop, Prepared};
+use oncekey::builder::OnDrop;
+use oncekey::{Claim, Prepared};
 
 use super::*;
 

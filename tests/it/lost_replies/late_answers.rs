@@ -2,44 +2,26 @@
 
 use std::sync::atomic::Ordering;
 
-use oncekey::store::{Exchange, Put};
-use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{ClaimAnswer, Deduplicator, Entry, Expected, Key, Store};
+use oncekey::time::Clock as _;
+use oncekey::{ClaimAnswer, Deduplicator, Store as _};
+use oncekey_conformance::Intercept;
 
-use crate::support::{Fault, FaultyStore, LEASE, MARGIN, Planned, RETENTION, bench, key, secs};
-
-/// A store whose second exchange takes five seconds to answer.
-struct SlowSecond {
-    inner: FaultyStore,
-    clock: ManualClock,
-}
-
-#[async_trait::async_trait]
-impl Store for SlowSecond {
-    type Error = Planned;
-
-    async fn load(&self, key: &Key) -> Result<Option<Entry>, Planned> {
-        self.inner.load(key).await
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Expected,
-        put: Put<'_>,
-    ) -> Result<Exchange, Planned> {
-        let answer = self.inner.compare_exchange(key, expected, put).await;
-        if self.inner.exchanges.load(Ordering::SeqCst) == 2 {
-            self.clock.advance(secs(5));
-        }
-        answer
-    }
-}
+use crate::support::{Fault, LEASE, MARGIN, RETENTION, bench, key, secs};
 
 #[test]
 fn a_grant_found_again_counts_its_deadline_from_before_the_request_that_was_answered() {
     let bench = bench();
-    let slow = SlowSecond { inner: bench.store.clone(), clock: bench.clock.clone() };
+    let clock = bench.clock.clone();
+    let slow = Intercept::new(bench.store.clone()).on_exchange(move |store, key, expected, put| {
+        let clock = clock.clone();
+        Box::pin(async move {
+            let answer = store.compare_exchange(key, expected, put).await;
+            if store.exchanges.load(Ordering::SeqCst) == 2 {
+                clock.advance(secs(5)); // until the second exchange is answered
+            }
+            answer
+        })
+    });
     let dedup = Deduplicator::builder(slow).clock(bench.clock.clone()).lease(LEASE).margin(MARGIN);
     let dedup = dedup.retention(RETENTION).build().unwrap();
     bench.store.plan([Fault::ReplyLost]);

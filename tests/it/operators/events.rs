@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use oncekey::Failure;
+use oncekey::builder::OnLeaseLost;
+use oncekey::observe::Event;
 use oncekey::time::Clock as _;
-use oncekey::{Event, Failure, OnLeaseLost};
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use oncekey::{Doubt, Resolver};
+use oncekey::admin::{Doubt, Resolver};
 
 use super::*;
 
@@ -66,8 +66,8 @@ fn what_it_knows_to_be_completed_is_replayed_without_running() {
         let _owner = stop(&bench);
         for _ in 0..3 {
             let answer = call(&bench);
-            let Answer::Replayed { value, basis, .. } = answer else { panic!("{policy:?}: {answer:?}") };
-            assert_eq!((value.as_str(), basis.attempt, basis.after_doubt), ("as the bank says", 1, false));
+            let Answer::Replayed { value, info, .. } = answer else { panic!("{policy:?}: {answer:?}") };
+            assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("as the bank says", 1, false));
         }
         assert_eq!(asked.lock().unwrap().len(), 1, "{policy:?}");
     }
@@ -79,8 +79,8 @@ fn what_it_knows_to_have_had_no_effect_runs_without_doubt() {
         let (bench, asked) = bench_asking(Some(Resolution::NoEffect), policy);
         let owner = stop(&bench);
         let answer = call(&bench);
-        let Answer::Executed { basis, .. } = answer else { panic!("{policy:?}: {answer:?}") };
-        assert_eq!((basis.attempt, basis.after_doubt, basis.operation_id), (2, false, owner.operation_id()));
+        let Answer::Executed { info, .. } = answer else { panic!("{policy:?}: {answer:?}") };
+        assert_eq!((info.attempt, info.after_doubt, info.operation_id), (2, false, owner.operation_id()));
         assert_eq!(asked.lock().unwrap().len(), 1, "{policy:?}");
     }
 }
@@ -91,7 +91,7 @@ fn where_it_cannot_tell_the_policy_decides() {
     let _owner = stop(&bench);
     let answer = call(&bench);
     assert!(
-        matches!(&answer, Answer::Executed { basis, .. } if basis.after_doubt && basis.attempt == 2),
+        matches!(&answer, Answer::Executed { info, .. } if info.after_doubt && info.attempt == 2),
         "{answer:?}"
     );
 

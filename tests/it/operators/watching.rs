@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oncekey::observe::{Phase, Span, StoreCall};
+use oncekey::Failure;
+use oncekey::observe::{CallPhase, Span, StoreCall};
+use oncekey::observe::{Event, Observer};
 use oncekey::store::StoreErrorKind;
-use oncekey::{Event, Failure, Observer};
 
 use super::*;
 
@@ -37,7 +38,7 @@ impl Observer for Watcher {
         self.0.push(shown.split([' ', '{']).next().unwrap());
     }
 
-    fn begin(&self, key: &Key, phase: Phase) -> Option<Box<dyn Span>> {
+    fn begin(&self, key: &Key, phase: CallPhase) -> Option<Box<dyn Span>> {
         assert_eq!(*key, self::key());
         self.0.push(format!("{} begins", phase.name()));
         Some(Box::new(Part { log: self.0.clone(), phase, inside: false }))
@@ -46,7 +47,7 @@ impl Observer for Watcher {
 
 struct Part {
     log: Log,
-    phase: Phase,
+    phase: CallPhase,
     inside: bool,
 }
 
@@ -207,8 +208,8 @@ fn a_span_that_panics_beside_its_operation_ends_nothing_else() {
     struct Bad;
     impl Observer for Bad {
         fn event(&self, _: &Key, _: &Event<'_>) {}
-        fn begin(&self, _: &Key, phase: Phase) -> Option<Box<dyn Span>> {
-            matches!(phase, Phase::Run { .. }).then(|| Box::new(BadPart) as Box<dyn Span>)
+        fn begin(&self, _: &Key, phase: CallPhase) -> Option<Box<dyn Span>> {
+            matches!(phase, CallPhase::Run { .. }).then(|| Box::new(BadPart) as Box<dyn Span>)
         }
     }
     struct BadPart;
@@ -271,7 +272,7 @@ fn failures_of_keepers_waiters_and_settlements_are_told_as_what_they_are() {
         bench.dedup.request(key).fingerprint(*digest)
     };
     let sha = Fingerprint::sha256(b"x");
-    let own = Fingerprint::from_digest(oncekey::Algorithm::private(1), &[1; 8]).unwrap();
+    let own = Fingerprint::from_digest(oncekey::protocol::Algorithm::private(1), &[1; 8]).unwrap();
     let _done = ready(bound(&sha).run(|_| async { Ok::<_, String>(String::new()) }));
     heard.take();
     assert!(ready(bound(&own).claim()).is_err());

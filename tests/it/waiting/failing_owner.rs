@@ -84,10 +84,10 @@ fn owner_fails_while_many_wait(end: End, here: usize, there: usize) {
     assert_eq!((executed, runs.running_max.get()), (1, 1), "{end:?}");
     for answer in answers {
         assert_eq!(answer.value().unwrap(), "second", "{end:?}");
-        let (Answer::Executed { basis, .. } | Answer::Replayed { basis, .. }) = answer else {
+        let (Answer::Executed { info, .. } | Answer::Replayed { info, .. }) = answer else {
             panic!("{answer:?}")
         };
-        assert_eq!((basis.attempt, basis.after_doubt), (2, doubt), "{end:?}");
+        assert_eq!((info.attempt, info.after_doubt), (2, doubt), "{end:?}");
     }
     assert_eq!((bench.dedup.held(), other.held()), (0, 0));
     assert_eq!((bench.dedup.waiting(), other.waiting(), bench.clock.sleepers()), (0, 0, 0));
@@ -151,7 +151,8 @@ fn under_hold_all_waiters_are_told_of_the_doubt_and_nobody_runs() {
 
 #[test]
 fn those_who_wait_hear_of_a_resolution_and_of_a_forgotten_key() {
-    use oncekey::{AdminAnswer, Outcome, Resolution};
+    use oncekey::Outcome;
+    use oncekey::admin::{AdminAnswer, Resolution};
     // Under Hold a waiter is told of the doubt; so these wait for an attempt that is running while an operator waits
     // for its lease to end, as the waiters do.
     let bench = bench_with(|builder| builder.attempts_max(2));

@@ -2,7 +2,7 @@
 
 use super::{Begun, Completion, Oracle};
 use crate::Clause;
-use oncekey::AdminAnswer;
+use oncekey::admin::AdminAnswer;
 use oncekey::protocol::{FencingToken, Fingerprint, Key, Outcome};
 
 impl Oracle {

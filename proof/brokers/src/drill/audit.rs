@@ -1,4 +1,4 @@
-//! What happened, counted, and held against what was promised.
+//! Counts what happened, and compares it with the promises.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -45,7 +45,7 @@ pub struct Tally {
     pub published: usize,
     /// Deliveries that consumers received.
     pub deliveries: usize,
-    /// Of these, acknowledged since the handler ran.
+    /// Deliveries that were acknowledged since the handler ran.
     pub executed: usize,
     /// Acknowledged since it had run before.
     pub replayed: usize,
@@ -61,7 +61,7 @@ pub struct Tally {
     pub dead_lettered: usize,
     /// Processes that were killed.
     pub kills: usize,
-    /// Of these, inside a transaction or a handler.
+    /// Kills inside a transaction or a handler.
     pub kills_inside: usize,
     /// Processes that ended by a message.
     pub crashes: usize,
@@ -71,16 +71,16 @@ pub struct Tally {
     pub after_takeover: usize,
     /// Effects beyond the first of a message.
     pub twice: usize,
-    /// Of these, where the attempt before was stopped between its effect and its completion.
+    /// Second effects where the attempt before was stopped between its effect and its completion.
     pub twice_in_doubt: usize,
 }
 
-/// What came of a drill.
+/// The result of a drill.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The broker.
     pub broker: &'static str,
-    /// What the consumers did.
+    /// How the consumers handled messages.
     pub mode: Mode,
     /// The numbers.
     pub tally: Tally,

@@ -1,13 +1,13 @@
 //! A broker, as a drill sees it.
 
-use oncekey::consume::Disposal;
+use oncekey::consume::DeliveryAction;
 use oncekey::protocol::Payload;
 
 use super::messages::Messages;
 use super::scenario::Failed;
 
-/// What is done with a delivery; values and failures as they are stored.
-pub type DrillDisposal = Disposal<Payload, Payload>;
+/// The answer for a delivery, with values and failures as they are stored.
+pub type DrillDisposal = DeliveryAction<Payload, Payload>;
 
 /// A delivery, as any broker has it.
 #[derive(Debug)]
@@ -16,11 +16,11 @@ pub struct Polled<D> {
     pub delivery: D,
     /// Which publication it is of.
     pub copy: u32,
-    /// What the producer calls the message.
+    /// The producer's name for the message.
     pub id: String,
-    /// What the broker calls this delivery: no key.
+    /// The broker's name for this delivery: no key.
     pub tag: String,
-    /// What it says.
+    /// Its text.
     pub body: String,
     /// How often it was delivered, this time included, as far as the broker knows.
     pub deliveries: u32,
@@ -31,7 +31,7 @@ pub struct Polled<D> {
 pub struct DeadLetter {
     /// The message's id.
     pub id: String,
-    /// What it says.
+    /// Its text.
     pub body: String,
     /// Why, as one word.
     pub reason: String,
@@ -41,7 +41,7 @@ pub struct DeadLetter {
 
 /// A broker, as a drill uses it: one connection.
 pub trait Broker: Sized {
-    /// What it is called in a table.
+    /// Its name in a table.
     const NAME: &'static str;
     /// A delivery of its own.
     type Delivery;

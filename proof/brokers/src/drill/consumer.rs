@@ -1,11 +1,11 @@
-//! What a consumer process does.
+//! The body of a consumer process.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
-use oncekey::consume::{Acknowledged, Consumer, Disposal};
+use oncekey::consume::{Acknowledged, Consumer, DeliveryAction};
 use oncekey::protocol::Payload;
 use oncekey::{Attempt, Failure};
 use oncekey_sqlite::SqliteStore;
@@ -72,7 +72,8 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
         let received = |one: &Polled<B::Delivery>| (one.copy, one.id.clone(), String::new());
         log.write_all(What::Received, &polled.iter().map(received).collect::<Vec<_>>())?;
         if job.wrong == Some(Wrong::AcknowledgedFirst) {
-            let done = polled.iter().map(|_| Disposal::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
+            let done =
+                polled.iter().map(|_| DeliveryAction::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
             dispose(&broker, &log, &polled, &done).await?;
             // A kill that comes before the broker knows loses nothing.
             broker.flush().await?;
@@ -80,7 +81,7 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
             handler.handle(&log, &polled, stay.as_ref()).await?;
             continue;
         }
-        // What was delivered before may have ended its process: alone, it takes no other message's attempts with it.
+        // A message that was delivered before may have ended its process. Handled alone, it costs no other message an attempt.
         let (fresh, again): (Vec<_>, Vec<_>) = polled.into_iter().partition(|one| one.deliveries == 1);
         if !fresh.is_empty() {
             let stay = Stay::if_due(&mut progress, job, &log, &fresh, &stop)?;
@@ -130,17 +131,17 @@ async fn dispose<B: Broker>(
     let decided =
         |(one, told): (&Polled<B::Delivery>, &DrillDisposal)| (one.copy, one.id.clone(), note(told));
     log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
-    let disposals = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
-    join_all(disposals).await.into_iter().collect()
+    let actions = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
+    join_all(actions).await.into_iter().collect()
 }
 
-/// What was decided: what to do, and why.
+/// The note of a decision: what to do, and why.
 fn note(told: &DrillDisposal) -> String {
     let what = match told {
-        Disposal::Acknowledge(_) => "ack",
-        Disposal::RetryLater { .. } => "later",
-        Disposal::Extend { .. } => "extend",
-        Disposal::DeadLetter(_) => "dead",
+        DeliveryAction::Acknowledge(_) => "ack",
+        DeliveryAction::RetryLater { .. } => "later",
+        DeliveryAction::Extend { .. } => "extend",
+        DeliveryAction::DeadLetter(_) => "dead",
     };
     format!("{what} {}", told.reason())
 }
@@ -200,18 +201,18 @@ async fn apart<D>(
     Ok("shipped".into())
 }
 
-/// What many a consumer does: it looks, ships, and notes.
+/// The handler without oncekey: it looks whether the message is noted, ships, and notes it.
 async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
     let id = &polled.id;
     if log.is_seen(id)? {
-        return Ok(Disposal::Acknowledge(Acknowledged::Done));
+        return Ok(DeliveryAction::Acknowledge(Acknowledged::Done));
     }
     let running = Running::begin(log, id, 1, None);
     work_before(log, polled.copy, stay).await;
     running.effect("");
     work_after(log, stay).await;
     log.see(id)?;
-    Ok(Disposal::Acknowledge(Acknowledged::Executed("shipped".into())))
+    Ok(DeliveryAction::Acknowledge(Acknowledged::Executed("shipped".into())))
 }
 
 /// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.

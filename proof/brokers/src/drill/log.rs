@@ -1,4 +1,4 @@
-//! What happened, in one order for all processes: a table in a file of its own, to which each writes.
+//! The log of a drill, in one order for all processes: a table in a file of its own, to which each writes.
 //!
 //! It is not flushed: what a killed process wrote is there all the same.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use oncekey_sqlite::rusqlite::{self, Connection, OptionalExtension as _, params};
 
-/// What a line of the log tells of.
+/// The event that a line of the log tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// A delivery was received.
@@ -50,7 +50,7 @@ pub(super) struct Line {
     pub(super) seq: i64,
     /// Which process wrote it, or is killed or crashed.
     pub(super) process: String,
-    /// What it tells of.
+    /// The event.
     pub(super) what: What,
     /// Which publication was delivered, where it is of a delivery.
     pub(super) copy: Option<u32>,

@@ -1,13 +1,13 @@
-//! What is published: orders to ship, some of them twice, and a few that go wrong.
+//! The messages of a drill: orders to ship, some of them twice, and a few that go wrong.
 
 /// One publication of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
     /// Which publication it is, from 0. The consumers need it for nothing: by it the drill sees that each was disposed of.
     pub number: u32,
-    /// What the producer calls the message: the same for all its copies.
+    /// The producer's name for the message: the same for all its copies.
     pub id: String,
-    /// What it says.
+    /// The order.
     pub body: String,
     /// Whether the producer also gives it the id that the broker's own dedup looks at.
     pub named_to_broker: bool,
@@ -22,7 +22,7 @@ pub struct Messages {
     pub late: Vec<Copy>,
 }
 
-/// What a message does to its handler.
+/// How a message goes wrong in its handler, if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It ships.
@@ -35,11 +35,11 @@ pub enum Kind {
     Busy,
 }
 
-/// What is said by the second message under an id that was given to two.
+/// The body of the second message under an id that was given to two.
 pub const OTHER: &str = "ship it somewhere else";
 
 impl Kind {
-    /// What a message of this body does.
+    /// The kind of a message of this body.
     pub fn of(body: &str) -> Self {
         match body {
             "poison" => Self::Poison,

@@ -11,15 +11,15 @@ use std::thread;
 
 use super::scenario::{Failed, Mode, Wrong};
 
-/// What a process is to do: lines of `name=value`.
+/// The variable with the job of a process: lines of `name=value`.
 const JOB: &str = "ONCEKEY_BROKERS_JOB";
 
-/// What a consumer process was told.
+/// The job of a consumer process.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     /// The broker's URL.
     pub(super) url: String,
-    /// What the streams and queues of this drill are called.
+    /// The name of the streams and queues of this drill.
     pub(super) name: String,
     /// The process, such as `b3`: consumer b, for the third time.
     pub(super) process: String,
@@ -67,7 +67,7 @@ pub(super) fn stop() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     thread::spawn(move || {
-        // Whatever comes, its end counts.
+        // Only its end counts.
         let _end = io::stdin().read_to_end(&mut Vec::new());
         told.store(true, Ordering::Relaxed);
     });

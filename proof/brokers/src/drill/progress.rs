@@ -7,7 +7,10 @@ use oncekey_sqlite::rusqlite;
 use super::log::{Line, Log, What};
 use super::process::Job;
 
-/// What the log says so far.
+/// So many publications both processes may have received and not handled: twice a poll.
+const REST: usize = 100;
+
+/// The state of the drill, as far as the log was read.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Up to where the log was read.
@@ -69,7 +72,12 @@ impl Progress {
     }
 
     /// Whether a process is to be killed before more is received: the kills are spread over the messages.
+    ///
+    /// Near the end none is due. The victim may begin no handler any more, and the other process may have the rest.
     pub(super) fn is_kill_due(&self, job: &Job) -> bool {
+        if self.received.len() + REST >= job.copies {
+            return false;
+        }
         let share = job.copies * (self.kills as usize + 1) / (job.kills as usize + 2);
         self.kills < job.kills && self.received.len() >= share
     }
@@ -87,5 +95,47 @@ impl Progress {
     /// How often handlers of this message were cut. Each time it loses an attempt.
     pub(super) fn cuts(&self, id: &str) -> u32 {
         self.cuts.get(id).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenario::Mode;
+    use super::*;
+
+    #[test]
+    fn kills_are_spread_over_the_messages_and_none_is_due_near_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = Job {
+            url: String::new(),
+            name: String::new(),
+            process: "b1".to_owned(),
+            mode: Mode::Apart,
+            wrong: None,
+            copies: 400,
+            kills: 2,
+            is_victim: true,
+            folder: folder.path().to_owned(),
+        };
+        let log = Log::open(&job.log(), &job.process).unwrap();
+        let received = |copies: std::ops::Range<u32>| {
+            let lines: Vec<_> = copies.map(|copy| (copy, copy.to_string(), String::new())).collect();
+            log.write_all(What::Received, &lines).unwrap();
+        };
+        let mut progress = Progress::default();
+        let mut is_due = || {
+            progress.read(&log).unwrap();
+            progress.is_kill_due(&job)
+        };
+        received(0..99);
+        assert!(!is_due());
+        received(98..100);
+        assert!(is_due());
+        log.write(What::Killed, "", 0).unwrap();
+        assert!(!is_due(), "the next is due at half of the messages");
+        received(100..200);
+        assert!(is_due());
+        received(200..300);
+        assert!(!is_due(), "too few are left");
     }
 }

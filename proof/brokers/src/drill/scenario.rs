@@ -1,8 +1,8 @@
-//! What is drilled, and its bounds.
+//! The settings of a drill, and its bounds.
 
 use std::time::Duration;
 
-/// What went wrong with a drill itself.
+/// An error of the drill itself.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// A lease: what a killed process held is free after it. Longer than a busy machine keeps a renewal waiting.
@@ -14,16 +14,16 @@ pub const ATTEMPTS_MAX: u32 = 5;
 /// The namespace of the keys.
 pub const SCOPE: &str = "orders.ship";
 
-/// What is drilled.
+/// The settings of a drill.
 #[derive(Clone, Debug)]
 pub struct Drill {
     /// How many messages, besides their duplicates.
     pub messages: usize,
     /// How often a process is killed.
     pub kills: u32,
-    /// What the consumers do.
+    /// How the consumers handle messages.
     pub mode: Mode,
-    /// What they do wrong. There is no poison then, and nothing that is refused.
+    /// A mistake of theirs. There is no poison then, and nothing that is refused.
     pub wrong: Option<Wrong>,
     /// How this program is started so that it calls [`consumer`]: by nothing, or as a test binary.
     pub child: &'static [&'static str],

@@ -10,7 +10,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// After so much between two looks the process was stalled: less than the engine keeps from the end of a lease.
 const STALL: Duration = Duration::from_millis(100);
 
-/// What that thread saw. Times are milliseconds since it began.
+/// The last times of that thread, in milliseconds since it began.
 #[derive(Debug)]
 pub(super) struct Stalls {
     begun: Instant,
@@ -41,7 +41,7 @@ impl Stalls {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether there was a stall since then. One that has just ended counts, also if the thread was not yet run.
+    /// Whether there was a stall since then. One that has just ended counts too, before the thread is run again.
     pub(super) fn since(&self, since_ms: u64) -> bool {
         self.is_stalled() || self.last_stall_ms.load(Ordering::SeqCst) >= since_ms
     }

@@ -17,7 +17,7 @@ use super::scenario::{Drill, Failed, Mode};
 use super::together;
 
 /// Ends a drill that hangs: far longer than one takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(1800);
 const PAUSE: Duration = Duration::from_millis(2);
 /// The one that is killed.
 const VICTIM: usize = 1;
@@ -96,7 +96,7 @@ async fn consume<B: Broker>(broker: &B, watch: &mut Watch<'_>, begun: Instant) -
             watch.look(&mut processes)?;
             tokio::time::sleep(PAUSE).await;
         }
-        // What was decided may not have reached the broker, if its process was killed there.
+        // A decision may not have reached the broker, if its process was killed there.
         processes.iter_mut().for_each(Process::stop);
         for process in &mut processes {
             watch.finished(process).await?;
@@ -161,7 +161,7 @@ impl Watch<'_> {
         !begun.is_empty() && (falls || self.progress.stays(victim))
     }
 
-    /// What the kill of a process cut.
+    /// Says in the middle of which step the kill of a process fell.
     fn cut(&mut self, victim: &str) -> Result<&'static str, Failed> {
         self.progress.read(self.log)?;
         let begun = self.progress.begun(victim);

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oncekey::consume::{Consumer, Dead, Disposal, Later};
+use oncekey::consume::{Consumer, Dead, DeliveryAction, Later};
 use oncekey::{Claim, Prepared, Settled};
 use oncekey_sqlite::rusqlite::{self, Connection, Transaction, TransactionBehavior, params};
 use oncekey_sqlite::{CompleteError, SqliteStore};
@@ -24,7 +24,7 @@ pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS shipped (
 /// How long the transaction stays open with all its writes done: for a process to be killed there.
 const OPEN: Duration = Duration::from_millis(5);
 
-/// What handles polls so.
+/// Handles polls so.
 pub(super) struct Together {
     consumer: Consumer<SqliteStore>,
     store: SqliteStore,
@@ -60,7 +60,7 @@ impl Together {
         let mut granted = Vec::new();
         for (place, claimed) in self.consumer.claim_many(messages).await.into_iter().enumerate() {
             told.push(match claimed {
-                Err(disposal) => Some(disposal),
+                Err(action) => Some(action),
                 Ok(mut claim) => {
                     let failed = failed(&mut claim, log, &polled[place]).await?;
                     if failed.is_none() {
@@ -169,7 +169,7 @@ fn begun<D>(polled: &[Polled<D>], granted: &[Granted]) -> Vec<(u32, String, Stri
 }
 
 impl Together {
-    /// What is wrong: a process that ends between the two leaves effects whose records do not know of them.
+    /// The mistake: a process that ends between the two leaves effects whose records do not know of them.
     async fn complete_afterwards<D>(
         &self,
         log: &Log,
@@ -225,7 +225,7 @@ fn ship<D>(
     Ok(())
 }
 
-/// What the handler finds out before it writes anything.
+/// The failure that the handler finds before it writes anything, if any.
 async fn failed<D>(
     claim: &mut Claim<SqliteStore>,
     log: &Log,
@@ -235,12 +235,12 @@ async fn failed<D>(
         Kind::Refused => {
             // If that cannot be recorded, the next delivery fails again.
             let _failed = claim.fail("no such order").await;
-            Some(Disposal::DeadLetter(Dead::Failed("no such order".into())))
+            Some(DeliveryAction::DeadLetter(Dead::Failed("no such order".into())))
         }
         Kind::Busy if !log.has_failed(&polled.id)? => {
             let _released = claim.release().await;
             let because = Later::NoEffect("the carrier is busy".into());
-            Some(Disposal::RetryLater { after: Duration::from_millis(200), because })
+            Some(DeliveryAction::RetryLater { after: Duration::from_millis(200), because })
         }
         Kind::Ordinary | Kind::Busy | Kind::Poison => None,
     })

@@ -1,4 +1,4 @@
-//! The drill on real brokers, 5,000 messages each; and the page on those that are only compiled.
+//! The drill on real brokers, 2,000 messages each; and the page on those that are only compiled.
 #![allow(clippy::unwrap_used)]
 
 mod docs;
@@ -47,7 +47,7 @@ drills! {
     rabbitmq: RabbitMq;
 }
 
-// What the drill is for: it sees what is wrong.
+// The drill sees what is wrong: consumers with a mistake each.
 
 #[test]
 fn a_key_taken_from_the_delivery_ships_each_duplicate_again() {

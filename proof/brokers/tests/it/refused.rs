@@ -11,7 +11,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use oncekey::consume::{Dead, Disposal, Later};
+use oncekey::consume::{Dead, DeliveryAction, Later};
 use oncekey_brokers::drill::{Nats, RabbitMq};
 use oncekey_brokers::rabbitmq::{Error, Queues, publish};
 
@@ -20,10 +20,10 @@ use crate::support::Served;
 /// Only ends a hang.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-type Stored = Disposal<String, String>;
+type Stored = DeliveryAction<String, String>;
 
 fn dead_letter() -> Stored {
-    Disposal::DeadLetter(Dead::Failed("no such order".to_owned()))
+    DeliveryAction::DeadLetter(Dead::Failed("no such order".to_owned()))
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {

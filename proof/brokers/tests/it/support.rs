@@ -1,4 +1,4 @@
-//! What the drills of all brokers have in common.
+//! The drills, and the checks that all brokers share.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 use oncekey_brokers::drill::{ATTEMPTS_MAX, Broker, Drill, Mode, Nats, RabbitMq, Report, Wrong, run};
 use oncekey_brokers::server;
 
-const MESSAGES: usize = 5_000;
+/// Room for all kills. More of them only wait: RabbitMQ's delayed copies queue up behind those that were not delivered.
+const MESSAGES: usize = 2_000;
+/// With their duplicates: a fifth of them.
+const PUBLISHED: usize = 2_400;
 const KILLS: u32 = 12;
 /// Messages that are never shipped: poison, and two that are refused.
 const NEVER: usize = 3;
@@ -55,17 +58,17 @@ fn drilled<B: Served>(drill: &Drill) -> Report {
     report
 }
 
-/// What holds wherever the effect is.
+/// Checks that hold wherever the effect is.
 fn kept(report: &Report) {
     let tally = &report.tally;
     assert_eq!(report.violations, Vec::<String>::new(), "{report}");
-    assert_eq!((tally.messages, tally.published), (MESSAGES, 6_001), "{report}");
+    assert_eq!((tally.messages, tally.published), (MESSAGES, PUBLISHED + 1), "{report}");
     // Or it was no drill.
     assert_eq!(tally.kills, usize::try_from(KILLS).unwrap(), "{report}");
     assert!(tally.kills_inside >= 3, "few of the kills cut anything: {report}");
     assert!(tally.after_takeover > 0, "nothing was taken over: {report}");
     assert!(tally.deliveries > tally.published, "nothing was delivered again: {report}");
-    assert!(tally.replayed >= 500 && tally.retried > 0, "{report}");
+    assert!(tally.replayed >= MESSAGES / 10 && tally.retried > 0, "{report}");
     let failed = ["no-effect", "unknown-effect"].map(|why| report.put_off.contains_key(why));
     assert!(failed.contains(&true), "nothing failed without effect: {report}");
     // One that is killed by the drill while it handles the poison is counted there.
@@ -97,7 +100,7 @@ pub(crate) fn never_two_at_once(report: &Report) {
 /// The contrast: what a consumer without oncekey does.
 pub(crate) fn twice_by_races(report: &Report) {
     let tally = &report.tally;
-    assert_eq!((tally.messages, tally.published), (MESSAGES, 6_000), "{report}");
+    assert_eq!((tally.messages, tally.published), (MESSAGES, PUBLISHED), "{report}");
     assert_eq!(tally.kills, usize::try_from(KILLS).unwrap(), "{report}");
     assert!(tally.twice > tally.twice_in_doubt, "no race was lost: {report}");
 }

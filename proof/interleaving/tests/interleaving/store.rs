@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oncekey::memory::MemoryError;
+use oncekey::protocol::{Entry, Expected, State, Version};
 use oncekey::store::{Exchange, Put};
 use oncekey::time::ManualClock;
-use oncekey::{Entry, Expected, Key, MemoryStore, State, Store, Version};
+use oncekey::{Key, MemoryStore, Store};
 
 /// The bug that this process was started to find, if any.
 pub(crate) fn planted(bug: &str) -> bool {

@@ -1,7 +1,9 @@
 //! Forgetting against what it must not cross: a claim that is granted meanwhile, and a completion that comes late.
 
 use loom::future::block_on;
-use oncekey::{AdminAnswer, Cause, Claim, ClaimAnswer, ClaimError, Judged, OperationId};
+use oncekey::admin::AdminAnswer;
+use oncekey::protocol::{ExpiredBecause, Status};
+use oncekey::{Claim, ClaimAnswer, ClaimError, OperationId};
 use std::sync::Arc;
 
 use crate::store::ModelStore;
@@ -14,7 +16,7 @@ fn spawn_forget(world: &World) -> loom::thread::JoinHandle<AdminAnswer> {
 }
 
 fn is_forgotten(world: &World) -> bool {
-    world.entry().expect("it lingers").judge() == Judged::Expired(Cause::Forgotten)
+    world.entry().expect("it lingers").status() == Status::Expired(ExpiredBecause::Forgotten)
 }
 
 /// Leaves something under the key that a claim may take; answers the generation.

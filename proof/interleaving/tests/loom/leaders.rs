@@ -4,7 +4,9 @@ use std::future::pending;
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::{AfterFailure, Answer, Attempt, Failure, OnDrop, RunError};
+use oncekey::answer::ClaimFate;
+use oncekey::builder::OnDrop;
+use oncekey::{Answer, Attempt, Failure, RunError};
 
 use crate::store::pend;
 use crate::support::{
@@ -111,7 +113,7 @@ fn of_two_waiters_one_inherits_from_a_failing_leader() {
     let declined = || "declined".to_owned();
     let unknown = move || Failure::Unknown(declined());
     explore_failing("two waiters and a failing leader", unknown, true, |then| {
-        matches!(then, AfterFailure::InDoubt)
+        matches!(then, ClaimFate::InDoubt)
     });
 }
 
@@ -120,7 +122,7 @@ fn of_two_waiters_one_inherits_from_a_leader_without_effect() {
     let declined = || "declined".to_owned();
     let no_effect = move || Failure::NoEffect(declined());
     explore_failing("two waiters and a leader without effect", no_effect, false, |then| {
-        matches!(then, AfterFailure::Released)
+        matches!(then, ClaimFate::Released)
     });
 }
 
@@ -128,7 +130,7 @@ fn explore_failing(
     name: &str,
     failure: impl Fn() -> Failure<String> + Send + Sync + 'static,
     after_doubt: bool,
-    expected: fn(&AfterFailure) -> bool,
+    expected: fn(&ClaimFate) -> bool,
 ) {
     let both = Sometimes::new("both take a seat");
     let saw_both = both.clone();
@@ -154,7 +156,7 @@ fn a_final_failure_is_replayed_to_all_who_wait() {
         let world = World::new();
         let engine = world.engine();
         let (error, answers) = lead(&world, &engine, Failure::Final("declined".to_owned()));
-        assert!(matches!(error, RunError::Operation { claim: AfterFailure::Recorded, .. }), "{error:?}");
+        assert!(matches!(error, RunError::Operation { claim: ClaimFate::Recorded, .. }), "{error:?}");
         saw_both.saw(world.waited() == 2);
         for answer in answers {
             let told =

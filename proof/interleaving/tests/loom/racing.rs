@@ -11,15 +11,15 @@ use crate::support::{Engine, PREEMPTIONS, PREEMPTIONS_FEW, Sometimes, World, ass
 fn assert_one_executed(world: &World, answers: &[Answer<String>]) {
     assert_eq!(world.runs().len(), 1, "the operation executes once");
     let executed: Vec<_> = answers.iter().filter(|answer| answer.ran_now()).collect();
-    let [Answer::Executed { value, basis, .. }] = executed[..] else {
+    let [Answer::Executed { value, info, .. }] = executed[..] else {
         panic!("one caller executes, and its outcome is on record: {answers:?}")
     };
     for answer in answers {
         match answer {
             Answer::Executed { .. } => {}
-            Answer::Replayed { value: replayed, basis: replayed_basis, .. } => {
+            Answer::Replayed { value: replayed, info: replayed_info, .. } => {
                 assert_eq!(replayed, value, "every caller gets the one outcome");
-                assert_eq!(replayed_basis, basis);
+                assert_eq!(replayed_info, info);
             }
             // For the callers that do not wait.
             Answer::InProgress { attempt, .. } => assert_eq!(*attempt, 1),

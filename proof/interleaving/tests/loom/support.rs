@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use loom::future::block_on;
 use oncekey::observe::Event;
+use oncekey::protocol::Entry;
 use oncekey::time::ManualClock;
-use oncekey::{
-    Answer, Attempt, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Entry, Key, Store as _,
-};
+use oncekey::{Answer, Attempt, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Key, Store as _};
 
 pub(crate) use crate::sometimes::Sometimes;
 use crate::store::{ModelStore, pend};
@@ -166,7 +165,7 @@ impl World {
         let entry = self.entry()?;
         let outcome = entry.record.outcome()?;
         match &outcome.body {
-            oncekey::OutcomeBody::Kept(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+            oncekey::protocol::OutcomeBody::Kept(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
             other => panic!("not kept: {other:?}"),
         }
     }

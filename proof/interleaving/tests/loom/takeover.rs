@@ -33,12 +33,12 @@ fn of_two_takeovers_of_one_expired_claim_one_wins() {
         let other = other.join().unwrap();
         assert_second_attempt(&world.runs(), first_token);
         let (winner, loser) = if mine.ran_now() { (mine, other) } else { (other, mine) };
-        let Answer::Executed { value, basis, .. } = winner else { panic!("not on record: {winner:?}") };
-        assert!(basis.attempt == 2 && basis.after_doubt, "{basis:?}");
+        let Answer::Executed { value, info, .. } = winner else { panic!("not on record: {winner:?}") };
+        assert!(info.attempt == 2 && info.after_doubt, "{info:?}");
         match &loser {
             Answer::InProgress { attempt, .. } => assert_eq!(*attempt, 2),
-            Answer::Replayed { value: replayed, basis: loser_basis, .. } => {
-                assert_eq!((replayed, loser_basis), (&value, &basis));
+            Answer::Replayed { value: replayed, info: loser_info, .. } => {
+                assert_eq!((replayed, loser_info), (&value, &info));
             }
             other => panic!("not an answer to the loser: {other:?}"),
         }

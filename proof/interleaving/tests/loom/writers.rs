@@ -9,7 +9,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::{Answer, Attempt, Cause, Claim, ClaimError, Judged};
+use oncekey::protocol::{ExpiredBecause, Status};
+use oncekey::{Answer, Attempt, Claim, ClaimError};
 
 use crate::store::{ModelStore, Stall, pend};
 use crate::support::{
@@ -184,8 +185,8 @@ fn a_claim_that_was_given_up_is_not_revived_by_a_stalled_checkpoint() {
             |claim| block_on(claim.abandon()),
             |world| {
                 let entry = world.entry().expect("it lingers");
-                let abandoned = Judged::Expired(Cause::Abandoned);
-                assert_eq!((entry.judge(), entry.left), (abandoned, Duration::ZERO), "a claim is revived");
+                let abandoned = Status::Expired(ExpiredBecause::Abandoned);
+                assert_eq!((entry.status(), entry.left), (abandoned, Duration::ZERO), "a claim is revived");
             },
         );
     }

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use oncekey::answer::RecordInfo;
 use oncekey::time::{Clock, ManualClock, Moment};
-use oncekey::{Attempt, Basis, OperationId};
+use oncekey::{Attempt, OperationId};
 
 #[derive(Clone)]
 pub(crate) struct Ledger {
@@ -92,12 +93,12 @@ impl Ledger {
     }
 
     /// A call was told an outcome. Its generation has no other, and an attempt that executed made it.
-    pub(crate) fn told(&self, outcome: Result<String, String>, basis: &Basis) {
-        let told = Told { outcome, attempt: basis.attempt, token: basis.token.get() };
+    pub(crate) fn told(&self, outcome: Result<String, String>, info: &RecordInfo) {
+        let told = Told { outcome, attempt: info.attempt, token: info.token.get() };
         let mut state = self.shared.state.lock().unwrap();
         let made = state.executions.iter().any(|execution| execution.token == told.token);
         assert!(made, "an outcome that nobody made: {told:?}");
-        let known = state.outcomes.entry(basis.operation_id).or_insert_with(|| told.clone());
+        let known = state.outcomes.entry(info.operation_id).or_insert_with(|| told.clone());
         assert_eq!(*known, told, "one generation, two outcomes");
     }
 

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use oncekey::builder::OnDrop;
+use oncekey::protocol::Status;
 use oncekey::time::ManualClock;
-use oncekey::{Judged, OnDrop};
 use shuttle::future::{block_on, spawn};
 use shuttle::thread;
 use std::sync::Arc;
@@ -145,7 +146,7 @@ fn rush(callers: u32, keys: u32, seen: &Seen) {
         let came = block_on(last.call(engine.clone(), ledger.clone(), clock.clone()));
         assert!(matches!(came, Came::Executed | Came::Replayed | Came::FailedBefore), "{came:?}");
         let found = block_on(engine.inspect(&key(index))).unwrap().expect("it is on record");
-        assert_eq!(found.state, Judged::Completed);
+        assert_eq!(found.state, Status::Completed);
     }
     assert_eq!(ledger.generations(), keys as usize, "what nobody forgot is concluded once");
     block_on(fair(engine.flush()));

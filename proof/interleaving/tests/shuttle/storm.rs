@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oncekey::Key;
+use oncekey::admin::AdminAnswer;
+use oncekey::builder::OnDrop;
 use oncekey::observe::Event;
 use oncekey::time::{Clock, ManualClock};
-use oncekey::{AdminAnswer, Key, OnDrop};
 use shuttle::future::{block_on, spawn};
 use shuttle::sync::RwLock;
 use shuttle::thread;

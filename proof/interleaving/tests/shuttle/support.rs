@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use oncekey::answer::Unrecorded;
 use oncekey::time::{Clock, ManualClock};
-use oncekey::{
-    Answer, Attempt, Deduplicator, DeduplicatorBuilder, Error, Failure, Key, RunError, Unrecorded,
-};
+use oncekey::{Answer, Attempt, Deduplicator, DeduplicatorBuilder, Error, Failure, Key, RunError};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, Runner};
@@ -205,17 +204,17 @@ impl Caller {
 
     fn judge(&self, answer: Result<Answer<String, String>, RunError<String>>, ledger: &Ledger) -> Came {
         match answer {
-            Ok(Answer::Executed { value, basis, .. }) => {
+            Ok(Answer::Executed { value, info, .. }) => {
                 assert_eq!(value, self.name, "it executed in this call");
-                ledger.told(Ok(value), &basis);
+                ledger.told(Ok(value), &info);
                 Came::Executed
             }
-            Ok(Answer::Replayed { value, basis, .. }) => {
-                ledger.told(Ok(value), &basis);
+            Ok(Answer::Replayed { value, info, .. }) => {
+                ledger.told(Ok(value), &info);
                 Came::Replayed
             }
-            Ok(Answer::FailedBefore { failure, basis, .. }) => {
-                ledger.told(Err(failure.expect("it was kept")), &basis);
+            Ok(Answer::FailedBefore { failure, info, .. }) => {
+                ledger.told(Err(failure.expect("it was kept")), &info);
                 Came::FailedBefore
             }
             Ok(Answer::InProgress { .. }) => {

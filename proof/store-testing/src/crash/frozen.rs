@@ -89,8 +89,8 @@ impl Frozen {
 async fn in_operation<D: Deployment>(dedup: &Deduplicator<D::Store>, url: &str) {
     let mut frozen = Frozen::at::<D>(url, "in-operation", Policy::Reclaim).await;
     let other = frozen.other(dedup).await;
-    let Answer::Executed { value, basis, .. } = &other else { panic!("not taken over: {other:?}") };
-    assert_eq!((basis.attempt, basis.after_doubt), (2, true));
+    let Answer::Executed { value, info, .. } = &other else { panic!("not taken over: {other:?}") };
+    assert_eq!((info.attempt, info.after_doubt), (2, true));
     let ended = frozen.goes_on().await;
     assert_eq!(ended, "lease lost", "a process that was frozen past its lease");
     assert_eq!(frozen.outcomes(), [value.as_str()], "a process that was frozen past its lease had an effect");
@@ -104,8 +104,8 @@ async fn before_completion<D: Deployment>(dedup: &Deduplicator<D::Store>, url: &
     let ended = frozen.goes_on().await;
     let kept = match policy {
         Policy::Reclaim => {
-            let Answer::Executed { value, basis, .. } = other else { panic!("not taken over: {other:?}") };
-            assert_eq!((basis.attempt, basis.after_doubt), (2, true));
+            let Answer::Executed { value, info, .. } = other else { panic!("not taken over: {other:?}") };
+            assert_eq!((info.attempt, info.after_doubt), (2, true));
             assert_eq!(ended, "superseded", "a completion after another took over");
             assert_eq!(frozen.outcomes(), [of_frozen.as_str(), value.as_str()]);
             value

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::answer::RecordInfo;
 use oncekey::store::ListInDoubt;
-use oncekey::{
-    AdminAnswer, Answer, Basis, ClaimAnswer, Deduplicator, Key, OperationId, Outcome, Policy, Resolution,
-};
+use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, OperationId, Outcome, Policy};
 use tokio::task::JoinSet;
 
 use super::policy::{name, policy};
@@ -281,27 +281,27 @@ impl<S: ListInDoubt + 'static> Killed<S> {
     }
 
     fn assert_executed(&self, answer: &Answer<String>, attempt: u32, operation_id: Option<OperationId>) {
-        let Answer::Executed { value, basis, .. } = answer else {
+        let Answer::Executed { value, info, .. } = answer else {
             panic!("{}: not executed: {answer:?}", self.case())
         };
         assert_eq!(Some(value), self.effects().last().map(Effect::outcome).as_ref(), "{}", self.case());
-        self.assert_basis(basis, attempt);
+        self.assert_info(info, attempt);
         assert!(
-            operation_id.is_none_or(|id| basis.operation_id == id),
+            operation_id.is_none_or(|id| info.operation_id == id),
             "{}: another operation id",
             self.case()
         );
     }
 
     fn assert_replayed(&self, answer: &Answer<String>, outcome: &str, attempt: u32) {
-        let Answer::Replayed { value, basis, .. } = answer else {
+        let Answer::Replayed { value, info, .. } = answer else {
             panic!("{}: not replayed: {answer:?}", self.case())
         };
         assert_eq!(value, outcome, "{}", self.case());
-        self.assert_basis(basis, attempt);
+        self.assert_info(info, attempt);
     }
 
-    fn assert_basis(&self, basis: &Basis, attempt: u32) {
-        assert_eq!((basis.attempt, basis.after_doubt), (attempt, attempt > 1), "{}: {basis:?}", self.case());
+    fn assert_info(&self, info: &RecordInfo, attempt: u32) {
+        assert_eq!((info.attempt, info.after_doubt), (attempt, attempt > 1), "{}: {info:?}", self.case());
     }
 }

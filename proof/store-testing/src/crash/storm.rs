@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
-use oncekey::{AdminAnswer, Answer, Deduplicator, Key, Outcome, Policy, Resolution};
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::{Answer, Deduplicator, Key, Outcome, Policy};
 
 use super::policy::{name, policy};
 use crate::child::{Child, Job, say};

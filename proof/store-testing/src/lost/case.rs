@@ -48,10 +48,10 @@ impl<S: Store + 'static> Case<'_, S> {
     }
 
     pub(super) fn assert_executed(&self, answer: &Answer<String>, attempt: u32, after_doubt: bool) {
-        let Answer::Executed { value, basis, .. } = answer else {
+        let Answer::Executed { value, info, .. } = answer else {
             panic!("{}: not executed: {answer:?}", self.name)
         };
-        assert_eq!((basis.attempt, basis.after_doubt), (attempt, after_doubt), "{}", self.name);
+        assert_eq!((info.attempt, info.after_doubt), (attempt, after_doubt), "{}", self.name);
         self.assert_one_effect(value);
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use oncekey::{AdminAnswer, Answer, Deduplicator, Key, Outcome, Policy, Resolution, Store};
+use oncekey::admin::{AdminAnswer, Resolution};
+use oncekey::{Answer, Deduplicator, Key, Outcome, Policy, Store};
 use tokio::task::JoinSet;
 
 use super::case::{Case, Fault};

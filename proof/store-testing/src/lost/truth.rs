@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use oncekey::Store;
+use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{Exchange, Put, StoreError as _};
-use oncekey::{Entry, Expected, Record, Store};
 
 use super::case::Case;
 

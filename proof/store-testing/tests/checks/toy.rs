@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use oncekey::protocol::{Entry, Expected, Record, State, Version};
 use oncekey::store::{Exchange, InDoubtPage, ListInDoubt, Put, StoreError, StoreErrorKind};
-use oncekey::{Entry, Expected, Key, Payload, Record, State, Store, Version};
+use oncekey::{Key, Payload, Store};
 use oncekey_store_testing::deployment::Deployment;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;

@@ -16,8 +16,9 @@ mod work;
 
 use std::sync::Arc;
 
+use oncekey::Store as _;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Expected, Store as _};
 use oncekey_store_testing::bench::{Bench, Operation, Round, operation};
 use oncekey_store_testing::server::Postgres;
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use oncekey::protocol::{Expected, Record};
 use oncekey::store::{Exchange, Put};
-use oncekey::{Expected, Key, Record, Store as _};
+use oncekey::{Key, Store as _};
 use oncekey_postgres::{PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::Postgres;
 

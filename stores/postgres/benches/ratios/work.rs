@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
+use oncekey::protocol::{Entry, Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{
-    Entry, Expected, FencingToken, Key, OperationId, Outcome, Owner, Policy, Record, Store as _, UnixMillis,
-    Version,
-};
+use oncekey::{FencingToken, Key, OperationId, Outcome, Policy, Store as _};
 use oncekey_postgres::{Error, PostgresStore, Schema, migrate};
 use oncekey_store_testing::bench::Round;
 use oncekey_store_testing::server::Postgres;

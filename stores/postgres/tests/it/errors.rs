@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use oncekey::protocol::Expected;
 use oncekey::store::{
     BatchPut, DurabilityClass, Exchange, ListInDoubt as _, Put, StoreError as _, StoreErrorKind,
 };
-use oncekey::{Deduplicator, Expected, RunError, Store as _};
+use oncekey::{Deduplicator, RunError, Store as _};
 use oncekey_postgres::{Error, Finding, Inbox, OneConnection, PostgresStore, Schema, Wait, migrate};
 use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
@@ -364,7 +365,7 @@ fn a_damaged_row_is_never_an_absent_one() {
             client.batch_execute(&format!("UPDATE {} SET body = {body}", tables.records())).await.unwrap();
             let loaded = store.load(&key("a")).await.unwrap_err();
             let claimed = store.compare_exchange(&key("a"), Expected::Vacant, put).await.unwrap_err();
-            let stale = Expected::At(oncekey::Version::new(version.get() + 1));
+            let stale = Expected::At(oncekey::protocol::Version::new(version.get() + 1));
             let exchanged = store.compare_exchange(&key("a"), stale, put).await.unwrap_err();
             for error in [loaded, claimed, exchanged] {
                 assert_eq!((error.kind(), error.maybe_applied()), (kind, false), "{error:?}");

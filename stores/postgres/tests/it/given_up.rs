@@ -70,6 +70,9 @@ fn no_more_sessions_wait_for_a_lock_than_the_pool_has_places() {
         let waiting = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
         );
+        // A connection whose statement was cancelled keeps its place in the pool until the server ends the statement, for three
+        // seconds at most, which a busy server may exceed. So those that wait for less than that have a place each.
+        let recently = format!("{waiting} AND clock_timestamp() - query_start < interval '3 seconds'");
         let mut most = 0;
         in_time(async {
             // Several times what the pool has places for, each with its request; and all places were seen to wait.
@@ -77,7 +80,7 @@ fn no_more_sessions_wait_for_a_lock_than_the_pool_has_places() {
                 || given_up.load(Ordering::SeqCst) <= POOL * 4
                 || most < 4
             {
-                most = most.max(number(&observer, &waiting).await);
+                most = most.max(number(&observer, &recently).await);
                 assert!(most <= 4, "{most} sessions wait");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

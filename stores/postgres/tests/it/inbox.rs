@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oncekey::protocol::{Conclusion, OutcomeBody};
 use oncekey::store::{StoreError as _, StoreErrorKind};
-use oncekey::{Conclusion, Fingerprint, Outcome, OutcomeBody, Policy};
+use oncekey::{Fingerprint, Outcome, Policy};
 use oncekey_postgres::{Error, Inbox, InboxAnswer, Ticket, Wait};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;

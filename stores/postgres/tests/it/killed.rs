@@ -6,7 +6,8 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
-use oncekey::{ClaimAnswer, ClaimError, Deduplicator, Key, Outcome, OutcomeBody};
+use oncekey::protocol::OutcomeBody;
+use oncekey::{ClaimAnswer, ClaimError, Deduplicator, Key, Outcome};
 use oncekey_postgres::{Error, Inbox, InboxAnswer, PostgresStore, Schema, Ticket, Wait, migrate};
 use oncekey_store_testing::child::{Child, Job, say, work};
 use oncekey_store_testing::server::{Database, Postgres};

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Exchange, Put, StoreError as _, StoreErrorKind};
-use oncekey::{Deduplicator, Expected, Key, Store as _};
+use oncekey::{Deduplicator, Key, Store as _};
 use oncekey_postgres::{Error, Inbox, PostgresStore, Schema, Wait, migrate};
 use oncekey_store_testing::proxy::Proxy;
 use oncekey_store_testing::server::Postgres;

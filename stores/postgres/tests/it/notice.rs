@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::protocol::{Expected, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Answer, Deduplicator, Expected, Store as _, Version};
+use oncekey::{Answer, Deduplicator, Store as _};
 use oncekey_postgres::{Error, Inbox, InboxAnswer, Wait, listen};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
+use oncekey::protocol::{Conclusion, Expected, Record, State};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Conclusion, Deduplicator, Expected, Key, Policy, Record, State, Store as _};
+use oncekey::{Deduplicator, Key, Policy, Store as _};
 use oncekey_postgres::{Inbox, InboxAnswer, PostgresStore};
 use tokio_postgres::Client;
 
@@ -39,7 +40,7 @@ impl Desk {
             State::Forgotten => "forgotten",
         };
         let policy = if record.policy() == Policy::Hold { "hold" } else { "reclaim" };
-        let millis = |at: oncekey::UnixMillis| i64::try_from(at.0).unwrap();
+        let millis = |at: oncekey::protocol::UnixMillis| i64::try_from(at.0).unwrap();
         assert_eq!(row.get::<_, &str>(0), state);
         assert_eq!(row.get::<_, i64>(1), i64::from(record.attempt()));
         assert_eq!(row.get::<_, &str>(2), record.operation_id().to_string());

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::protocol::Expected;
 use oncekey::store::{ListInDoubt as _, Put};
-use oncekey::{Deduplicator, Expected, Policy, Store as _};
+use oncekey::{Deduplicator, Policy, Store as _};
 
 use crate::statements::{claim, some_record};
 use crate::support::{Tables, block_on, connect, database, granted, key, number, shared_pool};

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
+use oncekey::protocol::{Entry, Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::Put;
-use oncekey::{
-    AdminAnswer, Answer, Deduplicator, Entry, Expected, Fingerprint, Key, OperationId, Outcome, Owner,
-    Payload, Policy, Record, Resolution, Store as _, UnixMillis, Version,
-};
+use oncekey::{Answer, Deduplicator, Fingerprint, Key, OperationId, Outcome, Payload, Policy, Store as _};
 use oncekey_postgres::PostgresStore;
 use tokio_postgres::Client;
 
@@ -164,7 +163,7 @@ impl Desk {
 
 fn value(outcome: &Outcome) -> Payload {
     match &outcome.body {
-        oncekey::OutcomeBody::Kept(bytes) => bytes.clone(),
+        oncekey::protocol::OutcomeBody::Kept(bytes) => bytes.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -236,7 +235,7 @@ fn for_ever_and_a_tail() {
             .unwrap();
         let entry = desk.store.load(&key("tail")).await.unwrap().expect("it is known that it was done");
         assert_eq!(
-            (format!("{:?}", entry.judge()), entry.left),
+            (format!("{:?}", entry.status()), entry.left),
             ("Expired(Completed)".to_owned(), Duration::ZERO)
         );
     });
@@ -281,13 +280,13 @@ fn the_engine_goes_on_from_what_psql_wrote() {
 
         let answer = run(&key);
         match &answer {
-            Answer::Replayed { value, basis, .. } if happened => {
-                assert_eq!((value.as_str(), basis.attempt, basis.after_doubt), ("receipt", 1, false));
-                assert_eq!(basis.operation_id, claim.operation_id());
+            Answer::Replayed { value, info, .. } if happened => {
+                assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("receipt", 1, false));
+                assert_eq!(info.operation_id, claim.operation_id());
             }
-            Answer::Executed { value, basis, .. } if !happened => {
-                assert_eq!((value.as_str(), basis.attempt, basis.after_doubt), ("anew", 2, false));
-                assert_eq!(basis.operation_id, claim.operation_id(), "the same operation");
+            Answer::Executed { value, info, .. } if !happened => {
+                assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("anew", 2, false));
+                assert_eq!(info.operation_id, claim.operation_id(), "the same operation");
             }
             other => panic!("happened: {happened}: {other:?}"),
         }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::protocol::{Entry, Expected, Status};
 use oncekey::store::Put;
-use oncekey::{Entry, Expected, Judged, Key, Store as _};
+use oncekey::{Key, Store as _};
 use oncekey_postgres::{MIGRATIONS, MigrateError, PostgresStore, Schema, migrate};
 use oncekey_store_testing::server::Postgres;
 use tokio::task::JoinSet;
@@ -101,7 +102,7 @@ fn rows_of_schema_1_are_read() {
         ] {
             let key = Key::scoped(["old", "tenant/1"], id).unwrap();
             let entry: Entry = store.load(&key).await.unwrap().unwrap_or_else(|| panic!("{id} is not there"));
-            let found: Judged = entry.judge();
+            let found: Status = entry.status();
             assert_eq!((format!("{found:?}"), entry.record.attempt()), (judged.to_owned(), attempt), "{id}");
             let people = "SELECT concat_ws(' ', operation_id, policy, attempt, scope, id) FROM oncekey_keys WHERE key = $1";
             let people: String = client.query_one(people, &[&key.as_bytes()]).await.unwrap().get(0);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::protocol::{Entry, Expected, Record, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Answer, Deduplicator, Entry, Expected, Key, Record, Store, Version};
+use oncekey::{Answer, Deduplicator, Key, Store};
 use oncekey_postgres::{Connections, PostgresStore, Schema, migrate};
 use oncekey_store_testing::proxy::Proxy;
 use oncekey_store_testing::server::Postgres;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use oncekey::{Entry, Payload, Record, Version};
+use oncekey::Payload;
+use oncekey::protocol::{Entry, Record, Version};
 use redis::Value;
 
 use crate::RedisStoreError;

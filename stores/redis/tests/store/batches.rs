@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
-use oncekey::{Expected, Key};
 use oncekey_store_testing::server::Redis;
 
 use crate::support::*;

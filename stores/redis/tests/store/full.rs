@@ -1,7 +1,8 @@
 //! A server at its maxmemory.
 
+use oncekey::Deduplicator;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Deduplicator, Expected};
 use oncekey_store_testing::server::Redis;
 
 use crate::support::*;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{ListInDoubt as _, Put, Store as _, StoreError as _};
-use oncekey::{Expected, Key};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::server::Redis;
 

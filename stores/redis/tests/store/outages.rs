@@ -5,8 +5,9 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use oncekey::Deduplicator;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Deduplicator, Expected};
 use oncekey_redis::RedisStoreError;
 use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Redis;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use oncekey::protocol::{Expected, Record, Version};
 use oncekey::store::{Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Expected, Record, Version};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::server::Redis;
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use oncekey::Deduplicator;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, DurabilityClass, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Deduplicator, Expected};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::server::Redis;
 

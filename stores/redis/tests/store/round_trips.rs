@@ -1,7 +1,8 @@
 //! How many round trips each step takes, counted at the server and by a proxy.
 
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Put, Store as _};
-use oncekey::{ClaimAnswer, Deduplicator, Expected, Key};
+use oncekey::{ClaimAnswer, Deduplicator, Key};
 use oncekey_store_testing::proxy::Proxy;
 use oncekey_store_testing::server::Redis;
 

@@ -73,8 +73,10 @@ fn a_user_needs_few_rights_and_is_told_which_are_missing() {
         let url = |name: &str| server.url().replace("redis://", &format!("redis://{name}:secret@"));
         let store = builder().connect(url("app")).await.unwrap();
         let version =
-            write(&store, &key("1"), oncekey::Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
-        write(&store, &key("1"), oncekey::Expected::At(version), &in_progress(1), (HOUR, FOR_EVER)).await;
+            write(&store, &key("1"), oncekey::protocol::Expected::Vacant, &in_progress(1), (HOUR, HOUR))
+                .await;
+        write(&store, &key("1"), oncekey::protocol::Expected::At(version), &in_progress(1), (HOUR, FOR_EVER))
+            .await;
         assert!(store.load(&key("1")).await.unwrap().is_some());
 
         // Without CONFIG, all but the flushing is known.

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use oncekey::Key;
+use oncekey::protocol::{Expected, Record, Version};
 use oncekey::store::{Exchange, Put, Store};
-use oncekey::{Expected, Key, Record, Version};
 use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_store_testing::server::{Redis, unique_name};
 use redis::aio::MultiplexedConnection;

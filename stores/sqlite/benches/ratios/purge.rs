@@ -1,4 +1,4 @@
-//! What a claim takes before, during and after a purge of very many rows.
+//! The latency of a claim before, during and after a purge of very many rows.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{Exchange, Put, Store as _};
-use oncekey::{Expected, Key};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;
 

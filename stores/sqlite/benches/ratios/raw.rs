@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use oncekey::{Key, Record};
+use oncekey::Key;
+use oncekey::protocol::Record;
 use oncekey_sqlite::rusqlite::{Connection, OptionalExtension as _, Result, params};
 use tokio::sync::Semaphore;
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
-use oncekey::{Entry, OperationId, Outcome, Owner, Policy, Record, UnixMillis, Version};
+use oncekey::protocol::{Entry, Owner, Record, UnixMillis, Version};
+use oncekey::{OperationId, Outcome, Policy};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 const LIFETIMES: Lifetimes = Lifetimes { lease: HOUR, retention: HOUR, tail: Duration::ZERO };
 
-/// Of a first claim.
+/// The record of a first claim.
 pub(crate) fn in_progress() -> Record {
     let command = ClaimCommand {
         owner: Owner::from_bytes([7; 16]),
@@ -21,7 +22,7 @@ pub(crate) fn in_progress() -> Record {
     written(decide(None, &Command::Claim(&command), &LIFETIMES))
 }
 
-/// Of a completion, with an outcome of 100 bytes.
+/// The record of a completion, with an outcome of 100 bytes.
 pub(crate) fn completed() -> Record {
     let entry = Entry { record: in_progress(), version: Version::new(1), left: HOUR };
     let holder =

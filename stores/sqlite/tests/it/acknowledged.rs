@@ -1,4 +1,4 @@
-//! What was acknowledged outlives the process, however it ends. (That it outlives a power loss, no test here can show.)
+//! An acknowledged write outlives the process, however it ends. (No test here can show that it outlives a power loss.)
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;

@@ -8,7 +8,7 @@ const FILE: &str = "ONCEKEY_SQLITE_CHILD_FILE";
 
 type Work = fn(&Path);
 
-/// What a child may be asked for.
+/// The works that a child knows.
 const WORKS: &[(&str, Work)] = &[
     ("complete, crash before the commit", |path| super::complete::crash(path, false)),
     ("complete, crash after the commit", |path| super::complete::crash(path, true)),

@@ -179,7 +179,12 @@ fn a_transaction_that_began_by_reading_is_told_what_to_do() {
     let transaction = connection.transaction().unwrap();
     transaction.query_row("SELECT count(*) FROM orders", [], |row| row.get::<_, i64>(0)).unwrap();
     // Somebody else writes.
-    super::written(super::put(&store, &key("other"), oncekey::Expected::Vacant, &super::in_progress(1)));
+    super::written(super::put(
+        &store,
+        &key("other"),
+        oncekey::protocol::Expected::Vacant,
+        &super::in_progress(1),
+    ));
     let error = store.complete_in(&transaction, &prepared).unwrap_err();
     assert!(matches!(error, CompleteError::NotImmediate(_)), "{error:?}");
     assert!(error.to_string().contains("BEGIN IMMEDIATE"), "{error}");

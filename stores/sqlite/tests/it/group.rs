@@ -1,10 +1,10 @@
-//! Group commit: what waits together is committed together, and judged one by one.
+//! Group commit: writes that wait together are committed together, and judged one by one.
 
 use std::path::Path;
 
 use futures::executor::block_on;
+use oncekey::protocol::{Expected, Record};
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
-use oncekey::{Expected, Record};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SqliteError, SqliteStore, SqliteStoreBuilder};
 
@@ -43,7 +43,7 @@ fn at_once(store: &SqliteStore, path: &Path, records: &[Record]) -> Vec<Result<E
 }
 
 #[test]
-fn what_waits_together_is_committed_together() {
+fn writes_that_wait_together_are_committed_together() {
     let (_directory, path) = scratch();
     let store = one_reader(&path).open().unwrap();
     let records: Vec<_> = (0..64).map(in_progress).collect();
@@ -72,7 +72,7 @@ fn a_batch_is_one_commit() {
     assert_eq!(commits(&path) - before, 1);
 }
 
-/// What SQLite recovered after a crash may not be on disk; a commit of the store's own flushes it.
+/// A commit that SQLite recovers after a crash may not be on disk. A commit of the store's own flushes it.
 #[test]
 fn opening_a_file_makes_a_commit() {
     let (_directory, path) = scratch();

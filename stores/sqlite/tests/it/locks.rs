@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
+use oncekey::RunError;
+use oncekey::protocol::Expected;
 use oncekey::store::{Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Expected, RunError};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SqliteError, SqliteStore};
 

@@ -1,4 +1,4 @@
-//! What this store adds to the contract, and what goes wrong.
+//! The abilities that this store adds to the contract, and its failures.
 #![allow(clippy::unwrap_used)]
 
 mod acknowledged;
@@ -23,11 +23,9 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use oncekey::protocol::{ClaimCommand, Command, Decision, Lifetimes, decide};
+use oncekey::protocol::{Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{Exchange, Put, Store as _};
-use oncekey::{
-    Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Expected, Key, OperationId, Outcome, Owner,
-    Policy, Record, UnixMillis, Version,
-};
+use oncekey::{Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Key, OperationId, Outcome, Policy};
 use oncekey_sqlite::{SqliteError, SqliteStore};
 use tempfile::TempDir;
 
@@ -90,7 +88,7 @@ fn in_progress(owner: u8) -> Record {
 /// A record with this outcome.
 fn completed(outcome: &[u8]) -> Record {
     let record = in_progress(1);
-    let entry = oncekey::Entry { record, version: Version::new(1), left: HOUR };
+    let entry = oncekey::protocol::Entry { record, version: Version::new(1), left: HOUR };
     let holder = oncekey::protocol::Holder {
         owner: entry.record.owner(),
         token: entry.fencing_token(),

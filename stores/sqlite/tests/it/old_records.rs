@@ -1,10 +1,11 @@
-//! What earlier releases wrote still reads.
+//! Records of earlier releases still read.
 
 use std::time::Duration;
 
 use futures::executor::block_on;
+use oncekey::protocol::{ExpiredBecause, Status};
 use oncekey::store::{ListInDoubt as _, Store as _};
-use oncekey::{Cause, ClaimAnswer, Judged, Key, Policy};
+use oncekey::{ClaimAnswer, Key, Policy};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SCHEMA_VERSION, SqliteStore};
 
@@ -31,14 +32,14 @@ fn records_of_schema_1_still_read() {
     let key = |id: &str| Key::scoped(["fixture", "tenant-9"], id).unwrap();
     let shown = |id: &str| {
         let entry = entry(&key(id));
-        (entry.judge(), entry.record.attempt(), entry.record.policy(), entry.version.get())
+        (entry.status(), entry.record.attempt(), entry.record.policy(), entry.version.get())
     };
-    assert_eq!(shown("completed"), (Judged::Completed, 1, Policy::Reclaim, 2));
-    assert_eq!(shown("failed"), (Judged::Completed, 1, Policy::Reclaim, 4));
-    assert_eq!(shown("in doubt"), (Judged::Expired(Cause::Abandoned), 1, Policy::Hold, 6));
-    assert_eq!(shown("released"), (Judged::Expired(Cause::Released), 1, Policy::Reclaim, 8));
-    assert_eq!(shown("forgotten"), (Judged::Expired(Cause::Forgotten), 1, Policy::Reclaim, 11));
-    assert_eq!(shown("running"), (Judged::InProgress, 1, Policy::Reclaim, 12));
+    assert_eq!(shown("completed"), (Status::Completed, 1, Policy::Reclaim, 2));
+    assert_eq!(shown("failed"), (Status::Completed, 1, Policy::Reclaim, 4));
+    assert_eq!(shown("in doubt"), (Status::Expired(ExpiredBecause::Abandoned), 1, Policy::Hold, 6));
+    assert_eq!(shown("released"), (Status::Expired(ExpiredBecause::Released), 1, Policy::Reclaim, 8));
+    assert_eq!(shown("forgotten"), (Status::Expired(ExpiredBecause::Forgotten), 1, Policy::Reclaim, 11));
+    assert_eq!(shown("running"), (Status::InProgress, 1, Policy::Reclaim, 12));
     assert_eq!(entry(&key("completed")).left, Duration::from_secs(86_400 - 60));
     assert_eq!(entry(&key("running")).left, Duration::from_secs(300 - 60));
 

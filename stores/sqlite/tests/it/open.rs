@@ -3,7 +3,7 @@
 use std::fs;
 
 use futures::executor::block_on;
-use oncekey::Expected;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, DurabilityClass, Put, Store as _, StoreError as _, StoreErrorKind};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{MIGRATIONS, SqliteError, SqliteStore, Synchronous};
@@ -74,9 +74,9 @@ fn told_not_to_migrate_it_creates_nothing() {
     written(put(&opened().unwrap(), &key("a"), Expected::Vacant, &in_progress(1)));
 }
 
-/// The file is also somebody else's.
+/// The application keeps tables of its own in the file.
 #[test]
-fn what_else_is_in_the_file_stays() {
+fn other_tables_and_settings_of_the_file_stay() {
     let (_directory, path) = scratch();
     let mine = Connection::open(&path).unwrap();
     mine.execute_batch("PRAGMA user_version = 42; PRAGMA application_id = 43; CREATE TABLE mine (x); INSERT INTO mine VALUES (1)")

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use oncekey::Expected;
+use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Purged, Put, Store as _};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;

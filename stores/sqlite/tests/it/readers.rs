@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
-use oncekey::Expected;
+use oncekey::protocol::Expected;
 use oncekey::store::{ListInDoubt as _, Put, Store as _, StoreError as _, StoreErrorKind};
 use oncekey_sqlite::rusqlite::{Connection, params};
 use oncekey_sqlite::{SqliteError, SqliteStore};

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::executor::block_on;
+use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::protocol::{Algorithm, Fingerprint};
+use oncekey::protocol::{Expected, Record, State};
 use oncekey::store::{Put, Store as _};
 use oncekey::time::ManualClock;
-use oncekey::{
-    AdminAnswer, Claim, ClaimAnswer, Deduplicator, Expected, Key, Outcome, Policy, Record, Resolution, State,
-};
+use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Outcome, Policy};
 use oncekey_sqlite::rusqlite::types::Value;
 use oncekey_sqlite::rusqlite::{Connection, Row};
 use oncekey_sqlite::{SqliteStore, Synchronous};

@@ -21,7 +21,7 @@ pub(crate) fn commands(name: &str) -> &'static str {
     from.split_once("```").unwrap().0
 }
 
-/// What the shell says to these commands, by the options of the page.
+/// The output of the shell for these commands, with the options of the page.
 pub(crate) fn shell(path: &Path, options: &[&str], commands: &str) -> String {
     let options = [options, &["-bail", "-cmd", ".timeout 60000", "-list"]].concat();
     let ran = piped_to_sqlite3(path, &options, commands);
@@ -101,7 +101,7 @@ fn every_state_of_the_view_is_on_the_page() {
     let (_directory, path) = scratch();
     let store = open(&path);
     let dedup = patient(store).build().unwrap();
-    // What a store of two hours ago wrote for an hour is over by now.
+    // Its clock is two hours behind: a lease of an hour that it writes is over.
     let two_hours_ago = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - 2 * HOUR;
     let earlier = SqliteStore::builder(&path).clock(two_hours_ago).open().unwrap();
     let over = |tail| patient(earlier.clone()).retention(HOUR).tail(tail).build().unwrap();

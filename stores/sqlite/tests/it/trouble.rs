@@ -1,4 +1,4 @@
-//! What goes wrong: an error that says so, nothing run, nothing lost, and all well again afterwards.
+//! Failures: each is an error that says so; nothing runs, nothing is lost, and the store goes on afterwards.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use futures::executor::block_on;
+use oncekey::protocol::{Expected, Version};
 use oncekey::store::{Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey::{Expected, Key, RunError, Version};
+use oncekey::{Key, RunError};
 use oncekey_sqlite::rusqlite::{Connection, params};
 use oncekey_sqlite::{SqliteError, SqliteStore, Step};
 
@@ -50,7 +51,7 @@ fn a_full_disk_is_told_and_a_purge_makes_room() {
     written(put(&store, &key("in its place"), Expected::Vacant, &big));
 }
 
-/// What the engine makes of it: a claim that has no room runs nothing; once there is room, it runs.
+/// Through the engine: a claim that has no room runs nothing; once there is room, it runs.
 #[test]
 fn a_full_disk_runs_no_operation() {
     let (_directory, path) = scratch();

@@ -13,7 +13,7 @@ fn drill() -> Drill {
     Drill { messages: 100, kills: 0, mode: Mode::Apart, wrong: None, child: &[] }
 }
 
-/// What a run without trouble leaves.
+/// The traces of a run without trouble.
 fn kept() -> Happened {
     let mut lines = Lines::new();
     let mut completed = HashSet::new();

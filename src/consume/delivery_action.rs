@@ -9,7 +9,7 @@ use crate::protocol::OperationId;
 /// What to do with a delivery.
 #[must_use = "a delivery that is not disposed of comes back, or hangs"]
 #[derive(Debug)]
-pub enum Disposal<T, E> {
+pub enum DeliveryAction<T, E> {
     /// Acknowledge it: the message is done.
     Acknowledge(Acknowledged<T>),
     /// Have it delivered again, after this.
@@ -96,7 +96,7 @@ pub enum Dead<E> {
     Unreadable(String),
 }
 
-impl<T, E> Disposal<T, E> {
+impl<T, E> DeliveryAction<T, E> {
     /// The same, for a broker that knows no extension, such as RabbitMQ: what would be extended is retried later.
     pub fn or_later(self) -> Self {
         match self {
@@ -145,7 +145,7 @@ impl<T, E> Disposal<T, E> {
 }
 
 impl<E> Dead<E> {
-    /// Why, as one word: see [`Disposal::reason`].
+    /// Why, as one word: see [`DeliveryAction::reason`].
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Failed(_) => "failed",
