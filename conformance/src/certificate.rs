@@ -80,7 +80,7 @@ impl Passed {
 
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "oncekey {} conformance certificate", env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, "oncekey conformance certificate, by oncekey-conformance {}", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "store       {}", self.store)?;
         writeln!(f, "durability  {}", self.durability)?;
         let mut clauses: BTreeMap<Clause, (usize, usize, usize)> = BTreeMap::new();
@@ -169,7 +169,9 @@ mod tests {
     fn lines(certificate: &Certificate) -> Vec<String> {
         let shown = certificate.to_string();
         let (head, rest) = shown.split_once('\n').expect("there are several lines");
-        assert_eq!(head, concat!("oncekey ", env!("CARGO_PKG_VERSION"), " conformance certificate"));
+        let kit =
+            concat!("oncekey conformance certificate, by oncekey-conformance ", env!("CARGO_PKG_VERSION"));
+        assert_eq!(head, kit);
         rest.lines().map(str::to_owned).collect()
     }
 

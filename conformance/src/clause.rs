@@ -63,7 +63,7 @@ impl Clause {
         Self::T1,
     ];
 
-    /// What it demands, in short. [`Store`](oncekey::Store) and the first page of the crate have the full words.
+    /// What it demands, in short. [`Store`](oncekey::Store) and the first page of [`oncekey`] have the full words.
     pub fn demands(self) -> &'static str {
         match self {
             Self::S1 => "calls on one key are atomic and linearizable",

@@ -18,7 +18,7 @@ use oncekey::time::{Clock, ManualClock, Moment, SystemClock};
 /// The kit makes one harness per case, and cases run in parallel, as tests do. Whatever two subjects of one or of two
 /// harnesses share (a server, a directory) must not let one see the other's entries.
 ///
-/// See the [module](super) for a whole example.
+/// See the [crate](crate) for a whole example.
 pub trait Harness: Sync {
     /// The store under test.
     type Store: Store + 'static;

@@ -1,7 +1,16 @@
 //! The conformance kit of [`oncekey`]: proves, as far as tests can, that a [`Store`](oncekey::Store) keeps its contract.
 //!
-//! Write a [`Harness`], once, in the tests of the crate that has the store. Then one line expands to one `#[test]` per
-//! case, so that a case that a later version adds reaches the store with the upgrade:
+//! - [`Harness`] and [`conformance_tests!`]: one `#[test]` per case, over your store. [`certify`] writes down the results.
+//! - [`FaultStore`]: a store whose calls go wrong, by a plan or by chance from a seed.
+//! - [`Intercept`]: a store of which a test changes one call and leaves the others.
+//! - [`samples`]: records in each state, for tests of an encoding.
+//! - [`simulate`]: the engine over the store, with faults, crashes and clocks, from one seed. [`check_trimming`]: the
+//!   contract of [`TrimOutcomes`](oncekey::store::TrimOutcomes).
+//!
+//! # A harness
+//!
+//! Write a [`Harness`] once, in the tests of the crate that has the store (`cargo add --dev oncekey-conformance`). Then one
+//! line expands to one `#[test]` per case, so that a case that a later version adds reaches the store with the upgrade:
 //!
 //! ```
 //! use oncekey_conformance::{Abilities, Harness, Subject, Time};
@@ -34,11 +43,18 @@
 //! # fn main() {}
 //! ```
 //!
-//! A case is named after the clause it shows, `s5_..` for S5. One that fails panics with a [`Violation`]: the clause,
-//! what was done, what came of it, and, where the case is random, how to see the same again. A case for which the
+//! A case is named after the clause that it shows: `s5_..` for S5. A case that fails panics with a [`Violation`]. It says
+//! the clause, the calls and their answers, and, where the case is random, how to see the same again. A case for which the
 //! harness offers nothing (a bound, a restart) says so and passes; the [`Certificate`] lists it.
 //!
-//! # What is tried
+//! # When cases fail
+//!
+//! One bug fails many cases. Read `s3_` to `s5_` first: they show the compare and the exchange, one call at a time. Then read
+//! the other clauses by hand, and after them the races and histories of `s1_`, which shrink or repeat what they found. The
+//! case `p1_` runs the engine over the store and fails for most bugs, so leave it for the end. [`Clause::demands`] has each
+//! clause in a line; [`Store`](oncekey::Store) has its full words.
+//!
+//! # The cases
 //!
 //! - Each clause by hand, and the scenarios that other systems got wrong: hostile keys, empty and large outcomes, stale
 //!   and future versions, batches, purge, restarts.
@@ -50,7 +66,7 @@
 //!
 //! # A certificate
 //!
-//! [`certify`] runs all cases and writes down what came of them, to be kept with a release of the store:
+//! [`certify`] runs all cases and writes down what came of them. Keep it with a release of the store:
 //!
 //! ```no_run
 //! # use oncekey_conformance::{Harness, Subject, Time, certify};
@@ -69,11 +85,10 @@
 //! assert!(certificate.holds());
 //! ```
 //!
-//! Of the memory store (`cargo run --release -p oncekey-conformance --example certificate`) it says, with some lines left
-//! out:
+//! For the memory store it says, with some lines left out (the example `certificate` prints all of it):
 //!
 //! ```text
-//! oncekey 0.1.0 conformance certificate
+//! oncekey conformance certificate, by oncekey-conformance 0.1.0
 //! store       oncekey::memory::MemoryStore
 //! durability  process (gone when the process ends): records are in this process's memory; ...
 //! S1   held       14 cases held: calls on one key are atomic and linearizable
@@ -87,21 +102,30 @@
 //! verdict     conforms, as far as was shown
 //! ```
 //!
-//! # How much, and again
+//! # How much is tried, and how to see it again
 //!
 //! [`Harness::effort`] sets how much is tried; the environment's `ONCEKEY_KIT_EFFORT` multiplies it. All that is random
 //! comes from one seed, the same in every run unless `ONCEKEY_KIT_SEED` sets another. Races of threads do not repeat
 //! exactly; everything else does.
 //!
-//! No wait is without an end: in the cases by hand, a call that gives its thread back and has no answer for a minute is
-//! a violation; any test fails after a quarter of an hour (times `ONCEKEY_KIT_EFFORT`), also where a store blocks the
-//! thread. [`check`] and [`certify`] have the first of these bounds only.
+//! No wait is without an end. In the cases by hand, a call that gives its thread back and has no answer for a minute is a
+//! violation. Any test fails after a quarter of an hour (times `ONCEKEY_KIT_EFFORT`), also where a store blocks the thread.
+//! [`check`] and [`certify`] have the first of these bounds only.
 //!
-//! # What it cannot show
+//! # Versions
 //!
-//! That a store survives a power loss; that its clock never steps; what happens at the isolation level that somebody
-//! else configures; and what no history of this length meets. A store's own tests should kill its process and its
-//! server, and cut its connections between request and reply.
+//! The kit has versions of its own, so that a stricter case needs no release of the core. Kit 0.1 tests stores for `oncekey`
+//! 0.1, each release of it; `oncekey` 0.2 will have a kit 0.2. The kit and the store must be built with the same `oncekey`:
+//! where the types do not match, `cargo tree -d` shows two of them.
+//!
+//! A patch release of the kit may add a case, or make one stricter. A store that fails it had the fault before. Commit
+//! `Cargo.lock` if a build must not change by itself. A certificate names the version of the kit.
+//!
+//! # Limits
+//!
+//! The kit cannot show that a store survives a power loss, that its clock never steps, or how it behaves at the isolation
+//! level that somebody else configures. Nor does it see what no history of this length meets. A store's own tests should
+//! kill its process and its server, and cut its connections between request and reply.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -205,7 +229,7 @@ pub fn assert_held<H: Harness>(harness: &H, case: &str) {
     }
 }
 
-/// Runs a test in a thread of its own and does not wait for ever: a call that blocks its thread, where calls wait for
+/// Runs a test in a thread of its own and does not wait forever: a call that blocks its thread, where calls wait for
 /// each other's locks, cannot be ended from outside, and would hang the whole run without a word.
 #[doc(hidden)]
 pub fn __watched(test: impl FnOnce() + Send + 'static) {
@@ -257,6 +281,11 @@ macro_rules! __oncekey_conformance_test {
         )*
     };
 }
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use crate::seeded::SplitMix;
 /// the list are never met.
 ///
 /// ```
-/// use oncekey::store::Odds;
+/// use oncekey_conformance::Odds;
 /// use std::time::Duration;
 /// let odds = Odds::none().request_lost(0.05).reply_lost(0.05).delayed(0.2, Duration::from_millis(300));
 /// ```

@@ -14,62 +14,19 @@
 use std::num::NonZeroU32;
 
 use oncekey::protocol::{
-    ExpiredBecause, ClaimCommand, Command, Decision, Entry, Holder, Status, OperationId, Owner, Policy, State,
+    ClaimCommand, Command, Decision, Entry, ExpiredBecause, OperationId, Owner, Policy, State, Status,
     UnixMillis, Verdict, decide,
 };
 
 use crate::config::{Ask, Config, fingerprint, ticks};
 use crate::events::{Property, Sight};
-pub(crate) use crate::holding::Stage;
-use crate::holding::{Holding, Step};
+use crate::ids::{bytes, id, is_of};
 use crate::plant::{Plant, decide_as_released};
-use crate::store::{By, Kind, Put, Reply, Request, number};
-use crate::world::{Pending, World};
+use crate::state::{Holding, Pending, Phase, Stage, Step, World};
+use crate::store::{By, Kind, Put, Reply, Request};
 
 /// How often a grant that comes late is renewed before its call fails: the engine's `claim_tries`.
 const LATE_RENEWALS_MAX: u8 = 1;
-
-/// One client.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(crate) struct Client {
-    /// How many calls it has begun; the number of the one under way.
-    pub(crate) call: u8,
-    pub(crate) phase: Phase,
-    pub(crate) pending: Option<Pending>,
-    /// The truth: the tokens that the store granted to this call, as bits.
-    pub(crate) granted: u64,
-    /// The truth: the kinds of this call's writes of which a copy was applied, as bits.
-    pub(crate) applied: u8,
-}
-
-/// How far its call is.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(crate) enum Phase {
-    #[default]
-    Idle,
-    /// In `claim_once`, with a request under way.
-    Claiming,
-    /// It gave up, and looks in the background what it left.
-    CleaningUp,
-    /// Granted.
-    Holding(Box<Holding>),
-}
-
-/// Whether the record is of this very call.
-pub(crate) fn is_of(entry: &Entry, number: u8, call: u8) -> bool {
-    entry.record.owner().to_bytes()[15] == id(number, call)
-}
-
-/// The id of a call, as one byte.
-pub(crate) fn id(client: u8, call: u8) -> u8 {
-    (client + 1) * 16 + call
-}
-
-fn bytes(id: u8) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[15] = id;
-    bytes
-}
 
 /// What a call asks of the protocol.
 pub(crate) fn claim_command(id: u8, ask: Ask, attempts_max: Option<u32>) -> ClaimCommand {
@@ -83,37 +40,7 @@ pub(crate) fn claim_command(id: u8, ask: Ask, attempts_max: Option<u32>) -> Clai
     }
 }
 
-impl Client {
-    /// Its clock goes on.
-    pub(crate) fn pass(&mut self, ticks: u8, age_max: u8) {
-        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.request.kind.is_timed()) {
-            pending.age = (pending.age + ticks).min(age_max);
-        }
-        if let Phase::Holding(held) = &mut self.phase {
-            held.time_left = held.time_left.saturating_sub(ticks);
-        }
-    }
-
-    /// Whether its clock means something to it.
-    pub(crate) fn measures(&self) -> bool {
-        match &self.phase {
-            Phase::Idle | Phase::CleaningUp => false,
-            Phase::Claiming => true,
-            Phase::Holding(held) => held.time_left > 0 || matches!(held.stage, Stage::Fresh | Stage::Running),
-        }
-    }
-
-    /// The call is over.
-    pub(crate) fn end(&mut self) {
-        *self = Self { call: self.call, ..Self::default() };
-    }
-}
-
 impl World {
-    pub(crate) fn client(&mut self, number: u8) -> &mut Client {
-        &mut self.clients[usize::from(number)]
-    }
-
     /// A new call, by a new owner.
     pub(crate) fn begin(&mut self, config: &Config, number: u8) {
         let client = self.client(number);
@@ -336,11 +263,4 @@ fn decide_claim(config: &Config, found: Option<&Entry>, command: &ClaimCommand) 
         }
         _ => decide(found, &Command::Claim(command), &lifetimes),
     }
-}
-
-/// What a holder is, as the protocol asks for it.
-pub(crate) fn holder_of(entry: &Entry) -> (Holder, u8) {
-    let token = entry.fencing_token();
-    let holder = Holder { owner: entry.record.owner(), token, attempt: entry.record.attempt() };
-    (holder, number(token))
 }

@@ -13,65 +13,14 @@
 //! `release_until`): the engine's histories are among those. A conclusion whose turn was taken from a renewal
 //! that hangs is here a renewal that failed and left a copy in the network.
 
-use oncekey::protocol::{
-    Command, Decision, Entry, Holder, Outcome, Payload, State, UnixMillis, Verdict, decide,
-};
+use oncekey::protocol::{Command, Decision, Entry, Payload, State, UnixMillis, Verdict, decide};
 
-use crate::client::{Phase, holder_of, id};
 use crate::config::{Config, End, ticks};
 use crate::events::{Property, Sight};
+use crate::ids::{id, outcome_of};
 use crate::plant::{Plant, decide_clean_release};
-use crate::store::{By, Kind, Put, Reply, Request};
-use crate::world::World;
-
-/// What a client knows of its claim.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Holding {
-    holder: Holder,
-    /// The token that it was granted. (Only a planted bug changes the holder's.)
-    pub(crate) born: u8,
-    /// The last entry known to be there and its own.
-    entry: Entry,
-    /// How long it may act, by its own clock.
-    pub(crate) time_left: u8,
-    /// Kinds of writes that were sent and not answered, as bits.
-    unsure: u8,
-    pub(crate) stage: Stage,
-    /// How often it was renewed before it began.
-    pub(crate) late_renewals: u8,
-    pub(crate) writing: Option<Writing>,
-}
-
-/// How far the attempt is.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Stage {
-    /// Nothing was started.
-    Fresh,
-    /// The operation runs.
-    Running,
-    /// The operation is over, and a renewal in flight has to end before this is written.
-    Ended(Step),
-    /// The conclusion is being written.
-    Concluding,
-}
-
-/// A write under way.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Writing {
-    pub(crate) step: Step,
-    /// A copy before may have been applied.
-    unknown: bool,
-}
-
-/// One write that a holder wants.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Step {
-    Renew,
-    Checkpoint,
-    Complete,
-    Release { fresh_operation_id: bool },
-    Abandon,
-}
+use crate::state::{Holding, Phase, Stage, Step, World, Writing};
+use crate::store::{By, Put, Reply, Request};
 
 /// What a write came to, for its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,47 +37,12 @@ enum Answer {
     Unknown,
 }
 
-impl Step {
-    fn kind(self) -> Kind {
-        match self {
-            Self::Renew => Kind::Renew,
-            Self::Checkpoint => Kind::Checkpoint,
-            Self::Complete => Kind::Complete,
-            Self::Release { .. } => Kind::Release,
-            Self::Abandon => Kind::Abandon,
-        }
-    }
-
-    fn keeps_the_claim(self) -> bool {
-        matches!(self, Self::Renew | Self::Checkpoint)
-    }
-}
-
 /// How far an operation says it got.
 fn progress() -> Payload {
     Payload::from("half way")
 }
 
-/// The outcome of an attempt: each has another.
-pub(crate) fn outcome_of(id: u8) -> Outcome {
-    Outcome::success(vec![id])
-}
-
 impl Holding {
-    pub(crate) fn new(entry: Entry, time_left: u8) -> Self {
-        let (holder, born) = holder_of(&entry);
-        Self {
-            holder,
-            born,
-            entry,
-            time_left,
-            unsure: 0,
-            stage: Stage::Fresh,
-            late_renewals: 0,
-            writing: None,
-        }
-    }
-
     fn decide(&self, config: &Config, id: u8, step: Step, found: Option<&Entry>) -> Decision {
         let entry = found.unwrap_or(&self.entry);
         let lifetimes = config.lifetimes();

@@ -6,9 +6,11 @@ mod config;
 mod configs;
 mod events;
 mod holding;
+mod ids;
 mod model;
 mod operator;
 mod plant;
+mod state;
 mod store;
 mod truth;
 mod world;
@@ -23,7 +25,7 @@ use config::Config;
 use events::{Property, Sight};
 use model::{Action, Checked};
 use plant::Plant;
-use world::World;
+use state::World;
 
 /// Threads that search; the two cores of a small machine.
 const THREADS: usize = 2;

@@ -3,12 +3,11 @@
 use oncekey::protocol::Expected;
 use stateright::{Model, Property as Claim};
 
-use crate::client::{Phase, Stage};
 use crate::config::{Config, End, OperatorCommand};
 use crate::events::{Events, Property, Sight};
-use crate::holding::Step;
+use crate::state::{Phase, Sender, Stage, Step, World};
 use crate::store::Reply;
-use crate::world::{Fate, Sender, World};
+use crate::world::Fate;
 
 /// A configuration under check, with the sights that it is to show.
 #[derive(Clone, Debug)]

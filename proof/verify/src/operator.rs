@@ -10,24 +10,10 @@ use oncekey::protocol::{Command, Decision, Resolution, UnixMillis, decide};
 
 use crate::config::{Config, OperatorCommand};
 use crate::events::{Property, Sight};
-use crate::holding::outcome_of;
+use crate::ids::outcome_of;
 use crate::plant::Plant;
-use crate::store::{By, Kind, Put, Reply, Request};
-use crate::world::{Pending, World};
-
-/// Who administers the key, one command after another.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(crate) struct Operator {
-    /// How many commands it has begun; the number of the one under way.
-    pub(crate) number: u8,
-    /// What is to be written, while it is.
-    pub(crate) writing: Option<(OperatorCommand, Put)>,
-    pub(crate) pending: Option<Pending>,
-    /// A copy whose reply was lost may have been applied.
-    pub(crate) unknown: bool,
-    /// The truth: how often the command under way was applied.
-    pub(crate) applied: u8,
-}
+use crate::state::{Operator, Pending, World};
+use crate::store::{By, Kind, Reply, Request};
 
 /// The outcome that an operator says the operation had.
 const SAID: u8 = 1;

@@ -1,39 +1,13 @@
-//! The whole state, and the steps that belong to nobody in particular: time, the network, the store.
+//! The steps that belong to nobody in particular: time, the network, the store.
 
 use oncekey::protocol::Entry;
 
-use crate::client::{Client, Phase, Stage, is_of};
-use crate::config::{Budget, Config};
-use crate::events::{Events, Property, Sight};
-use crate::operator::Operator;
+use crate::config::Config;
+use crate::events::{Property, Sight};
+use crate::ids::is_of;
 use crate::plant::Plant;
-use crate::store::{By, Kind, Register, Reply, Request};
-use crate::truth::Truth;
-
-/// One state of the model.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct World {
-    /// The phase of the clocks: the tick, within the period of them all.
-    pub(crate) phase: u8,
-    pub(crate) store: Register,
-    pub(crate) clients: Vec<Client>,
-    pub(crate) operator: Operator,
-    /// Copies of requests that may still arrive, whoever sent them. Sorted, since their order means nothing.
-    pub(crate) late: Vec<Request>,
-    /// What may still go wrong.
-    pub(crate) left: Budget,
-    pub(crate) truth: Truth,
-    pub(crate) events: Events,
-}
-
-/// A request under way, and its answer on the way back.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Pending {
-    pub(crate) request: Request,
-    /// How long ago it was sent, by its sender's clock; counted no further than an attempt may act.
-    pub(crate) age: u8,
-    pub(crate) reply: Option<Reply>,
-}
+use crate::state::{Client, Pending, Phase, Sender, Stage, World};
+use crate::store::{By, Kind, Reply, Request};
 
 /// What becomes of a request that arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,45 +19,7 @@ pub(crate) enum Fate {
     ReplyLost,
 }
 
-/// One of those who talk to the store: a client, by its number, or the operator.
-pub(crate) type Sender = Option<u8>;
-
 impl World {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            phase: 0,
-            store: Register::default(),
-            clients: vec![Client::default(); config.clients.len()],
-            operator: Operator::default(),
-            late: Vec::new(),
-            left: config.budget,
-            truth: Truth::default(),
-            events: Events::default(),
-        }
-    }
-
-    /// How many attempts are executing: their operation has begun and not ended, and they have time left by their own
-    /// clock. (The engine looks at the deadline before each poll of an operation; that it stops there is T1's
-    /// assumption.)
-    pub(crate) fn executing(&self) -> usize {
-        let executes = |client: &&Client| matches!(&client.phase, Phase::Holding(held) if held.stage == Stage::Running && held.time_left > 0);
-        self.clients.iter().filter(executes).count()
-    }
-
-    pub(crate) fn pending(&self, sender: Sender) -> Option<&Pending> {
-        match sender {
-            Some(client) => self.clients[usize::from(client)].pending.as_ref(),
-            None => self.operator.pending.as_ref(),
-        }
-    }
-
-    pub(crate) fn pending_mut(&mut self, sender: Sender) -> &mut Option<Pending> {
-        match sender {
-            Some(client) => &mut self.clients[usize::from(client)].pending,
-            None => &mut self.operator.pending,
-        }
-    }
-
     /// A tick of the store's clock, and what it is on the others'.
     pub(crate) fn tick(&mut self, config: &Config) {
         // While nobody measures anything, the pattern of the clocks may as well begin anew: fewer states.
