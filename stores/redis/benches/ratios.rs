@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oncekey::{Key, Record, Version};
+use oncekey::Key;
+use oncekey::protocol::{Record, Version};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::bench::{Bench, Of, Raw, Sides, completed};
 use oncekey_store_testing::server::Redis;

@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use oncekey::Key;
+use oncekey::protocol::Expected;
 use oncekey::store::{Put, Store as _};
-use oncekey::{Expected, Key};
 use oncekey_sqlite::{Reads, SqliteStore};
 use oncekey_store_testing::bench::{Bench, HOUR, Of, Place, Raw as _, Sides, done, in_progress, operation};
 use raw::{Connections, InPlace};

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
+use oncekey::protocol::{Entry, Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{
-    Entry, Expected, Key, OperationId, Outcome, Owner, Policy, Record, Store, UnixMillis, Version,
-};
+use oncekey::{Key, OperationId, Outcome, Policy, Store};
 
 use super::{Bench, Operation, Round, operation};
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use oncekey::{Key, Record, Version};
+use oncekey::Key;
+use oncekey::protocol::{Record, Version};
 use oncekey_store_testing::bench::{HOUR, Raw, in_progress};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use oncekey::{Key, Record, Version};
+use oncekey::Key;
+use oncekey::protocol::{Record, Version};
 use oncekey_sqlite::rusqlite::{Connection, OptionalExtension as _, Result, params};
 use oncekey_store_testing::bench::Raw;
 use tokio::sync::Semaphore;
