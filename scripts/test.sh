@@ -86,7 +86,7 @@ stage 'real' 900 'consumers on real brokers, killed while they handle' \
     cargo test --no-fail-fast -p oncekey-brokers --lib --tests --examples
 
 stage 'models' 600 'fuzz bodies over the committed corpus' \
-    cargo test --manifest-path fuzz/Cargo.toml --no-default-features
+    env CARGO_TARGET_DIR="$base" cargo test --manifest-path fuzz/Cargo.toml --no-default-features
 
 stage 'models' 1200 'engine simulated, 20,000 seeds; each planted bug is found' scripts/planted.sh
 stage 'models' 900 'loom models, and the planted bugs that they must find' \

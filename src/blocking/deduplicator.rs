@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use super::context::EngineId;
 use super::host::{Host, Runtime};
-use super::request::Request;
-use crate::codec::Raw;
 use crate::engine::{AdminAnswer, Error, Inspection, OnLeaseLost};
 use crate::protocol::{Key, Resolution};
 use crate::store::{InDoubtPage, ListInDoubt, Store};
@@ -24,7 +22,7 @@ use crate::time::Clock;
 /// See the [module](super) for what may be called from where.
 pub struct Deduplicator<S: Store + 'static> {
     // Dropped first: the thread has the last handle of the engine, and drops the store where its runtime is.
-    engine: crate::Deduplicator<S>,
+    pub(super) engine: crate::Deduplicator<S>,
     pub(super) host: Arc<Host>,
 }
 
@@ -101,11 +99,6 @@ impl<S: Store + 'static> Deduplicator<S> {
         // The thread ends only once `host` is dropped.
         let _there = seat.send(engine.clone());
         Self { engine, host }
-    }
-
-    /// Begins a request for one operation. Nothing happens until it runs or claims.
-    pub fn request(&self, key: Key) -> Request<'_, S, Raw> {
-        Request::new(self, self.engine.request(key))
     }
 
     /// The same engine for async code.

@@ -200,6 +200,11 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 }
 
 impl<S: Store + 'static> Deduplicator<S> {
+    /// Begins a request for one operation. Nothing happens until it runs or claims.
+    pub fn request(&self, key: Key) -> Request<'_, S, Raw> {
+        Request::new(self, self.engine.request(key))
+    }
+
     /// The operation as the engine may call it in the middle of a poll: it blocks this thread for as long as it takes.
     pub(super) fn on_this_thread<T, F: FnOnce(Attempt) -> T>(
         &self,
