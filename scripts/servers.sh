@@ -11,6 +11,7 @@ has() {
 
 # Command, and the package that has it: in Debian and Ubuntu; in Fedora; in Homebrew.
 needed='cc build-essential gcc gcc
+python3 python3 python3 python3
 postgres postgresql postgresql-server postgresql
 psql postgresql-client postgresql postgresql
 pgbouncer pgbouncer pgbouncer pgbouncer
