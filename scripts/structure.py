@@ -22,8 +22,8 @@ import tempfile
 LAYERS = [
     {"sync", "random", "planted"},
     {"protocol"},
-    {"codec"},
-    {"store", "time"},
+    {"codec", "time"},
+    {"store"},
     {"memory", "observe"},
     {"engine"},
     {"consume", "blocking"},
