@@ -1,8 +1,6 @@
 //! Child processes of a test: its own binary again, which runs one ignored test there.
 
-mod process;
-
-pub use process::{Child, Job, say, work};
+pub use crate::process::{Child, Job, say, work};
 
 use crate::crash::{frozen_child, step_child, storm_child};
 use crate::deployment::Deployment;

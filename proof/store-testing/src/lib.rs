@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod load;
 pub mod lost;
 pub mod outage;
+mod process;
 pub mod proxy;
 pub mod races;
 pub mod server;

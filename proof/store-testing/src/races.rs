@@ -9,9 +9,9 @@ use oncekey::{Answer, ClaimAnswer, Deduplicator, Key};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::child::{Child, Job, say};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger};
+use crate::process::{Child, Job, say};
 use crate::server::unique_name;
 
 /// Releases `clients` together on each of `keys`, each with a store of its own: each key's operation runs once, and all

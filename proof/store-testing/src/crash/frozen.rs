@@ -11,9 +11,9 @@ use oncekey::{Answer, ClaimAnswer, ClaimError, Deduplicator, Key, Policy, RunErr
 use rustix::process::Signal;
 
 use super::policy::{name, policy};
-use crate::child::{Child, Job, say};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};
+use crate::process::{Child, Job, say};
 use crate::server::unique_name;
 
 const LEASE: Duration = Duration::from_secs(3);

@@ -11,9 +11,9 @@ use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, OperationId, Outcome, Poli
 use tokio::task::JoinSet;
 
 use super::policy::{name, policy};
-use crate::child::{Child, Job, say};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};
+use crate::process::{Child, Job, say};
 use crate::server::unique_name;
 
 /// The lease of the process that is killed. A retry just after the kill must meet it; where a machine is too slow for that, a

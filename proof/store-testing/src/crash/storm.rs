@@ -8,9 +8,9 @@ use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::{Answer, Deduplicator, Key, Outcome, Policy};
 
 use super::policy::{name, policy};
-use crate::child::{Child, Job, say};
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Effect, Ledger, assert_one_generation};
+use crate::process::{Child, Job, say};
 use crate::server::unique_name;
 
 const LEASE: Duration = Duration::from_secs(2);
