@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::clock::WallClock;
 use crate::connect::Place;
-use crate::error::{BUSY_TIMEOUT, SqliteError, Step};
+use crate::error::{BUSY_TIMEOUT, SqliteError, SqliteStep};
 use crate::lock::{wait_by, wait_for_lock};
 use crate::options::{Reads, Synchronous};
 use crate::queue::Queue;
@@ -165,13 +165,13 @@ impl SqliteStoreBuilder {
         }
         schema::require(&connection)?;
         flush_what_was_recovered(&connection, &self.clock)
-            .map_err(|error| SqliteError::of(error, Step::Open))?;
+            .map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
         if let Some(pages) = self.pages_max {
             connection
                 .pragma_update(None, "max_page_count", pages)
-                .map_err(|error| SqliteError::of(error, Step::Open))?;
+                .map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
         }
-        wait_by(wait_for_lock, &mut connection).map_err(|error| SqliteError::of(error, Step::Open))?;
+        wait_by(wait_for_lock, &mut connection).map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
 
         let writer = Desk { jobs: Arc::new(Queue::new()), queue_max: self.queue_max };
         let questions = Arc::new(Queue::new());
@@ -196,7 +196,7 @@ impl SqliteStoreBuilder {
                 // The thread is the caller's: it must not wait for a lock.
                 connection
                     .busy_timeout(Duration::ZERO)
-                    .map_err(|error| SqliteError::of(error, Step::Open))?;
+                    .map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
                 on_caller.push(connection);
             }
         }

@@ -6,7 +6,7 @@ use oncekey::store::{Exchange, Put};
 use rusqlite::{Connection, ffi};
 
 use crate::clock::WallClock;
-use crate::error::{CompleteError, SqliteError, Step};
+use crate::error::{CompleteError, SqliteError, SqliteStep};
 use crate::table::{self, Encoded, Meta};
 
 /// [`SqliteStore::complete_in`](crate::SqliteStore::complete_in) for where no store is at hand. It is for the caller to see
@@ -28,7 +28,7 @@ pub(crate) fn complete_at(
     }
     // A write first: all that is read then is read under the lock.
     take_the_lock(transaction)?;
-    let failed = |error| CompleteError::Sqlite(SqliteError::of(error, Step::Write));
+    let failed = |error| CompleteError::Sqlite(SqliteError::of(error, SqliteStep::Write));
     let mut meta = Meta::read(transaction).map_err(failed)?;
     let put = Encoded::new(Put::new(&prepared.record, prepared.live, prepared.linger));
     let asked = (&prepared.key, Expected::At(prepared.expected), &put);
@@ -45,7 +45,7 @@ fn take_the_lock(transaction: &Connection) -> Result<(), CompleteError> {
     touched.map(drop).map_err(|error| {
         let too_late =
             error.sqlite_error().is_some_and(|failure| failure.extended_code == ffi::SQLITE_BUSY_SNAPSHOT);
-        match SqliteError::of(error, Step::Write) {
+        match SqliteError::of(error, SqliteStep::Write) {
             SqliteError::Busy(failed) if too_late => CompleteError::NotImmediate(failed),
             error => CompleteError::Sqlite(error),
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use oncekey::store::{StoreError as _, StoreErrorKind};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::{SqliteError, Step};
+use crate::error::{SqliteError, SqliteStep};
 use crate::lock::{wait_by, waiting_at_most};
 use crate::options::Synchronous;
 
@@ -51,11 +51,11 @@ impl Place {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
         let opened = Connection::open_with_flags(&self.path, flags);
-        let mut connection = opened.map_err(|error| SqliteError::of(error, Step::Open))?;
+        let mut connection = opened.map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
         wait_by(waiting_at_most(self.busy_timeout), &mut connection)
-            .map_err(|error| SqliteError::of(error, Step::Open))?;
+            .map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
         self.set_wal(&connection)?;
-        self.set_up(&connection).map_err(|error| SqliteError::of(error, Step::Open))?;
+        self.set_up(&connection).map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
         Ok(connection)
     }
 
@@ -65,7 +65,7 @@ impl Place {
         loop {
             let mode = connection
                 .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
-            match mode.map_err(|error| SqliteError::of(error, Step::Open)) {
+            match mode.map_err(|error| SqliteError::of(error, SqliteStep::Open)) {
                 Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
                 Ok(found) => return Err(SqliteError::NotWal { found }),
                 Err(error) if error.kind() != StoreErrorKind::Unavailable || Instant::now() >= end => {
@@ -96,7 +96,7 @@ impl Place {
             connection.pragma_update(None, "query_only", true)?;
             connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
         };
-        set_up().map_err(|error| SqliteError::of(error, Step::Open))?;
+        set_up().map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
         Ok(connection)
     }
 }

@@ -12,7 +12,7 @@ use rusqlite::ErrorCode;
 
 /// An error of a [`SqliteStore`](crate::SqliteStore).
 ///
-/// Nothing was applied, unless the failing [`Step`] is the commit itself: see [`StoreError::maybe_applied`].
+/// Nothing was applied, unless the failing [`SqliteStep`] is the commit itself: see [`StoreError::maybe_applied`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteError {
@@ -158,7 +158,7 @@ pub enum SqliteError {
 /// In which step of its work SQLite failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Step {
+pub enum SqliteStep {
     /// While the store was opened.
     Open,
     /// In a read.
@@ -173,13 +173,13 @@ pub enum Step {
 /// A failure of SQLite, and where it came.
 #[derive(Clone, Debug)]
 pub struct Failed {
-    step: Step,
+    step: SqliteStep,
     source: Arc<rusqlite::Error>,
 }
 
 impl Failed {
     /// Where it came.
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> SqliteStep {
         self.step
     }
 
@@ -192,10 +192,10 @@ impl Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.step {
-            Step::Open => "opening the store failed",
-            Step::Read => "a read failed",
-            Step::Write => "a write failed and was rolled back",
-            Step::Commit => "the commit failed",
+            SqliteStep::Open => "opening the store failed",
+            SqliteStep::Read => "a read failed",
+            SqliteStep::Write => "a write failed and was rolled back",
+            SqliteStep::Commit => "the commit failed",
         })
     }
 }
@@ -207,7 +207,7 @@ impl Error for Failed {
 }
 
 impl SqliteError {
-    pub(crate) fn of(source: rusqlite::Error, step: Step) -> Self {
+    pub(crate) fn of(source: rusqlite::Error, step: SqliteStep) -> Self {
         let code = source.sqlite_error_code();
         let failed = Failed { step, source: Arc::new(source) };
         match code {
@@ -253,7 +253,7 @@ impl SqliteError {
             | Self::Disk(failed)
             | Self::FileDamaged(failed)
             | Self::Refused(failed)
-            | Self::Other(failed) => failed.step = Step::Write,
+            | Self::Other(failed) => failed.step = SqliteStep::Write,
             _ => {}
         }
         self
@@ -275,7 +275,7 @@ impl StoreError for SqliteError {
     fn maybe_applied(&self) -> bool {
         match self {
             Self::ThreadGone => true,
-            _ => self.failed().is_some_and(|failed| failed.step == Step::Commit),
+            _ => self.failed().is_some_and(|failed| failed.step == SqliteStep::Commit),
         }
     }
 
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_not_said_of_a_key() {
         for code in [rusqlite::ffi::SQLITE_CORRUPT, rusqlite::ffi::SQLITE_NOTADB] {
-            for step in [Step::Open, Step::Read, Step::Write, Step::Commit] {
+            for step in [SqliteStep::Open, SqliteStep::Read, SqliteStep::Write, SqliteStep::Commit] {
                 let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
                 let error = SqliteError::of(source, step);
                 assert!(matches!(error, SqliteError::FileDamaged(_)), "{error:?}");

@@ -65,7 +65,7 @@ mod writer;
 
 pub use builder::SqliteStoreBuilder;
 pub use complete::complete_in;
-pub use error::{CompleteError, Failed, SqliteError, Step};
+pub use error::{CompleteError, Failed, SqliteError, SqliteStep};
 pub use options::{Reads, Synchronous};
 pub use rusqlite;
 pub use schema::{MIGRATIONS, Migration, SCHEMA_VERSION, migrate};

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 
-use crate::error::{SqliteError, Step};
+use crate::error::{SqliteError, SqliteStep};
 
 /// The schema that this version writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -36,12 +36,12 @@ pub fn migrate(connection: &mut Connection) -> Result<(), SqliteError> {
     }
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(|error| SqliteError::of(error, Step::Open))?;
+        .map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
     // Another process may have been quicker.
     for migration in check(found(&transaction)?)? {
-        transaction.execute_batch(migration.sql).map_err(|error| SqliteError::of(error, Step::Open))?;
+        transaction.execute_batch(migration.sql).map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
     }
-    transaction.commit().map_err(|error| SqliteError::of(error, Step::Open))
+    transaction.commit().map_err(|error| SqliteError::of(error, SqliteStep::Open))
 }
 
 /// Refuses a schema that is not the one this version reads.
@@ -62,13 +62,13 @@ fn found(connection: &Connection) -> Result<u32, SqliteError> {
             |row| row.get(0),
         )
         .optional()
-        .map_err(|error| SqliteError::of(error, Step::Open))?;
+        .map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
     if there.is_none() {
         return Ok(0);
     }
     connection
         .query_row("SELECT schema_version FROM main.oncekey_meta WHERE one = 1", [], |row| row.get(0))
-        .map_err(|error| SqliteError::of(error, Step::Open))
+        .map_err(|error| SqliteError::of(error, SqliteStep::Open))
 }
 
 /// The steps that are still to be run.

@@ -8,7 +8,7 @@ use oncekey::{Key, Payload, Policy};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::clock::{Nanos, Times};
-use crate::error::{SqliteError, Step};
+use crate::error::{SqliteError, SqliteStep};
 
 /// A write, encoded on the caller's thread.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ const IN_DOUBT: &str = "SELECT row, version, written_ns, live_until_ns, gone_at_
 /// The readable entry under `key`. Look at the clock *before* calling this: else a row that was renewed in between would
 /// be judged by the time after its end.
 pub(crate) fn load(connection: &Connection, key: &Key, now: Nanos) -> Result<Option<Entry>, SqliteError> {
-    let read = |error| SqliteError::of(error, Step::Read);
+    let read = |error| SqliteError::of(error, SqliteStep::Read);
     let mut statement = connection.prepare_cached(WHOLE).map_err(read)?;
     let found = statement.query_one([key.as_bytes()], |row| {
         let head = Head::of(row)?;
@@ -128,7 +128,7 @@ pub(crate) fn exchange(
     now: Nanos,
     records_max: u64,
 ) -> Result<Exchange, SqliteError> {
-    let write = |error| SqliteError::of(error, Step::Write);
+    let write = |error| SqliteError::of(error, SqliteStep::Write);
     let head = connection
         .prepare_cached(HEAD)
         .and_then(|mut statement| statement.query_one([key.as_bytes()], Head::of).optional())
@@ -209,7 +209,7 @@ pub(crate) fn list_in_doubt(
     limit: usize,
     now: Nanos,
 ) -> Result<InDoubtPage, SqliteError> {
-    let read = |error| SqliteError::of(error, Step::Read);
+    let read = |error| SqliteError::of(error, SqliteStep::Read);
     let after = cursor.map_or(0, count);
     let limit = limit.max(1);
     let mut statement = connection.prepare_cached(IN_DOUBT).map_err(read)?;

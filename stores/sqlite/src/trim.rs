@@ -5,7 +5,7 @@ use oncekey::protocol::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::clock::Nanos;
-use crate::error::{SqliteError, Step};
+use crate::error::{SqliteError, SqliteStep};
 
 /// Shorter records are not worth it.
 const BODY_MIN: i64 = 192;
@@ -85,5 +85,5 @@ pub(crate) fn find(
     limit: usize,
     now: Nanos,
 ) -> Result<Found, SqliteError> {
-    look(connection, cursor, limit, now).map_err(|error| SqliteError::of(error, Step::Read))
+    look(connection, cursor, limit, now).map_err(|error| SqliteError::of(error, SqliteStep::Read))
 }

@@ -7,7 +7,7 @@ use oncekey::store::{Exchange, Purged};
 use rusqlite::Connection;
 
 use crate::clock::WallClock;
-use crate::error::{SqliteError, Step};
+use crate::error::{SqliteError, SqliteStep};
 use crate::job::{Exchanged, Job, Room, Write};
 use crate::lock::waiting_until;
 use crate::queue::Queue;
@@ -108,8 +108,8 @@ impl Writer {
     }
 
     fn transact(&self, group: &mut Vec<Job>, room: Room) -> Result<Vec<Came>, Undone> {
-        let not_begun = |error| Undone::NotBegun(SqliteError::of(error, Step::Write));
-        let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
+        let not_begun = |error| Undone::NotBegun(SqliteError::of(error, SqliteStep::Write));
+        let given_up = |error| Undone::GivenUp(SqliteError::of(error, SqliteStep::Write));
         self.roll_back().map_err(not_begun)?;
         waiting_until(Instant::now() + self.busy_timeout, &self.queue, || self.say("BEGIN IMMEDIATE"))
             .map_err(not_begun)?;
@@ -125,14 +125,14 @@ impl Writer {
             Ok(()) => Ok(came),
             Err(error) => {
                 let _ = self.roll_back();
-                Err(Undone::NotCommitted(SqliteError::of(error, Step::Commit), came))
+                Err(Undone::NotCommitted(SqliteError::of(error, SqliteStep::Commit), came))
             }
         }
     }
 
     /// Each job on its own, within the one transaction; and with them those that come meanwhile.
     fn judge(&self, group: &mut Vec<Job>, mut room: Room) -> Result<(Vec<Came>, Meta), Undone> {
-        let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
+        let given_up = |error| Undone::GivenUp(SqliteError::of(error, SqliteStep::Write));
         let mut meta = Meta::read(&self.connection).map_err(given_up)?;
         let mut came = Vec::with_capacity(group.len());
         loop {
@@ -149,7 +149,7 @@ impl Writer {
     }
 
     fn judge_one(&self, meta: &mut Meta, job: &Job, alone: bool) -> Result<Came, Undone> {
-        let given_up = |error| Undone::GivenUp(SqliteError::of(error, Step::Write));
+        let given_up = |error| Undone::GivenUp(SqliteError::of(error, SqliteStep::Write));
         // Read while the lock is held, so that times come in the order of the writes.
         let now = self.clock.now();
         Ok(match job {

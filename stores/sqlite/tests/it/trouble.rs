@@ -12,7 +12,7 @@ use oncekey::protocol::{Expected, Version};
 use oncekey::store::{Put, Store as _, StoreError as _, StoreErrorKind};
 use oncekey::{Key, RunError};
 use oncekey_sqlite::rusqlite::{Connection, params};
-use oncekey_sqlite::{SqliteError, SqliteStore, Step};
+use oncekey_sqlite::{SqliteError, SqliteStep, SqliteStore};
 
 use super::{HOUR, completed, in_progress, key, look, open, patient, put, scratch, written};
 
@@ -133,7 +133,7 @@ pub(crate) fn fill_the_disk(path: &Path) {
     let junk = path.with_file_name("junk");
     std::fs::write(&junk, vec![0; 1_000_000]).unwrap();
     let (kept, error) = fill(&store, Put::new(&record, HOUR, HOUR));
-    assert_eq!(error.maybe_applied(), error.failed().unwrap().step() == Step::Commit);
+    assert_eq!(error.maybe_applied(), error.failed().unwrap().step() == SqliteStep::Commit);
     let all_there = |store: &SqliteStore| {
         for (key, version) in &kept {
             let entry = block_on(store.load(key)).unwrap().unwrap();
@@ -248,7 +248,7 @@ fn a_commit_that_fails_is_rolled_back_and_may_be_applied() {
     )
     .unwrap();
     let error = put(&store, &key("a"), Expected::Vacant, &in_progress(1)).unwrap_err();
-    assert_eq!(error.failed().map(|failed| failed.step()), Some(Step::Commit), "{error:?}");
+    assert_eq!(error.failed().map(|failed| failed.step()), Some(SqliteStep::Commit), "{error:?}");
     assert!(error.maybe_applied());
     assert!(block_on(store.load(&key("a"))).unwrap().is_none());
     hand.execute_batch("DROP TRIGGER orphan").unwrap();
