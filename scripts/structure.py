@@ -184,6 +184,14 @@ class Crate:
                     continue
                 # A private `use child::Name` counts; so does a path in the code.
                 graph[module].setdefault(target, set()).add(name or "::".join(path))
+            # Paths that begin with a module of this file's own: `child::function()`.
+            for child in self.files:
+                if child[:-1] == module and child:
+                    for tail in re.findall(rf"(?<![\w:.]){child[-1]}((?:::\w+)+)", self.bodies[module]):
+                        path = ("self", child[-1], *tail.split("::")[1:])
+                        target = self.resolve(module, path)
+                        if target is not None and target != module:
+                            graph[module].setdefault(target, set()).add("::".join(path[1:]))
         return graph
 
 

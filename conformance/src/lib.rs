@@ -159,7 +159,7 @@ use std::thread;
 use std::time::Duration;
 
 use erased::AnyHarness;
-use lab::{Checked, Lab, Stop};
+use lab::{Lab, Stop};
 
 /// A case that saw no violation, and what it tried.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -175,12 +175,6 @@ pub struct Passed {
     pub seeds: u64,
     /// Why the case had nothing to show it on, if so.
     pub not_shown: Option<&'static str>,
-}
-
-struct Case<'h> {
-    name: &'static str,
-    clause: Clause,
-    run: fn(&Lab<'_, AnyHarness<'h>>) -> Checked,
 }
 
 /// The names of the cases, each with the clause it shows.

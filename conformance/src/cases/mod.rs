@@ -31,7 +31,16 @@ use super::linear::{
     s1_calls_in_flight_on_one_thread_are_linearizable, s1_concurrent_histories_are_linearizable,
     s1_concurrent_histories_with_lost_calls_are_linearizable,
 };
-use super::{Case, Clause};
+use crate::clause::Clause;
+use crate::erased::AnyHarness;
+use crate::lab::{Checked, Lab};
+
+/// One case: its name, the clause that it shows, and the function that does.
+pub(super) struct Case<'h> {
+    pub(super) name: &'static str,
+    pub(super) clause: Clause,
+    pub(super) run: fn(&Lab<'_, AnyHarness<'h>>) -> Checked,
+}
 
 /// Hands the list of cases to a macro, after its other argument. A new case is one line here.
 #[doc(hidden)]

@@ -11,12 +11,9 @@ mod program;
 mod rng;
 mod world;
 
-use std::collections::BTreeMap;
+pub use oracle::Met;
 
 use super::{Harness, Violation};
-
-/// How often each thing that matters was met in a simulation.
-pub type Met = BTreeMap<&'static str, u64>;
 
 /// One simulation that saw no violation.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -5,13 +5,15 @@ mod answers;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Met;
 use crate::{Clause, Violation};
 use oncekey::protocol::{
     Entry, Expected, ExpiredBecause, FencingToken, Fingerprint, Key, Lifetimes, Outcome, Policy, Record,
     State, Status, Version,
 };
 use oncekey::time::Moment;
+
+/// How often each thing that matters was met in a simulation.
+pub type Met = BTreeMap<&'static str, u64>;
 
 /// What is seen of the world, key by key.
 #[derive(Debug)]

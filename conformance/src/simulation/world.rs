@@ -8,7 +8,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use super::link::{Hub, Job, Link, LinkState};
-use super::oracle::Oracle;
+use super::oracle::{Met, Oracle};
 use super::program::Call;
 use super::rng::Rng;
 use crate::erased::AnyStore;
@@ -144,13 +144,13 @@ impl World {
     }
 
     /// Plays until every call has ended. What goes to the store is carried there, to its end, as the store needs it.
-    pub(super) fn play(mut self, carry: &dyn Fn(Job)) -> (Result<(super::Met, u64), Violation>, Vec<String>) {
+    pub(super) fn play(mut self, carry: &dyn Fn(Job)) -> (Result<(Met, u64), Violation>, Vec<String>) {
         let ended = self.play_on(carry);
         let story = self.hub.oracle.lock().take_story();
         (ended, story)
     }
 
-    fn play_on(&mut self, carry: &dyn Fn(Job)) -> Result<(super::Met, u64), Violation> {
+    fn play_on(&mut self, carry: &dyn Fn(Job)) -> Result<(Met, u64), Violation> {
         loop {
             self.stuck_after = self.stuck_after.saturating_sub(1);
             if self.calls < CALLS && self.rng.percent(5) {

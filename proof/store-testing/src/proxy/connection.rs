@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
-use super::{Mode, Shared};
+use super::shared::{Mode, Shared};
 
 const CHUNK: usize = 64 << 10;
 /// How much longer the server is listened to after an answer was swallowed, so that it may serve all of the request.

@@ -13,10 +13,11 @@
 //! ```
 
 mod connection;
+mod shared;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,62 +25,17 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
+pub use shared::Mode;
+
 use crate::deployment::PATIENCE;
 use crate::server::Port;
-
-/// What becomes of a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// It is forwarded, and its answer too.
-    Pass,
-    /// It is forwarded; what comes back is swallowed, and the client's connection closed when the first of it arrives.
-    /// So when the client sees the end, the server has served the request.
-    DropAnswers,
-    /// It is not forwarded, and the connection is reset, on both sides.
-    Reset,
-    /// It is held until the next [`Proxy::set`], and so is all that comes back. It is delivered then, even if its client
-    /// has given up and closed the connection meanwhile.
-    Stall,
-    /// It is forwarded, and what comes back is held until the next [`Proxy::set`].
-    StallAnswers,
-}
+use shared::{Counts, Next, Plan, Shared};
 
 /// The proxy, on a thread of its own. It ends with its handle, and takes all connections along.
 pub struct Proxy {
     shared: Arc<Shared>,
     addr: SocketAddr,
     end: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-}
-
-struct Shared {
-    upstream: SocketAddr,
-    plan: Mutex<Plan>,
-    /// Counts the calls of `set`: what is held waits for the next.
-    set: watch::Sender<u64>,
-    counts: Counts,
-}
-
-/// What is to become of requests.
-struct Plan {
-    mode: Mode,
-    next: Option<Next>,
-}
-
-/// A fault for some requests only.
-struct Next {
-    spared: usize,
-    count: usize,
-    mode: Mode,
-}
-
-#[derive(Default)]
-struct Counts {
-    connections: AtomicUsize,
-    open: AtomicUsize,
-    requests: AtomicUsize,
-    round_trips: AtomicUsize,
-    faulted: AtomicUsize,
-    held: AtomicUsize,
 }
 
 impl fmt::Debug for Proxy {
