@@ -43,6 +43,11 @@ stage() { # parts, seconds at most, name, command
     passed=$(sed -n 's/^test result: .* \([0-9][0-9]*\) passed;.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
     failed=$(sed -n 's/^test result: .* \([0-9][0-9]*\) failed;.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
     if ((status == 124)); then echo "stopped after $seconds s, the limit of this stage" >&2; fi
+    # A stage of tests that found none has shown nothing.
+    if ((status == 0 && passed == 0)) && [[ " $* " == *" test "* || " $* " == *planted.sh* ]]; then
+        echo 'this stage ran no test' >&2
+        status=1
+    fi
     if ((status != 0)); then
         failures=$((failures + 1))
         if ((failed == 0)); then failed=1; fi
