@@ -2,12 +2,11 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use oncekey_store_testing::server::{Daemon, Home, Program, find};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const INSTALL: &str = "these tests click in a real browser: install Chromium and its driver \
     (Debian: apt-get install chromium chromium-driver), or name the driver in ONCEKEY_CHROMEDRIVER";
@@ -19,28 +18,24 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 pub(crate) struct Browser {
-    driver: Child,
+    /// Its directory is where driver and browser keep their files; gone when they are.
+    _driver: Daemon,
     port: u16,
     session: String,
-    /// Where driver and browser keep their files; gone when they are.
-    _home: TempDir,
 }
 
 impl Browser {
     /// A fresh browser with a window of this size, in pixels.
     pub(crate) fn open(width: u32, height: u32) -> Self {
-        let program = std::env::var_os("ONCEKEY_CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
-        let home = tempfile::tempdir().unwrap();
-        let started = Command::new(&program)
-            .env("TMPDIR", home.path())
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut driver = started.unwrap_or_else(|error| panic!("{program:?}: {error}; {INSTALL}"));
-        let port = port(&mut driver);
-        let mut browser = Self { driver, port, session: String::new(), _home: home };
+        let named = std::env::var_os("ONCEKEY_CHROMEDRIVER").map(Into::into);
+        let program = named.or_else(|| find(&["chromedriver"])).unwrap_or_else(|| panic!("{INSTALL}"));
+        let home = Home::new("browser");
+        let program = Program::new(program).args(["--port=0"]).env("TMPDIR", home.path());
+        let driver = Daemon::new(home, program);
+        let started = driver.start(|| port(&driver.home().log()).is_some());
+        started.unwrap_or_else(|why| panic!("{why}; {INSTALL}"));
+        let port = port(&driver.home().log()).expect("it said so");
+        let mut browser = Self { _driver: driver, port, session: String::new() };
         let capabilities = json!({ "alwaysMatch": {
             "browserName": "chrome",
             // No sandbox: root has none, and the only page it opens is ours.
@@ -150,24 +145,18 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// Closes the browser, which is the driver's child and would outlive it, and then the driver.
+    /// Closes the browser, which is the driver's child and would outlive it. The driver ends with its handle.
     fn drop(&mut self) {
         let _closed = exchange(self.port, "DELETE", &format!("/session/{}", self.session), &Value::Null);
-        let _killed = self.driver.kill();
-        let _reaped = self.driver.wait();
     }
 }
 
 /// Where a driver listens: it says so.
-fn port(driver: &mut Child) -> u16 {
-    let mut lines = BufReader::new(driver.stdout.take().expect("it is piped")).lines();
-    let said = lines.by_ref().map_while(Result::ok).find_map(|line| {
+fn port(log: &str) -> Option<u16> {
+    log.lines().find_map(|line| {
         let (_, port) = line.split_once("started successfully on port ")?;
         port.trim_end_matches('.').parse().ok()
-    });
-    // Whatever else it says goes nowhere, and must not fill the pipe.
-    thread::spawn(move || lines.for_each(drop));
-    said.unwrap_or_else(|| panic!("the driver ended without naming its port; {INSTALL}"))
+    })
 }
 
 /// One request on a connection of its own.

@@ -324,5 +324,9 @@ fn median(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
+mod stores;
+
+pub use stores::{BATCH, HOUR, Of, Raw, Sides, completed, done, in_progress};
+
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! A blocking store as a store.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Mutex, mpsc};
@@ -295,13 +296,13 @@ fn a_call_that_hangs_is_given_up() {
     // It goes on to its end; and what the engine gave up is released behind it, so that nobody waits for a lease.
     // A pause between two tries is over once the clock is moved; but for each call that ended it moves by a second at the
     // most, so that a call under way on a busy machine does not run into its timeout.
-    let mut moved = Duration::ZERO;
+    let moved = Cell::new(Duration::ZERO);
     eventually("the claim is given up", || {
         let entry = ready(store.inner.load(&key())).unwrap();
         let may_move = millis(1000) * store.calls.load(Ordering::SeqCst);
-        if clock.sleepers() > 1 && moved < may_move.min(TIMEOUT - millis(10)) {
+        if clock.sleepers() > 1 && moved.get() < may_move.min(TIMEOUT - millis(10)) {
             clock.advance(millis(10)); // the keeper sleeps, and so does what is tried again
-            moved += millis(10);
+            moved.set(moved.get() + millis(10));
         }
         entry.is_some_and(|entry| entry.left.is_zero())
     });

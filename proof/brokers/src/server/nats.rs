@@ -1,10 +1,10 @@
 //! A NATS server with JetStream.
 
 use std::io::Read as _;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::{Daemon, Settings, find, free_port, named, thrice};
+use oncekey_store_testing::server::{Daemon, Home, Port, Program, find, named, thrice};
 
 /// Names the server to use instead of one that is started.
 const VARIABLE: &str = "ONCEKEY_NATS_URL";
@@ -15,7 +15,7 @@ const INSTALL: &str = "`nats-server` is not in PATH. Install it: `apt-get instal
 #[derive(Debug)]
 pub struct Nats {
     url: String,
-    _own: Option<Daemon>,
+    _own: Option<(Daemon, Port)>,
 }
 
 impl Nats {
@@ -31,14 +31,13 @@ impl Nats {
             panic!("this needs a NATS server: {INSTALL}; or set {VARIABLE} to the URL of one with JetStream")
         };
         thrice(|| {
-            let port = free_port();
-            let settings = |home: &std::path::Path| {
-                let mut args: Vec<std::ffi::OsString> = ["-a", "127.0.0.1", "-p"].map(Into::into).to_vec();
-                args.extend([port.to_string().into(), "-js".into(), "-sd".into(), home.join("data").into()]);
-                Settings { args, variables: Vec::new() }
-            };
-            let own = Daemon::start(&program, settings, || greets(port))?;
-            Ok(Self { url: format!("nats://127.0.0.1:{port}"), _own: Some(own) })
+            let (home, port) = (Home::new("nats"), Port::free());
+            let data = home.path().join("data");
+            let number = port.number().to_string();
+            let program = Program::new(&program).args(["-a", "127.0.0.1", "-p", &number, "-js", "-sd"]);
+            let own = Daemon::new(home, program.args([data]));
+            own.start(|| greets(port.addr()))?;
+            Ok(Self { url: format!("nats://{}", port.addr()), _own: Some((own, port)) })
         })
     }
 
@@ -49,9 +48,9 @@ impl Nats {
 }
 
 /// Whether it speaks first, as it does.
-fn greets(port: u16) -> bool {
+fn greets(addr: SocketAddr) -> bool {
     let ask = || {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        let mut stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         let mut start = [0; 4];
         stream.read_exact(&mut start)?;

@@ -1,12 +1,11 @@
 //! A RabbitMQ server, with a port mapper of its own.
 
-use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Daemon, Settings, find, free_port, named, thrice};
+use oncekey_store_testing::server::{Daemon, Home, Port, Program, find, named, thrice};
 
 /// Names the server to use instead of one that is started.
 const VARIABLE: &str = "ONCEKEY_RABBITMQ_URL";
@@ -20,7 +19,7 @@ const SCRIPTS: [&str; 2] = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-s
 pub struct RabbitMq {
     url: String,
     // In this order: the server is ended before its port mapper.
-    _own: Option<(Daemon, Daemon)>,
+    _own: Option<(Daemon, Daemon, [Port; 3])>,
 }
 
 impl RabbitMq {
@@ -37,15 +36,18 @@ impl RabbitMq {
         };
         thrice(|| {
             // Erlang would start one that outlives all that it starts.
-            let mapped = free_port();
-            let args = ["-address", "127.0.0.1", "-port"].map(OsString::from).into_iter();
-            let args = args.chain([mapped.to_string().into()]).collect();
-            let settings = |_: &Path| Settings { args, variables: Vec::new() };
-            let mapper = Daemon::start(&mapper, settings, || accepts(mapped))?;
-            let (port, peers) = (free_port(), free_port());
-            let settings = |home: &Path| server(home, mapped, port, peers);
-            let own = Daemon::start(&program, settings, || speaks(port))?;
-            Ok(Self { url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"), _own: Some((own, mapper)) })
+            let ports = [Port::free(), Port::free(), Port::free()];
+            let [mapped, port, peers] = &ports;
+            let number = mapped.number().to_string();
+            let mapper = Program::new(&mapper).args(["-address", "127.0.0.1", "-port", &number]);
+            let mapper = Daemon::new(Home::new("epmd"), mapper);
+            mapper.start(|| TcpStream::connect(mapped.addr()).is_ok())?;
+            let home = Home::new("rabbitmq");
+            let program = server(&program, &home, mapped, port, peers);
+            let own = Daemon::new(home, program);
+            own.start(|| speaks(port.addr()))?;
+            let url = format!("amqp://guest:guest@{}/%2f", port.addr());
+            Ok(Self { url, _own: Some((own, mapper, ports)) })
         })
     }
 
@@ -55,41 +57,30 @@ impl RabbitMq {
     }
 }
 
-fn server(home: &Path, mapped: u16, port: u16, peers: u16) -> Settings {
-    let plugins = home.join("plugins");
-    // None. If this cannot be written, the server says that it cannot be read.
-    let _written = std::fs::write(&plugins, "[].");
-    let text = |value: &str| OsString::from(value);
-    let variables = vec![
-        ("ERL_EPMD_PORT", mapped.to_string().into()),
-        ("ERL_EPMD_ADDRESS", text("127.0.0.1")),
-        ("RABBITMQ_NODENAME", format!("oncekey{port}@localhost").into()),
-        ("RABBITMQ_NODE_IP_ADDRESS", text("127.0.0.1")),
-        ("RABBITMQ_NODE_PORT", port.to_string().into()),
-        ("RABBITMQ_DIST_PORT", peers.to_string().into()),
-        ("RABBITMQ_MNESIA_BASE", home.join("mnesia").into()),
-        ("RABBITMQ_LOG_BASE", home.join("logs").into()),
-        ("RABBITMQ_LOGS", text("-")),
-        ("RABBITMQ_ENABLED_PLUGINS_FILE", plugins.into()),
-        // None of the system's.
-        ("RABBITMQ_CONFIG_FILE", home.join("none").into()),
-        ("RABBITMQ_CONF_ENV_FILE", home.join("none").into()),
-        (
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            text("+sbwt none -kernel inet_dist_use_interface {127,0,0,1}"),
-        ),
-    ];
-    Settings { args: Vec::new(), variables }
-}
-
-fn accepts(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+fn server(program: &Path, home: &Home, mapped: &Port, port: &Port, peers: &Port) -> Program {
+    // None of the system's plugins and settings.
+    let plugins = home.write("plugins", "[].");
+    let none = home.path().join("none");
+    Program::new(program)
+        .env("ERL_EPMD_PORT", mapped.number().to_string())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_NODENAME", format!("oncekey{}@localhost", port.number()))
+        .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_NODE_PORT", port.number().to_string())
+        .env("RABBITMQ_DIST_PORT", peers.number().to_string())
+        .env("RABBITMQ_MNESIA_BASE", home.path().join("mnesia"))
+        .env("RABBITMQ_LOG_BASE", home.path().join("logs"))
+        .env("RABBITMQ_LOGS", "-")
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
+        .env("RABBITMQ_CONFIG_FILE", &none)
+        .env("RABBITMQ_CONF_ENV_FILE", &none)
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}")
 }
 
 /// Whether it answers the greeting of AMQP 0-9-1.
-fn speaks(port: u16) -> bool {
+fn speaks(addr: SocketAddr) -> bool {
     let ask = || {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        let mut stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"AMQP\x00\x00\x09\x01")?;
         stream.read_exact(&mut [0; 7])

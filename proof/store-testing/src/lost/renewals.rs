@@ -112,7 +112,7 @@ async fn until_renewed<S: Store + 'static>(
         match direct.store().load(key).await {
             Ok(found) => break found,
             Err(error) => {
-                assert!(met_at.elapsed() < PATIENCE, "{place}: a load, with nothing in its way: {error}")
+                assert!(met_at.elapsed() < PATIENCE, "{place}: a load, with nothing in its way: {error}");
             }
         }
     };

@@ -1,6 +1,7 @@
-//! A server process: started, awaited, asked to end, killed, reaped.
+//! A server process: started, awaited, asked to end, killed, reaped. Also for other crates, whose servers these are not.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
@@ -8,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
 use super::home::Home;
 use super::watchdog::Watchdog;
@@ -17,23 +18,66 @@ use super::watchdog::Watchdog;
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A server that is started, and started again, with the same arguments.
-pub(super) struct Daemon {
-    // Dropped before the directory.
-    state: Mutex<State>,
-    pub(super) home: Home,
-    program: PathBuf,
+/// How long one is waited for that was asked to end.
+const END: Duration = Duration::from_secs(20);
+
+/// What is run, and what asks it to end.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
     args: Vec<OsString>,
-    /// What asks it to end quickly, with all of its processes.
+    variables: Vec<(OsString, OsString)>,
     quit: Quit,
 }
 
 /// How a server is asked to end.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Quit {
     pub(super) signal: Signal,
     /// As a shell spells it.
     pub(super) name: &'static str,
+}
+
+impl Program {
+    /// A program that TERM asks to end.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let quit = Quit { signal: Signal::TERM, name: "TERM" };
+        Self { path: path.into(), args: Vec::new(), variables: Vec::new(), quit }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    pub(super) fn ended_by(mut self, quit: Quit) -> Self {
+        self.quit = quit;
+        self
+    }
+}
+
+/// A program that serves: started, and started again, with the same arguments. It has a directory and a process group of its
+/// own. It ends, with its group, with its handle, and also when the process that has the handle ends in any other way.
+pub struct Daemon {
+    // Dropped before the directory.
+    state: Mutex<State>,
+    home: Home,
+    program: Program,
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daemon").field("program", &self.program.path).finish_non_exhaustive()
+    }
 }
 
 struct State {
@@ -42,9 +86,15 @@ struct State {
 }
 
 impl Daemon {
-    pub(super) fn new(home: Home, program: PathBuf, args: Vec<OsString>, quit: Quit) -> Self {
-        let watchdog = Watchdog::over(home.path(), quit.name);
-        Self { state: Mutex::new(State { child: None, watchdog }), home, program, args, quit }
+    /// Nothing is started yet.
+    pub fn new(home: Home, program: Program) -> Self {
+        let watchdog = Watchdog::over(home.path(), program.quit.name);
+        Self { state: Mutex::new(State { child: None, watchdog }), home, program }
+    }
+
+    /// Where its data and its log are.
+    pub fn home(&self) -> &Home {
+        &self.home
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -53,14 +103,21 @@ impl Daemon {
     }
 
     /// Starts it and waits until it is ready. Does nothing if it runs.
-    pub(super) fn start(&self, is_ready: impl Fn() -> bool) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Why it did not start, with the end of its log.
+    ///
+    /// # Panics
+    /// If its log cannot be written.
+    pub fn start(&self, is_ready: impl Fn() -> bool) -> Result<(), String> {
         let mut state = self.state();
         if state.child.is_some() {
             return Ok(());
         }
-        let child = self.home.command(&self.program).args(&self.args).spawn();
-        let child =
-            child.map_err(|error| format!("{} cannot be started: {error}", self.program.display()))?;
+        let Program { path, args, variables, .. } = &self.program;
+        let variables = variables.iter().map(|(name, value)| (name, value));
+        let child = self.home.command(path).args(args).envs(variables).spawn();
+        let child = child.map_err(|error| format!("{} cannot be started: {error}", path.display()))?;
         state.watchdog.server(Some(child.id()));
         let child = state.child.insert(child);
         let start = Instant::now();
@@ -68,18 +125,11 @@ impl Daemon {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
                 state.child = None;
                 state.watchdog.server(None);
-                return Err(format!(
-                    "{} ended with {status}:\n{}",
-                    self.program.display(),
-                    self.home.log_tail()
-                ));
+                return Err(format!("{} ended with {status}:\n{}", path.display(), self.home.log_tail()));
             }
             if start.elapsed() > PATIENCE {
-                let program = self.program.display();
-                return Err(format!(
-                    "{program} did not answer within {PATIENCE:?}:\n{}",
-                    self.home.log_tail()
-                ));
+                let (program, log) = (path.display(), self.home.log_tail());
+                return Err(format!("{program} did not answer within {PATIENCE:?}:\n{log}"));
             }
             sleep(PAUSE);
         }
@@ -87,13 +137,16 @@ impl Daemon {
     }
 
     /// The process, while it runs.
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         self.state().child.as_ref().map(Child::id)
     }
 
     /// Kills it with all its processes, as a crash of the whole server does, and reaps it. Does nothing if it does not
     /// run.
-    pub(super) fn kill(&self) {
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub fn kill(&self) {
         let mut state = self.state();
         let Some(mut child) = state.child.take() else { return };
         let children = children_of(child.id());
@@ -102,6 +155,7 @@ impl Daemon {
         for &pid in &children {
             send(pid, Signal::KILL);
         }
+        end_group(&child);
         child.wait().expect("a child can be waited for");
         state.watchdog.server(None);
         let start = Instant::now();
@@ -111,19 +165,19 @@ impl Daemon {
     }
 
     /// Asks it to end, waits, and reaps it. Does nothing if it does not run.
-    pub(super) fn stop(&self) {
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn stop(&self) {
         let mut state = self.state();
         let Some(mut child) = state.child.take() else { return };
-        send(child.id(), self.quit.signal);
+        send(child.id(), self.program.quit.signal);
         let start = Instant::now();
-        while child.try_wait().expect("a child can be waited for").is_none() {
-            if start.elapsed() > Duration::from_secs(20) {
-                child.kill().expect("a child can be killed");
-                child.wait().expect("a child can be waited for");
-                break;
-            }
+        while !has_ended(&child) && start.elapsed() < END {
             sleep(PAUSE);
         }
+        end_group(&child);
+        child.wait().expect("a child can be waited for");
         state.watchdog.server(None);
     }
 
@@ -145,10 +199,36 @@ impl Drop for Daemon {
     }
 }
 
+fn process(pid: u32) -> Pid {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id")
+}
+
 fn send(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     // It may have ended by itself.
-    let _sent = kill_process(pid, signal);
+    let _sent = kill_process(process(pid), signal);
+}
+
+/// Whether a child has ended. It is not reaped: until then its group keeps its number.
+fn has_ended(child: &Child) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(process(child.id())), options).expect("a child can be waited for").is_some()
+}
+
+/// Kills what is left of a child's group, before the child is reaped.
+fn end_group(child: &Child) {
+    // There may be nothing left.
+    let _sent = kill_process_group(process(child.id()), Signal::KILL);
+}
+
+/// Tries three times: where a server does not reserve its port, a port that was free may be taken a moment later.
+///
+/// # Panics
+/// If the last try fails too.
+pub fn thrice<T>(mut start: impl FnMut() -> Result<T, String>) -> T {
+    start()
+        .or_else(|_| start())
+        .or_else(|_| start())
+        .unwrap_or_else(|why| panic!("a server cannot be started: {why}"))
 }
 
 /// The state letter and the parent of a process.

@@ -1,5 +1,6 @@
 //! A server's directory, and the user it runs as.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::chown;
@@ -10,7 +11,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A directory for a server's data and log, deleted with this.
-pub(super) struct Home {
+pub struct Home {
     dir: TempDir,
     servant: Option<Servant>,
 }
@@ -22,8 +23,18 @@ struct Servant {
     gid: u32,
 }
 
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Home").field(&self.path()).finish()
+    }
+}
+
 impl Home {
-    pub(super) fn new(server: &str) -> Self {
+    /// A fresh one, with the server's name in its own.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn new(server: &str) -> Self {
         let dir = tempfile::Builder::new().prefix(&format!("oncekey-{server}-")).tempdir();
         let dir = dir.expect("a temporary directory can be made");
         let servant = servant();
@@ -33,7 +44,8 @@ impl Home {
         Self { dir, servant }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
@@ -51,8 +63,11 @@ impl Home {
         command
     }
 
-    /// Makes a file that the servant can read.
-    pub(super) fn write(&self, name: &str, content: &str) -> PathBuf {
+    /// Makes a file that the server can read.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, content).expect("a file in a temporary directory can be written");
         if let Some(Servant { uid, gid }) = self.servant {
@@ -66,7 +81,7 @@ impl Home {
     }
 
     /// What the server wrote to its log.
-    pub(super) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let bytes = fs::read(self.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }

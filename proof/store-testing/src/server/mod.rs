@@ -3,6 +3,8 @@
 //!
 //! A server that cannot be started is a panic that says what to install: never a skip.
 //!
+//! PostgreSQL, pgbouncer and Redis are here. What other crates start (brokers, a browser) is a [`Daemon`] of theirs.
+//!
 //! What a handle does blocks the calling thread, and may be called from inside a runtime as well as outside.
 
 mod daemon;
@@ -16,10 +18,13 @@ mod redis;
 mod sql;
 mod watchdog;
 
+pub use daemon::{Daemon, Program, thrice};
+pub use home::Home;
 pub use names::unique_name;
 pub use pgbouncer::Pgbouncer;
 pub use ports::Port;
 pub use postgres::{Database, Postgres};
+pub use programs::{find, named};
 pub use redis::Redis;
 pub use sql::execute;
 

@@ -3,13 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use rustix::process::Signal;
-
-use super::daemon::{Daemon, Quit};
+use super::daemon::{Daemon, Program, thrice};
 use super::home::Home;
 use super::ports::Port;
 use super::postgres::{Database, Postgres};
-use super::programs;
+use super::programs::find;
 use super::sql::execute;
 
 /// A pgbouncer in transaction mode.
@@ -31,16 +29,14 @@ impl Pgbouncer {
     /// # Panics
     /// If there is none to start, saying what to install.
     pub fn start(server: &Postgres, connections: u32) -> Self {
-        let Some(program) = programs::find("pgbouncer") else {
+        let Some(program) = find(&["pgbouncer"]) else {
             panic!(
                 "this test starts a pgbouncer, and there is none in PATH. Install it: `apt-get install pgbouncer` on Debian \
                  and Ubuntu, `dnf install pgbouncer` on Fedora, `brew install pgbouncer` on macOS"
             )
         };
-        let mut failure = String::new();
-        for _ in 0..3 {
-            let home = Home::new("pgbouncer");
-            let port = Port::free();
+        thrice(|| {
+            let (home, port) = (Home::new("pgbouncer"), Port::free());
             // auth_type any: everybody is the user of the server's own URL.
             let settings = format!(
                 "[databases]\n* = host=127.0.0.1 port={} user=oncekey\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
@@ -50,16 +46,12 @@ impl Pgbouncer {
                 port.number()
             );
             let settings = home.write("pgbouncer.ini", &settings);
-            // INT would wait for its clients.
-            let quit = Quit { signal: Signal::TERM, name: "TERM" };
-            let daemon = Daemon::new(home, program.clone(), vec![settings.into()], quit);
+            // TERM: INT would wait for its clients.
+            let daemon = Daemon::new(home, Program::new(&program).args([settings]));
             let url = format!("postgres://oncekey@{}/postgres", port.addr());
-            match daemon.start(|| execute(&url, "select 1").is_ok()) {
-                Ok(()) => return Self { daemon, port },
-                Err(why) => failure = why,
-            }
-        }
-        panic!("{failure}")
+            daemon.start(|| execute(&url, "select 1").is_ok())?;
+            Ok(Self { daemon, port })
+        })
     }
 
     /// The URL of a database of its server, through this.
@@ -79,7 +71,7 @@ impl Pgbouncer {
 
     /// What it wrote to its log so far.
     pub fn log(&self) -> String {
-        self.daemon.home.log()
+        self.daemon.home().log()
     }
 
     /// Kills it with SIGKILL, and reaps it.

@@ -1,7 +1,5 @@
 //! A PostgreSQL server.
 
-use std::env;
-use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
@@ -10,11 +8,11 @@ use std::sync::OnceLock;
 
 use rustix::process::Signal;
 
-use super::daemon::{Daemon, Quit};
+use super::daemon::{Daemon, Program, Quit, thrice};
 use super::home::Home;
 use super::names::unique_name;
 use super::ports::Port;
-use super::programs;
+use super::programs::{self, named};
 use super::sql::execute;
 
 /// Names the server to use instead of one that is started: its user must be allowed to create databases.
@@ -59,27 +57,17 @@ impl Postgres {
         let Some(programs) = programs::postgres() else {
             panic!("this test starts a PostgreSQL server of its own, and there is none: {INSTALL}")
         };
-        // A program that does not reserve its port may take this one.
-        let mut failure = String::new();
-        for _ in 0..3 {
-            let home = Home::new("postgres");
+        thrice(|| {
+            let (home, port) = (Home::new("postgres"), Port::free());
             let data = home.path().join("data");
             let mut initdb = home.command(&programs.join("initdb"));
-            initdb.arg("-D").arg(&data).args([
-                "-A",
-                "trust",
-                "-U",
-                USER,
-                "--no-sync",
-                "--locale=C",
-                "-E",
-                "UTF8",
-            ]);
+            initdb.arg("-D").arg(&data);
+            initdb.args(["-A", "trust", "-U", USER, "--no-sync", "--locale=C", "-E", "UTF8"]);
             let made = initdb.status().expect("initdb can be started");
             assert!(made.success(), "initdb ended with {made}:\n{}", home.log_tail());
-            let port = Port::free();
-            let mut args: Vec<OsString> =
-                vec!["-D".into(), data.into(), "-p".into(), port.number().to_string().into()];
+            let mut program =
+                Program::new(programs.join("postgres")).args(["-p", &port.number().to_string(), "-D"]);
+            program = program.args([data]);
             let defaults = [
                 ("listen_addresses", "127.0.0.1"),
                 ("unix_socket_directories", ""),
@@ -88,18 +76,14 @@ impl Postgres {
                 ("dynamic_shared_memory_type", "mmap"),
             ];
             for (name, value) in defaults.iter().chain(settings) {
-                args.extend(["-c".into(), format!("{name}={value}").into()]);
+                program = program.args(["-c", &format!("{name}={value}")]);
             }
             // An immediate shutdown: it takes all processes and the shared memory with it, and writes nothing.
-            let quit = Quit { signal: Signal::QUIT, name: "QUIT" };
-            let daemon = Daemon::new(home, programs.join("postgres"), args, quit);
+            let daemon = Daemon::new(home, program.ended_by(Quit { signal: Signal::QUIT, name: "QUIT" }));
             let url = format!("postgres://{USER}@{}/postgres", port.addr());
-            match daemon.start(|| answers(&url)) {
-                Ok(()) => return Self { url, own: Some(Own { daemon, port }) },
-                Err(why) => failure = why,
-            }
-        }
-        panic!("{failure}")
+            daemon.start(|| answers(&url))?;
+            Ok(Self { url, own: Some(Own { daemon, port }) })
+        })
     }
 
     /// The server of this test process: started at its first use, and ended with the process. Or the one that
@@ -111,26 +95,23 @@ impl Postgres {
     /// If there is none to start, or the one named does not answer, saying what to do.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
-        SHARED.get_or_init(|| match env::var(VARIABLE) {
-            Err(env::VarError::NotPresent) => {
+        SHARED.get_or_init(|| {
+            let Some(url) = named(VARIABLE) else {
                 if programs::postgres().is_none() {
                     panic!(
                         "this test needs a PostgreSQL server: {INSTALL}; or set {VARIABLE} to the URL of one"
                     )
                 }
-                Self::start()
+                return Self::start();
+            };
+            assert!(
+                url.starts_with("postgres://") || url.starts_with("postgresql://"),
+                "{VARIABLE} must be a URL, such as postgres://user:password@host:5432/postgres"
+            );
+            if let Err(error) = execute(&url, "select 1") {
+                panic!("the server that {VARIABLE} names does not answer: {error:?}")
             }
-            Err(error) => panic!("{VARIABLE} cannot be read: {error}"),
-            Ok(url) => {
-                assert!(
-                    url.starts_with("postgres://") || url.starts_with("postgresql://"),
-                    "{VARIABLE} must be a URL, such as postgres://user:password@host:5432/postgres"
-                );
-                if let Err(error) = execute(&url, "select 1") {
-                    panic!("the server that {VARIABLE} names does not answer: {error:?}")
-                }
-                Self { url, own: None }
-            }
+            Self { url, own: None }
         })
     }
 
@@ -162,7 +143,7 @@ impl Postgres {
 
     /// What it wrote to its log so far, also before it was started again.
     pub fn log(&self) -> String {
-        self.own().daemon.home.log()
+        self.own().daemon.home().log()
     }
 
     /// Kills all of its processes with SIGKILL, and reaps it.
@@ -213,7 +194,7 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         let Some(own) = &self.own else { return };
         if own.daemon.pid().is_none() {
-            forget_shared_memory(&own.daemon.home);
+            forget_shared_memory(own.daemon.home());
         }
     }
 }

@@ -3,11 +3,27 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// A program in `PATH`, or in the directories where a system keeps those that it does not put there.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
+/// The first program of these names in `PATH`, or in the directories where systems keep servers.
+pub fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"].map(PathBuf::from);
-    env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|program| program.is_file())
+    let system =
+        ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin"];
+    let dirs: Vec<_> = env::split_paths(&path).chain(system.map(PathBuf::from)).collect();
+    // An absolute name stands for itself.
+    let places = names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name)));
+    places.into_iter().find(|program| program.is_file())
+}
+
+/// The URL that a variable of the environment names instead of a server that is started.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn named(variable: &str) -> Option<String> {
+    match env::var(variable) {
+        Ok(url) => Some(url),
+        Err(env::VarError::NotPresent) => None,
+        Err(error) => panic!("{variable} cannot be read: {error}"),
+    }
 }
 
 /// The directory with PostgreSQL's own programs: the newest of those that Debian keeps aside, else the one in `PATH`.
@@ -25,6 +41,6 @@ pub(super) fn postgres() -> Option<PathBuf> {
         return Some(dir);
     }
     // Links lead to where both programs are.
-    let dir = find("initdb")?.canonicalize().ok()?.parent()?.to_owned();
+    let dir = find(&["initdb"])?.canonicalize().ok()?.parent()?.to_owned();
     complete(&dir).then_some(dir)
 }

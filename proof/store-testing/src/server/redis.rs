@@ -1,7 +1,5 @@
 //! A Redis server.
 
-use std::env;
-use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,10 +9,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::daemon::{Daemon, Quit};
+use super::daemon::{Daemon, Program, thrice};
 use super::home::Home;
 use super::ports::Port;
-use super::programs;
+use super::programs::{find, named};
 
 /// Names the server to use instead of one that is started.
 const VARIABLE: &str = "ONCEKEY_REDIS_URL";
@@ -64,30 +62,18 @@ impl Redis {
         let Some(program) = program() else {
             panic!("this test starts a Redis server of its own, and there is none: {INSTALL}")
         };
-        // A program that does not reserve its port may take this one.
-        let mut failure = String::new();
-        for _ in 0..3 {
-            let home = Home::new("redis");
-            let port = Port::free();
-            let mut args: Vec<OsString> =
-                vec!["--port".into(), port.number().to_string().into(), "--dir".into()];
-            args.push(home.path().into());
+        thrice(|| {
+            let (home, port) = (Home::new("redis"), Port::free());
             // All output to the log of the directory; no snapshots behind the tests' back.
-            args.extend(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"].map(OsString::from));
-            args.extend(further.iter().map(OsString::from));
-            let quit = Quit { signal: Signal::TERM, name: "TERM" };
-            let daemon = Daemon::new(home, program.clone(), args, quit);
-            match daemon.start(|| answers(port.addr())) {
-                Ok(()) => {
-                    return Self {
-                        url: format!("redis://{}/", port.addr()),
-                        own: Some(Own { daemon, port }),
-                    };
-                }
-                Err(why) => failure = why,
-            }
-        }
-        panic!("{failure}")
+            let program = Program::new(&program)
+                .args(["--port", &port.number().to_string(), "--bind", "127.0.0.1"])
+                .args(["--save", "", "--daemonize", "no", "--dir"])
+                .args([home.path()])
+                .args(further);
+            let daemon = Daemon::new(home, program);
+            daemon.start(|| answers(port.addr()))?;
+            Ok(Self { url: format!("redis://{}/", port.addr()), own: Some(Own { daemon, port }) })
+        })
     }
 
     /// The server of this test process: started at its first use, durable, and ended with the process. Or the one that
@@ -99,16 +85,15 @@ impl Redis {
     /// If there is none to start, saying what to do.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Redis> = OnceLock::new();
-        SHARED.get_or_init(|| match env::var(VARIABLE) {
-            Err(env::VarError::NotPresent) => {
-                if program().is_none() {
-                    panic!("this test needs a Redis server: {INSTALL}; or set {VARIABLE} to the URL of one")
-                }
-                Self::start_durable()
-            }
-            Err(error) => panic!("{VARIABLE} cannot be read: {error}"),
+        SHARED.get_or_init(|| {
             // Whether it answers is for the client to say, which knows about TLS and passwords.
-            Ok(url) => Self { url, own: None },
+            if let Some(url) = named(VARIABLE) {
+                return Self { url, own: None };
+            }
+            if program().is_none() {
+                panic!("this test needs a Redis server: {INSTALL}; or set {VARIABLE} to the URL of one")
+            }
+            Self::start_durable()
         })
     }
 
@@ -140,12 +125,12 @@ impl Redis {
 
     /// Where its data is.
     pub fn dir(&self) -> &Path {
-        self.own().daemon.home.path()
+        self.own().daemon.home().path()
     }
 
     /// What it wrote to its log so far.
     pub fn log(&self) -> String {
-        self.own().daemon.home.log()
+        self.own().daemon.home().log()
     }
 
     /// Kills it with SIGKILL, and reaps it.
@@ -181,7 +166,7 @@ impl Redis {
 }
 
 fn program() -> Option<PathBuf> {
-    programs::find("redis-server").or_else(|| programs::find("valkey-server"))
+    find(&["redis-server", "valkey-server"])
 }
 
 /// Whether it answers and has its data: not `LOADING`. One that wants a password is ready to say so.

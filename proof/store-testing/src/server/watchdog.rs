@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 /// Reads its orders from a pipe. When that ends without `done`, the other end is gone: the server is asked to end, then
-/// killed, and its directory deleted.
+/// killed with its process group, and its directory deleted.
 const SCRIPT: &str = r#"
 pid=
 while read -r word value; do
@@ -21,6 +21,7 @@ if [ -n "$pid" ]; then
     tries=0
     while kill -0 "$pid" && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
     kill -s KILL "$pid"
+    kill -s KILL -- "-$pid"
     sleep 0.2
 fi
 rm -rf "$1" || { sleep 1; rm -rf "$1"; }

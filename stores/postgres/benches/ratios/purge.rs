@@ -8,9 +8,10 @@ use oncekey::protocol::{Expected, Record};
 use oncekey::store::{Exchange, Put};
 use oncekey::{Key, Store as _};
 use oncekey_postgres::{PostgresStore, Schema, migrate};
+use oncekey_store_testing::bench::{HOUR, completed, in_progress};
 use oncekey_store_testing::server::Postgres;
 
-use crate::work::{DAY, pool, records};
+use crate::work::{OUTCOME_LEN, pool};
 
 const CLIENTS: usize = 4;
 /// What one call of purge may remove.
@@ -27,7 +28,7 @@ pub(crate) fn measure(server: &Postgres, rows: usize) {
     runtime.block_on(async {
         let pool = pool(server.url(), CLIENTS + 2);
         let _ran = migrate(&mut pool.get().await.unwrap(), &Schema::of_search_path()).await.unwrap();
-        let (record, completed) = records();
+        let (record, completed) = (in_progress(), completed(OUTCOME_LEN));
         let began = Instant::now();
         let client = pool.get().await.unwrap();
         client.batch_execute("SET synchronous_commit = off").await.unwrap();
@@ -126,7 +127,8 @@ async fn claims(
             while !over.load(Ordering::SeqCst) {
                 let key = Key::new("payments.charge", format!("{phase}-{client}-{}", took.len())).unwrap();
                 let began = Instant::now();
-                let done = store.compare_exchange(&key, Expected::Vacant, Put::new(&record, DAY, DAY)).await;
+                let done =
+                    store.compare_exchange(&key, Expected::Vacant, Put::new(&record, HOUR, HOUR)).await;
                 assert!(matches!(done, Ok(Exchange::Done(_))), "{done:?}");
                 took.push(began.elapsed());
             }

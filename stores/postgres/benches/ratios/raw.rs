@@ -6,30 +6,31 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use oncekey::Key;
 use oncekey::protocol::{Record, Version};
-use oncekey_store_testing::bench::{Operation, Place, Round, operation};
+use oncekey_store_testing::bench::{HOUR, Raw, in_progress};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::work::{DAY, Work, key};
+use crate::work::Work;
 
-#[derive(Clone, Copy)]
-pub(crate) enum Raw {
-    SameClaim,
-    SameExchange,
-    SameReplay,
-    SameTakeover,
-    SameBatch,
-    /// INSERT ON CONFLICT DO NOTHING.
-    Insert,
-    /// UPDATE of one version.
-    Update,
-    /// SELECT by key.
-    Select,
+/// Which statements the raw client sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Those of the store.
+    Same,
+    /// A bare INSERT ON CONFLICT DO NOTHING, an UPDATE of one version, a SELECT by key.
+    Least,
+    /// For a claim an INSERT, and a SELECT where there is something.
     InsertElseSelect,
-    ReplayInsertElseSelect,
-    /// INSERT and SELECT, sent together.
+    /// For a claim an INSERT and a SELECT, sent together.
     Pair,
-    ReplayPair,
+}
+
+/// The raw client.
+#[derive(Clone)]
+pub(crate) struct Statements {
+    work: Work,
+    form: Form,
+    least: Arc<Least>,
 }
 
 const COLUMNS: &str = "(key, version, live_until, gone_at, updated_at, body, state, attempt, created_at, finished_at, operation_id, policy, scope, id)";
@@ -90,8 +91,8 @@ fn micros(duration: Duration) -> Option<i64> {
 impl Columns {
     fn of(record: &Record) -> Self {
         Self {
-            live: micros(DAY),
-            gone: micros(DAY * 2),
+            live: micros(HOUR),
+            gone: micros(HOUR * 2),
             body: record.encode(),
             state: if record.outcome().is_some() { "completed" } else { "in progress" },
             attempt: 1,
@@ -203,82 +204,81 @@ impl Session {
     }
 }
 
-impl Raw {
-    pub(crate) async fn prepare(self, work: Arc<Work>, round: Round) -> Operation {
-        let versions = match self {
-            Self::SameExchange | Self::Update => work.claimed(round, DAY).await,
-            Self::SameTakeover => work.claimed(round, Duration::ZERO).await,
-            _ => Arc::default(),
-        };
-        let batches =
-            if matches!(self, Self::SameBatch) { work.batches(round).await } else { Arc::default() };
-        let least = Arc::new(least(&work));
-        operation(move |place| {
-            let (work, versions, batches, least) =
-                (Arc::clone(&work), Arc::clone(&versions), Arc::clone(&batches), Arc::clone(&least));
-            async move {
-                let version = versions.get(place.number).copied().unwrap_or(Version::new(0));
-                match self {
-                    Self::SameBatch => same_batch(&work, &batches[place.number]).await,
-                    _ => self.once(&work, &least, place, version).await,
-                }
-            }
-        })
+impl Statements {
+    pub(crate) fn of(work: &Work, form: Form) -> Self {
+        Self { least: Arc::new(least(work)), work: work.clone(), form }
     }
 
-    async fn once(self, work: &Work, least: &Least, place: Place, version: Version) {
-        let session = Session::of(work).await;
-        let texts = work.store.statement_texts();
-        let key = key(place.round, place.number);
-        let replayed = work.replayed(place.number);
-        let version = i64::try_from(version.get()).unwrap();
-        match self {
-            Self::SameClaim => {
-                let rows = session.claim(texts.claim, &key, &work.in_progress).await;
-                let _version: i64 = rows[0].get(0);
-            }
-            Self::SameExchange => session.exchange(texts.exchange, &key, version, &work.completed).await,
-            Self::SameReplay => {
-                let rows = session.claim(texts.claim, replayed, &work.in_progress).await;
-                let _read: (i64, Vec<u8>) = (rows[0].get(0), rows[0].get(3));
-            }
-            Self::SameTakeover => {
-                let rows = session.claim(texts.claim, &key, &work.in_progress).await;
-                let (found, _body): (i64, Vec<u8>) = (rows[0].get(0), rows[0].get(3));
-                drop(session);
-                Session::of(work).await.exchange(texts.exchange, &key, found, &work.in_progress).await;
-            }
-            Self::Insert | Self::InsertElseSelect => {
-                let rows = session.claim(&least.insert, &key, &work.in_progress).await;
-                assert_eq!(rows.len(), 1);
-            }
-            Self::Update => session.exchange(&least.update, &key, version, &work.completed).await,
-            Self::Select => session.select(&least.select, replayed).await,
-            Self::ReplayInsertElseSelect => {
-                let rows = session.claim(&least.insert, replayed, &work.in_progress).await;
-                assert!(rows.is_empty());
-                session.select(&least.select, replayed).await;
-            }
-            Self::Pair => {
-                let claim = session.claim(&least.insert, &key, &work.in_progress);
-                let bytes = key.as_bytes();
-                let values: [&(dyn ToSql + Sync); 1] = [&bytes];
-                let select = session.query(&least.select, &[Type::BYTEA], &values);
-                let (rows, _) = futures::future::join(claim, select).await;
-                assert_eq!(rows.len(), 1);
-            }
-            Self::ReplayPair => {
-                let claim = session.claim(&least.insert, replayed, &work.in_progress);
-                let (rows, ()) = futures::future::join(claim, session.select(&least.select, replayed)).await;
-                assert!(rows.is_empty());
-            }
-            Self::SameBatch => unreachable!("done apart"),
-        }
+    async fn insert(&self, session: &Session, key: &Key, record: &Record, is_new: bool) {
+        let rows = session.claim(&self.least.insert, key, record).await;
+        assert_eq!(rows.len(), usize::from(is_new));
+    }
+
+    /// The claim of the store, which meets what is there: its version.
+    async fn meet(&self, session: &Session, key: &Key, record: &Record) -> i64 {
+        let rows = session.claim(self.work.store.statement_texts().claim, key, record).await;
+        let (version, _body): (i64, Vec<u8>) = (rows[0].get(0), rows[0].get(3));
+        version
     }
 }
 
-async fn same_batch(work: &Work, batch: &[(Key, Version)]) {
-    let c = Columns::of(&work.in_progress);
+impl Raw for Statements {
+    async fn claim(&self, keys: &[Key], record: &Record) {
+        let [key] = keys else { panic!("no section has batches of claims") };
+        let session = Session::of(&self.work).await;
+        match self.form {
+            Form::Same => {
+                let rows = session.claim(self.work.store.statement_texts().claim, key, record).await;
+                let _version: i64 = rows[0].get(0);
+            }
+            Form::Least | Form::InsertElseSelect => self.insert(&session, key, record, true).await,
+            Form::Pair => {
+                let bytes = key.as_bytes();
+                let values: [&(dyn ToSql + Sync); 1] = [&bytes];
+                let select = session.query(&self.least.select, &[Type::BYTEA], &values);
+                futures::future::join(self.insert(&session, key, record, true), select).await;
+            }
+        }
+    }
+
+    async fn exchange(&self, keys: &[(Key, Version)], record: &Record) {
+        let [(key, version)] = keys else { return same_batch(&self.work, keys, record).await };
+        let text = match self.form {
+            Form::Same => self.work.store.statement_texts().exchange,
+            _ => &self.least.update,
+        };
+        let expected = i64::try_from(version.get()).unwrap();
+        Session::of(&self.work).await.exchange(text, key, expected, record).await;
+    }
+
+    async fn replay(&self, key: &Key) {
+        let session = Session::of(&self.work).await;
+        let record = &in_progress();
+        match self.form {
+            Form::Same => {
+                let _version = self.meet(&session, key, record).await;
+            }
+            Form::Least => session.select(&self.least.select, key).await,
+            Form::InsertElseSelect => {
+                self.insert(&session, key, record, false).await;
+                session.select(&self.least.select, key).await;
+            }
+            Form::Pair => {
+                let select = session.select(&self.least.select, key);
+                futures::future::join(self.insert(&session, key, record, false), select).await;
+            }
+        }
+    }
+
+    async fn take_over(&self, key: &Key, version: Version, record: &Record) {
+        let found = self.meet(&Session::of(&self.work).await, key, record).await;
+        assert_eq!(u64::try_from(found), Ok(version.get()));
+        self.exchange(&[(key.clone(), version)], record).await;
+    }
+}
+
+async fn same_batch(work: &Work, batch: &[(Key, Version)], record: &Record) {
+    let c = Columns::of(record);
     let count = batch.len();
     let mut items: Vec<_> =
         batch.iter().map(|(key, version)| (key.as_bytes(), i64::try_from(version.get()).unwrap())).collect();

@@ -284,8 +284,21 @@ fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
         let put = Put::new(&record, DAY, DAY);
         let batch: Vec<_> = keys.iter().map(|key| BatchPut::new(key, Expected::Vacant, put)).collect();
         let began = Instant::now();
-        let answers = in_time(store.compare_exchange_many(&batch)).await;
+        let mut answers = in_time(store.compare_exchange_many(&batch)).await;
         assert!(began.elapsed() >= lock_wait, "it does wait");
+        // One for all, and 160 if each had its own. A short one may be logged where the server waits for a processor.
+        let log = server.log();
+        let waits = log.lines().filter(|line| line.contains(" still waiting for ")).count();
+        assert!((1..16).contains(&waits), "{waits} waits: {log}");
+        // The batch is bounded by `lock_wait`. On a busy machine it may not come to all that is free: ask for that again.
+        in_time(async {
+            for place in 160..keys.len() {
+                while let Err(Error::Locked { .. }) = answers[place] {
+                    answers[place] = store.compare_exchange(&keys[place], Expected::Vacant, put).await;
+                }
+            }
+        })
+        .await;
         for (place, answer) in answers.iter().enumerate() {
             match answer {
                 Err(Error::Locked { .. }) if place < 160 => {}
@@ -296,10 +309,6 @@ fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
                 other => panic!("item {place}: {other:?}"),
             }
         }
-        // One for all, and 160 if each had its own. A short one may be logged where the server waits for a processor.
-        let log = server.log();
-        let waits = log.lines().filter(|line| line.contains(" still waiting for ")).count();
-        assert!((1..16).contains(&waits), "{waits} waits: {log}");
         transaction.rollback().await.unwrap();
     });
 }

@@ -12,7 +12,7 @@ use oncekey::store::{Exchange, Put, Store as _};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::Connection;
 
-use crate::records::{HOUR, completed, in_progress};
+use oncekey_store_testing::bench::{HOUR, completed, in_progress};
 
 /// Threads that claim, one after the other each.
 const CLIENTS: usize = 4;
@@ -59,7 +59,7 @@ fn fill(path: &Path, rows: u64) {
     let connection = Connection::open(path).expect("it opens");
     connection.pragma_update(None, "synchronous", "OFF").expect("it is set");
     connection.pragma_update(None, "cache_size", -1_000_000).expect("it is set");
-    let body = completed().encode();
+    let body = completed(100).encode();
     for from in (0..rows).step_by(1_000_000) {
         let count = (rows - from).min(1_000_000);
         connection

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use oncekey::Key;
-use oncekey::protocol::Record;
+use oncekey::protocol::{Record, Version};
 use oncekey_sqlite::rusqlite::{Connection, OptionalExtension as _, Result, params};
+use oncekey_store_testing::bench::Raw;
 use tokio::sync::Semaphore;
 
 /// One connection that writes, behind a lock, and some that read; called from tokio's blocking threads.
 #[derive(Clone)]
-pub(crate) struct Raw {
+pub(crate) struct Connections {
     writer: Arc<Mutex<Connection>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     turns: Arc<Semaphore>,
@@ -35,7 +36,7 @@ fn now() -> i64 {
     i64::try_from(since.expect("it is after 1970").as_nanos()).expect("it is before 2262")
 }
 
-impl Raw {
+impl Connections {
     /// On a file that has the schema.
     pub(crate) fn open(path: &Path) -> Self {
         let connect = || {
@@ -66,7 +67,7 @@ impl Raw {
     }
 
     /// Writes new keys, all in one transaction.
-    pub(crate) async fn claim(&self, keys: Vec<Key>, record: Record) {
+    async fn insert(&self, keys: Vec<Key>, record: Record) {
         self.in_transaction(move |connection| {
             let (mut version, mut records) = meta(connection)?;
             for key in keys {
@@ -98,14 +99,14 @@ impl Raw {
     }
 
     /// Writes keys that are there at these versions, all in one transaction.
-    pub(crate) async fn exchange(&self, keys: Vec<(Key, u64)>, record: Record) {
+    async fn update(&self, keys: Vec<(Key, Version)>, record: Record) {
         self.in_transaction(move |connection| {
             let (mut version, records) = meta(connection)?;
             for (key, expected) in keys {
                 let (row, found): (i64, i64) = connection
                     .prepare_cached(FIND)?
                     .query_one([key.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                assert_eq!(u64::try_from(found), Ok(expected), "nobody else writes it");
+                assert_eq!(u64::try_from(found), Ok(expected.get()), "nobody else writes it");
                 version += 1;
                 let written = now();
                 connection.prepare_cached(UPDATE)?.execute(params![
@@ -127,7 +128,7 @@ impl Raw {
     }
 
     /// Reads what is there, on this thread.
-    pub(crate) fn read_here(&self, key: &Key) -> Vec<u8> {
+    fn read_here(&self, key: &Key) -> Vec<u8> {
         let connection = self.readers.lock().expect("nobody panicked").pop();
         let connection = connection.expect("there are as many as threads");
         let read = connection.prepare_cached(READ).and_then(|mut statement| {
@@ -142,10 +143,51 @@ impl Raw {
     }
 
     /// The same on a blocking thread; two at a time, as there are connections.
-    pub(crate) async fn read(&self, key: Key) -> Vec<u8> {
+    async fn read(&self, key: Key) -> Vec<u8> {
         let _turn = self.turns.acquire().await.expect("it is not closed");
         let raw = self.clone();
         tokio::task::spawn_blocking(move || raw.read_here(&key)).await.expect("it does not panic")
+    }
+}
+
+impl Raw for Connections {
+    async fn claim(&self, keys: &[Key], record: &Record) {
+        self.insert(keys.to_vec(), record.clone()).await;
+    }
+
+    async fn exchange(&self, keys: &[(Key, Version)], record: &Record) {
+        self.update(keys.to_vec(), record.clone()).await;
+    }
+
+    async fn replay(&self, key: &Key) {
+        assert!(self.read(key.clone()).await.len() > 100);
+    }
+
+    async fn take_over(&self, key: &Key, version: Version, record: &Record) {
+        let _body = self.read(key.clone()).await;
+        self.update(vec![(key.clone(), version)], record.clone()).await;
+    }
+}
+
+/// As [`Connections`], but replays are read on the thread that asks.
+#[derive(Clone)]
+pub(crate) struct InPlace(pub(crate) Connections);
+
+impl Raw for InPlace {
+    async fn claim(&self, keys: &[Key], record: &Record) {
+        self.0.claim(keys, record).await;
+    }
+
+    async fn exchange(&self, keys: &[(Key, Version)], record: &Record) {
+        self.0.exchange(keys, record).await;
+    }
+
+    async fn replay(&self, key: &Key) {
+        assert!(self.0.read_here(key).len() > 100);
+    }
+
+    async fn take_over(&self, key: &Key, version: Version, record: &Record) {
+        self.0.take_over(key, version, record).await;
     }
 }
 
