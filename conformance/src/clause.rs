@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Clause {
     /// Atomic and linearizable per key.
     S1,
-    /// Versions rise for ever.
+    /// Versions rise forever.
     S2,
     /// A put expecting nothing.
     S3,

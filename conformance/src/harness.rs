@@ -1,4 +1,4 @@
-//! What a store author provides: fresh stores, and a way to let their time pass.
+//! The harness that a store author provides: fresh stores, and a way to let their time pass.
 
 use std::fmt;
 use std::future::Future;
@@ -54,7 +54,7 @@ pub trait Harness: Sync {
         None
     }
 
-    /// What this store can do beyond the contract.
+    /// The abilities of this store beyond the contract.
     fn abilities(&self) -> Abilities {
         Abilities::default()
     }
@@ -172,7 +172,7 @@ impl Clock for Time {
     }
 }
 
-/// What a store can do beyond the contract. By default: nothing.
+/// The abilities of a store beyond the contract. By default it has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Abilities {

@@ -171,7 +171,7 @@ impl<H: Harness> Bench<'_, H> {
         self.lab.harness.block_on(future)
     }
 
-    /// Waits for the answer of a call, and not for ever: calls that wait for each other must not hang the kit.
+    /// Waits for the answer of a call, and not forever: calls that wait for each other must not hang the kit.
     pub(super) fn answer<F: Future>(&self, what: &str, call: F) -> Checked<F::Output> {
         Tally::count(&self.lab.tally.calls, 1);
         let patience = self.lab.patience;

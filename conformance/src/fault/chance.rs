@@ -89,7 +89,7 @@ impl Odds {
         self
     }
 
-    /// What call number `call` meets.
+    /// The fault that call number `call` meets.
     pub(super) fn draw(&self, seed: u64, call: u64, kind: CallKind) -> Option<Fault> {
         let mut random = SplitMix::new(seed ^ SplitMix::new(call).next() ^ (kind as u64).rotate_left(32));
         let (mut chance, part) = (random.unit(), random.unit());

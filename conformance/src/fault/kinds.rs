@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// What one call meets.
+/// A fault that one call meets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Fault {
@@ -94,7 +94,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What kind of call.
+/// The kind of a call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum CallKind {

@@ -1,4 +1,4 @@
-//! What went wrong, to be read.
+//! The faults that calls met, to be read.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,9 +11,9 @@ use super::kinds::{CallKind, Fault};
 pub struct Injection {
     /// The number of the call, from 1.
     pub call: u64,
-    /// What kind of call it was.
+    /// The kind of the call.
     pub kind: CallKind,
-    /// What it met.
+    /// The fault that it met.
     pub fault: Fault,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for Injection {
     }
 }
 
-/// What went wrong in a [`FaultStore`](super::FaultStore), in order. It displays as one line for each.
+/// The faults of a [`FaultStore`](super::FaultStore), in order. It displays as one line for each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FaultLog {
     latest: VecDeque<Injection>,

@@ -43,7 +43,7 @@ pub(super) struct Sent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lasting {
     Live,
-    /// Expired at once, and readable for ever.
+    /// Expired at once, and readable forever.
     Expired,
     /// Gone at once.
     Gone,
