@@ -7,7 +7,7 @@
 #   scripts/test.sh models     what depends on none of them: simulation, models, fuzz corpus
 #
 # A stage that fails does not stop the others. A table at the end says what passed, and the exit code is 1 if anything failed.
-# Needs a Rust toolchain, and the servers that scripts/servers.sh installs or asks for (`quick` and `models`: none).
+# Needs a Rust toolchain, Python 3, and the servers that scripts/servers.sh installs or asks for (`quick` and `models`: none).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,7 +38,7 @@ stage() { # parts, seconds at most, name, command
     if [[ $part != all && " $parts " != *" $part "* ]]; then return; fi
     printf '\n== %s\n' "$name"
     : >"$log"
-    ${limit:+"$limit" "$seconds"} "$@" 2>&1 | tee "$log"
+    ${limit:+"$limit" -k 30 "$seconds"} "$@" 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     passed=$(sed -n 's/^test result: .* \([0-9][0-9]*\) passed;.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
     failed=$(sed -n 's/^test result: .* \([0-9][0-9]*\) failed;.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
@@ -67,19 +67,15 @@ export base
 # A stage's command is a program, so that a limit of time can be put on it.
 switched=(bash -c 'with_switch "$@"' with_switch)
 
-if [[ $part == all || $part == real ]]; then
-    printf '\n== servers and a browser, for the tests that start them\n'
-    scripts/servers.sh || exit
-fi
-
+stage 'real' 1800 'servers and a browser, for the tests that start them' scripts/servers.sh
 # The quick part first: what a change breaks most often is seen soonest.
 stage 'quick' 60 'structure: no circle, no way up, and both are found' \
     bash -c 'scripts/structure.py && scripts/structure.py --self-test'
 stage 'quick real' 1200 'core and kit: unit, scenario, property, wrong stores' \
     cargo test --no-fail-fast --all-features -p oncekey -p oncekey-conformance --lib --tests --examples
-stage 'quick' 300 'core without features' cargo test --no-default-features --lib
-stage 'quick' 60 'example: double_click' cargo run --quiet --example double_click
-stage 'quick' 120 "the memory store's certificate" cargo run --quiet -p oncekey-conformance --example certificate
+stage 'quick' 600 'core without features' cargo test --no-default-features --lib
+stage 'quick' 600 'example: double_click' cargo run --quiet --example double_click
+stage 'quick' 600 "the memory store's certificate" cargo run --quiet -p oncekey-conformance --example certificate
 stage 'docs' 900 'doc tests, all crates' cargo test --no-fail-fast --workspace --all-features --doc
 
 stage 'real' 1800 'stores, each on its real database; the main job over each' \

@@ -35,7 +35,8 @@ type OnTrim<S, E> =
 ///   [`on_purge`](Intercept::on_purge) and [`on_trim`](Intercept::on_trim) take the place of one call. Each gets the store
 ///   inside and the arguments of the call, and may pass them on: once, twice, changed, or not at all.
 ///
-/// Nothing goes round a closure. Where exchanges are replaced and batches are not, the items of a batch are exchanged one
+/// No call that has a closure of its own goes round it. `list_in_doubt` has none: it is passed on, and [`before`](Intercept::before)
+/// hears of it as a load, as it hears of a trim as a purge. Where exchanges are replaced and batches are not, the items of a batch are exchanged one
 /// by one, up to 16 of them at once, as a store does that knows of no batches.
 ///
 /// A clone has the same store inside, and the same closures.

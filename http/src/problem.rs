@@ -57,7 +57,7 @@ pub enum Situation {
     HandlerEnded,
     /// The store cannot answer for now; the handler did not run.
     StoreUnavailable,
-    /// The store refuses, or contradicts itself, and asking again will not help; the handler did
+    /// The store refuses, or returns inconsistent answers, and asking again will not help; the handler did
     /// not run.
     StoreFailed,
     /// What is on record cannot be used; the handler did not run.

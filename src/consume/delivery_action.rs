@@ -7,7 +7,7 @@ use crate::engine::{ClaimError, Error, Failure, FailureKind};
 use crate::protocol::OperationId;
 
 /// What to do with a delivery.
-#[must_use = "a delivery that is not disposed of comes back, or hangs"]
+#[must_use = "a delivery that nobody answers comes back, or hangs"]
 #[derive(Debug)]
 pub enum DeliveryAction<T, E> {
     /// Acknowledge it: the message is done.

@@ -35,7 +35,7 @@
 //!
 //! # No delivery circles for ever
 //!
-//! A duplicate is disposed of as the first was: acknowledged once it is done, and put aside if it never will be. Of a message
+//! A duplicate is answered as the first was: acknowledged once it is done, and put aside if it never will be. Of a message
 //! that is not done, an action comes with something that ends it: a lease that ends, an attempt that counts. What a store
 //! cannot answer, down or set up wrongly, is retried for as long as that lasts.
 //!
@@ -327,7 +327,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     /// Claims a message for a handler of the caller's own: for an effect that is completed in the same transaction, by
     /// [`Claim::prepare`]. What is to be done with the delivery, if there is nothing to handle.
     ///
-    /// Conclude the claim before the delivery is disposed of; [`settled`](Self::settled) says how, after a transaction.
+    /// Conclude the claim before the delivery is answered; [`settled`](Self::settled) says how, after a transaction.
     ///
     /// # Errors
     /// The action of a delivery that is not to be handled now. Values and failures are as they are stored.

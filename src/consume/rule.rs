@@ -22,7 +22,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// The pause after something went wrong for the so manieth time.
+    /// The delay before retry number `times`.
     pub(super) fn after(&self, times: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
         self.backoff_first.saturating_mul(doubled).min(self.backoff_most)

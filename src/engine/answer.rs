@@ -18,7 +18,7 @@ pub enum Answer<T, F = Payload> {
     Executed {
         /// What it returned.
         value: T,
-        /// What the answer rests on.
+        /// The record that the answer comes from.
         info: RecordInfo,
     },
     /// The operation ran before; this is its outcome.
@@ -26,7 +26,7 @@ pub enum Answer<T, F = Payload> {
     Replayed {
         /// What it returned then.
         value: T,
-        /// What the answer rests on.
+        /// The record that the answer comes from.
         info: RecordInfo,
     },
     /// The operation ran in this call, and its outcome could not be put on record. Whether a later call runs it again
@@ -43,7 +43,7 @@ pub enum Answer<T, F = Payload> {
     Done {
         /// Why there is no outcome.
         why: Unavailable,
-        /// What the answer rests on.
+        /// The record that the answer comes from.
         info: RecordInfo,
     },
     /// The operation failed for good before, and was not run again.
@@ -51,7 +51,7 @@ pub enum Answer<T, F = Payload> {
     FailedBefore {
         /// The failure; `None` if it could not be kept.
         failure: Option<F>,
-        /// What the answer rests on.
+        /// The record that the answer comes from.
         info: RecordInfo,
     },
     /// Another attempt is running.

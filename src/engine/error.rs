@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// The store answered in ways that do not fit together, again and again: it breaks its contract.
     #[error(
-        "the store contradicts itself on a key in scope `{scope}`; nothing was run. Check it with the contract"
+        "the store returned inconsistent answers for a key in scope `{scope}`; nothing was run. Run the conformance kit against it"
     )]
     #[non_exhaustive]
     Inconsistent {
@@ -97,7 +97,9 @@ pub enum ClaimError {
         source: StoreFailure,
     },
     /// The store answered in ways that do not fit together, again and again: it breaks its contract.
-    #[error("the store contradicts itself on the claim in scope `{scope}`; check it with the contract")]
+    #[error(
+        "the store returned inconsistent answers for the claim in scope `{scope}`; run the conformance kit against it"
+    )]
     #[non_exhaustive]
     Inconsistent {
         /// The scope of the key.
@@ -133,9 +135,7 @@ pub enum ClaimError {
         scope: String,
     },
     /// What is to be settled was not prepared by this claim, or is settled already. Nothing was changed.
-    #[error(
-        "nothing of this is prepared for the claim in scope `{scope}`; settle what its own `prepare` gave, once"
-    )]
+    #[error("this completion was not prepared by this claim in scope `{scope}`, or is already settled")]
     #[non_exhaustive]
     NotPrepared {
         /// The scope of the key.

@@ -63,12 +63,24 @@ impl Threads {
     }
 }
 
+/// No earlier than the deadline of the attempt: only a renewal that extends it brings a later one.
+fn ends_by(attempt: &blocking::Attempt) -> Instant {
+    let left = attempt.time_left();
+    Instant::now() + left
+}
+
+/// No later than the deadline of the attempt.
+fn ends_after(attempt: &blocking::Attempt) -> Instant {
+    let now = Instant::now();
+    now + attempt.time_left()
+}
+
 /// Waits for what another thread brings about.
 #[track_caller]
 fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(180), "not within three minutes: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

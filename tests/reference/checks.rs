@@ -13,7 +13,7 @@ use oncekey::protocol::{Entry, Owner, State, UnixMillis};
 use oncekey::store::Store as _;
 use oncekey::{FencingToken, OperationId};
 
-use super::convert::{fingerprint, judged, key, outcome, policy};
+use super::convert::{fingerprint, key, outcome, policy, status};
 use super::steps::KEYS;
 use super::world::World;
 use super::{Cell, Concluded, Life, Outcome};
@@ -142,7 +142,7 @@ impl World {
 
     fn check_record(&mut self, at: usize, entry: Entry, cell: &Cell) -> Checked {
         let (now, record) = (self.reference.now, &entry.record);
-        same("the state", entry.status(), judged(cell.judge(now)))?;
+        same("the state", entry.status(), status(cell.judge(now)))?;
         same("the time left", entry.left, seconds(cell.left(now)))?;
         match (record.state(), &cell.life) {
             (State::Completed(kept), Life::Completed(must)) => same("the outcome", &outcome(kept), must)?,

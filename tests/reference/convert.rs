@@ -1,7 +1,7 @@
 //! Between the reference's plain values and the engine's.
 
 use oncekey::admin::AdminAnswer;
-use oncekey::protocol::{Algorithm, Conclusion, ExpiredBecause, OutcomeBody, Status as EngineJudged};
+use oncekey::protocol::{Algorithm, Conclusion, ExpiredBecause, OutcomeBody, Status as EngineStatus};
 use oncekey::{ClaimError, Fingerprint, Key, Policy as EnginePolicy};
 
 use super::{AdminReply, HolderReply, NO_PRINT, Outcome, Policy, Status};
@@ -62,13 +62,13 @@ pub fn admin_reply(answer: AdminAnswer) -> Result<AdminReply, String> {
     })
 }
 
-pub fn judged(judged: Status) -> EngineJudged {
-    match judged {
-        Status::InProgress => EngineJudged::InProgress,
-        Status::Completed => EngineJudged::Completed,
-        Status::Abandoned => EngineJudged::Expired(ExpiredBecause::Abandoned),
-        Status::NoLongerKept => EngineJudged::Expired(ExpiredBecause::Completed),
-        Status::Released => EngineJudged::Expired(ExpiredBecause::Released),
-        Status::Forgotten => EngineJudged::Expired(ExpiredBecause::Forgotten),
+pub fn status(reference: Status) -> EngineStatus {
+    match reference {
+        Status::InProgress => EngineStatus::InProgress,
+        Status::Completed => EngineStatus::Completed,
+        Status::Abandoned => EngineStatus::Expired(ExpiredBecause::Abandoned),
+        Status::NoLongerKept => EngineStatus::Expired(ExpiredBecause::Completed),
+        Status::Released => EngineStatus::Expired(ExpiredBecause::Released),
+        Status::Forgotten => EngineStatus::Expired(ExpiredBecause::Forgotten),
     }
 }

@@ -15,7 +15,7 @@ use oncekey::{
 };
 
 use super::checks::{Checked, Met, Seen, ready, same, seconds};
-use super::convert::{admin_reply, engine_outcome, fingerprint, holder_reply, judged, key, outcome, policy};
+use super::convert::{admin_reply, engine_outcome, fingerprint, holder_reply, key, outcome, policy, status};
 use super::steps::{ENGINES, End, KEYS, Step};
 use super::{
     AdminReply, Ask, ClaimReply, Command, Concluded, HolderReply, NO_PRINT, Options, Outcome, Reference,
@@ -348,7 +348,7 @@ impl World {
             return Err(format!("nothing is on record, and must be: {cell:?}"));
         };
         let now = self.reference.now;
-        same("the state", inspection.state, judged(cell.judge(now)))?;
+        same("the state", inspection.state, status(cell.judge(now)))?;
         same("the time left", inspection.left, seconds(cell.left(now)))?;
         same(
             "attempts",

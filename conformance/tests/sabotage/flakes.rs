@@ -3,7 +3,7 @@
 //! `ONCEKEY_KIT_RUNS` sets how often the whole kit runs over each store (1). A thousand times:
 //!
 //! ```text
-//! ONCEKEY_KIT_RUNS=1000 cargo test --release --all-features --test sabotage flakes -- --nocapture
+//! ONCEKEY_KIT_RUNS=1000 cargo test --release -p oncekey-conformance --test sabotage flakes -- --nocapture
 //! ```
 
 use std::time::Instant;

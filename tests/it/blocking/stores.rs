@@ -379,8 +379,9 @@ fn claims_over_a_blocking_store_are_kept_by_the_keeper() {
                 let answer = dedup.request(key.clone()).run(|attempt| {
                     let version = || ready(store.inner.load(&key)).unwrap().unwrap().version;
                     for time in 0..5 {
-                        let before = version();
+                        let (before, ends_by) = (version(), ends_by(&attempt));
                         eventually(&format!("it is renewed, {time}"), || version() > before);
+                        eventually(&format!("it lasts longer, {time}"), || ends_after(&attempt) > ends_by);
                         assert!(!attempt.wait_lost(millis(1)));
                     }
                     let second = dedup.request(key.clone()).claim().unwrap();

@@ -91,8 +91,9 @@ fn works(dedup: &blocking::Deduplicator<NeedsTokio>) {
                 let answer = dedup.request(key.clone()).run(|attempt| {
                     attempt.checkpoint("half").unwrap();
                     let version = || dedup.inspect(&key).unwrap().unwrap().version;
-                    let before = version();
+                    let (before, ends_by) = (version(), ends_by(&attempt));
                     eventually("it is renewed", || version() > before);
+                    eventually("it lasts longer", || ends_after(&attempt) > ends_by);
                     assert!(!attempt.wait_lost(Duration::from_millis(10)));
                     dedup
                         .request(Key::new("tokio.inner", id.to_string()).unwrap())

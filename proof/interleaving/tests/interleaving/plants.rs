@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Ends a model that hangs, and nothing else: far more than one takes, also on a machine that is busy.
-const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+const TIMEOUT: Duration = Duration::from_secs(8 * 60);
 
 /// A bug, a model that finds it, and what that says then.
 pub(crate) struct Plant {
