@@ -132,10 +132,13 @@ def unpack(source, to):
     for folder in folders.values():
         # An archive's lock file says nothing of what its users get.
         (to / folder / "Cargo.lock").unlink(missing_ok=True)
+        manifest = to / folder / "Cargo.toml"
+        # Without it, cargo takes the newest versions that the compiler of this machine can build, as a user's crate would have it.
+        text = re.sub(r"^rust-version = .*\n", "", manifest.read_text(), flags=re.M)
         # No user builds the dependencies of tests. Where the archive has no examples, they need not be as old as they may be.
         if not (to / folder / "examples").exists():
-            manifest = to / folder / "Cargo.toml"
-            manifest.write_text(re.sub(r"^\[dev-dependencies\..*?(?=^\[(?!dev-)|\Z)", "", manifest.read_text(), flags=re.S | re.M))
+            text = re.sub(r"^\[dev-dependencies\..*?(?=^\[(?!dev-)|\Z)", "", text, flags=re.S | re.M)
+        manifest.write_text(text)
 
 
 def check_labels(docs):
