@@ -1,33 +1,78 @@
 #!/usr/bin/env bash
-# Checks the libraries against the minimum Rust version that Cargo.toml states: with the compiler named by MSRV_RUSTC, or with
-# rustup's toolchain of that version, which is installed if it is missing. Where it cannot be had, says NOT CHECKED and ends with 3.
+# Checks each published library with the minimum Rust version that its own manifest states, and the dependencies of Cargo.lock.
+# The compiler is the one named by MSRV_RUSTC, or rustup's toolchain of that version, or Debian's package rustc-web, if it has
+# that version; what is missing is installed. Where none can be had, says NOT CHECKED and ends with 3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-packages=(-p oncekey -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p oncekey-http -p oncekey-observe)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/msrv
 
-not_checked() {
-    cat >&2 <<TEXT
-*** NOT CHECKED: the minimum Rust version, $version: $1.
-*** Install it with 'rustup toolchain install $version --profile minimal', or name a compiler: MSRV_RUSTC=.. $0
-TEXT
-    exit 3
+# One line per version: the version, and the published crates that state it.
+stated() {
+    cargo metadata --no-deps --format-version 1 | python3 -c '
+import json, sys
+crates = {}
+for p in json.load(sys.stdin)["packages"]:
+    if p["publish"] != []:
+        crates.setdefault(p["rust_version"] or "none", []).append(p["name"])
+for version, names in sorted(crates.items()):
+    print(version, *sorted(names))'
 }
 
-if [ -n "${MSRV_RUSTC:-}" ]; then
-    "$MSRV_RUSTC" --version
-    RUSTC=$MSRV_RUSTC cargo check --lib --all-features "${packages[@]}"
-    exit
-fi
-command -v rustup >/dev/null || not_checked 'there is no rustup here to install its compiler'
-if ! rustup run "$version" rustc --version 2>/dev/null; then
-    echo "rustc $version is missing: installing it"
-    # Not for ever on a network that answers nothing.
-    limit=()
-    if command -v timeout >/dev/null; then limit=(timeout 600); fi
-    ${limit[@]+"${limit[@]}"} rustup toolchain install "$version" --profile minimal --no-self-update || not_checked 'its compiler cannot be installed from here'
-fi
-# What is there must pass: from here on, a failure is one.
-cargo "+$version" check --lib --all-features "${packages[@]}"
+# The version of a compiler, as 1.85.
+minor() { "$1" --version 2>/dev/null | sed -n 's/^rustc \([0-9]*\.[0-9]*\)\..*/\1/p'; }
+
+# With a limit of time, for a network that answers nothing.
+limited() {
+    if command -v timeout >/dev/null; then timeout 600 "$@"; else "$@"; fi
+}
+
+from_rustup() { # version
+    command -v rustup >/dev/null || return
+    rustup run "$1" rustc --version >/dev/null 2>&1 || limited rustup toolchain install "$1" --profile minimal --no-self-update >&2 || return
+    rustup which --toolchain "$1" rustc
+}
+
+# Debian 12 has compilers that are newer than its own `rustc`, for building browsers. It may have several versions.
+from_debian() { # version
+    if [ "$(minor /usr/bin/rustc)" != "$1" ]; then
+        local full package packages=() as_root=()
+        command -v apt-get >/dev/null || return
+        if ((EUID != 0)); then
+            sudo -n true 2>/dev/null || return
+            as_root=(sudo -n)
+        fi
+        "${as_root[@]}" apt-get update -qq >&2 || return
+        full=$(apt-cache madison rustc-web | tr -d ' ' | cut -d '|' -f 2 | grep -m 1 "^${1//./\\.}\.") || return
+        for package in rustc-web libstd-rust-web-dev "libstd-rust-web-$1"; do packages+=("$package=$full"); done
+        DEBIAN_FRONTEND=noninteractive limited "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2 || return
+    fi
+    [ "$(minor /usr/bin/rustc)" = "$1" ] && echo /usr/bin/rustc
+}
+
+status=0
+list=$(stated)
+while read -r version names; do
+    packages=()
+    for name in $names; do packages+=(--package "$name"); done
+    if [ "$version" = none ]; then
+        echo "no rust-version in the manifest of: $names" >&2
+        exit 1
+    fi
+    if ! compiler=${MSRV_RUSTC:-$(from_rustup "$version" || from_debian "$version")}; then
+        cat >&2 <<TEXT
+*** NOT CHECKED: the minimum Rust version, $version, of $names: no compiler of that version is here, and none can be installed.
+*** Install it with 'rustup toolchain install $version --profile minimal', or name a compiler: MSRV_RUSTC=.. $0
+TEXT
+        status=3
+        continue
+    fi
+    # A newer compiler shows nothing.
+    if [ "$(minor "$compiler")" != "$version" ]; then
+        echo "$compiler is not of version $version: $("$compiler" --version)" >&2
+        exit 1
+    fi
+    echo "Rust $version ($("$compiler" --version)): $names"
+    RUSTC=$compiler cargo check --locked --lib --all-features "${packages[@]}"
+done <<<"$list"
+exit $status

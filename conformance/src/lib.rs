@@ -127,6 +127,7 @@
 //! level that somebody else configures. Nor does it see what no history of this length meets. A store's own tests should
 //! kill its process and its server, and cut its connections between request and reply.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod cases;
