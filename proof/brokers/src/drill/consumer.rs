@@ -10,7 +10,7 @@ use oncekey::protocol::Payload;
 use oncekey::{Attempt, Failure};
 use oncekey_sqlite::SqliteStore;
 
-use super::broker::{Broker, DrillDisposal, Polled};
+use super::broker::{Broker, DrillAction, Polled};
 use super::engine::{crash, engine, message};
 use super::log::{Log, STALLED, What};
 use super::messages::Kind;
@@ -74,7 +74,7 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
         if job.wrong == Some(Wrong::AcknowledgedFirst) {
             let done =
                 polled.iter().map(|_| DeliveryAction::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
-            dispose(&broker, &log, &polled, &done).await?;
+            carry_out(&broker, &log, &polled, &done).await?;
             // A kill that comes before the broker knows loses nothing.
             broker.flush().await?;
             let stay = Stay::if_due(&mut progress, job, &log, &polled, &stop)?;
@@ -86,12 +86,12 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
         if !fresh.is_empty() {
             let stay = Stay::if_due(&mut progress, job, &log, &fresh, &stop)?;
             let told = handler.handle(&log, &fresh, stay.as_ref()).await?;
-            dispose(&broker, &log, &fresh, &told).await?;
+            carry_out(&broker, &log, &fresh, &told).await?;
         }
         for one in &again {
             let alone = std::slice::from_ref(one);
             let told = broker.while_working(&one.delivery, handler.handle(&log, alone, None)).await?;
-            dispose(&broker, &log, alone, &told).await?;
+            carry_out(&broker, &log, alone, &told).await?;
         }
     }
     broker.close().await
@@ -104,7 +104,7 @@ impl Handler {
         log: &Log,
         polled: &[Polled<D>],
         stay: Option<&Stay>,
-    ) -> Result<Vec<DrillDisposal>, Failed> {
+    ) -> Result<Vec<DrillAction>, Failed> {
         match self {
             Self::Together(together) => together.handle(log, polled, stay).await,
             Self::Apart(consumer, wrong, stalls) => {
@@ -122,21 +122,20 @@ impl Handler {
 }
 
 /// Notes what was decided, and tells the broker: what is killed in between comes again.
-async fn dispose<B: Broker>(
+async fn carry_out<B: Broker>(
     broker: &B,
     log: &Log,
     polled: &[Polled<B::Delivery>],
-    told: &[DrillDisposal],
+    told: &[DrillAction],
 ) -> Result<(), Failed> {
-    let decided =
-        |(one, told): (&Polled<B::Delivery>, &DrillDisposal)| (one.copy, one.id.clone(), note(told));
+    let decided = |(one, told): (&Polled<B::Delivery>, &DrillAction)| (one.copy, one.id.clone(), note(told));
     log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
-    let actions = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
+    let actions = polled.iter().zip(told).map(|(one, told)| broker.carry_out(&one.delivery, told));
     join_all(actions).await.into_iter().collect()
 }
 
 /// The note of a decision: what to do, and why.
-fn note(told: &DrillDisposal) -> String {
+fn note(told: &DrillAction) -> String {
     let what = match told {
         DeliveryAction::Acknowledge(_) => "ack",
         DeliveryAction::RetryLater { .. } => "later",
@@ -202,7 +201,7 @@ async fn apart<D>(
 }
 
 /// The handler without oncekey: it looks whether the message is noted, ships, and notes it.
-async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
+async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillAction, Failed> {
     let id = &polled.id;
     if log.is_seen(id)? {
         return Ok(DeliveryAction::Acknowledge(Acknowledged::Done));
