@@ -12,7 +12,7 @@ use oncekey_sqlite::SqliteStore;
 
 use super::broker::{Broker, DrillAction, Polled};
 use super::engine::{crash, engine, message};
-use super::log::{Log, STALLED, What};
+use super::log::{Log, What};
 use super::messages::Kind;
 use super::process::{self, Job};
 use super::progress::Progress;
@@ -157,23 +157,33 @@ struct Running<'a> {
 impl<'a> Running<'a> {
     fn begin(log: &'a Log, id: &'a str, attempt: u32, stalls: Option<&'a Stalls>) -> Self {
         let stalls = stalls.map(|stalls| (stalls, stalls.now_ms()));
-        log.write(What::Begun, id, attempt).expect("the log takes it");
-        Self { log, id, attempt, stalls }
+        let running = Self { log, id, attempt, stalls };
+        running.write(What::Begun, "");
+        running
+    }
+
+    fn write(&self, what: What, note: &str) {
+        let asked = self.stalls.map(|(stalls, _)| stalls.now_ms());
+        let is_stalled = || {
+            self.stalls.zip(asked).is_some_and(|((stalls, begun), asked)| {
+                // Another process may have kept the log for long.
+                stalls.waited(asked);
+                stalls.since(begun)
+            })
+        };
+        let written = self.log.write_handler(what, self.id, note, self.attempt, is_stalled);
+        written.expect("the log takes it");
     }
 
     /// Ships, and hands this downstream.
     fn effect(&self, operation: &str) {
-        let Self { log, id, attempt, .. } = self;
-        log.write_of(log.process(), What::Effect, id, operation, *attempt).expect("the log takes it");
+        self.write(What::Effect, operation);
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let Self { log, id, attempt, stalls } = self;
-        let was_stalled = stalls.is_some_and(|(stalls, begun)| stalls.since(begun));
-        let note = if was_stalled { STALLED } else { "" };
-        log.write_of(log.process(), What::Ended, id, note, *attempt).expect("the log takes it");
+        self.write(What::Ended, "");
     }
 }
 
@@ -187,7 +197,7 @@ async fn apart<D>(
 ) -> Result<Payload, Failure<Payload>> {
     let id = &polled.id;
     let running = Running::begin(log, id, attempt.number(), Some(stalls));
-    work_before(log, polled.copy, stay).await;
+    work_before(&running, polled.copy, stay).await;
     match Kind::of(&polled.body) {
         Kind::Poison => crash(),
         Kind::Refused => return Err(Failure::Final("no such order".into())),
@@ -196,7 +206,7 @@ async fn apart<D>(
         }
         Kind::Ordinary | Kind::Busy => running.effect(&attempt.operation_id().to_string()),
     }
-    work_after(log, stay).await;
+    work_after(&running, stay).await;
     Ok("shipped".into())
 }
 
@@ -207,25 +217,25 @@ async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<
         return Ok(DeliveryAction::Acknowledge(Acknowledged::Done));
     }
     let running = Running::begin(log, id, 1, None);
-    work_before(log, polled.copy, stay).await;
+    work_before(&running, polled.copy, stay).await;
     running.effect("");
-    work_after(log, stay).await;
+    work_after(&running, stay).await;
     log.see(id)?;
     Ok(DeliveryAction::Acknowledge(Acknowledged::Executed("shipped".into())))
 }
 
 /// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.
-async fn work_before(log: &Log, copy: u32, stay: Option<&Stay>) {
+async fn work_before(running: &Running<'_>, copy: u32, stay: Option<&Stay>) {
     tokio::time::sleep(WORK).await;
     if let Some(stay) = stay.filter(|_| copy % 2 == 0) {
-        stay.stay(log).await;
+        stay.stay(|| running.write(What::Stays, "")).await;
     }
 }
 
 /// The work after it.
-async fn work_after(log: &Log, stay: Option<&Stay>) {
+async fn work_after(running: &Running<'_>, stay: Option<&Stay>) {
     if let Some(stay) = stay {
-        stay.stay(log).await;
+        stay.stay(|| running.write(What::Stays, "")).await;
     }
     tokio::time::sleep(WORK).await;
 }

@@ -14,6 +14,8 @@ use super::scenario::Failed;
 
 /// How long somebody who waits for the drill looks away.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
+/// After so many pauses a process that stays says so again. By that the audit sees that it lives.
+const AGAIN: u32 = 10;
 /// How often the handlers of a message are cut at most: it needs attempts for more than that.
 const CUTS_MAX: u32 = 2;
 
@@ -42,18 +44,28 @@ impl Stay {
         Ok(Some(Self { stop: Arc::clone(stop), is_committed: progress.kills() % 4 == 2 }))
     }
 
-    /// Says so, and waits until this process is killed, or the drill is gone.
-    pub(super) async fn stay(&self, log: &Log) {
-        log.write(What::Stays, "", 0).expect("the log takes it");
-        while !self.stop.load(Ordering::Relaxed) {
+    /// Says so again and again, and waits until this process is killed, or the drill is gone.
+    pub(super) async fn stay(&self, say: impl Fn()) {
+        for pauses in 0_u32.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if pauses % AGAIN == 0 {
+                say();
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// The same, from blocking code.
-    pub(super) fn block(&self, log: &Log) -> rusqlite::Result<()> {
-        log.write(What::Stays, "", 0)?;
-        while !self.stop.load(Ordering::Relaxed) {
+    /// The same, from blocking code, for these messages (copy, id, note).
+    pub(super) fn block(&self, log: &Log, messages: &[(u32, String, String)]) -> rusqlite::Result<()> {
+        for pauses in 0_u32.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if pauses % AGAIN == 0 {
+                log.write_all(What::Stays, messages)?;
+            }
             std::thread::sleep(PAUSE);
         }
         Ok(())

@@ -149,14 +149,15 @@ impl Together {
             })?;
         }
         // For the drill, which kills here.
-        log.write_all(What::Begun, &begun(polled, granted))?;
+        let begun = begun(polled, granted);
+        log.write_all(What::Begun, &begun)?;
         std::thread::sleep(OPEN);
         if let Some(stay) = stay.filter(|stay| !stay.is_committed) {
-            stay.block(log)?;
+            stay.block(log, &begun)?;
         }
         transaction.commit()?;
         if let Some(stay) = stay {
-            stay.block(log)?;
+            stay.block(log, &begun)?;
         }
         Ok(())
     }
@@ -186,10 +187,11 @@ impl Together {
             }
             transaction.commit()?;
         }
-        log.write_all(What::Begun, &begun(polled, &granted))?;
+        let begun = begun(polled, &granted);
+        log.write_all(What::Begun, &begun)?;
         std::thread::sleep(OPEN);
         if let Some(stay) = stay {
-            stay.block(log)?;
+            stay.block(log, &begun)?;
         }
         for Granted { place, mut claim, .. } in granted {
             let settled = claim.complete("shipped").await.map(|()| Settled::Committed);
