@@ -97,14 +97,6 @@ impl Log {
         &self.process
     }
 
-    /// Writes a line of this process.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(super) fn write(&self, what: What, id: &str, attempt: u32) -> rusqlite::Result<()> {
-        self.write_of(&self.process, what, id, "", attempt)
-    }
-
     /// Writes a line of any process.
     ///
     /// # Errors
