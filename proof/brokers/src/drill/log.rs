@@ -214,3 +214,28 @@ fn insert(
     let mut statement = connection.prepare_cached(INSERT)?;
     statement.execute(params![process, name, copy, id, note, attempt, is_stalled]).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_writes_between_the_question_about_a_stall_and_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        let log = Log::open(&path, "b1").unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.busy_timeout(Duration::ZERO).unwrap();
+        let asked = || {
+            let written = insert(&other, "a0", What::Begun, None, "x", "", (2, false));
+            assert!(written.is_err(), "another process wrote meanwhile");
+            true
+        };
+        log.write_handler(What::Effect, "x", "", 1, asked).unwrap();
+        let lines = log.after(0).unwrap();
+        assert_eq!(
+            lines.iter().map(|line| (line.what, line.is_stalled)).collect::<Vec<_>>(),
+            [(What::Effect, true)]
+        );
+    }
+}

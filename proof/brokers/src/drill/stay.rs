@@ -71,3 +71,51 @@ impl Stay {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only ends a hang.
+    const PATIENCE: Duration = Duration::from_secs(300);
+
+    fn staying() -> (Stay, Arc<AtomicBool>) {
+        let stop = Arc::new(AtomicBool::new(false));
+        (Stay { stop: Arc::clone(&stop), is_committed: false }, stop)
+    }
+
+    #[test]
+    fn a_handler_that_stays_says_so_again_and_again() {
+        let (stay, stop) = staying();
+        let said = std::cell::Cell::new(0);
+        let say = || {
+            said.set(said.get() + 1);
+            stop.store(said.get() == 3, Ordering::Relaxed);
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let stayed = runtime.block_on(async { tokio::time::timeout(PATIENCE, stay.stay(say)).await });
+        assert!(stayed.is_ok(), "it said so {} times", said.get());
+    }
+
+    #[test]
+    fn a_transaction_that_stays_says_so_again_and_again_for_each_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        let (stay, stop) = staying();
+        let log = Log::open(&path, "b1").unwrap();
+        let messages = [(1, "x".to_owned(), String::new()), (2, "y".to_owned(), String::new())];
+        let staying = std::thread::spawn(move || stay.block(&log, &messages).unwrap());
+        let seen = Log::open(&path, "drill").unwrap();
+        let begun = std::time::Instant::now();
+        let said = |id: &str| {
+            let lines = seen.after(0).unwrap();
+            lines.iter().filter(|line| line.what == What::Stays && line.id == id).count()
+        };
+        while said("x") < 3 || said("y") < 3 {
+            assert!(begun.elapsed() < PATIENCE, "it said so {} times", said("x"));
+            std::thread::sleep(PAUSE);
+        }
+        stop.store(true, Ordering::Relaxed);
+        staying.join().unwrap();
+    }
+}
