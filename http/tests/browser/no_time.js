@@ -1,6 +1,9 @@
-// Requests have no time limit of their own; `giveUp` ends those under way as a limit would.
+// Requests have no time limit of their own; `giveUp` ends those under way as a limit would. `limits` are the milliseconds
+// that the page asked for, in the order of its requests.
 const requests = [];
-AbortSignal.timeout = () => {
+window.limits = [];
+AbortSignal.timeout = (limit) => {
+    window.limits.push(limit);
     requests.push(new AbortController());
     return requests.at(-1).signal;
 };

@@ -10,6 +10,13 @@ use crate::bank::Bank;
 use crate::driver::{PATIENCE, until};
 use crate::till::{Page, Sent, Till, engine};
 
+/// How long the page waits for an answer, in milliseconds.
+const LIMIT_MS: u32 = 15_000;
+/// The same, for one that is to be lost.
+const LIMIT_LOST_MS: u32 = 3_000;
+/// The same, for one that is to be lost after a slow bank.
+const LIMIT_LOST_SLOWLY_MS: u32 = 6_000;
+
 /// Statuses and marks, the oldest first.
 fn answers(page: &Page) -> Vec<(&str, bool)> {
     page.sent.iter().rev().map(|sent| (sent.status.as_str(), sent.replayed)).collect()
@@ -20,6 +27,7 @@ fn a_double_click_is_charged_once_and_answered_twice() {
     let till = Till::open();
     till.browser.double_click("#pay");
     let page = till.settled(2);
+    assert_eq!(till.limits_ms(), [LIMIT_MS; 2]);
     assert_eq!(till.charges().len(), 1);
     assert_eq!(page.ledger, ["ch_0001"]);
     assert_eq!(page.verdict, "This order was charged once: $50.00.");
@@ -48,6 +56,7 @@ fn a_slow_bank_and_a_double_click_charge_once_while_the_second_waits() {
     assert_eq!(till.charges(), []);
     drop(closed);
     let page = till.settled(2);
+    assert_eq!(till.limits_ms(), [LIMIT_MS; 2]);
     let mut answers = answers(&page);
     answers.sort_unstable();
     assert_eq!(answers, [("201", false), ("201", true)]);
@@ -64,6 +73,8 @@ fn a_duplicate_that_does_not_wait_is_told_when_to_ask_again_and_then_gets_the_an
     until("one is refused", || shows(|sent| sent.status == "409"));
     drop(closed);
     let page = until("one is replayed", || shows(|sent| sent.replayed));
+    let limits = till.limits_ms();
+    assert!(limits.len() == page.sent.len() && limits.iter().all(|limit| *limit == LIMIT_MS), "{limits:?}");
     let mut answers = answers(&page);
     // It may have asked more than once until the bank was open again.
     answers.sort_unstable();
@@ -84,10 +95,25 @@ fn a_lost_reply_is_asked_for_again_and_charged_once() {
     until("the bank charges", || (till.charges().len() == 1).then_some(()));
     till.give_up();
     let page = till.settled(2);
+    assert_eq!(till.limits_ms(), [LIMIT_LOST_MS, LIMIT_MS]);
     assert_eq!(answers(&page), [("no answer within 3 s", false), ("201", true)]);
     assert_eq!(page.ledger, ["ch_0001"]);
     assert_eq!(page.verdict, "This order was charged once: $50.00.");
     assert_eq!(page.sent[0].key, page.sent[1].key);
+}
+
+#[test]
+fn a_reply_lost_after_a_slow_bank_is_waited_for_longer_and_charged_once() {
+    let till = Till::open();
+    till.browser.click("#lose-reply");
+    till.browser.click("#slow-bank");
+    till.browser.click("#pay");
+    until("the bank charges", || (till.charges().len() == 1).then_some(()));
+    till.give_up();
+    let page = till.settled(2);
+    assert_eq!(till.limits_ms(), [LIMIT_LOST_SLOWLY_MS, LIMIT_MS]);
+    assert_eq!(answers(&page), [("no answer within 6 s", false), ("201", true)]);
+    assert_eq!(page.ledger, ["ch_0001"]);
 }
 
 #[test]
@@ -107,6 +133,7 @@ fn without_oncekey_a_double_click_and_a_lost_reply_charge_twice_each() {
     until("the bank charges", || (till.charges().len() == 3).then_some(()));
     till.give_up();
     let page = till.settled(4);
+    assert_eq!(till.limits_ms(), [LIMIT_MS, LIMIT_MS, LIMIT_LOST_MS, LIMIT_MS]);
     assert_eq!(page.ledger.len(), 4);
     assert_eq!(page.verdict, "This order was charged 2 times: $100.00.");
     assert_eq!(page.total, "$200.00");

@@ -118,6 +118,11 @@ impl Till {
         self.browser.script("giveUp()");
     }
 
+    /// The time limits that the page set since it was loaded, in milliseconds: one for each request, in their order.
+    pub(crate) fn limits_ms(&self) -> Vec<u32> {
+        serde_json::from_value(self.browser.script("return limits")).unwrap()
+    }
+
     pub(crate) fn look(&self) -> Page {
         serde_json::from_value(self.browser.script(LOOK)).unwrap()
     }

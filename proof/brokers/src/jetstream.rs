@@ -50,7 +50,7 @@ pub fn deliveries(delivery: &Message) -> u32 {
 ///
 /// # Cancel safety
 /// If dropped, the server may or may not have been told; a dead letter may be there twice.
-pub async fn dispose<T, E>(
+pub async fn carry_out<T, E>(
     delivery: &Message,
     action: &DeliveryAction<T, E>,
     dead_letters: &str,

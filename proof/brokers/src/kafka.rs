@@ -100,7 +100,7 @@ pub struct Topics<'a> {
 ///
 /// # Cancel safety
 /// If dropped, a copy may be there, and the message comes again all the same.
-pub async fn dispose<T, E>(
+pub async fn carry_out<T, E>(
     consumer: &StreamConsumer<Group>,
     producer: &FutureProducer,
     message: &BorrowedMessage<'_>,

@@ -155,7 +155,7 @@ impl Queues {
     ///
     /// # Cancel safety
     /// If dropped, the server may or may not have been told; the message may be there twice.
-    pub async fn dispose<T, E>(
+    pub async fn carry_out<T, E>(
         &self,
         delivery: &Delivery,
         action: &DeliveryAction<T, E>,

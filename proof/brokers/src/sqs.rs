@@ -55,7 +55,7 @@ pub fn deliveries(message: &Message) -> u32 {
 ///
 /// # Cancel safety
 /// If dropped, the queue may or may not have been told; a dead letter may be there twice.
-pub async fn dispose<T, E>(
+pub async fn carry_out<T, E>(
     client: &Client,
     queue: &str,
     dead_letters: &str,

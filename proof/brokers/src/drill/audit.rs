@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::broker::DeadLetter;
-use super::log::{Line, STALLED, What};
+use super::log::{Line, What};
 use super::messages::{Kind, Messages, OTHER};
 use super::scenario::{ATTEMPTS_MAX, Drill, Mode};
 
@@ -73,6 +73,8 @@ pub struct Tally {
     pub twice: usize,
     /// Second effects where the attempt before was stopped between its effect and its completion.
     pub twice_in_doubt: usize,
+    /// Handlers of one message at once where the first was killed or stalled.
+    pub excused: usize,
 }
 
 /// The result of a drill.
@@ -142,6 +144,7 @@ pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, ha
     }
     let ids: HashSet<&str> = messages.copies().map(|copy| copy.id.as_str()).collect();
     let inside = |line: &&Line| line.note.starts_with("in a ");
+    let overlaps = overlaps(lines);
     let tally = Tally {
         messages: ids.len(),
         published: messages.len(),
@@ -160,11 +163,12 @@ pub(super) fn audit(broker: &'static str, drill: &Drill, messages: &Messages, ha
         after_takeover: effects.iter().filter(|effect| effect.attempt > 1).count(),
         twice: effects.len() - by_id.len(),
         twice_in_doubt,
+        excused: overlaps.excused,
     };
     let mut violations = Vec::new();
     if drill.mode != Mode::Plain {
         violations = unexplained;
-        violations.extend(overlaps(lines));
+        violations.extend(overlaps.found);
         violations.extend(other_operations(lines));
         violations.extend(circling(lines));
         violations.extend(wrong_effects(messages, &by_id, happened));
@@ -195,43 +199,61 @@ fn in_doubt(lines: &[Line], effect: &Effect<'_>) -> bool {
     false
 }
 
-/// Handlers of one message that ran at the same time: one went on after the other had begun.
+/// Handlers of one message that ran at the same time.
+#[derive(Debug, Default)]
+struct Overlaps {
+    found: Vec<String>,
+    /// Those that break no promise.
+    excused: usize,
+}
+
+/// Finds where one handler went on after the other had begun: any line of it after that shows so.
 ///
-/// One whose process was killed meanwhile may have been gone, since a kill is noted after it. One whose process was stalled
-/// was stopped as soon as the machine ran it again.
-fn overlaps(lines: &[Line]) -> Vec<String> {
-    let mut running: HashMap<&str, &str> = HashMap::new();
+/// Two are excused. One whose process was killed without such a line may have been gone, since a kill is noted after it. One
+/// whose process was stalled was stopped as soon as the machine ran it again.
+fn overlaps(lines: &[Line]) -> Overlaps {
+    // By message, the processes whose handler began and did not end.
+    let mut running: HashMap<&str, Vec<&str>> = HashMap::new();
     // The message, the process that began first, and the other.
     let mut suspects: Vec<(&str, &str, &str)> = Vec::new();
-    let mut found = Vec::new();
-    for Line { process, what, id, note, .. } in lines {
+    let mut overlaps = Overlaps::default();
+    for Line { process, what, id, is_stalled, .. } in lines {
+        let (process, id) = (process.as_str(), id.as_str());
         match what {
             What::Begun => {
-                if let Some(other) = running.insert(id, process) {
-                    suspects.push((id, other, process));
-                }
+                let firsts = running.entry(id).or_default();
+                suspects.extend(firsts.iter().map(|first| (id, *first, process)));
+                firsts.push(process);
             }
             // In one transaction the decision is the end: until then, the database lets nobody in.
-            What::Ended | What::Decided => {
-                if running.get(id.as_str()) == Some(&process.as_str()) {
-                    running.remove(id.as_str());
+            What::Effect | What::Stays | What::Ended | What::Decided => {
+                if matches!(what, What::Ended | What::Decided) {
+                    running.entry(id).or_default().retain(|owner| *owner != process);
                 }
                 let is_of = |suspect: &(&str, &str, &str)| (suspect.0, suspect.1) == (id, process);
-                for (_, _, other) in suspects.iter().filter(|suspect| note != STALLED && is_of(suspect)) {
-                    found.push(format!("{id} ran in {process} and {other} at once"));
+                for (_, _, other) in suspects.iter().filter(|suspect| is_of(suspect)) {
+                    if *is_stalled {
+                        overlaps.excused += 1;
+                    } else {
+                        overlaps.found.push(format!("{id} ran in {process} and {other} at once"));
+                    }
                 }
                 suspects.retain(|suspect| !is_of(suspect));
             }
             What::Killed | What::Crashed => {
-                running.retain(|_, owner| *owner != process.as_str());
-                suspects.retain(|(_, first, _)| first != process);
+                running.values_mut().for_each(|owners| owners.retain(|owner| *owner != process));
+                let before = suspects.len();
+                suspects.retain(|(_, first, _)| *first != process);
+                overlaps.excused += before - suspects.len();
             }
-            What::Received | What::Effect | What::Stays => {}
+            What::Received => {}
         }
     }
-    found
+    for (id, first, other) in suspects {
+        overlaps.found.push(format!("{id} began in {other}, and no line says how it ended in {first}"));
+    }
+    overlaps
 }
-
 /// How often each publication that was put off was, at most, between two attempts of its message.
 fn put_off_times(lines: &[Line]) -> HashMap<u32, usize> {
     let mut most = HashMap::new();
@@ -343,6 +365,7 @@ impl fmt::Display for Report {
             ("  of an attempt that took over", tally.after_takeover),
             ("twice", tally.twice),
             ("  stopped between effect and record", tally.twice_in_doubt),
+            ("at once, the first killed or stalled", tally.excused),
         ];
         for (label, number) in rows {
             writeln!(f, "  {label:<40}{number:>8}")?;

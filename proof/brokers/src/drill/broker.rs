@@ -7,7 +7,7 @@ use super::messages::Messages;
 use super::scenario::Failed;
 
 /// The answer for a delivery, with values and failures as they are stored.
-pub type DrillDisposal = DeliveryAction<Payload, Payload>;
+pub type DrillAction = DeliveryAction<Payload, Payload>;
 
 /// A delivery, as any broker has it.
 #[derive(Debug)]
@@ -55,10 +55,10 @@ pub trait Broker: Sized {
     /// The next deliveries, at most so many; none if none comes for a while.
     fn poll(&mut self, most: usize) -> impl Future<Output = Result<Vec<Polled<Self::Delivery>>, Failed>>;
     /// Says what becomes of a delivery.
-    fn dispose(
+    fn carry_out(
         &self,
         delivery: &Self::Delivery,
-        told: &DrillDisposal,
+        told: &DrillAction,
     ) -> impl Future<Output = Result<(), Failed>>;
     /// Keeps a delivery while the work takes, where the broker can be told.
     fn while_working<F: Future>(&self, delivery: &Self::Delivery, work: F)

@@ -10,9 +10,9 @@ use oncekey::protocol::Payload;
 use oncekey::{Attempt, Failure};
 use oncekey_sqlite::SqliteStore;
 
-use super::broker::{Broker, DrillDisposal, Polled};
+use super::broker::{Broker, DrillAction, Polled};
 use super::engine::{crash, engine, message};
-use super::log::{Log, STALLED, What};
+use super::log::{Log, What};
 use super::messages::Kind;
 use super::process::{self, Job};
 use super::progress::Progress;
@@ -74,7 +74,7 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
         if job.wrong == Some(Wrong::AcknowledgedFirst) {
             let done =
                 polled.iter().map(|_| DeliveryAction::Acknowledge(Acknowledged::Done)).collect::<Vec<_>>();
-            dispose(&broker, &log, &polled, &done).await?;
+            carry_out(&broker, &log, &polled, &done).await?;
             // A kill that comes before the broker knows loses nothing.
             broker.flush().await?;
             let stay = Stay::if_due(&mut progress, job, &log, &polled, &stop)?;
@@ -86,12 +86,12 @@ async fn consume<B: Broker>(job: &Job) -> Result<(), Failed> {
         if !fresh.is_empty() {
             let stay = Stay::if_due(&mut progress, job, &log, &fresh, &stop)?;
             let told = handler.handle(&log, &fresh, stay.as_ref()).await?;
-            dispose(&broker, &log, &fresh, &told).await?;
+            carry_out(&broker, &log, &fresh, &told).await?;
         }
         for one in &again {
             let alone = std::slice::from_ref(one);
             let told = broker.while_working(&one.delivery, handler.handle(&log, alone, None)).await?;
-            dispose(&broker, &log, alone, &told).await?;
+            carry_out(&broker, &log, alone, &told).await?;
         }
     }
     broker.close().await
@@ -104,7 +104,7 @@ impl Handler {
         log: &Log,
         polled: &[Polled<D>],
         stay: Option<&Stay>,
-    ) -> Result<Vec<DrillDisposal>, Failed> {
+    ) -> Result<Vec<DrillAction>, Failed> {
         match self {
             Self::Together(together) => together.handle(log, polled, stay).await,
             Self::Apart(consumer, wrong, stalls) => {
@@ -122,21 +122,20 @@ impl Handler {
 }
 
 /// Notes what was decided, and tells the broker: what is killed in between comes again.
-async fn dispose<B: Broker>(
+async fn carry_out<B: Broker>(
     broker: &B,
     log: &Log,
     polled: &[Polled<B::Delivery>],
-    told: &[DrillDisposal],
+    told: &[DrillAction],
 ) -> Result<(), Failed> {
-    let decided =
-        |(one, told): (&Polled<B::Delivery>, &DrillDisposal)| (one.copy, one.id.clone(), note(told));
+    let decided = |(one, told): (&Polled<B::Delivery>, &DrillAction)| (one.copy, one.id.clone(), note(told));
     log.write_all(What::Decided, &polled.iter().zip(told).map(decided).collect::<Vec<_>>())?;
-    let actions = polled.iter().zip(told).map(|(one, told)| broker.dispose(&one.delivery, told));
+    let actions = polled.iter().zip(told).map(|(one, told)| broker.carry_out(&one.delivery, told));
     join_all(actions).await.into_iter().collect()
 }
 
 /// The note of a decision: what to do, and why.
-fn note(told: &DrillDisposal) -> String {
+fn note(told: &DrillAction) -> String {
     let what = match told {
         DeliveryAction::Acknowledge(_) => "ack",
         DeliveryAction::RetryLater { .. } => "later",
@@ -158,23 +157,33 @@ struct Running<'a> {
 impl<'a> Running<'a> {
     fn begin(log: &'a Log, id: &'a str, attempt: u32, stalls: Option<&'a Stalls>) -> Self {
         let stalls = stalls.map(|stalls| (stalls, stalls.now_ms()));
-        log.write(What::Begun, id, attempt).expect("the log takes it");
-        Self { log, id, attempt, stalls }
+        let running = Self { log, id, attempt, stalls };
+        running.write(What::Begun, "");
+        running
+    }
+
+    fn write(&self, what: What, note: &str) {
+        let asked = self.stalls.map(|(stalls, _)| stalls.now_ms());
+        let is_stalled = || {
+            self.stalls.zip(asked).is_some_and(|((stalls, begun), asked)| {
+                // Another process may have kept the log for long.
+                stalls.waited(asked);
+                stalls.since(begun)
+            })
+        };
+        let written = self.log.write_handler(what, self.id, note, self.attempt, is_stalled);
+        written.expect("the log takes it");
     }
 
     /// Ships, and hands this downstream.
     fn effect(&self, operation: &str) {
-        let Self { log, id, attempt, .. } = self;
-        log.write_of(log.process(), What::Effect, id, operation, *attempt).expect("the log takes it");
+        self.write(What::Effect, operation);
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let Self { log, id, attempt, stalls } = self;
-        let was_stalled = stalls.is_some_and(|(stalls, begun)| stalls.since(begun));
-        let note = if was_stalled { STALLED } else { "" };
-        log.write_of(log.process(), What::Ended, id, note, *attempt).expect("the log takes it");
+        self.write(What::Ended, "");
     }
 }
 
@@ -188,7 +197,7 @@ async fn apart<D>(
 ) -> Result<Payload, Failure<Payload>> {
     let id = &polled.id;
     let running = Running::begin(log, id, attempt.number(), Some(stalls));
-    work_before(log, polled.copy, stay).await;
+    work_before(&running, polled.copy, stay).await;
     match Kind::of(&polled.body) {
         Kind::Poison => crash(),
         Kind::Refused => return Err(Failure::Final("no such order".into())),
@@ -197,36 +206,36 @@ async fn apart<D>(
         }
         Kind::Ordinary | Kind::Busy => running.effect(&attempt.operation_id().to_string()),
     }
-    work_after(log, stay).await;
+    work_after(&running, stay).await;
     Ok("shipped".into())
 }
 
 /// The handler without oncekey: it looks whether the message is noted, ships, and notes it.
-async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillDisposal, Failed> {
+async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<DrillAction, Failed> {
     let id = &polled.id;
     if log.is_seen(id)? {
         return Ok(DeliveryAction::Acknowledge(Acknowledged::Done));
     }
     let running = Running::begin(log, id, 1, None);
-    work_before(log, polled.copy, stay).await;
+    work_before(&running, polled.copy, stay).await;
     running.effect("");
-    work_after(log, stay).await;
+    work_after(&running, stay).await;
     log.see(id)?;
     Ok(DeliveryAction::Acknowledge(Acknowledged::Executed("shipped".into())))
 }
 
 /// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.
-async fn work_before(log: &Log, copy: u32, stay: Option<&Stay>) {
+async fn work_before(running: &Running<'_>, copy: u32, stay: Option<&Stay>) {
     tokio::time::sleep(WORK).await;
     if let Some(stay) = stay.filter(|_| copy % 2 == 0) {
-        stay.stay(log).await;
+        stay.stay(|| running.write(What::Stays, "")).await;
     }
 }
 
 /// The work after it.
-async fn work_after(log: &Log, stay: Option<&Stay>) {
+async fn work_after(running: &Running<'_>, stay: Option<&Stay>) {
     if let Some(stay) = stay {
-        stay.stay(log).await;
+        stay.stay(|| running.write(What::Stays, "")).await;
     }
     tokio::time::sleep(WORK).await;
 }

@@ -17,20 +17,17 @@ pub(super) enum What {
     Begun,
     /// Its effect happened, where that is outside of the transaction.
     Effect,
-    /// It came to its end, or was dropped; the note says whether its process was stalled meanwhile.
+    /// It came to its end, or was dropped.
     Ended,
     /// It was decided what becomes of a delivery: the note says `ack`, `later`, `extend` or `dead`, and why.
     Decided,
-    /// The process stays in the middle of a handler until it is killed.
+    /// The process stays in the middle of a handler until it is killed: written again and again.
     Stays,
     /// The drill killed the process; the note says what that cut.
     Killed,
     /// It ended by itself.
     Crashed,
 }
-
-/// The note of a handler whose process was stalled while it ran.
-pub(super) const STALLED: &str = "stalled";
 
 const NAMES: [(What, &str); 8] = [
     (What::Received, "received"),
@@ -60,6 +57,8 @@ pub(super) struct Line {
     pub(super) note: String,
     /// The number of the handler's attempt, where it is of one.
     pub(super) attempt: u32,
+    /// Whether its process was stalled since the handler began, where it is of one.
+    pub(super) is_stalled: bool,
 }
 
 /// The log, as one process has it.
@@ -82,7 +81,7 @@ impl Log {
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS log (
                 seq INTEGER PRIMARY KEY, process TEXT NOT NULL, what TEXT NOT NULL, copy INTEGER, id TEXT NOT NULL,
-                note TEXT NOT NULL, attempt INTEGER NOT NULL
+                note TEXT NOT NULL, attempt INTEGER NOT NULL, is_stalled INTEGER NOT NULL
             ) STRICT;
             CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY) STRICT;",
         )?;
@@ -98,14 +97,6 @@ impl Log {
         &self.process
     }
 
-    /// Writes a line of this process.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(super) fn write(&self, what: What, id: &str, attempt: u32) -> rusqlite::Result<()> {
-        self.write_of(&self.process, what, id, "", attempt)
-    }
-
     /// Writes a line of any process.
     ///
     /// # Errors
@@ -118,7 +109,26 @@ impl Log {
         note: &str,
         attempt: u32,
     ) -> rusqlite::Result<()> {
-        insert(&self.connection(), process, what, None, id, note, attempt)
+        insert(&self.connection(), process, what, None, id, note, (attempt, false))
+    }
+
+    /// Writes a line of a handler of this process. It asks whether the handler was stalled when nobody else can write: a
+    /// line of another process is either before that, or after this line.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn write_handler(
+        &self,
+        what: What,
+        id: &str,
+        note: &str,
+        attempt: u32,
+        is_stalled: impl FnOnce() -> bool,
+    ) -> rusqlite::Result<()> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        insert(&transaction, &self.process, what, None, id, note, (attempt, is_stalled()))?;
+        transaction.commit()
     }
 
     /// Writes a line for each of these deliveries (copy, id, note), together.
@@ -129,7 +139,7 @@ impl Log {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         for (copy, id, note) in deliveries {
-            insert(&transaction, &self.process, what, Some(*copy), id, note, 0)?;
+            insert(&transaction, &self.process, what, Some(*copy), id, note, (0, false))?;
         }
         transaction.commit()
     }
@@ -139,8 +149,8 @@ impl Log {
     /// # Errors
     /// If the file cannot be read.
     pub(super) fn after(&self, seq: i64) -> rusqlite::Result<Vec<Line>> {
-        const LINES: &str =
-            "SELECT seq, process, what, copy, id, note, attempt FROM log WHERE seq > ?1 ORDER BY seq";
+        const LINES: &str = "SELECT seq, process, what, copy, id, note, attempt, is_stalled FROM log
+            WHERE seq > ?1 ORDER BY seq";
         let connection = self.connection();
         let mut statement = connection.prepare_cached(LINES)?;
         let lines = statement.query_map([seq], |row| {
@@ -154,6 +164,7 @@ impl Log {
                 id: row.get(4)?,
                 note: row.get(5)?,
                 attempt: row.get(6)?,
+                is_stalled: row.get(7)?,
             })
         })?;
         lines.collect()
@@ -195,10 +206,36 @@ fn insert(
     copy: Option<u32>,
     id: &str,
     note: &str,
-    attempt: u32,
+    (attempt, is_stalled): (u32, bool),
 ) -> rusqlite::Result<()> {
     let name = NAMES.iter().find(|(named, _)| *named == what).expect("each has a name").1;
-    const INSERT: &str =
-        "INSERT INTO log (process, what, copy, id, note, attempt) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    connection.prepare_cached(INSERT)?.execute(params![process, name, copy, id, note, attempt]).map(drop)
+    const INSERT: &str = "INSERT INTO log (process, what, copy, id, note, attempt, is_stalled)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let mut statement = connection.prepare_cached(INSERT)?;
+    statement.execute(params![process, name, copy, id, note, attempt, is_stalled]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_writes_between_the_question_about_a_stall_and_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        let log = Log::open(&path, "b1").unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.busy_timeout(Duration::ZERO).unwrap();
+        let asked = || {
+            let written = insert(&other, "a0", What::Begun, None, "x", "", (2, false));
+            assert!(written.is_err(), "another process wrote meanwhile");
+            true
+        };
+        log.write_handler(What::Effect, "x", "", 1, asked).unwrap();
+        let lines = log.after(0).unwrap();
+        assert_eq!(
+            lines.iter().map(|line| (line.what, line.is_stalled)).collect::<Vec<_>>(),
+            [(What::Effect, true)]
+        );
+    }
 }

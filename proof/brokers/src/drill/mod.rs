@@ -18,7 +18,7 @@ mod supervise;
 mod together;
 
 pub use audit::{Report, Tally};
-pub use broker::{Broker, DeadLetter, DrillDisposal, Polled};
+pub use broker::{Broker, DeadLetter, DrillAction, Polled};
 pub use consumer::consumer;
 pub use messages::{Copy, Kind, Messages, OTHER};
 pub use nats::Nats;

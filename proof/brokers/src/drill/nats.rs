@@ -7,10 +7,10 @@ use async_nats::jetstream::{self, Message, message::PublishMessage, stream};
 use async_nats::{ConnectOptions, HeaderMap};
 use futures::StreamExt as _;
 
-use super::broker::{Broker, DeadLetter, DrillDisposal, Polled};
+use super::broker::{Broker, DeadLetter, DrillAction, Polled};
 use super::messages::{Copy, Messages};
 use super::scenario::{ACK_WAIT, Failed};
-use crate::jetstream::{EXPLANATION, MESSAGE_ID, REASON, deliveries, dispose, message_id, while_working};
+use crate::jetstream::{EXPLANATION, MESSAGE_ID, REASON, carry_out, deliveries, message_id, while_working};
 
 /// How long the server looks for duplicates by itself: as short as it goes.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -132,8 +132,8 @@ impl Broker for Nats {
         Ok(polled)
     }
 
-    async fn dispose(&self, delivery: &Message, told: &DrillDisposal) -> Result<(), Failed> {
-        dispose(delivery, told, &self.dead()).await
+    async fn carry_out(&self, delivery: &Message, told: &DrillAction) -> Result<(), Failed> {
+        carry_out(delivery, told, &self.dead()).await
     }
 
     async fn while_working<F: Future>(&self, delivery: &Message, work: F) -> F::Output {

@@ -131,7 +131,7 @@ mod tests {
         assert!(!is_due());
         received(98..100);
         assert!(is_due());
-        log.write(What::Killed, "", 0).unwrap();
+        log.write_of(log.process(), What::Killed, "", "", 0).unwrap();
         assert!(!is_due(), "the next is due at half of the messages");
         received(100..200);
         assert!(is_due());

@@ -13,7 +13,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use super::broker::{Broker, DeadLetter, DrillDisposal, Polled};
+use super::broker::{Broker, DeadLetter, DrillAction, Polled};
 use super::messages::{Copy, Messages};
 use super::scenario::{Failed, LEASE};
 use crate::rabbitmq::{EXPLANATION, Queues, REASON, deliveries, message_id, publish};
@@ -111,8 +111,8 @@ impl Broker for RabbitMq {
         Ok(polled)
     }
 
-    async fn dispose(&self, delivery: &Delivery, told: &DrillDisposal) -> Result<(), Failed> {
-        Ok(self.queues.dispose(delivery, told).await?)
+    async fn carry_out(&self, delivery: &Delivery, told: &DrillAction) -> Result<(), Failed> {
+        Ok(self.queues.carry_out(delivery, told).await?)
     }
 
     async fn while_working<F: Future>(&self, _delivery: &Delivery, work: F) -> F::Output {

@@ -5,8 +5,9 @@ use std::time::Duration;
 /// An error of the drill itself.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-/// A lease: what a killed process held is free after it. Longer than a busy machine keeps a renewal waiting.
-pub const LEASE: Duration = Duration::from_secs(2);
+/// A lease: what a killed process held is free after it. Longer than a busy machine keeps a renewal waiting: each lease that
+/// is lost costs its message an attempt.
+pub const LEASE: Duration = Duration::from_secs(4);
 /// After this, a broker that waits for an acknowledgement delivers again.
 pub const ACK_WAIT: Duration = Duration::from_secs(2);
 /// Attempts that a message has: poison ends so many processes. A message that is not poison must not meet so many kills.

@@ -28,7 +28,7 @@ impl Stalls {
         thread::spawn(move || {
             loop {
                 if seen.is_stalled() {
-                    seen.last_stall_ms.store(seen.now_ms(), Ordering::SeqCst);
+                    seen.last_stall_ms.fetch_max(seen.now_ms(), Ordering::SeqCst);
                 }
                 seen.last_tick_ms.store(seen.now_ms(), Ordering::SeqCst);
                 thread::sleep(TICK);
@@ -39,6 +39,14 @@ impl Stalls {
 
     pub(super) fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes that the thread of the handlers waited from then until now: a stall, if that was too long.
+    pub(super) fn waited(&self, since_ms: u64) {
+        let now_ms = self.now_ms();
+        if Duration::from_millis(now_ms.saturating_sub(since_ms)) > STALL {
+            self.last_stall_ms.fetch_max(now_ms, Ordering::SeqCst);
+        }
     }
 
     /// Whether there was a stall since then. One that has just ended counts too, before the thread is run again.

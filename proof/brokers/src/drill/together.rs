@@ -8,7 +8,7 @@ use oncekey::{Claim, Prepared, Settled};
 use oncekey_sqlite::rusqlite::{self, Connection, Transaction, TransactionBehavior, params};
 use oncekey_sqlite::{CompleteError, SqliteStore};
 
-use super::broker::{DrillDisposal, Polled};
+use super::broker::{DrillAction, Polled};
 use super::engine;
 use super::log::{Log, What};
 use super::messages::Kind;
@@ -53,10 +53,10 @@ impl Together {
         log: &Log,
         polled: &[Polled<D>],
         stay: Option<&Stay>,
-    ) -> Result<Vec<DrillDisposal>, Failed> {
+    ) -> Result<Vec<DrillAction>, Failed> {
         let messages = polled.iter().map(|one| engine::message(one, self.wrong));
         let messages = messages.collect::<Result<Vec<_>, _>>()?;
-        let mut told: Vec<Option<DrillDisposal>> = Vec::new();
+        let mut told: Vec<Option<DrillAction>> = Vec::new();
         let mut granted = Vec::new();
         for (place, claimed) in self.consumer.claim_many(messages).await.into_iter().enumerate() {
             told.push(match claimed {
@@ -110,7 +110,7 @@ impl Together {
     }
 
     /// Prepares each completion; what cannot be is retried later.
-    async fn prepare(&self, granted: &mut Vec<Granted>, told: &mut [Option<DrillDisposal>]) {
+    async fn prepare(&self, granted: &mut Vec<Granted>, told: &mut [Option<DrillAction>]) {
         let mut index = 0;
         while let Some(one) = granted.get_mut(index) {
             match one.claim.prepare("shipped").await {
@@ -149,14 +149,15 @@ impl Together {
             })?;
         }
         // For the drill, which kills here.
-        log.write_all(What::Begun, &begun(polled, granted))?;
+        let begun = begun(polled, granted);
+        log.write_all(What::Begun, &begun)?;
         std::thread::sleep(OPEN);
         if let Some(stay) = stay.filter(|stay| !stay.is_committed) {
-            stay.block(log)?;
+            stay.block(log, &begun)?;
         }
         transaction.commit()?;
         if let Some(stay) = stay {
-            stay.block(log)?;
+            stay.block(log, &begun)?;
         }
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Together {
         log: &Log,
         polled: &[Polled<D>],
         granted: Vec<Granted>,
-        told: &mut [Option<DrillDisposal>],
+        told: &mut [Option<DrillAction>],
         stay: Option<&Stay>,
     ) -> Result<(), Failed> {
         {
@@ -186,10 +187,11 @@ impl Together {
             }
             transaction.commit()?;
         }
-        log.write_all(What::Begun, &begun(polled, &granted))?;
+        let begun = begun(polled, &granted);
+        log.write_all(What::Begun, &begun)?;
         std::thread::sleep(OPEN);
         if let Some(stay) = stay {
-            stay.block(log)?;
+            stay.block(log, &begun)?;
         }
         for Granted { place, mut claim, .. } in granted {
             let settled = claim.complete("shipped").await.map(|()| Settled::Committed);
@@ -230,7 +232,7 @@ async fn failed<D>(
     claim: &mut Claim<SqliteStore>,
     log: &Log,
     polled: &Polled<D>,
-) -> Result<Option<DrillDisposal>, Failed> {
+) -> Result<Option<DrillAction>, Failed> {
     Ok(match Kind::of(&polled.body) {
         Kind::Refused => {
             // If that cannot be recorded, the next delivery fails again.

@@ -74,7 +74,7 @@ fn jetstream_ends_no_message_whose_dead_letter_is_not_stored() {
             context.publish(name, "an order".into()).await.unwrap().await.unwrap();
 
             let delivery = next(&consumer).await;
-            let told = oncekey_brokers::jetstream::dispose(&delivery, &dead_letter(), dead_letters).await;
+            let told = oncekey_brokers::jetstream::carry_out(&delivery, &dead_letter(), dead_letters).await;
             assert!(told.is_err(), "{dead_letters}: the dead letter was stored");
             assert_eq!(next(&consumer).await.payload, "an order", "{dead_letters}");
         }
@@ -125,8 +125,8 @@ fn rabbitmq_acknowledges_no_message_whose_copy_goes_nowhere_or_is_refused() {
             publish(&channel, "", work, b"an order", BasicProperties::default()).await.unwrap();
 
             let delivery = get(&channel, work).await;
-            let disposed = queues.dispose(&delivery, &told).await;
-            assert!(matches!(disposed, Err(Error::NotKept)), "{target}: {disposed:?}");
+            let carried_out = queues.carry_out(&delivery, &told).await;
+            assert!(matches!(carried_out, Err(Error::NotKept)), "{target}: {carried_out:?}");
             connection.close(200, "done").await.unwrap();
             let (_connection, channel) = self::channel().await;
             assert_eq!(get(&channel, work).await.data, b"an order", "{target}");
