@@ -215,10 +215,10 @@ mod tests {
         assert_eq!(
             lines(&certificate)[2..],
             [
-                "S2   VIOLATED    1 case held, 1 violated: versions of a key rise strictly, for ever, also after its entry is gone",
+                "S2   VIOLATED    1 case held, 1 violated: versions of a key rise strictly, forever, also after its entry is gone",
                 "S9   not shown   0 cases held: what was acknowledged is as durable as declared",
                 "tried       2 cases, 2 histories, 10 races of up to 8 threads, 1 seeds, 100 calls by the cases; seed 0x5eed; 2.3s",
-                "S2 is violated: versions of a key rise strictly, for ever, also after its entry is gone",
+                "S2 is violated: versions of a key rise strictly, forever, also after its entry is gone",
                 "  what happened: version 3 after a restart, and 7 before",
                 "  in case: s9_a",
                 "verdict     DOES NOT CONFORM",

@@ -67,7 +67,7 @@ impl Clause {
     pub fn demands(self) -> &'static str {
         match self {
             Self::S1 => "calls on one key are atomic and linearizable",
-            Self::S2 => "versions of a key rise strictly, for ever, also after its entry is gone",
+            Self::S2 => "versions of a key rise strictly, forever, also after its entry is gone",
             Self::S3 => "a put expecting Vacant succeeds exactly when no entry is readable",
             Self::S4 => {
                 "a put expecting a version succeeds exactly when the current entry has it and is readable"

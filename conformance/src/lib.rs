@@ -92,7 +92,7 @@
 //! store       oncekey::memory::MemoryStore
 //! durability  process (gone when the process ends): records are in this process's memory; ...
 //! S1   held       14 cases held: calls on one key are atomic and linearizable
-//! S2   held        5 cases held: versions of a key rise strictly, for ever, also after its entry is gone
+//! S2   held        5 cases held: versions of a key rise strictly, forever, also after its entry is gone
 //! ...
 //! S9   not shown   0 cases held, 1 not shown: what was acknowledged is as durable as declared
 //! S10  held        2 cases held: an error means maybe applied, unless the store knows better and says so

@@ -61,7 +61,7 @@
 //! # Panics
 //!
 //! Every call here that blocks panics where its thread is known to drive futures: a thread that waits for what only it can
-//! bring about would wait for ever. That is a bug in the program and not a state of the world, so it is no error to be
+//! bring about would wait forever. That is a bug in the program and not a state of the world, so it is no error to be
 //! handled, retried or taken for an answer; tokio does the same. Nothing was claimed or written then. (tokio tells only by a
 //! panic of its own that a thread must not block, so its message comes before ours.)
 

@@ -51,7 +51,7 @@ use crate::store::{
 ///         }
 ///         let record = Record::decode(&Payload::from(&row.body[..]))?;
 ///         let left = match row.live {
-///             Duration::MAX => Duration::MAX, // for ever stays for ever
+///             Duration::MAX => Duration::MAX, // forever stays forever
 ///             live => live.saturating_sub(age), // zero: expired, and still readable
 ///         };
 ///         Ok(Some(Entry { record, version: Version::new(row.version), left }))

@@ -33,13 +33,13 @@
 //! gave the delivery: a delivery tag, an offset, a receipt handle. A message that a producer sends twice, after a lost
 //! reply, has two of those; so has one that a broker redelivers, or that is moved to another partition.
 //!
-//! # No delivery circles for ever
+//! # No delivery circles forever
 //!
 //! A duplicate is answered as the first was: acknowledged once it is done, and put aside if it never will be. Of a message
 //! that is not done, an action comes with something that ends it: a lease that ends, an attempt that counts. What a store
 //! cannot answer, down or set up wrongly, is retried for as long as that lasts.
 //!
-//! Set a limit ([`Consumer::attempts_max`]), or a message that always fails is retried for ever. Attempts are counted in the
+//! Set a limit ([`Consumer::attempts_max`]), or a message that always fails is retried forever. Attempts are counted in the
 //! record, so those that crash count too. [`Deduplicator::inspect`] shows them, and [`Deduplicator::reset_attempts`] has a
 //! message tried again once the cause is mended.
 //!

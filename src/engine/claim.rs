@@ -445,7 +445,7 @@ impl<S: Store + 'static> Held<S> {
         if ours { Ok(()) } else { Err(ClaimError::NotPrepared { scope: self.scope() }) }
     }
 
-    /// A grant that arrived past its deadline is renewed before anything starts; not for ever, should the store be slower
+    /// A grant that arrived past its deadline is renewed before anything starts; not forever, should the store be slower
     /// than the lease.
     pub(super) async fn renew_if_late(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
         let timeout = self.engine.options.store_timeout;

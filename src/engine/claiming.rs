@@ -134,7 +134,7 @@ impl<S: Store + 'static> Inner<S> {
                     sent = self.clock().now();
                     if let Some(after) = settled {
                         (found, found_sent) = (after, sent); // not ours, so no deadline will count from it
-                        conflicts += 1; // so that a resolver which never settles anything cannot go on for ever
+                        conflicts += 1; // so that a resolver which never settles anything cannot go on forever
                         if conflicts > CONFLICTS_MAX {
                             return Err(Error::Inconsistent { scope: ask.key.scope_label() });
                         }

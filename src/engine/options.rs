@@ -110,7 +110,7 @@ impl<S> fmt::Debug for DeduplicatorBuilder<S> {
 
 /// The longest lease: one that does not end cannot be taken over.
 const LEASE_MAX: Duration = Duration::from_secs(366 * 86_400);
-/// The longest of the other durations that a clock counts, short of for ever.
+/// The longest of the other durations that a clock counts, short of forever.
 const COUNTABLE_MAX: Duration = Duration::from_nanos(u64::MAX);
 
 impl<S: Store + 'static> DeduplicatorBuilder<S> {
@@ -156,7 +156,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How long an outcome is kept, from completion; 24 h by default. [`Duration::MAX`]: for ever.
+    /// How long an outcome is kept, from completion; 24 h by default. [`Duration::MAX`]: forever.
     pub fn retention(mut self, retention: Duration) -> Self {
         self.options.lifetimes.retention = retention;
         self
@@ -183,7 +183,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     }
 
     /// How long, from its grant, a claim is renewed without being asked; one hour by default. An operation that hangs
-    /// does not hold its key for ever.
+    /// does not hold its key forever.
     pub fn renew_for_max(mut self, duration: Duration) -> Self {
         self.options.renew_for_max = duration;
         self
@@ -346,7 +346,7 @@ fn validate(options: &Options) -> Result<(), OptionsError> {
         if duration > COUNTABLE_MAX && duration != Duration::MAX {
             return Err(refuse(
                 option,
-                format!("{duration:?} is too long to count; for ever is Duration::MAX"),
+                format!("{duration:?} is too long to count; forever is Duration::MAX"),
             ));
         }
     }

@@ -156,7 +156,7 @@ impl Seat<'_> {
     /// too: news and pokes wake it from its sleep.
     pub(crate) fn poll(&self, waker: &Waker, seen: Version) -> Poll<Call> {
         let mut state = self.room.state.lock();
-        // Versions of a key rise for ever, so news of an earlier generation is never taken for this one's.
+        // Versions of a key rise forever, so news of an earlier generation is never taken for this one's.
         if let Some(news) = state.news.as_ref().filter(|news| news.version > seen) {
             return Poll::Ready(Call::News(Arc::clone(news)));
         }

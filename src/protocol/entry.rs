@@ -12,7 +12,7 @@ pub struct Entry {
     /// The number of the write that put it there.
     pub version: Version,
     /// How long it stays live, by the store's clock at the moment of the answer; zero: expired;
-    /// [`Duration::MAX`]: it stays live for ever.
+    /// [`Duration::MAX`]: it stays live forever.
     pub left: Duration,
 }
 

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(format!("{fingerprint:?}"), "Fingerprint(algorithm 1, 8 bytes)");
     }
 
-    /// A number in a record is for ever.
+    /// A number in a record is forever.
     #[test]
     fn algorithms_of_the_callers_own_are_apart_from_those_of_this_crate() {
         for number in [0, 1, 2, 127] {

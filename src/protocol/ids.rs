@@ -92,7 +92,7 @@ macro_rules! counter {
 }
 
 counter! {
-    /// The number that a store gave one write of a key. Strictly rising per key, for ever (contract clause S2).
+    /// The number that a store gave one write of a key. Strictly rising per key, forever (contract clause S2).
     Version
 }
 

@@ -22,7 +22,7 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// How long a record in progress stays readable after its lease: for ever under `Hold`, which waits for a
+    /// How long a record in progress stays readable after its lease: forever under `Hold`, which waits for a
     /// resolver, and under `Reclaim` as long as what is not done.
     fn linger_in_progress(&self, policy: Policy) -> Duration {
         match policy {

@@ -28,9 +28,9 @@ pub struct Put<'a> {
     /// What to keep.
     pub record: &'a Record,
     /// How long the entry stays live from now, by the store's clock; zero: it is expired at once, and still
-    /// readable. [`Duration::MAX`]: for ever, and so much is then left at any time. Sums saturate.
+    /// readable. [`Duration::MAX`]: forever, and so much is then left at any time. Sums saturate.
     pub live: Duration,
-    /// How much longer it stays readable after that. [`Duration::MAX`]: for ever.
+    /// How much longer it stays readable after that. [`Duration::MAX`]: forever.
     pub linger: Duration,
 }
 
@@ -78,7 +78,7 @@ impl<'a> BatchPut<'a> {
 /// | clause | the store guarantees |
 /// |---|---|
 /// | **S1** | Calls on one key are atomic and linearizable. |
-/// | **S2** | Versions of a key rise strictly, for ever: also after its entry is gone, purged or not. A sequence or counter that outlives the entry does it; so does `max(last + 1, microseconds now)`, which must then be documented, since it holds only while the clock does not step back past a whole linger. |
+/// | **S2** | Versions of a key rise strictly, forever: also after its entry is gone, purged or not. A sequence or counter that outlives the entry does it; so does `max(last + 1, microseconds now)`, which must then be documented, since it holds only while the clock does not step back past a whole linger. |
 /// | **S3** | A put expecting [`Expected::Vacant`] succeeds exactly when no entry is readable: never written, or past live + linger, purged or not. |
 /// | **S4** | A put expecting [`Expected::At`] succeeds exactly when the current entry has that version and is readable, expired or not. Past live + linger it conflicts with nothing there. |
 /// | **S5** | A conflict changes nothing, and carries an entry that was current during the call; never one that equals the expectation. |
@@ -134,7 +134,7 @@ impl<'a> BatchPut<'a> {
 ///         }
 ///         let record = Record::decode(&Payload::from(&row.body[..]))?;
 ///         let left = match row.live {
-///             Duration::MAX => Duration::MAX, // for ever stays for ever
+///             Duration::MAX => Duration::MAX, // forever stays forever
 ///             live => live.saturating_sub(age), // zero: expired, and still readable
 ///         };
 ///         Ok(Some(Entry { record, version: Version::new(row.version), left }))

@@ -134,7 +134,7 @@ pub struct Cell {
     pub checkpoint: Vec<u8>,
     pub created_at: u64,
     pub finished_at: Option<u64>,
-    /// Rises with every write to the key, for ever.
+    /// Rises with every write to the key, forever.
     pub version: u64,
     /// How long it was to stay live when it was written.
     live: u64,

@@ -167,7 +167,7 @@ pub(super) fn s1_a_batch_answers_item_by_item<H: Harness>(lab: &Lab<'_, H>) -> C
     Ok(())
 }
 
-/// Batches over the same keys in opposite orders, at once: each key has one winner, and nobody waits for ever.
+/// Batches over the same keys in opposite orders, at once: each key has one winner, and nobody waits forever.
 pub(super) fn s1_batches_that_cross_each_other<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     let bench = lab.fresh();
     for round in 0..lab.effort.races.div_ceil(4) {

@@ -108,10 +108,10 @@ fn settled<H: Harness>(bench: &Bench<'_, H>, key: &Key, record: &Record) -> Chec
     }
 }
 
-/// An entry that a dropped call wrote to live for ever, is all that it wrote.
+/// An entry that a dropped call wrote to live forever, is all that it wrote.
 fn whole<H: Harness>(bench: &Bench<'_, H>, entry: &Entry, record: &Record) -> Checked {
     bench.same_entry(Clause::S10, entry, record, entry.version)?;
     demand(entry.left == FOR_EVER, Clause::S10, || {
-        format!("a call that was dropped wrote an entry to live for ever, and {:?} are left", entry.left)
+        format!("a call that was dropped wrote an entry to live forever, and {:?} are left", entry.left)
     })
 }

@@ -1,4 +1,4 @@
-//! S2: versions of a key rise strictly, for ever.
+//! S2: versions of a key rise strictly, forever.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -126,7 +126,7 @@ pub(super) fn s2_versions_rise_from_claim_to_claim_under_races<H: Harness>(lab: 
 /// Whoever holds a claim may be put aside by a busy machine, and not for so long.
 const PUT_ASIDE_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// Expired at once, and readable for ever: what a takeover goes by, without a clock.
+/// Expired at once, and readable forever: what a takeover goes by, without a clock.
 const NOTHING_FOR_EVER: (Duration, Duration) = (NOTHING, FOR_EVER);
 
 /// How often each thread writes.

@@ -69,7 +69,7 @@ pub(super) fn s5_a_conflict_never_looks_like_a_match<H: Harness>(lab: &Lab<'_, H
                     format!("a put expecting {old:?} conflicted with an entry at {:?}", entry.version)
                 })?,
                 Exchange::Conflict(None) => demand(false, Clause::S5, || {
-                    "a takeover of an entry that lingers for ever conflicted with nothing".to_owned()
+                    "a takeover of an entry that lingers forever conflicted with nothing".to_owned()
                 })?,
             }
         }

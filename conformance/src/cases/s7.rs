@@ -52,7 +52,7 @@ pub(super) fn s7_ends_are_exact_on_a_clock_moved_by_hand<H: Harness>(lab: &Lab<'
     demand(found.is_none(), Clause::S3, || format!("at the end of its linger the key reads {found:?}"))
 }
 
-/// What is expired stays so, and what is live for ever too, over the ages at which counters of milliseconds and seconds
+/// What is expired stays so, and what is live forever too, over the ages at which counters of milliseconds and seconds
 /// wrap around.
 pub(super) fn s7_an_expired_entry_stays_so_for_ages<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     const DAY: Duration = Duration::from_secs(86_400);
@@ -67,7 +67,7 @@ pub(super) fn s7_an_expired_entry_stays_so_for_ages<H: Harness>(lab: &Lab<'_, H>
     for (id, lives) in lives {
         ended.push((key(id), bench.write(&key(id), Expected::Vacant, &record, lives)?));
     }
-    let stays = key("for ever");
+    let stays = key("forever");
     let version = bench.write(&stays, Expected::Vacant, &record, (FOR_EVER, NOTHING))?;
     // Just past the ends of 31 and 32 bits of milliseconds, and of 31 and 32 bits of seconds.
     let mut today = 0;
@@ -80,7 +80,7 @@ pub(super) fn s7_an_expired_entry_stays_so_for_ages<H: Harness>(lab: &Lab<'_, H>
         }
         let seen = bench.expect_entry(&stays, Clause::S7, &record, version)?;
         demand(seen.entry.left == FOR_EVER, Clause::S7, || {
-            format!("written to live for ever, and {:?} are left", seen.entry.left)
+            format!("written to live forever, and {:?} are left", seen.entry.left)
         })?;
     }
     Ok(())
@@ -109,11 +109,11 @@ pub(super) fn s7_every_write_stamps_anew<H: Harness>(lab: &Lab<'_, H>) -> Checke
     let fourth = bench.write(&cut, Expected::At(third), &record, (FOR_EVER, NOTHING))?;
     let seen = bench.expect_entry(&cut, Clause::S7, &record, fourth)?;
     demand(seen.entry.left == FOR_EVER, Clause::S7, || {
-        format!("written anew to live for ever, {:?} are left", seen.entry.left)
+        format!("written anew to live forever, {:?} are left", seen.entry.left)
     })
 }
 
-/// Lifetimes at the ends of what can be said: nothing is expired at once and readable, for ever stays for ever, and
+/// Lifetimes at the ends of what can be said: nothing is expired at once and readable, forever stays forever, and
 /// sums do not wrap around.
 pub(super) fn s7_lifetimes_at_their_ends<H: Harness>(lab: &Lab<'_, H>) -> Checked {
     let bench = lab.fresh();
@@ -124,7 +124,7 @@ pub(super) fn s7_lifetimes_at_their_ends<H: Harness>(lab: &Lab<'_, H>) -> Checke
     let ages = Duration::from_secs(1000 * 365 * 86_400);
     let mut written = Vec::new();
     for (index, lives) in for_ever.into_iter().enumerate() {
-        let key = key(format!("for ever-{index}"));
+        let key = key(format!("forever-{index}"));
         let version = bench.write(&key, Expected::Vacant, &record, lives)?;
         written.push((key, version, lives));
     }
@@ -149,7 +149,7 @@ pub(super) fn s7_lifetimes_at_their_ends<H: Harness>(lab: &Lab<'_, H>) -> Checke
         let fits = match live {
             FOR_EVER => left == FOR_EVER,
             NOTHING => left.is_zero(),
-            // Longer than a store counts may be kept as for ever, or as the longest it knows.
+            // Longer than a store counts may be kept as forever, or as the longest it knows.
             _ => left >= ages,
         };
         demand(fits, Clause::S7, || format!("of {live:?} live and {linger:?} linger, {left:?} are left"))?;

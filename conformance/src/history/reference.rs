@@ -16,7 +16,7 @@ use oncekey::time::Moment;
 
 use super::steps::{End, KEYS};
 
-/// A lifetime from which on nobody asks how much is left: a century, or for ever.
+/// A lifetime from which on nobody asks how much is left: a century, or forever.
 const VAST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// How exact the store's clock is, seen from ours.
@@ -382,5 +382,5 @@ pub(super) fn told(expected: Expected) -> String {
 
 /// A duration, in words.
 pub(super) fn span(duration: Duration) -> String {
-    if duration >= VAST { "for ever".to_owned() } else { format!("{duration:?}") }
+    if duration >= VAST { "forever".to_owned() } else { format!("{duration:?}") }
 }

@@ -274,7 +274,7 @@ impl Harness for Careless {
     type Store = CachedStore<MemoryStore>;
     type Guard = ();
 
-    /// A cache whose clock stands still keeps what it has for ever.
+    /// A cache whose clock stands still keeps what it has forever.
     fn fresh(&self) -> Subject<Self::Store> {
         let clock = ManualClock::new();
         let store = MemoryStore::builder().clock(clock.clone()).build();

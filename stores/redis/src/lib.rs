@@ -39,10 +39,10 @@
 //! completion, and answers every replay. `FLUSHALL`, `DEL` and the like forget too.
 //!
 //! **Versions** are microseconds of the server's clock, or one more than the version before, whichever is greater. They
-//! rise for ever as long as that clock does not step back by more than the record lingered and a minute, which a hash
+//! rise forever as long as that clock does not step back by more than the record lingered and a minute, which a hash
 //! outlives its record by. Servers that replace one another need clocks that agree as well as that.
 //!
-//! Lifetimes are counted in microseconds, rounded up; those over fifty years are for ever.
+//! Lifetimes are counted in microseconds, rounded up; those over fifty years are forever.
 //!
 //! # In a cluster (feature `cluster`)
 //!

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// Longer lifetimes are kept as for ever. Two of them, after any now until 2150, stay below 2^53.
+/// Longer lifetimes are kept as forever. Two of them, after any now until 2150, stay below 2^53.
 const LONGEST: Duration = Duration::from_secs(50 * 365 * 86_400);
 
-/// Microseconds, rounded up so that nothing ends early; `None` for ever.
+/// Microseconds, rounded up so that nothing ends early; `None` forever.
 pub(crate) fn micros(lifetime: Duration) -> Option<u64> {
     if lifetime > LONGEST {
         return None;

@@ -30,7 +30,7 @@ pub(crate) enum Args {
 #[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) expected: Expected,
-    /// In microseconds; `None` for ever.
+    /// In microseconds; `None` forever.
     pub(crate) live: Option<u64>,
     pub(crate) linger: Option<u64>,
     pub(crate) body: Vec<u8>,

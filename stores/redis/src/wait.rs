@@ -19,7 +19,7 @@ pub(crate) type Confirmed = Result<u64, RedisError>;
 impl Wait {
     pub(crate) fn command(self) -> Cmd {
         let mut cmd = Cmd::new();
-        // Zero would be for ever.
+        // Zero would be forever.
         let millis =
             u64::try_from(self.at_most.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs());
         cmd.arg("WAIT").arg(self.replicas).arg(millis);

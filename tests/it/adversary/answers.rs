@@ -176,7 +176,7 @@ fn an_observer_that_panics_at_the_grant_leaves_no_claim_behind() {
     assert_ne!(
         on_record(&b).status(),
         Status::InProgress,
-        "nothing started; under Hold this waits for a resolver for ever"
+        "nothing started; under Hold this waits for a resolver forever"
     );
 }
 

@@ -1,5 +1,5 @@
 -- ARGV: the version expected, or '' for a vacant key; how long it lives, and lingers after that, in microseconds, or ''
--- for ever; body; state; about; the id of this call, or '' where no connection sends a call twice; how long the hash
+-- forever; body; state; about; the id of this call, or '' where no connection sends a call twice; how long the hash
 -- outlives the record, in milliseconds.
 local call = ARGV[7]
 if call ~= '' and last and was[5] == call then
