@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Child as Process, ChildStdin, Command, Stdio};
 use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -77,6 +78,22 @@ impl Job {
     pub(crate) async fn go(&mut self) {
         let order = self.orders.recv().await;
         assert_eq!(order.as_deref(), Some("go"));
+    }
+
+    /// Waits for the parent's [`Child::go_at`] and for its moment, awake: a sleeper would come later than that. Answers
+    /// false at [`Child::end`].
+    pub(crate) async fn go_at(&mut self) -> bool {
+        let order = self.orders.recv().await.expect("the parent has something to say");
+        if order == "end" {
+            return false;
+        }
+        let moment = order.strip_prefix("go at ").and_then(|moment| moment.parse().ok());
+        let moment = UNIX_EPOCH + Duration::from_nanos(moment.expect("a moment"));
+        while SystemTime::now() < moment {
+            // There may be more processes than processors.
+            thread::yield_now();
+        }
+        true
     }
 }
 
@@ -168,8 +185,23 @@ impl Child {
 
     /// Lets it begin.
     pub(crate) fn go(&mut self) {
+        self.order("go");
+    }
+
+    /// Lets it begin at this moment.
+    pub(crate) fn go_at(&mut self, moment: SystemTime) {
+        let since = moment.duration_since(UNIX_EPOCH).expect("it is after 1970");
+        self.order(&format!("go at {}", since.as_nanos()));
+    }
+
+    /// Tells it that there is no more to do.
+    pub(crate) fn end(&mut self) {
+        self.order("end");
+    }
+
+    fn order(&mut self, order: &str) {
         // One that has ended takes no orders: what it said is asked for next, and tells.
-        let _taken = self.stdin.write_all(b"go\n");
+        let _taken = self.stdin.write_all(format!("{order}\n").as_bytes());
     }
 
     /// Sends it a signal.

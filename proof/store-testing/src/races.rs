@@ -1,9 +1,9 @@
 //! Many clients on one key at once: one winner, and everybody gets its outcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use oncekey::{Answer, ClaimAnswer, Deduplicator, Key};
 use tokio::sync::Barrier;
@@ -111,7 +111,7 @@ where
             for number in 0..keys {
                 let key = key(&scope, number);
                 barrier.wait().await;
-                got.push(run(&dedup, &key, &ledger).await);
+                got.push(run(&dedup, &key, &ledger, PATIENCE).await);
             }
             got
         });
@@ -123,8 +123,9 @@ async fn run<S: oncekey::Store + 'static>(
     dedup: &Deduplicator<S>,
     key: &Key,
     ledger: &Ledger,
+    wait: Duration,
 ) -> Answer<String> {
-    let request = dedup.request(key.clone()).wait(PATIENCE);
+    let request = dedup.request(key.clone()).wait(wait);
     let answer =
         request.run(|attempt| async move { Ok::<_, Infallible>(ledger.effect(key, &attempt)) }).await;
     answer.unwrap_or_else(|error| panic!("{}: {error:?}", key.id()))
@@ -161,8 +162,14 @@ fn check(
     }
 }
 
-/// Starts `processes` and releases them together on each of `keys`: each key's operation runs once in all of them, and all
-/// get its outcome.
+/// From the parent's order to the moment at which all processes begin.
+const HEAD_START: Duration = Duration::from_millis(2);
+
+/// Starts `processes` and releases them at the same moment on each of `keys`: each key's operation runs once in all of them,
+/// and all get its outcome.
+///
+/// It goes on with further keys until there was a race. Two processes executed some, and at one key in twenty a process met
+/// the claim of another.
 ///
 /// # Panics
 /// If not; and outside of a tokio runtime of several threads.
@@ -170,34 +177,50 @@ pub async fn processes<D: Deployment>(_deployment: &D, url: &str, processes: usi
     let scope = unique_name("processes");
     let ledger = Ledger::new();
     let path = ledger.path().to_str().expect("a path in UTF-8").to_owned();
-    let keys_text = keys.to_string();
-    let parameters = [("url", url), ("scope", scope.as_str()), ("ledger", &path), ("keys", &keys_text)];
+    let parameters = [("url", url), ("scope", scope.as_str()), ("ledger", &path)];
     let mut children: Vec<_> = (0..processes).map(|_| Child::start::<D>("race", &parameters)).collect();
     for child in &mut children {
         child.expect("ready").await;
     }
     // What the processes got: the id, whether it ran there, and its outcome.
     let mut got: Vec<(String, bool, String)> = Vec::with_capacity(keys * processes);
-    for _ in 0..keys {
-        // None is ahead of another by more than one key: no process can do it all before the others begin.
+    let (mut raced, mut contended, mut winners) = (0, 0, BTreeSet::new());
+    let start = Instant::now();
+    while raced < keys || winners.len() < 2 || contended * 20 < keys {
+        assert!(
+            raced < keys || start.elapsed() < PATIENCE,
+            "{scope}: no race: {} processes executed, and {contended} of {raced} keys were contended",
+            winners.len()
+        );
+        // One that is told before another does not begin before it.
+        let moment = SystemTime::now() + HEAD_START;
         for child in &mut children {
-            child.go();
+            child.go_at(moment);
         }
-        for child in &mut children {
+        let mut is_contended = false;
+        for (number, child) in children.iter_mut().enumerate() {
             let said = child.expect("got").await;
-            let (ran_now, rest) = said.split_once(' ').expect("whether it ran");
-            let (id, value) = rest.split_once(' ').expect("an id and its outcome");
+            let [ran_now, met_another, id, value] =
+                said.splitn(4, ' ').collect::<Vec<_>>().try_into().expect("four parts");
+            if ran_now == "true" {
+                winners.insert(number);
+            }
+            is_contended |= met_another == "true";
             got.push((id.to_owned(), ran_now == "true", value.to_owned()));
         }
+        raced += 1;
+        contended += usize::from(is_contended);
     }
-    for child in children {
+    println!("{} processes executed, and {contended} of {raced} keys were contended", winners.len());
+    for mut child in children {
+        child.end();
         child.finished().await;
     }
     let mut effects: BTreeMap<String, Vec<Effect>> = BTreeMap::new();
     for effect in ledger.effects() {
         effects.entry(effect.id.clone()).or_default().push(effect);
     }
-    assert_eq!(effects.len(), keys, "{scope}: one effect per key");
+    assert_eq!(effects.len(), raced, "{scope}: one effect per key");
     for (id, of_key) in &effects {
         let [effect] = &of_key[..] else { panic!("{scope} {id}: not one effect: {of_key:#?}") };
         let all = || got.iter().filter(|(of, ..)| of == id);
@@ -218,14 +241,20 @@ pub async fn processes<D: Deployment>(_deployment: &D, url: &str, processes: usi
 pub(crate) async fn child<D: Deployment>(deployment: &D, mut job: Job) {
     let dedup = &engines(deployment, job.get("url"), 1, 1, Duration::from_secs(60)).await[0];
     let ledger = Ledger::at(job.get("ledger"));
-    let (scope, keys) = (job.get("scope").to_owned(), job.number("keys"));
+    let scope = job.get("scope").to_owned();
     say("ready");
-    for number in 0..keys {
+    for number in 0.. {
         let key = key(&scope, number);
-        job.go().await;
-        let answer = run(dedup, &key, &ledger).await;
+        if !job.go_at().await {
+            break;
+        }
+        let mut answer = run(dedup, &key, &ledger, Duration::ZERO).await;
+        let met_another = matches!(answer, Answer::InProgress { .. });
+        if met_another {
+            answer = run(dedup, &key, &ledger, PATIENCE).await;
+        }
         let ran_now = answer.ran_now();
         let value = answer.into_value().unwrap_or_else(|error| panic!("{}: {error}", key.id()));
-        say(&format!("got {ran_now} {} {value}", key.id()));
+        say(&format!("got {ran_now} {met_another} {} {value}", key.id()));
     }
 }

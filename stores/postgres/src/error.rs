@@ -106,9 +106,9 @@ pub enum Error {
         /// What does not fit.
         source: oncekey::protocol::DecodeError,
     },
-    /// A row has a key that is none: somebody wrote it by hand.
+    /// A row has an invalid key: somebody wrote it by hand.
     #[error(
-        "the row of oncekey_records with row_id {row_id} has a key that is none; build keys with the function oncekey_key, and delete that row"
+        "the row of oncekey_records with row_id {row_id} contains an invalid key; create keys with the function oncekey_key, and delete this row"
     )]
     #[non_exhaustive]
     Key {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use oncekey::observe::Event;
 use oncekey::{Answer, Attempt, Deduplicator, Key, RunError, Store};
 use tokio::task::JoinSet;
 
@@ -16,6 +17,8 @@ use crate::server::unique_name;
 
 /// The lease of the call that is in the way of the other.
 const LEASE: Duration = Duration::from_secs(3);
+/// How long a request of the call that is in the way is waited for.
+const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How much earlier than the store its engine takes it to be over. Long, so that its operation is dropped before another
 /// begins, also where its thread has to wait for a processor.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -36,11 +39,18 @@ pub async fn stalls<D: Deployment>(deployment: &D, url: &str) {
     for mode in [Mode::Stall, Mode::StallAnswers] {
         let (proxy, near_url) = Proxy::before(url);
         let near = engine(deployment.open(&near_url).await).lease(LEASE).margin(MARGIN);
-        let near = near.store_timeout(Duration::from_millis(500)).claim_tries(100).build();
-        let near = near.expect("options in order");
+        let failed = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&failed);
+        let near = near.observer(move |_: &Key, event: &Event<'_>| {
+            if matches!(event, Event::StoreFailed { .. }) {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let near = near.store_timeout(STORE_TIMEOUT).claim_tries(100).build().expect("options in order");
         let direct = engine(deployment.open(url).await).lease(PATIENCE).store_timeout(PATIENCE).build();
         let direct = direct.expect("options in order");
         sweeps.spawn(async move {
+            let start = Instant::now();
             let (mut met, mut cut_short) = (0, 0);
             loop {
                 match Case::new(&near, &direct).check(&proxy, mode, met).await {
@@ -57,6 +67,11 @@ pub async fn stalls<D: Deployment>(deployment: &D, url: &str) {
             }
             // Claim, checkpoint, completion.
             assert!(met >= 3, "{mode:?} met {met} requests, and there are 3 at least");
+            // A try is given up after the timeout, and not before: tries that follow on each other sooner would be more.
+            let (failed, took) = (failed.load(Ordering::SeqCst), start.elapsed());
+            println!("{mode:?}: {failed} tries failed in {took:?}");
+            let failed_max = (took.as_millis() / STORE_TIMEOUT.as_millis() + 1) * 2;
+            assert!(failed as u128 <= failed_max, "{mode:?}: {failed} tries failed in {took:?}");
         });
     }
     while let Some(swept) = sweeps.join_next().await {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use oncekey::Store as _;
 use oncekey_postgres::{OneConnection, PostgresStore};
 use tokio::task::JoinSet;
@@ -72,6 +73,7 @@ fn no_more_sessions_wait_for_a_lock_than_the_pool_has_places() {
         );
         // A connection whose statement was cancelled keeps its place in the pool until the server ends the statement, for three
         // seconds at most, which a busy server may exceed. So those that wait for less than that have a place each.
+        // Those that wait longer are few, too: without a cancel, each of the pool's places would leave one every three seconds.
         let recently = format!("{waiting} AND clock_timestamp() - query_start < interval '3 seconds'");
         let mut most = 0;
         in_time(async {
@@ -82,14 +84,31 @@ fn no_more_sessions_wait_for_a_lock_than_the_pool_has_places() {
             {
                 most = most.max(number(&observer, &recently).await);
                 assert!(most <= 4, "{most} sessions wait");
+                let all = number(&observer, &waiting).await;
+                assert!(all <= 4 * 4, "{all} sessions wait, those included that wait for long");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
         over.store(true, Ordering::SeqCst);
         assert_eq!(callers.join_all().await.len(), 20);
-        // With the lock still held: nothing is left that waits.
-        until("none waits", async || number(&observer, &waiting).await == 0).await;
+        // With the lock still held: no session waits any more, however long it did. Without a cancel, all would wait until the
+        // lock is gone.
+        // A call that had its connection for less than `lock_wait` leaves its statement to the next call on it, and the last of
+        // the callers may have been such calls: so there are some more, one for each place.
+        until("none waits", async || {
+            let load = async || store.load(&key("a")).await;
+            let last = (0..POOL).map(|_| tokio::time::timeout(LOCK_WAIT * 10, load()));
+            assert!(join_all(last).await.iter().all(Result::is_err), "the table is locked");
+            for _ in 0..100 {
+                if number(&observer, &waiting).await == 0 {
+                    return true;
+                }
+                tokio::time::sleep(LOCK_WAIT / 2).await;
+            }
+            false
+        })
+        .await;
         holding.rollback().await.unwrap();
         assert_eq!(in_time(store.load(&key("a"))).await.unwrap().unwrap().version, version);
         assert!(pool.status().size <= POOL);

@@ -1,7 +1,7 @@
 //! Processes killed with SIGKILL around a transaction that has the effect and its completion: both or neither, and the
 //! effect once in the end. The effects are rows of a ledger in the same database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::time::{Duration, Instant};
 
@@ -50,10 +50,15 @@ const WAYS: [Way; 2] = [Way::CompleteIn, Way::Inbox];
 struct Course {
     stop: Option<Step>,
     pause: Duration,
+    /// Whether it tells that it has claimed.
+    tells: bool,
 }
 
 impl Course {
     async fn at(&self, step: Step) {
+        if self.tells && step == Step::Claimed {
+            say("claimed");
+        }
         if self.stop == Some(step) {
             say("stopped");
             pending::<()>().await;
@@ -195,19 +200,20 @@ fn child() {
     });
 }
 
-/// Goes through the keys, from a place of its own, until it is killed; or until it has acted so often and is in the middle of
-/// the next one.
+/// Goes through the shared keys, from a place of its own, and then through keys of its own, until it is killed; or until it
+/// has acted so often and is in the middle of the next one.
 async fn many(app: &mut App, job: &Job) {
     let (keys, seed, stop_after) = (job.number("keys"), job.number("seed"), job.number("stop_after"));
     let mut acted = 0;
     // Where there is no lease to wait for, on what the one before was killed at.
     let stride = if app.way == Way::Inbox { 3 } else { 37 };
-    for step in 0..keys {
-        let id = format!("{:04}", (seed * stride + step) % keys);
+    for step in 0.. {
+        let id =
+            if step < keys { shared_id((seed * stride + step) % keys) } else { format!("{seed}-{step}") };
         say(&format!("begun {id}"));
         let pause = Duration::from_micros(((seed * 7919 + step * 104_729) % 2_500) as u64);
         let stop = (acted == stop_after).then_some(Step::BeforeCommit);
-        let (outcome, ours) = app.act(&id, Course { stop, pause }).await;
+        let (outcome, ours) = app.act(&id, Course { stop, pause, tells: true }).await;
         acted += usize::from(ours);
         say(&format!("{} {id} {outcome}", if ours { "acted" } else { "found" }));
     }
@@ -267,11 +273,14 @@ async fn killed_at(url: &str, way: Way, step: Step) {
 }
 
 /// A process is killed in the middle of an operation, when it has acknowledged some. Then two processes at a time go through
-/// the keys, and are killed at any moment, one after the other.
+/// the keys, and are killed at any moment, one after the other. That goes on until a quarter of so many kills met an
+/// operation.
 #[test]
 fn processes_killed_at_any_moment_leave_each_effect_once() {
     const KEYS: usize = 60;
     const KILLS: usize = 12;
+    /// Where too few of them meet an operation, it goes on for so many times the kills.
+    const TIMES_MAX: usize = 20;
     block_on(async {
         for way in WAYS {
             let (database, client) = database().await;
@@ -288,7 +297,7 @@ fn processes_killed_at_any_moment_leave_each_effect_once() {
                 ];
                 Child::start_test(CHILD, &parameters)
             };
-            let mut acknowledged = BTreeMap::new();
+            let mut heard = Heard::default();
             let mut first = start(0, 2);
             loop {
                 let said = first.next().await;
@@ -296,43 +305,47 @@ fn processes_killed_at_any_moment_leave_each_effect_once() {
                 if said.as_deref() == Some("stopped") {
                     break;
                 }
-                hear(&mut acknowledged, said);
+                heard.hear(said);
             }
             first.kill();
-            assert_eq!(acknowledged.len(), 2, "{way:?}: {acknowledged:?}");
-            let mut in_the_middle = 1;
-            let mut other = start(1, KEYS);
-            for round in 2..=KILLS {
-                let mut victim = std::mem::replace(&mut other, start(round, KEYS));
+            assert_eq!(heard.acknowledged.len(), 2, "{way:?}: {:?}", heard.acknowledged);
+            // The kill before is not among them: it was arranged to meet an operation.
+            let (mut kills, mut met) = (0, 0);
+            let mut other = start(1, usize::MAX);
+            while kills < KILLS || met * 4 < KILLS {
+                assert!(kills < KILLS * TIMES_MAX, "{way:?}: {met} of {kills} kills met an operation");
+                let mut victim = std::mem::replace(&mut other, start(kills + 2, usize::MAX));
                 // After a few, at any moment of the next.
-                let mut begun = false;
-                for _ in 0..2 * (round % 3) + 1 {
-                    begun = hear(&mut acknowledged, victim.next().await);
+                let (mut ends, mut at) = (0, At::End);
+                while ends < kills % 3 || at == At::End {
+                    at = heard.hear(victim.next().await);
+                    ends += usize::from(at == At::End);
                 }
-                tokio::time::sleep(Duration::from_micros((round as u64 * 1_741) % 12_000)).await;
+                tokio::time::sleep(Duration::from_micros((kills as u64 * 1_741) % 12_000)).await;
                 victim.kill();
                 while let Some(said) = victim.next().await {
-                    begun = hear(&mut acknowledged, Some(said));
+                    at = heard.hear(Some(said));
                 }
-                in_the_middle += usize::from(begun);
+                kills += 1;
+                met += usize::from(at == At::Claimed);
             }
             other.kill();
             while let Some(said) = other.next().await {
-                hear(&mut acknowledged, Some(said));
+                heard.hear(Some(said));
             }
 
             let mut app = App::open(database.url(), way, LONG_LEASE).await;
             let (mut again, before) = (0, number(&client, "SELECT count(*) FROM ledger").await);
-            for number in 0..KEYS {
-                let id = format!("{number:04}");
-                let (outcome, ours) = app.act(&id, Course::default()).await;
+            heard.begun.extend((0..KEYS).map(shared_id));
+            for id in &heard.begun {
+                let (outcome, ours) = app.act(id, Course::default()).await;
                 again += usize::from(ours);
                 assert_eq!(
-                    effects(&client, &id).await,
+                    effects(&client, id).await,
                     [outcome.as_str()],
                     "{way:?} {id}: once, and its outcome"
                 );
-                if let Some(acknowledged) = acknowledged.get(&id) {
+                if let Some(acknowledged) = heard.acknowledged.get(id) {
                     assert_eq!(
                         (acknowledged, ours),
                         (&outcome, false),
@@ -341,19 +354,54 @@ fn processes_killed_at_any_moment_leave_each_effect_once() {
                 }
             }
             println!(
-                "{way:?}: {KILLS} kills, {in_the_middle} of them in the middle of one; {before} effects then, {} acknowledged, \
-                 {again} done by the retry",
-                acknowledged.len()
+                "{way:?}: {kills} kills, {met} of them in an operation; {before} effects then, {} acknowledged, {again} done by \
+                 the retry",
+                heard.acknowledged.len()
             );
         }
     });
 }
 
-/// Takes down what a process says; answers whether it is in the middle of one.
-fn hear(acknowledged: &mut BTreeMap<String, String>, said: Option<String>) -> bool {
-    let said = said.unwrap_or_default();
-    if let Some((id, outcome)) = said.strip_prefix("acted ").and_then(|rest| rest.split_once(' ')) {
-        assert_eq!(acknowledged.insert(id.to_owned(), outcome.to_owned()), None, "{id}: acted on twice");
+/// The id of a key that all processes go through.
+fn shared_id(number: usize) -> String {
+    format!("{number:04}")
+}
+
+/// Where a process is, by what it said last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// It asks for a key.
+    Begun,
+    /// It has claimed it, and has not ended its operation.
+    Claimed,
+    /// It has the outcome.
+    End,
+}
+
+/// What the processes said.
+#[derive(Default)]
+struct Heard {
+    /// The outcomes that a process acted for and acknowledged, by id.
+    acknowledged: BTreeMap<String, String>,
+    /// The ids that a process began with.
+    begun: BTreeSet<String>,
+}
+
+impl Heard {
+    /// Takes down what a process says; answers where it is.
+    fn hear(&mut self, said: Option<String>) -> At {
+        let said = said.expect("it goes on until it is killed");
+        if let Some(id) = said.strip_prefix("begun ") {
+            self.begun.insert(id.to_owned());
+            return At::Begun;
+        }
+        if said == "claimed" {
+            return At::Claimed;
+        }
+        if let Some((id, outcome)) = said.strip_prefix("acted ").and_then(|rest| rest.split_once(' ')) {
+            let before = self.acknowledged.insert(id.to_owned(), outcome.to_owned());
+            assert_eq!(before, None, "{id}: acted on twice");
+        }
+        At::End
     }
-    said.starts_with("begun ")
 }

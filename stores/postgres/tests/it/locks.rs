@@ -259,14 +259,14 @@ fn batches_that_claim_what_is_gone() {
 }
 
 /// Many of a batch's keys are held by an inbox's transaction. The others are claimed, and the batch waits once and a little,
-/// not once for each of them. The server logs each wait that is longer than half of `lock_wait`.
+/// not once for each of them. The server logs each wait that is longer than three quarters of `lock_wait`.
 #[test]
 fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
-    let server = Postgres::start_with(&[("log_lock_waits", "on"), ("deadlock_timeout", "1s")]);
+    let server = Postgres::start_with(&[("log_lock_waits", "on"), ("deadlock_timeout", "3s")]);
     block_on(async {
         let database = server.database();
         migrate(&mut connect(database.url()).await, &Schema::of_search_path()).await.unwrap();
-        let lock_wait = Duration::from_secs(2);
+        let lock_wait = Duration::from_secs(4);
         let store = PostgresStore::builder(pool_to(database.url(), 20))
             .lock_wait(lock_wait)
             .connection_wait(PATIENCE)
@@ -286,10 +286,11 @@ fn a_batch_of_claims_is_bounded_however_many_of_them_are_held() {
         let began = Instant::now();
         let mut answers = in_time(store.compare_exchange_many(&batch)).await;
         assert!(began.elapsed() >= lock_wait, "it does wait");
-        // One for all, and 160 if each had its own. A short one may be logged where the server waits for a processor.
+        // One for all, and 160 if each had its own. A short one may be logged where the server waits for a processor for three
+        // seconds.
         let log = server.log();
         let waits = log.lines().filter(|line| line.contains(" still waiting for ")).count();
-        assert!((1..16).contains(&waits), "{waits} waits: {log}");
+        assert!((1..4).contains(&waits), "{waits} waits: {log}");
         // The batch is bounded by `lock_wait`. On a busy machine it may not come to all that is free: ask for that again.
         in_time(async {
             for place in 160..keys.len() {

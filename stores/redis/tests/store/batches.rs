@@ -1,6 +1,7 @@
 //! Batches, and scripts that the server forgets.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use oncekey::Key;
 use oncekey::protocol::Expected;
@@ -52,6 +53,7 @@ fn forgetting_under_load_fails_nobody() {
     block_on(async {
         let server = Redis::start();
         let store = store(&server).await;
+        let begun = Instant::now();
         let (forgotten, is_done) = (&AtomicUsize::new(0), &AtomicBool::new(false));
         let forgetting = async {
             let mut connection = connection(&server).await;
@@ -65,9 +67,11 @@ fn forgetting_under_load_fails_nobody() {
             let store = store.clone();
             async move {
                 for round in 0.. {
-                    if round >= 100 && forgotten.load(Ordering::SeqCst) >= 100 {
+                    let forgotten = forgotten.load(Ordering::SeqCst);
+                    if round >= 100 && forgotten >= 100 {
                         break;
                     }
+                    assert!(begun.elapsed() < PATIENCE, "forgotten {forgotten} times in {PATIENCE:?}");
                     let key = key(&format!("{client}-{round}"));
                     let version =
                         write(&store, &key, Expected::Vacant, &in_progress(client), (HOUR, HOUR)).await;

@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use oncekey::Deduplicator;
 use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
-use oncekey_redis::RedisStoreError;
+use oncekey::{Deduplicator, Key};
+use oncekey_redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
 use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Redis;
 
@@ -19,19 +19,44 @@ fn assert_not_now(error: &RedisStoreError, due: &str) {
     assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false));
 }
 
+/// Whether the key is claimed by this owner, now or by an earlier try whose answer was late.
+async fn is_claimed(store: &RedisStore, key: &Key, owner: u8) -> bool {
+    match claim(store, key, owner).await {
+        Ok(Exchange::Done(_)) => true,
+        Ok(Exchange::Conflict(Some(entry))) => entry.record == in_progress(owner),
+        _ => false,
+    }
+}
+
+/// A store with the builder's timeouts or its defaults: a busy server may take longer to connect, and is asked again.
+async fn connected(builder: RedisStoreBuilder, server: &Redis) -> RedisStore {
+    let begun = Instant::now();
+    loop {
+        match builder.clone().connect(server.url()).await {
+            Ok(store) => return store,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_server_that_is_down_is_reported_meanwhile_and_used_again_when_it_is_back() {
     block_on(async {
         let server = Redis::start_durable();
-        let store = store(&server).await;
-        let kept = write(&store, &key("kept"), Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+        let prefix = prefix();
+        let patient = builder().prefix(prefix.clone()).connect(server.url()).await.unwrap();
+        let kept = write(&patient, &key("kept"), Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+        // By default two tries of two seconds to connect: ten times that, for a busy machine.
+        let soon = Duration::from_secs(2) * 2 * 10;
+        let store = connected(RedisStore::builder().prefix(prefix), &server).await;
         server.kill();
         // The first may find out by its own connection, and cannot know what became of it.
         let broke = claim(&store, &key("1"), 1).await.unwrap_err();
         assert_eq!(broke.kind(), StoreErrorKind::Unavailable, "{broke:?}");
         for _ in 0..3 {
-            // It is down until the end of this: a call that waited for it would not be answered.
+            let begun = Instant::now();
             let down = in_time(claim(&store, &key("1"), 1)).await.unwrap_err();
+            assert!(begun.elapsed() < soon, "it was told after {:?}", begun.elapsed());
             assert!(matches!(down, RedisStoreError::Unreachable { .. }), "{down:?}");
             assert_eq!((down.kind(), down.maybe_applied()), (StoreErrorKind::Unavailable, false));
         }
@@ -41,7 +66,9 @@ fn a_server_that_is_down_is_reported_meanwhile_and_used_again_when_it_is_back() 
             .iter()
             .map(|key| BatchPut::new(key, Expected::Vacant, Put::new(&record, HOUR, HOUR)))
             .collect();
+        let begun = Instant::now();
         let answers = in_time(store.compare_exchange_many(&batch)).await;
+        assert!(begun.elapsed() < soon, "it was told after {:?}", begun.elapsed());
         assert_eq!(answers.len(), 2);
         assert!(
             answers.iter().all(|answer| matches!(answer, Err(error) if !error.maybe_applied())),
@@ -53,7 +80,10 @@ fn a_server_that_is_down_is_reported_meanwhile_and_used_again_when_it_is_back() 
             store.load(&key("kept")).await.is_ok_and(|entry| entry.is_some_and(|entry| entry.version == kept))
         })
         .await;
-        assert!(matches!(claim(&store, &key("1"), 1).await, Ok(Exchange::Done(_))));
+        until("the other store finds it too", || async { patient.load(&key("kept")).await.is_ok() }).await;
+        let found = patient.load(&key("1")).await.unwrap();
+        assert_eq!(found, None, "no call was applied");
+        until("claims are taken again", || async { is_claimed(&store, &key("1"), 1).await }).await;
     });
 }
 
@@ -107,7 +137,7 @@ fn a_server_that_hangs_is_a_timeout_whose_write_may_come() {
         let store = hasty.connect(server.url()).await.unwrap();
         // The script is there then: one that comes with its text takes two round trips, and the first writes nothing. Where
         // a busy server takes longer than the timeout, the claim is tried again, and is there.
-        until("the script is there", || async { claim(&store, &key("0"), 1).await.is_ok() }).await;
+        until("the script is there", || async { is_claimed(&store, &key("0"), 1).await }).await;
         server.hang();
         let error = claim(&store, &key("1"), 1).await.unwrap_err();
         server.go_on();
@@ -115,7 +145,7 @@ fn a_server_that_hangs_is_a_timeout_whose_write_may_come() {
         assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::TimedOut, true));
         until("the late write is there", || async { matches!(store.load(&key("1")).await, Ok(Some(_))) })
             .await;
-        until("claims are taken again", || async { claim(&store, &key("2"), 1).await.is_ok() }).await;
+        until("claims are taken again", || async { is_claimed(&store, &key("2"), 1).await }).await;
     });
 }
 
@@ -171,28 +201,33 @@ fn a_call_waits_for_two_tries_to_connect() {
     runtime.block_on(in_time(async {
         let server = Redis::start();
         let limit = Duration::from_millis(500);
-        let store = builder().connect_timeout(limit).connect(server.url()).await.unwrap();
+        let store = connected(builder().connect_timeout(limit), &server).await;
         server.kill();
         // Something takes connections in its place, and says nothing: the system, which has them wait to be accepted.
         let listener = TcpListener::bind(server.addr()).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let mut taken = Vec::new();
-        loop {
-            let error = claim(&store, &key("1"), 1).await.unwrap_err();
-            assert!(error.kind().is_transient(), "{error:?}");
+        let taken = || {
+            let mut taken = Vec::new();
             loop {
                 match listener.accept() {
                     Ok(connection) => taken.push(connection),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return taken,
                     Err(error) => panic!("{error}"),
                 }
             }
-            // The first call may find the old connection broken, and is told so at once. The next waits.
-            if !taken.is_empty() {
+        };
+        // The first call may find the old connection broken, and is told so at once. The next finds it gone already.
+        loop {
+            let error = claim(&store, &key("1"), 1).await.unwrap_err();
+            assert!(error.kind().is_transient(), "{error:?}");
+            if matches!(error, RedisStoreError::TimedOut { .. }) {
                 break;
             }
         }
-        assert_eq!(taken.len(), 2);
+        let _tries_of_those = taken();
+        let error = claim(&store, &key("1"), 1).await.unwrap_err();
+        assert!(matches!(error, RedisStoreError::TimedOut { .. }), "{error:?}");
+        assert_eq!(taken().len(), 2);
     }));
 }
 
@@ -223,6 +258,6 @@ fn a_server_that_cannot_write_its_disk_refuses_writes() {
         );
         std::fs::remove_dir_all(server.dir().join("dump.rdb")).unwrap();
         let _: String = ask(&server, &["BGSAVE"]).await;
-        until("writes are taken again", || async { claim(&store, &key("2"), 1).await.is_ok() }).await;
+        until("writes are taken again", || async { is_claimed(&store, &key("2"), 1).await }).await;
     });
 }
