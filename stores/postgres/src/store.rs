@@ -89,7 +89,8 @@ impl<C: Connections> Builder<C> {
 
     /// How long a call waits for somebody's transaction that holds its key, before it fails with [`Error::Locked`]: one
     /// second by default. Keep it below the engine's `store_timeout`. A call that is dropped after it has waited for longer
-    /// than this leaves a connection that may be dead: its statement is cancelled, and a pool then closes it.
+    /// than this leaves a connection that may be dead: its statement is cancelled, and a pool then closes it. One that is
+    /// dropped sooner hands its connection back with the statement still waiting, until the next call there or the lock ends.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.options.lock_wait = wait;
         self
