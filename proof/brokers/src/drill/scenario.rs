@@ -26,7 +26,7 @@ pub struct Drill {
     pub mode: Mode,
     /// A mistake of theirs. There is no poison then, and nothing that is refused.
     pub wrong: Option<Wrong>,
-    /// How this program is started so that it calls [`consumer`]: by nothing, or as a test binary.
+    /// How this program is started so that it calls `consumer`: by nothing, or as a test binary.
     pub child: &'static [&'static str],
 }
 

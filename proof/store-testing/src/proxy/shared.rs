@@ -16,10 +16,10 @@ pub enum Mode {
     DropAnswers,
     /// It is not forwarded, and the connection is reset, on both sides.
     Reset,
-    /// It is held until the next [`Proxy::set`], and so is all that comes back. It is delivered then, even if its client
+    /// It is held until the next [`Proxy::set`](super::Proxy::set), and so is all that comes back. It is delivered then, even if its client
     /// has given up and closed the connection meanwhile.
     Stall,
-    /// It is forwarded, and what comes back is held until the next [`Proxy::set`].
+    /// It is forwarded, and what comes back is held until the next [`Proxy::set`](super::Proxy::set).
     StallAnswers,
 }
 
