@@ -149,7 +149,7 @@ impl Daemon {
     pub fn kill(&self) {
         let mut state = self.state();
         let Some(mut child) = state.child.take() else { return };
-        let children = children_of(child.id());
+        let children = stopped(child.id());
         // The parent first, or it would see its children end, and mend.
         child.kill().expect("a child can be killed");
         for &pid in &children {
@@ -159,7 +159,8 @@ impl Daemon {
         child.wait().expect("a child can be waited for");
         state.watchdog.server(None);
         let start = Instant::now();
-        while children.iter().any(|&pid| is_alive(pid)) && start.elapsed() < PATIENCE {
+        while children.iter().any(|&pid| is_alive(pid)) {
+            assert!(start.elapsed() < PATIENCE, "processes of a killed server go on: {children:?}");
             sleep(PAUSE);
         }
     }
@@ -181,11 +182,23 @@ impl Daemon {
         state.watchdog.server(None);
     }
 
-    /// Sends it a signal, such as STOP and CONT: a server that hangs.
-    pub(super) fn signal(&self, signal: Signal) {
+    /// Makes all of its processes hang, until [`go_on`](Self::go_on). Does nothing if it does not run.
+    ///
+    /// # Panics
+    /// If they do not stop.
+    pub(super) fn hang(&self) {
+        if let Some(pid) = self.pid() {
+            for pid in stopped(pid) {
+                send(pid, Signal::STOP);
+            }
+        }
+    }
+
+    /// Lets it go on.
+    pub(super) fn go_on(&self) {
         if let Some(pid) = self.pid() {
             for pid in children_of(pid).into_iter().chain([pid]) {
-                send(pid, signal);
+                send(pid, Signal::CONT);
             }
         }
     }
@@ -194,7 +207,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // One that hangs on purpose could not end.
-        self.signal(Signal::CONT);
+        self.go_on();
         self.stop();
     }
 }
@@ -243,12 +256,62 @@ fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
+/// Stops a process, so that it starts no further one, and finds those that it has started: all of them. One that was started
+/// between a look and a kill would go on, hold the memory that it shares with the others, and keep a server from starting
+/// again.
+///
+/// # Panics
+/// If it does not stop.
+fn stopped(parent: u32) -> Vec<u32> {
+    send(parent, Signal::STOP);
+    let start = Instant::now();
+    // `T` once the signal has reached it; `Z` or nothing if it has ended.
+    while stat(parent).is_some_and(|(state, _)| state != 'T' && state != 'Z') {
+        assert!(start.elapsed() < PATIENCE, "process {parent} does not stop");
+        sleep(Duration::from_millis(1));
+    }
+    children_of(parent)
+}
+
 /// The processes that a process started. None on a system without `/proc`: there, those of PostgreSQL notice the end of
 /// their parent by themselves.
 fn children_of(parent: u32) -> Vec<u32> {
+    processes().filter(|&pid| stat(pid).is_some_and(|(_, of)| of == parent)).collect()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid| stat(pid).is_some_and(|(_, of)| of == parent))
-        .collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// As a server does that serves each client by a process of its own, in a session of its own: it starts one after the other.
+    const STARTS_MANY: &str = "echo > started; while :; do setsid sleep 20.718 & done";
+
+    #[test]
+    fn of_a_killed_server_no_process_is_left_though_it_was_starting_one() {
+        for round in 1..=10 {
+            let home = Home::new("daemon");
+            let started = home.path().join("started");
+            let script = format!("cd '{}'; {STARTS_MANY}", home.path().display());
+            let daemon = Daemon::new(home, Program::new("/bin/sh").args(["-c", &script]));
+            daemon.start(|| started.exists()).expect("a shell");
+            daemon.kill();
+            // One that was only just started is known by its name once it runs its own program.
+            sleep(Duration::from_millis(50));
+            let left: Vec<u32> = processes().filter(|&pid| is_one_of_many(pid)).collect();
+            for &pid in &left {
+                send(pid, Signal::KILL);
+            }
+            assert!(left.is_empty(), "round {round}: {left:?} are still there");
+        }
+    }
+
+    fn is_one_of_many(pid: u32) -> bool {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.contains("20.718") && !command.contains("while") && is_alive(pid)
+    }
 }

@@ -169,12 +169,12 @@ impl Postgres {
 
     /// Makes all of its processes hang, as a machine that swaps or is suspended, until [`go_on`](Self::go_on).
     pub fn hang(&self) {
-        self.own().daemon.signal(Signal::STOP);
+        self.own().daemon.hang();
     }
 
     /// Lets it go on after [`hang`](Self::hang).
     pub fn go_on(&self) {
-        self.own().daemon.signal(Signal::CONT);
+        self.own().daemon.go_on();
     }
 
     /// A fresh database, dropped with its handle. About 50 ms.
