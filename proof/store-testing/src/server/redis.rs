@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use super::daemon::{Daemon, Program, thrice};
 use super::home::Home;
 use super::ports::Port;
