@@ -1,24 +1,24 @@
 //! Records to test a store with: each state, and every field filled.
 
 use oncekey::protocol::{
-    Algorithm, Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Payload,
-    Policy, Record, RecordFields as Fields, State, UnixMillis,
+    Algorithm, Conclusion, Draft, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner,
+    Payload, Policy, Record, State, UnixMillis,
 };
 use proptest::prelude::*;
 
 /// A record in progress of which every field depends on `tag`.
 pub fn in_progress(tag: u64) -> Record {
-    fields(tag, State::InProgress).into()
+    in_progress_with(tag, &tag.to_le_bytes())
 }
 
 /// The same with this checkpoint.
 pub fn in_progress_with(tag: u64, checkpoint: &[u8]) -> Record {
-    Fields { checkpoint: Payload::from(checkpoint), ..fields(tag, State::InProgress) }.into()
+    Draft { checkpoint, ..draft(tag, State::InProgress) }.into()
 }
 
 /// A completed record with this outcome, of which every other field depends on `tag`.
 pub fn completed(tag: u64, outcome: Outcome) -> Record {
-    fields(tag, State::Completed(outcome)).into()
+    draft(tag, State::Completed(outcome.borrowed())).into()
 }
 
 /// A completed record with these bytes for its outcome.
@@ -28,20 +28,20 @@ pub fn completed_with(tag: u64, bytes: &[u8]) -> Record {
 
 /// A released record of which every field depends on `tag`.
 pub fn released(tag: u64) -> Record {
-    fields(tag, State::Released { fresh_operation_id: tag % 2 == 1 }).into()
+    draft(tag, State::Released { fresh_operation_id: tag % 2 == 1 }).into()
 }
 
 /// A forgotten record of which every field depends on `tag`.
 pub fn forgotten(tag: u64) -> Record {
-    fields(tag, State::Forgotten).into()
+    draft(tag, State::Forgotten).into()
 }
 
-fn fields(tag: u64, state: State) -> Fields {
+fn draft(tag: u64, state: State<'_>) -> Draft<'_> {
     let id = |salt: u64| (u128::from(tag) << 64 | u128::from(tag.wrapping_mul(salt))).to_le_bytes();
     let ends = state != State::InProgress;
     let digest = id(0x9e37_79b9_7f4a_7c15);
     let attempt = u32::try_from(tag % 1000).expect("less than 1000") + 1;
-    Fields {
+    Draft {
         state,
         owner: Owner::from_bytes(id(3)),
         token: (tag % 3 != 0).then(|| FencingToken::new(tag)),
@@ -52,7 +52,7 @@ fn fields(tag: u64, state: State) -> Fields {
         policy: if tag % 2 == 0 { Policy::Hold } else { Policy::Reclaim },
         fingerprint: (tag % 7 != 0)
             .then(|| Fingerprint::from_digest(Algorithm::private(1), &digest).expect("16 bytes")),
-        checkpoint: if ends { Payload::empty() } else { Payload::from(&tag.to_le_bytes()[..]) },
+        checkpoint: &[],
         created_at: UnixMillis(tag.wrapping_mul(1009)),
         finished_at: ends.then(|| UnixMillis(tag.wrapping_mul(1013))),
     }
@@ -62,7 +62,14 @@ fn arbitrary_payload() -> impl Strategy<Value = Payload> {
     prop::collection::vec(any::<u8>(), 0..200).prop_map(Payload::from)
 }
 
-fn arbitrary_state() -> impl Strategy<Value = State> {
+/// A state without its outcome, which only a completed one has.
+#[derive(Clone, Debug)]
+enum Kind {
+    Other(State<'static>),
+    Completed(Outcome),
+}
+
+fn arbitrary_state() -> impl Strategy<Value = Kind> {
     let body = prop_oneof![
         arbitrary_payload().prop_map(OutcomeBody::Kept),
         any::<u64>().prop_map(|len| OutcomeBody::TooLarge { len }),
@@ -71,10 +78,10 @@ fn arbitrary_state() -> impl Strategy<Value = State> {
     ];
     let conclusion = prop_oneof![Just(Conclusion::Succeeded), Just(Conclusion::Failed)];
     prop_oneof![
-        Just(State::InProgress),
-        (conclusion, body).prop_map(|(conclusion, body)| State::Completed(Outcome { conclusion, body })),
-        any::<bool>().prop_map(|fresh_operation_id| State::Released { fresh_operation_id }),
-        Just(State::Forgotten),
+        Just(Kind::Other(State::InProgress)),
+        (conclusion, body).prop_map(|(conclusion, body)| Kind::Completed(Outcome { conclusion, body })),
+        any::<bool>().prop_map(|fresh_operation_id| Kind::Other(State::Released { fresh_operation_id })),
+        Just(Kind::Other(State::Forgotten)),
     ]
 }
 
@@ -101,8 +108,12 @@ pub fn arbitrary_record() -> impl Strategy<Value = Record> {
                 fingerprint,
                 checkpoint,
             )| {
+                let state = match &state {
+                    Kind::Other(state) => *state,
+                    Kind::Completed(outcome) => State::Completed(outcome.borrowed()),
+                };
                 let finished_at = (state != State::InProgress).then_some(UnixMillis(finished));
-                Record::from(Fields {
+                Record::from(Draft {
                     state,
                     owner: Owner::from_bytes(owner),
                     token: token.map(FencingToken::new),
@@ -112,7 +123,7 @@ pub fn arbitrary_record() -> impl Strategy<Value = Record> {
                     doubt,
                     policy: if hold { Policy::Hold } else { Policy::Reclaim },
                     fingerprint,
-                    checkpoint,
+                    checkpoint: &checkpoint,
                     created_at: UnixMillis(created),
                     finished_at,
                 })

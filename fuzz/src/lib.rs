@@ -20,8 +20,10 @@ const STEPS_MAX: usize = 100;
 
 /// Arbitrary bytes as a stored record, and as a stored key. What decodes has one stored form, these very bytes.
 pub fn record(data: &[u8]) {
-    if let Ok(record) = Record::decode(&Payload::from(data)) {
-        assert_eq!(record.encode(), data, "a record has one stored form");
+    if let Ok(record) = Record::decode(data) {
+        assert_eq!(Record::from(record.draft()).as_bytes(), data, "a record has one stored form");
+        assert!(record.attempts_counted() <= record.attempt());
+        assert_eq!(record.outcome().is_some(), record.is_completed());
     }
     if let Ok(key) = Key::from_bytes(data) {
         assert_eq!(key.as_bytes(), data, "a key has one stored form");

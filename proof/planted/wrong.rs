@@ -37,7 +37,7 @@ pub fn decide(entry: Option<&Entry>, command: &Command<'_>, lifetimes: &Lifetime
 /// What the right table is shown in place of `found`.
 fn asked_of(found: &Entry, command: &Command<'_>) -> Entry {
     let mut entry = found.clone();
-    let mut fields = found.record.fields().clone();
+    let mut fields = found.record.draft();
     match command {
         Command::Claim(claim) => {
             let of_another = fields.owner != claim.owner;
@@ -58,7 +58,7 @@ fn asked_of(found: &Entry, command: &Command<'_>) -> Entry {
             }
         }
         Command::Complete(..) if planted("transition: a second completion is accepted") => {
-            if matches!(&fields.state, State::Completed(recorded) if !is_of(command, recorded)) {
+            if matches!(fields.state, State::Completed(recorded) if !is_of(command, recorded)) {
                 fields.state = State::InProgress;
             }
         }
@@ -70,12 +70,12 @@ fn asked_of(found: &Entry, command: &Command<'_>) -> Entry {
     entry
 }
 
-fn is_of(command: &Command<'_>, recorded: &super::Outcome) -> bool {
-    matches!(command, Command::Complete(_, outcome, _) if *outcome == recorded)
+fn is_of(command: &Command<'_>, recorded: super::Outcome<&[u8]>) -> bool {
+    matches!(command, Command::Complete(_, outcome, _) if outcome.borrowed() == recorded)
 }
 
 fn held_by_whoever_holds<'a>(command: &Command<'a>, entry: &Entry) -> Command<'a> {
-    let record = entry.record.fields();
+    let record = entry.record.draft();
     let whoever = Holder { owner: record.owner, token: entry.fencing_token(), attempt: record.attempt };
     match command.clone() {
         Command::Renew(_) => Command::Renew(whoever),
@@ -100,10 +100,10 @@ fn kept_from_the_claim_on(found: &Entry, command: &Command<'_>, lifetimes: &Life
 
 /// The record of a grant over `found`.
 fn granted(record: &Record, found: &Entry, claim: &ClaimCommand) -> Record {
-    let mut fields = record.fields().clone();
+    let mut fields = record.draft();
     if fields.attempt > 1 {
         if planted("transition: an attempt keeps its number") {
-            fields.attempt = found.record.fields().attempt;
+            fields.attempt = found.record.draft().attempt;
         }
         if planted("transition: a takeover draws a new operation id") {
             fields.operation_id = claim.operation_id;

@@ -47,8 +47,8 @@ impl Doubt {
             token: entry.fencing_token(),
             policy: record.policy(),
             after_doubt: record.doubt(),
-            checkpoint: record.checkpoint().clone(),
-            fingerprint: record.fingerprint().copied(),
+            checkpoint: record.checkpoint(),
+            fingerprint: record.fingerprint(),
             created_at: record.created_at(),
         }
     }

@@ -116,7 +116,7 @@ impl<S: Store + 'static> ClaimAnswer<S> {
             Verdict::Replay | Verdict::Done => {
                 let outcome = record.outcome().expect("a replay has a completed record");
                 let conclusion = outcome.conclusion;
-                let outcome = (verdict == Verdict::Replay).then(|| outcome.clone());
+                let outcome = (verdict == Verdict::Replay).then_some(outcome);
                 Self::Replay(Saved { outcome, conclusion, info: RecordInfo::of(&entry) })
             }
             Verdict::InProgress => {
@@ -371,7 +371,7 @@ impl<S: Store + 'static> Claim<S> {
     pub fn committed(&mut self, prepared: &Prepared) -> Result<(), ClaimError> {
         self.held().check_prepared(prepared)?;
         match self.held().phase() {
-            Phase::Prepared(outcome) if Some(&outcome) == prepared.record.outcome() => {}
+            Phase::Prepared(outcome) if Some(&outcome) == prepared.record.outcome().as_ref() => {}
             Phase::Over if self.held().entry().record.outcome() == prepared.record.outcome() => return Ok(()),
             _ => return Err(ClaimError::NotPrepared { scope: self.held().scope() }),
         }

@@ -16,7 +16,7 @@ use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
     ClaimCommand, Command, Decision, Entry, ExpiredBecause, Fingerprint, Key, OperationId, Owner, Policy,
-    State, Status, Verdict, Version, decide,
+    Status, Verdict, Version, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store};
@@ -218,7 +218,7 @@ impl<S: Store + 'static> Inner<S> {
             owner: Owner::from_bytes([0; 16]), // of nobody: news is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
             fingerprint: if planted("claiming: news is for every fingerprint") {
-                entry.record.fingerprint().copied()
+                entry.record.fingerprint()
             } else {
                 ask.fingerprint
             },
@@ -295,7 +295,7 @@ impl<S: Store + 'static> Drop for Claiming<'_, S> {
             let sent = engine.clock().now();
             if let Ok(Some(entry)) = engine.load_patiently(&key).await {
                 // Its lease may be over by now; nothing was started under it all the same.
-                if entry.record.state() == &State::InProgress && entry.record.owner() == owner {
+                if entry.record.is_in_progress() && entry.record.owner() == owner {
                     let held = Held::new(Arc::clone(&engine), key, entry, sent);
                     let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(sent) };
                     let until = held.release_until(sent);

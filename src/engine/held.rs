@@ -178,7 +178,7 @@ impl<S: Store + 'static> Held<S> {
             token,
             after_doubt: record.doubt(),
             created_at: record.created_at(),
-            checkpoint: record.checkpoint().clone(),
+            checkpoint: record.checkpoint(),
         };
         let holder = Holder { owner: record.owner(), token, attempt: record.attempt() };
         let options = &engine.options;

@@ -76,7 +76,7 @@ impl<S: Store + 'static> Held<S> {
             }
             match entry.record.state() {
                 State::Completed(outcome)
-                    if prepared.record.outcome().is_some_and(|prepared| outcome.is_again(prepared)) =>
+                    if prepared.record.outcome().is_some_and(|prepared| outcome.is_again(&prepared)) =>
                 {
                     self.landed_elsewhere(entry);
                     return Ok(Settled::Committed);

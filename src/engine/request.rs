@@ -537,6 +537,7 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     let info = RecordInfo::of(entry);
     let record = &entry.record;
     let outcome = record.outcome();
+    let outcome = outcome.as_ref();
     let decoded = |source| RunError::Decode {
         scope: key.scope_label(),
         conclusion: outcome.expect("what was decoded is an outcome").conclusion,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::protocol::{DecodeError, Entry, Expected, Key, Payload, Record};
+use crate::protocol::{Entry, Expected, Key, Payload, Record};
 use crate::store::{
     Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
     StoreErrorKind, TrimOutcomes, Trimmed,
@@ -102,9 +102,6 @@ pub enum MemoryError {
         /// Its length in bytes.
         len: usize,
     },
-    /// A record does not decode: a bug, since this store wrote it.
-    #[error(transparent)]
-    Damaged(#[from] DecodeError),
 }
 
 impl StoreError for MemoryError {
@@ -116,7 +113,6 @@ impl StoreError for MemoryError {
         match self {
             Self::Full { .. } => StoreErrorKind::Full,
             Self::TooLarge { .. } => StoreErrorKind::Rejected,
-            Self::Damaged(_) => StoreErrorKind::Corrupt,
         }
     }
 }
@@ -207,7 +203,7 @@ impl MemoryStore {
         (lower, &self.shards[upper as usize & (self.shards.len() - 1)].0)
     }
 
-    fn read(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
+    fn read(&self, key: &Key) -> Option<Entry> {
         let (hash, shard) = self.place(key);
         let (found, now) = {
             let shard = shard.lock();
@@ -215,12 +211,12 @@ impl MemoryStore {
             let now = self.clock.now();
             (shard.find(hash, key.as_bytes(), now), now)
         };
-        found.map(|found| found.into_entry(now)).transpose()
+        found.map(|found| found.into_entry(now))
     }
 
     fn exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, MemoryError> {
         let (hash, mutex) = self.place(key);
-        let len = key.as_bytes().len() + put.record.encoded_len_hint();
+        let len = key.as_bytes().len() + put.record.as_bytes().len();
         if len > Payload::LEN_MAX {
             return Err(MemoryError::TooLarge { len });
         }
@@ -249,7 +245,7 @@ impl MemoryStore {
                 }
                 (found, _) => {
                     drop(shard);
-                    return Ok(Exchange::Conflict(found.map(|found| found.into_entry(now)).transpose()?));
+                    return Ok(Exchange::Conflict(found.map(|found| found.into_entry(now))));
                 }
             }
         }
@@ -305,7 +301,7 @@ impl MemoryStore {
             let now = self.clock.now();
             let found = shard.0.lock().scan_expired(slot, now, 0, &mut looks, limit - page.entries.len());
             for (key, found) in found.entries {
-                let entry = found.into_entry(now)?;
+                let entry = found.into_entry(now);
                 if entry.status()
                     == crate::protocol::Status::Expired(crate::protocol::ExpiredBecause::Abandoned)
                 {
@@ -344,7 +340,7 @@ impl MemoryStore {
             let now = self.clock.now();
             let scan = shard.0.lock().scan_expired(slot, now, TRIMMED_MIN, &mut looks, limit - trimmed);
             for (key, found) in scan.entries {
-                let entry = found.clone().into_entry(now)?;
+                let entry = found.clone().into_entry(now);
                 if let Some(shorter) = entry.record.without_outcome() {
                     trimmed += usize::from(shard.0.lock().replace(&key, &found, &shorter, self));
                 }
@@ -383,11 +379,11 @@ impl shard::Account for MemoryStore {
 }
 
 impl Found {
-    fn into_entry(self, now: Moment) -> Result<Entry, MemoryError> {
+    fn into_entry(self, now: Moment) -> Entry {
         let left = self.live_until.saturating_since(now);
         let body = Payload::from_shared(self.body);
-        let record = Record::decode(&body.slice(shard::record_at(&body)..body.len()))?;
-        Ok(Entry { record, version: self.version, left })
+        let record = Record::from_own(body.slice(shard::record_at(&body)..body.len()));
+        Entry { record, version: self.version, left }
     }
 }
 
@@ -398,7 +394,7 @@ impl Store for MemoryStore {
     /// # Cancel safety
     /// Never pending: what was polled once is done.
     async fn load(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
-        self.read(key)
+        Ok(self.read(key))
     }
 
     /// # Cancel safety

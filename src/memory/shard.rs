@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use crate::protocol::{Record, Version};
+use crate::protocol::{Record, Version, joined};
 use crate::time::Moment;
 
 /// What a record costs besides its bytes: its slot, its places in table and queue, and what the allocator adds.
 const OVERHEAD: usize = 96;
-/// A scratch buffer larger than this is not kept.
-const SCRATCH_MAX: usize = 64 << 10;
 /// No slot, or no time: the end of the list of free slots, and a slot that nothing is scheduled for.
 const NONE: u32 = u32::MAX;
 
@@ -31,14 +29,13 @@ pub(super) struct Shard {
     /// completion, which makes it live longer, need not touch the queue.
     due: BinaryHeap<Reverse<(u32, u32)>>,
     version: u64,
-    scratch: Vec<u8>,
 }
 
 struct Slot {
     version: Version,
     live_until: Moment,
     gone_at: Moment,
-    /// The key's length in two bytes, the key, and the encoded record; `None` in a free slot.
+    /// What [`body`] makes; `None` in a free slot.
     body: Option<Arc<[u8]>>,
     /// The tick of the one entry in the queue that counts for this slot; in a free slot, the next free one.
     scheduled: u32,
@@ -83,7 +80,6 @@ impl Shard {
             first_free: NONE,
             due: BinaryHeap::new(),
             version: 0,
-            scratch: Vec::new(),
         }
     }
 
@@ -107,7 +103,7 @@ impl Shard {
         {
             return self.put_at(index, key, record, lives, account);
         }
-        let (body, version) = (self.encode(key, record), self.next_version());
+        let (body, version) = (body(key, record), self.next_version());
         account.added(1, body.len() + OVERHEAD);
         let slot = Slot {
             version,
@@ -144,7 +140,7 @@ impl Shard {
         lives: Lives,
         account: &impl Account,
     ) -> Version {
-        let (body, version) = (self.encode(key, record), self.next_version());
+        let (body, version) = (body(key, record), self.next_version());
         let slot = &mut self.slots[index as usize];
         let len_before = slot.body.as_ref().map_or(0, |body| body.len());
         if body.len() >= len_before {
@@ -234,7 +230,7 @@ impl Shard {
         record: &Record,
         account: &impl Account,
     ) -> bool {
-        let body = self.encode(key, record);
+        let body = body(key, record);
         let slot = &mut self.slots[found.slot as usize];
         match &mut slot.body {
             Some(there) if Arc::ptr_eq(there, &found.body) => {
@@ -270,19 +266,12 @@ impl Shard {
         self.version += 1;
         Version::new(self.version)
     }
+}
 
-    fn encode(&mut self, key: &[u8], record: &Record) -> Arc<[u8]> {
-        let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&key_len.to_le_bytes());
-        self.scratch.extend_from_slice(key);
-        record.encode_into(&mut self.scratch);
-        let body = Arc::from(&self.scratch[..]);
-        if self.scratch.capacity() > SCRATCH_MAX {
-            self.scratch = Vec::new();
-        }
-        body
-    }
+/// What a slot keeps: the key's length in two bytes, the key, and the record.
+fn body(key: &[u8], record: &Record) -> Arc<[u8]> {
+    let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
+    joined([&key_len.to_le_bytes(), key, record.as_bytes()])
 }
 
 impl Slot {
@@ -400,16 +389,6 @@ mod tests {
         for far in [u64::from(NONE - 1) * step, u64::from(NONE) * step, u64::MAX - 1] {
             assert_eq!(tick(Moment::from_nanos(far)), NONE - 1, "looked at then, and put back");
         }
-    }
-
-    #[test]
-    fn a_large_scratch_buffer_is_not_kept_and_a_small_one_is() {
-        let mut shard = Shard::new();
-        let lives = Lives::new(Moment::ORIGIN, SECOND, SECOND);
-        let _version = shard.put_vacant(1, b"small", &record(100), lives, &Uncounted);
-        assert!((100..=SCRATCH_MAX).contains(&shard.scratch.capacity()));
-        let _version = shard.put_vacant(2, b"large", &record(SCRATCH_MAX + 1), lives, &Uncounted);
-        assert_eq!(shard.scratch.capacity(), 0);
     }
 
     /// What ends early goes first, whatever was put first.

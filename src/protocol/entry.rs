@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FencingToken, Fingerprint, Owner, Record, State, Version};
+use super::{FencingToken, Owner, Record, State, Version};
 
 /// A record as a store answered it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -43,7 +43,7 @@ pub enum ExpiredBecause {
 impl Entry {
     /// The state, judged by the time left.
     pub fn status(&self) -> Status {
-        match (&self.record.fields().state, self.left.is_zero()) {
+        match (self.record.state(), self.left.is_zero()) {
             (State::InProgress, false) => Status::InProgress,
             (State::InProgress, true) => Status::Expired(ExpiredBecause::Abandoned),
             (State::Completed(_), false) => Status::Completed,
@@ -55,19 +55,15 @@ impl Entry {
 
     /// The fencing token of the latest attempt.
     pub fn fencing_token(&self) -> FencingToken {
-        self.record.fields().token.unwrap_or_else(|| self.version.into())
+        self.record.token().unwrap_or_else(|| self.version.into())
     }
 
     /// Whether the latest attempt is this one. All three must agree: a record of the same owner without its token
     /// is the ghost of an old copy of its claim request.
     pub fn is_held_by(&self, holder: &Holder) -> bool {
-        self.record.fields().owner == holder.owner
-            && self.record.fields().attempt == holder.attempt
+        self.record.owner() == holder.owner
+            && self.record.attempt() == holder.attempt
             && self.fencing_token() == holder.token
-    }
-
-    pub(super) fn fingerprint(&self) -> Option<&Fingerprint> {
-        self.record.fields().fingerprint.as_ref()
     }
 }
 

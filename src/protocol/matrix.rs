@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::record::Fields;
 use super::*;
 
 const LIFETIMES: Lifetimes = Lifetimes {
@@ -28,8 +27,8 @@ fn owner(byte: u8) -> Owner {
 const ME: Holder = Holder { owner: Owner::from_bytes([1; 16]), token: FencingToken::new(5), attempt: 1 };
 
 /// A record in progress as owner 1 left it after a renewal.
-fn mine() -> Fields {
-    Fields {
+fn mine() -> Draft<'static> {
+    Draft {
         state: State::InProgress,
         owner: owner(1),
         token: Some(ME.token),
@@ -39,22 +38,25 @@ fn mine() -> Fields {
         doubt: false,
         policy: Policy::Reclaim,
         fingerprint: Some(fingerprint(1)),
-        checkpoint: Payload::from("half way"),
+        checkpoint: b"half way",
         created_at: UnixMillis(1_000),
         finished_at: None,
     }
 }
 
 fn states() -> Vec<(&'static str, Option<Entry>)> {
-    let entry = |record: Fields, left: u64| {
+    let entry = |record: Draft<'_>, left: u64| {
         Some(Entry { record: record.into(), version: Version::new(6), left: Duration::from_secs(left) })
     };
-    let mine_but = |change: &dyn Fn(&mut Fields)| {
+    let mine_but = |change: &dyn Fn(&mut Draft<'static>)| {
         let mut record = mine();
         change(&mut record);
         record
     };
-    let done = |outcome: Outcome| mine_but(&|r| r.state = State::Completed(outcome.clone()));
+    let done = |bytes: &'static [u8]| {
+        let outcome = Outcome { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(bytes) };
+        mine_but(&|r| r.state = State::Completed(outcome))
+    };
     let doubtful = mine_but(&|r| r.doubt = true);
     let theirs = mine_but(&|r| {
         r.owner = owner(2);
@@ -77,9 +79,9 @@ fn states() -> Vec<(&'static str, Option<Entry>)> {
     vec![
         ("vacant", None),
         ("in progress, mine", entry(mine(), 10)),
-        ("in progress, mine, after doubt", entry(doubtful.clone(), 10)),
+        ("in progress, mine, after doubt", entry(doubtful, 10)),
         ("in progress, ghost of my claim", entry(ghost, 10)),
-        ("in progress, attempt 2 of another", entry(theirs.clone(), 10)),
+        ("in progress, attempt 2 of another", entry(theirs, 10)),
         ("abandoned, mine", entry(mine(), 0)),
         ("abandoned, mine, after doubt", entry(doubtful, 0)),
         ("abandoned, mine, hold", entry(hold, 0)),
@@ -89,9 +91,9 @@ fn states() -> Vec<(&'static str, Option<Entry>)> {
         ("released by me", entry(released(false), 0)),
         ("released by me, fresh id asked", entry(released(true), 0)),
         ("forgotten", entry(mine_but(&|r| r.state = State::Forgotten), 0)),
-        ("completed by me, same outcome", entry(done(Outcome::success("ok")), 10)),
-        ("completed by me, other outcome", entry(done(Outcome::success("other")), 10)),
-        ("completed by me, past retention", entry(done(Outcome::success("ok")), 0)),
+        ("completed by me, same outcome", entry(done(b"ok"), 10)),
+        ("completed by me, other outcome", entry(done(b"other"), 10)),
+        ("completed by me, past retention", entry(done(b"ok"), 0)),
     ]
 }
 
@@ -111,12 +113,12 @@ fn show(decision: &Decision) -> String {
         Decision::Answer(verdict) => return format!("{verdict:?}"),
         Decision::Write(write) => write,
     };
-    let record = write.record.fields();
+    let record = write.record.draft();
     let mut text = match write.expected {
         Expected::Vacant => "write if vacant: ".to_owned(),
         Expected::At(version) => format!("write at {version}: "),
     };
-    match &record.state {
+    match record.state {
         State::InProgress => text += "InProgress",
         State::Completed(outcome) => write!(text, "Completed({:?})", outcome.conclusion).unwrap(),
         State::Released { fresh_operation_id: false } => text += "Released",
@@ -133,7 +135,7 @@ fn show(decision: &Decision) -> String {
     text += if record.doubt { ", doubt" } else { "" };
     write!(text, ", {:?}", record.policy).unwrap();
     if !record.checkpoint.is_empty() {
-        write!(text, ", checkpoint {:?}", String::from_utf8_lossy(&record.checkpoint)).unwrap();
+        write!(text, ", checkpoint {:?}", String::from_utf8_lossy(record.checkpoint)).unwrap();
     }
     let name = |duration| match duration {
         Duration::ZERO => "0",
@@ -233,16 +235,16 @@ fn no_write_breaks_the_rules_that_hold_for_all() {
         };
         assert_eq!(write.expected, Expected::At(before.version), "a write expects what it was decided on");
         assert!(
-            !matches!(before.record.fields().state, State::Completed(_))
-                || write.record.fields().state == State::Forgotten,
+            !matches!(before.record.draft().state, State::Completed(_))
+                || write.record.draft().state == State::Forgotten,
             "only a forget may end a completed record"
         );
         let live_of_another = before.status() == Status::InProgress
-            && before.record.fields().owner != write.record.fields().owner;
+            && before.record.draft().owner != write.record.draft().owner;
         assert!(!live_of_another, "nobody writes over a live claim of another");
-        let begins_anew = write.record.fields().attempt == 1 && write.record.fields().token.is_none();
+        let begins_anew = write.record.draft().attempt == 1 && write.record.draft().token.is_none();
         assert!(
-            begins_anew || write.record.fields().attempt >= before.record.fields().attempt,
+            begins_anew || write.record.draft().attempt >= before.record.draft().attempt,
             "attempts do not go down within a generation"
         );
     }
@@ -273,15 +275,15 @@ fn every_write_keeps_owner_fingerprint_and_times_right() {
     for command in claims.iter().map(Command::Claim).chain(others) {
         for (state, before) in states() {
             let before = before.map(|mut entry| {
-                let fields = entry.record.fields();
+                let fields = entry.record.draft();
                 let finished_at = (fields.state != State::InProgress).then_some(UnixMillis(1_500));
-                entry.record = Fields { finished_at, ..fields.clone() }.into();
+                entry.record = Record::from(Draft { finished_at, ..fields });
                 entry
             });
             let Decision::Write(write) = decide(before.as_ref(), &command, &LIFETIMES) else { continue };
-            let (after, context) = (write.record.fields(), format!("{command:?} of {state}"));
+            let (after, context) = (write.record.draft(), format!("{command:?} of {state}"));
             let ended = after.state != State::InProgress;
-            let kept = before.as_ref().map(|entry| entry.record.fields());
+            let kept = before.as_ref().map(|entry| entry.record.draft());
             // When it ended is of the write that ended it; a reset ends nothing.
             let finished = match &command {
                 Command::ResetAttempts => kept.and_then(|kept| kept.finished_at),

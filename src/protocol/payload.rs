@@ -1,6 +1,7 @@
 //! Bytes that are cheap to hand around.
 
 use std::fmt;
+use std::iter;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -113,6 +114,19 @@ impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({} bytes)", self.len())
     }
+}
+
+/// These bytes behind each other, in one allocation.
+pub(crate) fn joined<const PARTS: usize>(parts: [&[u8]; PARTS]) -> Arc<[u8]> {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut bytes: Arc<[u8]> = iter::repeat_n(0, len).collect();
+    let mut rest = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
+    for part in parts {
+        let (place, behind) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = behind;
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::fingerprint::{self, Comparison};
-use super::record::Fields;
 use super::{
-    Entry, Expected, ExpiredBecause, Fingerprint, Holder, OperationId, Outcome, Owner, Payload, Policy,
-    Record, State, Status, UnixMillis,
+    Draft, Entry, Expected, ExpiredBecause, Fingerprint, Holder, OperationId, Outcome, Owner, Payload,
+    Policy, Record, State, Status, UnixMillis,
 };
 
 /// How long what is written lives.
@@ -181,7 +180,7 @@ fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetim
         return grant(Expected::Vacant, first_attempt(claim), lifetimes);
     };
     let judged = entry.status();
-    let same = fingerprint::compare(entry.fingerprint(), claim.fingerprint.as_ref());
+    let same = fingerprint::compare(entry.record.fingerprint().as_ref(), claim.fingerprint.as_ref());
     match (judged, same) {
         // The generation is over, or ended cleanly under another request: the key is as good as vacant.
         (Status::Expired(ExpiredBecause::Forgotten), _)
@@ -193,15 +192,15 @@ fn decide_claim(entry: Option<&Entry>, claim: &ClaimCommand, lifetimes: &Lifetim
         (_, Comparison::Incomparable) => Decision::Answer(Verdict::Incomparable),
         (Status::Completed, _) => Decision::Answer(Verdict::Replay),
         (Status::Expired(ExpiredBecause::Completed), _) => Decision::Answer(Verdict::Done),
-        (Status::InProgress, _) if entry.record.fields().owner == claim.owner => {
+        (Status::InProgress, _) if entry.record.owner() == claim.owner => {
             Decision::Answer(Verdict::AlreadyGranted)
         }
         (Status::InProgress, _) => Decision::Answer(Verdict::InProgress),
         // Our own, granted before and nothing started: the same attempt, for another lease.
-        (Status::Expired(ExpiredBecause::Abandoned), _) if entry.record.fields().owner == claim.owner => {
+        (Status::Expired(ExpiredBecause::Abandoned), _) if entry.record.owner() == claim.owner => {
             renew(entry, None, lifetimes)
         }
-        (Status::Expired(ExpiredBecause::Abandoned), _) if entry.record.fields().policy == Policy::Hold => {
+        (Status::Expired(ExpiredBecause::Abandoned), _) if entry.record.policy() == Policy::Hold => {
             Decision::Answer(Verdict::InDoubt)
         }
         (Status::Expired(ExpiredBecause::Abandoned | ExpiredBecause::Released), _)
@@ -219,8 +218,8 @@ fn used_up(entry: &Entry, claim: &ClaimCommand) -> bool {
     claim.attempts_max.is_some_and(|max| entry.record.attempts_counted() >= max.get())
 }
 
-fn first_attempt(claim: &ClaimCommand) -> Fields {
-    Fields {
+fn first_attempt(claim: &ClaimCommand) -> Draft<'static> {
+    Draft {
         state: State::InProgress,
         owner: claim.owner,
         token: None,
@@ -230,34 +229,34 @@ fn first_attempt(claim: &ClaimCommand) -> Fields {
         doubt: false,
         policy: claim.policy,
         fingerprint: claim.fingerprint,
-        checkpoint: Payload::empty(),
+        checkpoint: &[],
         created_at: claim.now,
         finished_at: None,
     }
 }
 
-fn next_attempt(entry: &Entry, claim: &ClaimCommand, cause: ExpiredBecause) -> Fields {
-    let fresh_id = matches!(entry.record.fields().state, State::Released { fresh_operation_id: true });
-    Fields {
+fn next_attempt<'a>(entry: &'a Entry, claim: &ClaimCommand, cause: ExpiredBecause) -> Draft<'a> {
+    let fresh_id = matches!(entry.record.state(), State::Released { fresh_operation_id: true });
+    Draft {
         state: State::InProgress,
         owner: claim.owner,
         token: None,
-        attempt: entry.record.fields().attempt.saturating_add(1),
-        operation_id: if fresh_id { claim.operation_id } else { entry.record.fields().operation_id },
+        attempt: entry.record.attempt().saturating_add(1),
+        operation_id: if fresh_id { claim.operation_id } else { entry.record.operation_id() },
         // Who was taken over left its effect unknown, and no later attempt can vouch for it.
-        doubt: entry.record.fields().doubt || cause == ExpiredBecause::Abandoned,
+        doubt: entry.record.doubt() || cause == ExpiredBecause::Abandoned,
         policy: claim.policy,
         finished_at: None,
-        ..entry.record.fields().clone()
+        ..entry.record.draft()
     }
 }
 
-fn grant(expected: Expected, record: Fields, lifetimes: &Lifetimes) -> Decision {
+fn grant(expected: Expected, record: Draft<'_>, lifetimes: &Lifetimes) -> Decision {
     let linger = lifetimes.linger_in_progress(record.policy);
     write(expected, record, lifetimes.lease, linger)
 }
 
-fn write(expected: Expected, record: Fields, live: Duration, linger: Duration) -> Decision {
+fn write(expected: Expected, record: Draft<'_>, live: Duration, linger: Duration) -> Decision {
     Decision::Write(Write { expected, record: record.into(), live, linger })
 }
 
@@ -266,27 +265,25 @@ fn held(entry: Option<&Entry>, holder: &Holder, then: impl FnOnce(&Entry) -> Dec
     match entry {
         None => Decision::Answer(Verdict::Absent),
         Some(entry) if !entry.is_held_by(holder) => Decision::Answer(Verdict::Superseded),
-        Some(entry) if entry.record.fields().state == State::Forgotten => {
-            Decision::Answer(Verdict::Superseded)
-        }
+        Some(entry) if entry.record.state() == State::Forgotten => Decision::Answer(Verdict::Superseded),
         Some(entry) => then(entry),
     }
 }
 
 /// The record of `entry` with its attempt's token written out, as every write after the grant has it.
-fn follow_up(entry: &Entry) -> Fields {
-    Fields { token: Some(entry.fencing_token()), ..entry.record.fields().clone() }
+fn follow_up(entry: &Entry) -> Draft<'_> {
+    Draft { token: Some(entry.fencing_token()), ..entry.record.draft() }
 }
 
 fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> Decision {
-    match entry.record.fields().state {
+    match entry.record.state() {
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
         State::InProgress => {
             let mut record = follow_up(entry);
             if let Some(bytes) = checkpoint {
-                record.checkpoint = bytes.clone();
+                record.checkpoint = bytes;
             }
             grant(Expected::At(entry.version), record, lifetimes)
         }
@@ -294,13 +291,13 @@ fn renew(entry: &Entry, checkpoint: Option<&Payload>, lifetimes: &Lifetimes) -> 
 }
 
 fn complete(entry: &Entry, outcome: &Outcome, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    match &entry.record.fields().state {
+    match entry.record.state() {
         State::Completed(recorded) if recorded.is_again(outcome) => Decision::Answer(Verdict::AlreadyDone),
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
         // Late, but nobody took over: accepted.
-        State::InProgress => completed(entry, outcome, entry.record.fields().doubt, now, lifetimes),
+        State::InProgress => completed(entry, outcome, entry.record.doubt(), now, lifetimes),
     }
 }
 
@@ -311,30 +308,30 @@ fn completed(
     now: UnixMillis,
     lifetimes: &Lifetimes,
 ) -> Decision {
-    let record = Fields {
-        state: State::Completed(outcome.clone()),
+    let record = Draft {
+        state: State::Completed(outcome.borrowed()),
         doubt,
         finished_at: Some(now),
         // A recovery point is of no use to a finished operation.
-        checkpoint: Payload::empty(),
+        checkpoint: &[],
         ..follow_up(entry)
     };
     write(Expected::At(entry.version), record, lifetimes.retention, lifetimes.tail)
 }
 
 fn release(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    match entry.record.fields().state {
+    match entry.record.state() {
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyDone),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
         // This attempt did nothing, but it cannot vouch for the one before it.
-        State::InProgress if entry.record.fields().doubt => abandon(entry, lifetimes),
+        State::InProgress if entry.record.doubt() => abandon(entry, lifetimes),
         State::InProgress => released(entry, fresh_operation_id, now, lifetimes),
     }
 }
 
 fn released(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes: &Lifetimes) -> Decision {
-    let record = Fields {
+    let record = Draft {
         state: State::Released { fresh_operation_id },
         doubt: false,
         finished_at: Some(now),
@@ -344,7 +341,7 @@ fn released(entry: &Entry, fresh_operation_id: bool, now: UnixMillis, lifetimes:
 }
 
 fn abandon(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
-    match entry.record.fields().state {
+    match entry.record.state() {
         State::Completed(_) => Decision::Answer(Verdict::AlreadyCompleted),
         State::Released { .. } => Decision::Answer(Verdict::AlreadyReleased),
         State::Forgotten => Decision::Answer(Verdict::Superseded),
@@ -354,7 +351,7 @@ fn abandon(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
 }
 
 /// In progress with nothing left to live.
-fn expire(entry: &Entry, record: Fields, lifetimes: &Lifetimes) -> Decision {
+fn expire(entry: &Entry, record: Draft<'_>, lifetimes: &Lifetimes) -> Decision {
     let linger = lifetimes.linger_in_progress(record.policy);
     write(Expected::At(entry.version), record, Duration::ZERO, linger)
 }
@@ -395,10 +392,10 @@ fn forget(entry: Option<&Entry>, now: UnixMillis, lifetimes: &Lifetimes) -> Deci
         Status::Completed
         | Status::Expired(ExpiredBecause::Abandoned | ExpiredBecause::Released | ExpiredBecause::Completed) =>
         {
-            let record = Fields {
+            let record = Draft {
                 state: State::Forgotten,
                 fingerprint: None,
-                checkpoint: Payload::empty(),
+                checkpoint: &[],
                 finished_at: Some(now),
                 ..follow_up(entry)
             };
@@ -411,7 +408,7 @@ fn reset_attempts(entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision {
     let Some(entry) = entry else {
         return Decision::Answer(Verdict::Absent);
     };
-    let record = Fields { forgiven: entry.record.fields().attempt, ..follow_up(entry) };
+    let record = Draft { forgiven: entry.record.attempt(), ..follow_up(entry) };
     match entry.status() {
         Status::InProgress => Decision::Answer(Verdict::Live),
         Status::Completed | Status::Expired(ExpiredBecause::Completed) => {

@@ -156,7 +156,7 @@ impl<S> CachedStore<S> {
     /// To be held while these writes are under way, if any of them forgets.
     fn forgets<'p>(&self, puts: impl Iterator<Item = (&'p Key, Put<'p>)>) -> Option<Forgetting<'_>> {
         let forgets =
-            |(key, put): (&'p Key, Put<'p>)| (put.record.state() == &State::Forgotten).then(|| key.clone());
+            |(key, put): (&'p Key, Put<'p>)| (put.record.state() == State::Forgotten).then(|| key.clone());
         let keys: Vec<_> = puts.filter_map(forgets).collect();
         if keys.is_empty() {
             return None;

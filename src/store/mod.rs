@@ -132,7 +132,7 @@ impl<'a> BatchPut<'a> {
 ///         if age >= row.live.saturating_add(row.linger) {
 ///             return Ok(None); // past live + linger: nothing is readable, purged or not (S3)
 ///         }
-///         let record = Record::decode(&Payload::from(&row.body[..]))?;
+///         let record = Record::decode(&row.body[..])?;
 ///         let left = match row.live {
 ///             Duration::MAX => Duration::MAX, // forever stays forever
 ///             live => live.saturating_sub(age), // zero: expired, and still readable
@@ -163,7 +163,7 @@ impl<'a> BatchPut<'a> {
 ///         }
 ///         table.last_version += 1; // outlives every row (S2)
 ///         let version = table.last_version;
-///         let row = Row { body: put.record.encode(), version, written: now, live: put.live, linger: put.linger };
+///         let row = Row { body: put.record.as_bytes(), version, written: now, live: put.live, linger: put.linger };
 ///         table.rows.insert(key.as_bytes().to_vec(), row);
 ///         Ok(Exchange::Done(Version::new(version)))
 ///     }

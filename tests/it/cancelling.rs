@@ -339,7 +339,7 @@ fn a_completion_dropped_at_any_await_is_finished_when_the_claim_goes() {
         drop(claim);
         bench.nothing_is_left();
         let begun = polls > 0;
-        let outcome = bench.on_record().record.outcome().cloned();
+        let outcome = bench.on_record().record.outcome();
         assert_eq!(outcome, begun.then(|| Outcome::success("first")), "{polls} polls");
         if done {
             break;
@@ -362,7 +362,7 @@ fn a_completion_dropped_at_any_await_can_be_called_again() {
         drop(claim);
         bench.nothing_is_left();
         assert_eq!(bench.on_record(), before);
-        assert_eq!(before.record.outcome(), Some(&Outcome::success("first")));
+        assert_eq!(before.record.outcome(), Some(Outcome::success("first")));
         if done {
             break;
         }
@@ -383,7 +383,7 @@ fn a_completion_that_the_background_finishes_survives_a_store_that_fails() {
     assert!(poll_once(Box::pin(claim.complete("first")).as_mut()).is_none());
     drop(claim);
     bench.nothing_is_left();
-    assert_eq!(bench.on_record().record.outcome(), Some(&Outcome::success("first")));
+    assert_eq!(bench.on_record().record.outcome(), Some(Outcome::success("first")));
 }
 
 #[test]
@@ -406,11 +406,11 @@ fn a_renewal_or_a_checkpoint_dropped_at_any_await_harms_nothing() {
             assert!(kept.is_empty() || Some(&kept) == checkpointed().as_ref());
             // What is written next goes by what is there.
             bench.run(claim.renew()).unwrap();
-            assert_eq!(bench.on_record().record.checkpoint(), &kept, "{polls} polls");
+            assert_eq!(bench.on_record().record.checkpoint(), kept, "{polls} polls");
             bench.run(claim.complete("first")).unwrap();
             drop(claim);
             bench.nothing_is_left();
-            assert_eq!(bench.on_record().record.outcome(), Some(&Outcome::success("first")));
+            assert_eq!(bench.on_record().record.outcome(), Some(Outcome::success("first")));
             if done {
                 break;
             }
@@ -430,7 +430,8 @@ fn a_release_dropped_at_any_await_is_done_or_not() {
         };
         drop(claim);
         bench.nothing_is_left();
-        let judged = (bench.on_record().record.state().clone(), bench.on_record().left);
+        let found = bench.on_record();
+        let judged = (found.record.state(), found.left);
         let released = (State::Released { fresh_operation_id: false }, Duration::ZERO);
         assert!(
             judged == released || (!done && judged == (State::InProgress, LEASE)),
@@ -465,6 +466,6 @@ fn a_run_dropped_after_its_operation_ended_is_completed_though_a_renewal_is_in_f
         drop(run);
         bench.nothing_is_left();
         let expected = if final_failure { Outcome::failure("first") } else { Outcome::success("first") };
-        assert_eq!(bench.on_record().record.outcome(), Some(&expected));
+        assert_eq!(bench.on_record().record.outcome(), Some(expected));
     }
 }

@@ -161,7 +161,7 @@ fn a_claim_that_is_over_says_so_to_every_write() {
     assert!(matches!(bench.run(claim.renew()), Err(ClaimError::AlreadyReleased { .. })));
     assert!(matches!(bench.run(claim.complete("b")), Err(ClaimError::AlreadyReleased { .. })));
     assert!(matches!(bench.run(claim.prepare("b")), Err(ClaimError::AlreadyReleased { .. })));
-    assert_eq!(bench.on_record().record.state(), &State::Released { fresh_operation_id: false });
+    assert_eq!(bench.on_record().record.state(), State::Released { fresh_operation_id: false });
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_checkpoint_that_is_too_large_is_refused_and_nothing_is_lost() {
     assert_eq!(bench.on_record(), before);
     assert_eq!(bench.store.exchanges.load(std::sync::atomic::Ordering::SeqCst), exchanges);
     bench.run(claim.renew()).unwrap();
-    assert_eq!(bench.on_record().record.checkpoint(), &Payload::from("12345678"), "a renewal keeps it");
+    assert_eq!(bench.on_record().record.checkpoint(), Payload::from("12345678"), "a renewal keeps it");
     drop(claim);
     bench.clock.advance(LEASE);
     assert_eq!(bench.grant().last_checkpoint(), &Payload::from("12345678"), "the next attempt sees it");

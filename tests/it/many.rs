@@ -314,7 +314,7 @@ fn claims_are_taken_and_completed_together() {
     let replayed = bench.run(ship(&bench.dedup, &[]));
     assert!(replayed.is_empty());
     let entry = bench.store.peek(&key_of("b")).unwrap();
-    assert_eq!(entry.record.outcome().cloned(), Some(oncekey::Outcome::success("B")));
+    assert_eq!(entry.record.outcome(), Some(oncekey::Outcome::success("B")));
 }
 
 #[test]
@@ -359,7 +359,8 @@ fn dropped_anywhere_nothing_runs_twice_and_nothing_is_lost() {
         assert_eq!(bench.dedup.held(), 0);
         // What had not begun is free at once.
         for (id, begun) in begun.iter().enumerate() {
-            let state = bench.store.peek(&key_of(id)).map(|entry| entry.record.state().clone());
+            let found = bench.store.peek(&key_of(id));
+            let state = found.as_ref().map(|entry| entry.record.state());
             match begun {
                 0 => assert!(!matches!(state, Some(State::InProgress)), "{polls} polls, {id}: {state:?}"),
                 _ => assert!(state.is_some(), "{polls} polls, {id}"),

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use oncekey::protocol::{Entry, Expected, State};
+use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{BatchPut, Exchange, Put, StoreError, StoreErrorKind};
 use oncekey::time::{Clock as _, ManualClock, Moment};
 use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Key, MemoryStore, Store};
@@ -71,8 +71,8 @@ pub struct FaultyStore {
     pub batches: Arc<Mutex<Vec<usize>>>,
     /// Yield once before and once after each call.
     pub yields: Arc<AtomicBool>,
-    /// The states written, in order, of writes that were applied.
-    pub written: Arc<Mutex<Vec<State>>>,
+    /// The records written, in order, of writes that were applied.
+    pub written: Arc<Mutex<Vec<Record>>>,
 }
 
 impl std::fmt::Debug for FaultyStore {
@@ -156,7 +156,7 @@ impl Store for FaultyStore {
         }
         let mut answer = self.inner.compare_exchange(key, expected, put).await.unwrap();
         if matches!(answer, Exchange::Done(_)) {
-            self.written.lock().unwrap().push(put.record.state().clone());
+            self.written.lock().unwrap().push(put.record.clone());
         }
         if fault == Fault::Twice {
             answer = self.inner.compare_exchange(key, expected, put).await.unwrap();

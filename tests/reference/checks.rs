@@ -145,9 +145,12 @@ impl World {
         same("the state", entry.status(), status(cell.judge(now)))?;
         same("the time left", entry.left, seconds(cell.left(now)))?;
         match (record.state(), &cell.life) {
-            (State::Completed(kept), Life::Completed(must)) => same("the outcome", &outcome(kept), must)?,
+            (State::Completed(_), Life::Completed(must)) => {
+                let kept = record.outcome().expect("a completed record has one");
+                same("the outcome", &outcome(&kept), must)?;
+            }
             (State::Released { fresh_operation_id }, Life::Released { fresh_id }) => {
-                same("a fresh id is asked for", fresh_operation_id, fresh_id)?;
+                same("a fresh id is asked for", fresh_operation_id, *fresh_id)?;
             }
             _ => {}
         }
@@ -158,7 +161,7 @@ impl World {
         )?;
         same("the doubt", record.doubt(), cell.doubt)?;
         same("the policy", record.policy(), policy(cell.policy))?;
-        same("the fingerprint", record.fingerprint().copied(), fingerprint(cell.print))?;
+        same("the fingerprint", record.fingerprint(), fingerprint(cell.print))?;
         same("the checkpoint", &record.checkpoint()[..], &cell.checkpoint[..])?;
         same("created at", record.created_at().0, cell.created_at * 1000)?;
         same("finished at", record.finished_at().map(|at| at.0), cell.finished_at.map(|at| at * 1000))?;

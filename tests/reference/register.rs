@@ -13,7 +13,7 @@ use oncekey::memory::MemoryError;
 use oncekey::protocol::{Entry, Expected, Record, Version};
 use oncekey::store::{BatchPut, Exchange, Put, Store as _};
 use oncekey::time::ManualClock;
-use oncekey::{Key, MemoryStore, Payload};
+use oncekey::{Key, MemoryStore};
 
 const NEVER: u64 = u64::MAX;
 const KEYS: usize = 4;
@@ -87,18 +87,17 @@ impl Step {
     }
 }
 
-/// A record of which every byte depends on `tag`, made from its stored form.
+/// A record of which every byte that can vary depends on `tag`, made from its stored form.
 pub fn record(tag: u8) -> Record {
-    let checkpoint_flag = if tag % 3 == 0 { 0 } else { 0b0100_0000 };
-    let mut bytes = vec![1, (tag & 0b0000_1100) | checkpoint_flag];
+    let last = if tag % 3 == 0 { Vec::new() } else { vec![tag; usize::from(tag % 100) + 1] };
+    let mut bytes = vec![1, tag & 0b0011_0000, 0];
     bytes.extend([tag; 16]);
+    bytes.extend([0, 0, 0, tag % 100 + 1, 0, 0, 0, 0, 0, tag]);
+    bytes.extend([0; 14]);
+    bytes.extend(u32::try_from(last.len()).expect("a short one").to_be_bytes());
     bytes.extend([!tag; 16]);
-    bytes.extend([tag % 100 + 1, 0, tag % 128]);
-    if tag % 3 != 0 {
-        bytes.push(tag % 100 + 1);
-        bytes.extend(vec![tag; usize::from(tag % 100) + 1]);
-    }
-    Record::decode(&Payload::from(bytes)).expect("the stored form of a record in progress")
+    bytes.extend(last);
+    Record::decode(bytes).expect("the stored form of a record in progress")
 }
 
 /// NUL, case and a trailing space tell keys apart (S6).

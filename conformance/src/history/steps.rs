@@ -106,7 +106,7 @@ impl Kind {
     }
 
     /// What the protocol writes over an entry in this state; `None`: over nothing.
-    pub(super) fn following(over: Option<&State>, choice: u8) -> Self {
+    pub(super) fn following(over: Option<State<'_>>, choice: u8) -> Self {
         match (over, choice % 4) {
             (Some(State::InProgress), 0 | 1) => Self::Completed,
             (Some(State::InProgress), 2) => Self::Released,

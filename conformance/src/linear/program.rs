@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oncekey::protocol::{Entry, Expected, State, Version};
+use oncekey::protocol::{Entry, Expected, Record, State, Version};
 use oncekey::store::Exchange;
 
 use super::events::{Answer, Call, Lasting, Sent, What};
@@ -173,7 +173,7 @@ pub(super) struct View {
 #[derive(Clone, Debug)]
 struct Seen {
     version: Option<Version>,
-    state: Option<State>,
+    record: Option<Record>,
 }
 
 impl View {
@@ -197,7 +197,7 @@ impl View {
 
     fn sent(&self, item: usize, target: Target) -> Sent {
         let seen = &self.seen[target.key];
-        let nothing = Seen { version: None, state: None };
+        let nothing = Seen { version: None, record: None };
         let back = match target.aim {
             Aim::Current | Aim::Never => 0,
             Aim::Vacant => usize::MAX,
@@ -209,7 +209,7 @@ impl View {
             (_, Some(version)) => Expected::At(version),
             (_, None) => Expected::Vacant,
         };
-        let (kind, lasting) = written(over.state.as_ref(), target.choice);
+        let (kind, lasting) = written(over.record.as_ref().map(Record::state), target.choice);
         let tag = ((self.history * 16 + self.client as u64) * 64 + self.calls as u64) * 4 + item as u64;
         let name = match item {
             0 => format!("#{}.{}", self.client, self.calls),
@@ -228,8 +228,8 @@ impl View {
                             self.saw_entry(sent.key, None);
                         }
                         Ok(Exchange::Done(version)) => {
-                            let state = Some(sent.record.state().clone());
-                            self.seen[sent.key].push(Seen { version: Some(*version), state });
+                            let record = Some(sent.record.clone());
+                            self.seen[sent.key].push(Seen { version: Some(*version), record });
                         }
                         Ok(Exchange::Conflict(found)) => self.saw_entry(sent.key, found.as_ref()),
                         Err(_) => {}
@@ -243,14 +243,14 @@ impl View {
     fn saw_entry(&mut self, key: usize, found: Option<&Entry>) {
         self.seen[key].push(Seen {
             version: found.map(|entry| entry.version),
-            state: found.map(|entry| entry.record.state().clone()),
+            record: found.map(|entry| entry.record.clone()),
         });
     }
 }
 
 /// What is written over a record in this state. A completed one is only ever forgotten, as in the protocol: a cache
 /// of completed entries goes by that.
-fn written(over: Option<&State>, choice: usize) -> (Kind, Lasting) {
+fn written(over: Option<State<'_>>, choice: usize) -> (Kind, Lasting) {
     use Lasting::{Expired, Gone, Live};
     match (over, choice) {
         (Some(State::Completed(_)), 0..85) => (Kind::Forgotten, Expired),

@@ -226,7 +226,7 @@ impl Oracle {
             record: current.record,
             version: current.version,
         });
-        let is_grant = record.state() == &State::InProgress && record.token().is_none();
+        let is_grant = record.state() == State::InProgress && record.token().is_none();
         if is_grant {
             if let Some((_, until)) = history.holders.last_mut() {
                 until.0 = Some(self.now);
@@ -237,21 +237,11 @@ impl Oracle {
             self.followed(&mut history, before.as_ref(), record, live.is_zero());
         }
         self.bind(&mut history, record);
-        if let (State::Completed(outcome), Some(token)) = (record.state(), record.token()) {
-            self.completed(
-                &mut history,
-                outcome,
-                record.fingerprint().copied(),
-                token,
-                applied.ends(live).by,
-            );
+        if let (Some(outcome), Some(token)) = (record.outcome(), record.token()) {
+            self.completed(&mut history, outcome, record.fingerprint(), token, applied.ends(live).by);
         }
         let now_written = self.now;
-        let ended = history
-            .completions
-            .iter_mut()
-            .rev()
-            .skip(usize::from(matches!(record.state(), State::Completed(_))));
+        let ended = history.completions.iter_mut().rev().skip(usize::from(record.is_completed()));
         ended
             .filter(|completion| completion.at.0.is_none())
             .for_each(|completion| completion.at.0 = Some(now_written));
@@ -261,7 +251,7 @@ impl Oracle {
     }
 
     /// What is written lives as long as it was promised: P1, T1.
-    fn lives(&mut self, state: &State, live: Duration) {
+    fn lives(&mut self, state: State<'_>, live: Duration) {
         let Lifetimes { lease, retention, .. } = self.lifetimes;
         match state {
             State::Completed(_) => self.demand(live == retention, Clause::P1, || {
@@ -319,7 +309,7 @@ impl Oracle {
         } else if let Some(entry) = before {
             self.continued(entry, record);
         }
-        let fingerprint = record.fingerprint().copied();
+        let fingerprint = record.fingerprint();
         history.grants.insert(version.get(), Grant { fingerprint, ..Grant::default() });
     }
 
@@ -395,21 +385,21 @@ impl Oracle {
             .grants
             .get(&entry.fencing_token().get())
             .is_some_and(|grant| grant.started && !grant.vouched && !history.resolving);
-        let released = old.state() == &State::InProgress && matches!(new.state(), State::Released { .. });
+        let released = old.state() == State::InProgress && matches!(new.state(), State::Released { .. });
         self.demand(!(released && unvouched), Clause::P4, || {
             "an attempt that had begun was released, and nobody had said that nothing happened".to_owned()
         });
         if let Some(grant) = history.grants.get_mut(&entry.fencing_token().get()) {
             grant.released |= matches!(new.state(), State::Released { .. });
-            grant.given_up |= new.state() == &State::InProgress && expired;
+            grant.given_up |= new.state() == State::InProgress && expired;
         }
-        if matches!(new.state(), State::Completed(_)) && entry.left.is_zero() {
+        if new.is_completed() && entry.left.is_zero() {
             self.note("late completion accepted");
         }
     }
 
     fn bind(&mut self, history: &mut History, record: &Record) {
-        let fingerprint = record.fingerprint().copied();
+        let fingerprint = record.fingerprint();
         let now = self.now;
         if let Some((bound, until)) = history.bindings.last_mut() {
             if *bound == fingerprint {
@@ -423,7 +413,7 @@ impl Oracle {
     fn completed(
         &mut self,
         history: &mut History,
-        outcome: &Outcome,
+        outcome: Outcome,
         fingerprint: Option<Fingerprint>,
         token: FencingToken,
         live_until: Moment,
@@ -434,7 +424,7 @@ impl Oracle {
         history.completions.push(Completion {
             generation,
             token: token.get(),
-            outcome: outcome.clone(),
+            outcome,
             fingerprint,
             written: self.now,
             at: Until::default(),
@@ -494,7 +484,7 @@ impl Oracle {
 }
 
 /// A state without what it holds.
-fn name(state: &State) -> &'static str {
+fn name(state: State<'_>) -> &'static str {
     match state {
         State::InProgress => "in progress",
         State::Completed(_) => "completed",

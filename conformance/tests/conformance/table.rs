@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use oncekey::Key;
 use oncekey::protocol::{DecodeError, Entry, Expected, Record, Version};
 use oncekey::store::{Durability, DurabilityClass, Exchange, Put, Store, StoreError, StoreErrorKind};
-use oncekey::{Key, Payload};
 use oncekey_conformance::{Effort, Harness, Subject, Time};
 
 /// The table outlives the store, as a file would: the kit opens it again.
@@ -50,7 +50,7 @@ impl Table {
         if age >= row.live.saturating_add(row.linger) {
             return Ok(None);
         }
-        let record = Record::decode(&Payload::from(&row.body[..]))?;
+        let record = Record::decode(&row.body[..])?;
         let left = match row.live {
             Duration::MAX => Duration::MAX,
             live => live.saturating_sub(age),
@@ -84,7 +84,7 @@ impl Store for TableStore {
         }
         table.last_version += 1;
         let version = table.last_version;
-        let body = put.record.encode();
+        let body = put.record.as_bytes().to_vec();
         let row = Row { body, version, written: now, live: put.live, linger: put.linger };
         table.rows.insert(key.as_bytes().to_vec(), row);
         Ok(Exchange::Done(Version::new(version)))

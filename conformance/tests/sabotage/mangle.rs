@@ -1,6 +1,7 @@
 //! What happens to keys and bodies on their way into a table.
 
 use oncekey::Key;
+use oncekey::protocol::{Draft, Outcome, OutcomeBody, Policy, Record, State};
 
 use super::flaws::Flaw;
 
@@ -27,72 +28,26 @@ pub(crate) fn key(flaw: Flaw, key: &Key) -> Option<Vec<u8>> {
     }
 }
 
-// The stored form of a record, as far as an author would need to lift columns out of it.
-const STATE: u8 = 0b0000_0011;
-const DOUBT: u8 = 0b0000_0100;
-const HOLD: u8 = 0b0000_1000;
-const FINGERPRINT: u8 = 0b0001_0000;
-const TOKEN: u8 = 0b0010_0000;
-const CHECKPOINT: u8 = 0b0100_0000;
-const OWN_ID: u8 = 0b1000_0000;
-const IN_PROGRESS: u8 = 0;
-const COMPLETED: u8 = 1;
-
-/// The body as a flawed table keeps it; `None` if it keeps it well.
-pub(crate) fn body(flaw: Flaw, body: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = body.to_vec();
-    let flags = bytes[1];
-    let mut at = 2 + if flags & OWN_ID == 0 { 32 } else { 16 };
-    let numbers = 3 + usize::from(flags & TOKEN != 0);
-    for _ in 0..numbers {
-        at += varint(body, at).1;
-    }
-    let ends = flags & STATE != IN_PROGRESS;
-    let finished = at..at + if ends { varint(body, at).1 } else { 0 };
-    let digest = if flags & FINGERPRINT != 0 { 1 + bytes_at(body, finished.end + 1) } else { 0 };
-    let fingerprint = finished.end..finished.end + digest;
-    let recovery = if flags & CHECKPOINT != 0 { bytes_at(body, fingerprint.end) } else { 0 };
-    let checkpoint = fingerprint.end..fingerprint.end + recovery;
-    match flaw {
-        Flaw::NoDoubt => bytes[1] &= !DOUBT,
-        Flaw::NoPolicy => bytes[1] &= !HOLD,
-        Flaw::NoFingerprint => {
-            bytes[1] &= !FINGERPRINT;
-            bytes.drain(fingerprint);
+/// The record as a flawed table keeps it; `None` if it keeps it well.
+pub(crate) fn body(flaw: Flaw, record: &Record) -> Option<Vec<u8>> {
+    let draft = record.draft();
+    let draft = match flaw {
+        Flaw::NoDoubt => Draft { doubt: false, ..draft },
+        Flaw::NoPolicy => Draft { policy: Policy::Reclaim, ..draft },
+        Flaw::NoFingerprint => Draft { fingerprint: None, ..draft },
+        Flaw::NoCheckpoint => Draft { checkpoint: &[], ..draft },
+        Flaw::NoFinishedAt => Draft { finished_at: None, ..draft },
+        Flaw::BytesThroughText => {
+            let outcome = record.outcome()?;
+            let OutcomeBody::Kept(bytes) = outcome.body else { return None };
+            let text: Vec<u8> = bytes.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect();
+            let outcome = Outcome { conclusion: outcome.conclusion, body: OutcomeBody::Kept(&text[..]) };
+            return Some(
+                Record::from(Draft { state: State::Completed(outcome), ..draft }).as_bytes().to_vec(),
+            );
         }
-        Flaw::NoCheckpoint => {
-            bytes[1] &= !CHECKPOINT;
-            bytes.drain(checkpoint);
-        }
-        Flaw::NoFinishedAt if ends => {
-            bytes.splice(finished, [0]);
-        }
-        // The outcome ends the record of a completed operation. Its length stays, so that the record decodes.
-        Flaw::BytesThroughText if flags & STATE == COMPLETED => {
-            let outcome = checkpoint.end + 1;
-            let (len, digits) = if body.len() > outcome { varint(body, outcome) } else { (0, 0) };
-            if body[checkpoint.end] > 1 || len == 0 {
-                return None;
-            }
-            bytes[outcome + digits..]
-                .iter_mut()
-                .for_each(|byte| *byte = if byte.is_ascii() { *byte } else { b'?' });
-        }
-        Flaw::CutAt64KiB => bytes.truncate(65_535),
+        Flaw::CutAt64KiB => return record.as_bytes().get(..65_535).map(<[u8]>::to_vec),
         _ => return None,
-    }
-    Some(bytes)
-}
-
-/// A number, and how many bytes it takes.
-fn varint(bytes: &[u8], at: usize) -> (u64, usize) {
-    let taken = bytes[at..].iter().take_while(|byte| **byte >= 0x80).count() + 1;
-    let digits = bytes[at..at + taken].iter().rev();
-    (digits.fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f)), taken)
-}
-
-/// How much a string of bytes takes, with its length.
-fn bytes_at(bytes: &[u8], at: usize) -> usize {
-    let (len, taken) = varint(bytes, at);
-    usize::try_from(len).expect("lengths are small") + taken
+    };
+    Some(Record::from(draft).as_bytes().to_vec())
 }

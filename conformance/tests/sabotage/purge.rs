@@ -1,6 +1,5 @@
 //! The register's purge.
 
-use oncekey::Payload;
 use oncekey::protocol::{Record, State};
 use oncekey::store::Purged;
 use oncekey::time::Moment;
@@ -13,7 +12,7 @@ impl Register {
     fn is_to_go(&self, row: &Row, now: Moment) -> bool {
         match self.flaw {
             Some(Flaw::PurgesTheCompleted) => {
-                let record = Record::decode(&Payload::from(&row.body[..])).expect("this store wrote it");
+                let record = Record::decode(&row.body[..]).expect("this store wrote it");
                 let finished = matches!(record.state(), State::Completed(_)) && row.age(now, None) >= MILLI;
                 finished || row.is_gone(now, None)
             }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use oncekey::Key;
 use oncekey::protocol::{DecodeError, Entry, Expected, Record, State, Version};
 use oncekey::store::{
     BatchPut, Durability, DurabilityClass, Exchange, Purged, Put, Store, StoreError, StoreErrorKind,
 };
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{Key, Payload};
 use oncekey_conformance::Time;
 
 use super::flaws::Flaw;
@@ -171,7 +171,7 @@ impl Register {
         if row.is_gone(now, self.flaw) {
             return Ok(None);
         }
-        let record = Record::decode(&Payload::from(&row.body[..]))?;
+        let record = Record::decode(&row.body[..])?;
         Ok(Some(Entry { record, version: Version::new(row.version), left: row.left(now, self.flaw) }))
     }
 
@@ -303,7 +303,7 @@ impl Register {
                 row.version = table.last_version;
                 entry.version = Version::new(row.version);
             }
-            Some(Flaw::ConflictWrites) => row.body = put.record.encode(),
+            Some(Flaw::ConflictWrites) => row.body = put.record.as_bytes().to_vec(),
             Some(Flaw::ConflictHasNoTimeLeft) => entry.left = Duration::ZERO,
             Some(Flaw::RefusedIsDone) => return Exchange::Done(Version::new(table.last_version + 1)),
             _ => {}
@@ -431,8 +431,7 @@ impl Register {
     }
 
     fn body(&self, record: &Record) -> Vec<u8> {
-        let body = record.encode();
-        self.flaw.and_then(|flaw| mangle::body(flaw, &body)).unwrap_or(body)
+        self.flaw.and_then(|flaw| mangle::body(flaw, record)).unwrap_or_else(|| record.as_bytes().to_vec())
     }
 }
 

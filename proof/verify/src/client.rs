@@ -227,7 +227,7 @@ impl World {
         let call = self.client(number).call;
         let entry = self.store.read();
         let entry =
-            entry.filter(|entry| entry.record.state() == &State::InProgress && is_of(entry, number, call));
+            entry.filter(|entry| entry.record.state() == State::InProgress && is_of(entry, number, call));
         let Some(entry) = entry else { return self.client(number).end() };
         self.events.saw(Sight::GivenUp);
         self.client(number).phase = Phase::Holding(Box::new(Holding::new(entry, 0)));
@@ -258,7 +258,7 @@ fn decide_claim(config: &Config, found: Option<&Entry>, command: &ClaimCommand) 
         (Some(Plant::HoldIgnored), Some(entry), _) => decide_as_released(entry, command, &lifetimes),
         (Some(Plant::FingerprintIgnored), _, Some(entry)) => {
             let command =
-                ClaimCommand { fingerprint: entry.record.fingerprint().copied(), ..command.clone() };
+                ClaimCommand { fingerprint: entry.record.fingerprint(), ..command.clone() };
             decide(Some(entry), &Command::Claim(&command), &lifetimes)
         }
         _ => decide(found, &Command::Claim(command), &lifetimes),

@@ -67,7 +67,7 @@ impl Holding {
 
     /// Whether `entry` shows that a write that keeps the claim, whose reply was lost, was applied and stands.
     fn shows(&self, step: Step, entry: &Entry) -> bool {
-        let live = entry.record.state() == &State::InProgress && !entry.left.is_zero();
+        let live = entry.record.state() == State::InProgress && !entry.left.is_zero();
         let stands = live && entry.version > self.entry.version && entry.is_held_by(&self.holder);
         match step {
             Step::Renew => stands,

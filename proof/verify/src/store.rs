@@ -51,7 +51,7 @@ impl Put {
 
     /// Whether it grants an attempt, whose token is then its version.
     pub(crate) fn grants(&self) -> bool {
-        self.record.state() == &State::InProgress && self.record.token().is_none()
+        self.record.state() == State::InProgress && self.record.token().is_none()
     }
 }
 

@@ -145,7 +145,7 @@ impl Truth {
 
     fn administered(&mut self, before: Option<&Entry>, after: &Entry, events: &mut Events) {
         let live =
-            before.is_some_and(|entry| entry.record.state() == &State::InProgress && !entry.left.is_zero());
+            before.is_some_and(|entry| entry.record.state() == State::InProgress && !entry.left.is_zero());
         events.check(Property::OperatorsKeepOff, !live);
         match after.record.state() {
             State::Completed(_) => {

@@ -148,12 +148,12 @@ impl<S: Store + 'static> Held<S> {
 
     /// Whether `entry` shows that this write, whose reply was lost, was applied and stands.
     fn shows(&self, step: &Step, entry: &Entry) -> bool {
-        let live = entry.record.state() == &State::InProgress && !entry.left.is_zero();
+        let live = entry.record.is_in_progress() && !entry.left.is_zero();
         let newer = entry.version > self.state.lock().entry.version;
         match step {
             Step::Renew => live && newer && entry.is_held_by(&self.holder),
             Step::Checkpoint(bytes) => {
-                live && newer && entry.is_held_by(&self.holder) && entry.record.checkpoint() == bytes
+                live && newer && entry.is_held_by(&self.holder) && entry.record.checkpoint() == *bytes
             }
             // For the others, the protocol answers that it is done already.
             Step::Complete(..) | Step::Release { .. } | Step::Abandon => false,
@@ -216,7 +216,7 @@ impl<S: Store + 'static> Held<S> {
 
     /// A completion of this attempt that somebody's transaction wrote.
     pub(in crate::engine) fn landed_elsewhere(&self, entry: Entry) {
-        if let Some(outcome) = entry.record.outcome().cloned() {
+        if let Some(outcome) = entry.record.outcome() {
             let at = entry.record.finished_at().unwrap_or_default();
             self.over(&Step::Complete(outcome, at), entry);
         }
@@ -278,13 +278,13 @@ impl<S: Store + 'static> Held<S> {
             Ok(Exchange::Conflict(Some(entry))) => {
                 if self.shows(&Step::Renew, &entry) {
                     self.confirmed(entry, sent);
-                } else if entry.is_held_by(&self.holder) && entry.record.state() == &State::InProgress {
+                } else if entry.is_held_by(&self.holder) && entry.record.is_in_progress() {
                     // Ours, and expired: the next round renews it from here.
                     let mut state = self.state.lock();
                     if state.phase != Phase::Over && entry.version > state.entry.version {
                         state.entry = entry;
                     }
-                } else if entry.is_held_by(&self.holder) && entry.record.outcome().is_some() {
+                } else if entry.is_held_by(&self.holder) && entry.record.is_completed() {
                     // Completed by this very attempt, which has yet to hear of it.
                 } else {
                     self.mark_lost(Lost::Superseded);

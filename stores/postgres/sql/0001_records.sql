@@ -73,24 +73,8 @@ CREATE VIEW oncekey_keys AS
            row_id
     FROM oncekey_records;
 
--- A number as a record has it: seven bits a byte, the least first.
-CREATE FUNCTION oncekey_varint(number bigint) RETURNS bytea
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
-    DECLARE
-        rest bigint := number;
-        bytes bytea := '';
-    BEGIN
-        WHILE rest > 127 LOOP
-            bytes := bytes || set_byte(decode('00', 'hex'), 0, ((rest & 127) | 128)::int);
-            rest := rest >> 7;
-        END LOOP;
-        RETURN bytes || set_byte(decode('00', 'hex'), 0, rest::int);
-    END
-    $$;
-
 -- What the two functions below have in common. It reads and writes the stored form of a record, format 1, as
--- src/protocol/encoding.rs of the crate oncekey does: format, flags, ids, numbers, then byte strings, each behind its length.
+-- src/protocol/encoding.rs of the crate oncekey does: 47 bytes of fixed places, then what may be absent, and the last part.
 CREATE FUNCTION oncekey_resolve(
     key bytea, version bigint, resolved text, outcome bytea, keep interval, tail interval, channel text
 ) RETURNS bigint
@@ -98,28 +82,18 @@ CREATE FUNCTION oncekey_resolve(
     AS $$
     #variable_conflict use_column
     DECLARE
-        hold CONSTANT int := 8;
-        fingerprint CONSTANT int := 16;
-        token CONSTANT int := 32;
-        checkpoint CONSTANT int := 64;
+        hold CONSTANT int := 32;
+        token CONSTANT int := 64;
         own_id CONSTANT int := 128;
         was record;
         moment timestamptz;
         old bytea;
         old_len int;
         flags int;
-        part text;
-        bit int;
-        began int;
-        at int;
-        digit int;
-        number bigint;
-        places int;
-        ids_and_numbers bytea;
-        token_bytes bytea;
-        fingerprint_bytes bytea := '';
-        checkpoint_bytes bytea := '';
-        ending bytea;
+        state int;
+        digest_len int;
+        last_at int;
+        last_part bytea;
         finished_ms bigint;
         written bigint;
     BEGIN
@@ -148,74 +122,38 @@ CREATE FUNCTION oncekey_resolve(
         END IF;
         old := was.body;
         old_len := octet_length(old);
-        IF old_len < 2 OR get_byte(old, 0) = 0 THEN
+        IF old_len = 0 OR get_byte(old, 0) = 0 THEN
             RAISE 'oncekey: nothing was changed: the record is damaged' USING ERRCODE = 'data_corrupted';
         ELSIF get_byte(old, 0) <> 1 THEN
             RAISE 'oncekey: nothing was changed: the record has format %, and this function knows 1', get_byte(old, 0)
                 USING ERRCODE = 'feature_not_supported', HINT = 'Resolve it with a service of the version that wrote it.';
         END IF;
+        IF old_len < 47 THEN
+            RAISE 'oncekey: nothing was changed: the record is damaged' USING ERRCODE = 'data_corrupted';
+        END IF;
         flags := get_byte(old, 1);
-        IF flags & 3 <> 0 THEN
+        state := flags & 15;
+        IF state > 0 AND state < 12 THEN
             RAISE 'oncekey: nothing was changed: there is no doubt, the operation is %',
-                ('{completed, released, forgotten}'::text[])[flags & 3]
+                coalesce(('{released, released, forgotten}'::text[])[state], 'completed')
                 USING ERRCODE = 'object_not_in_prerequisite_state';
         ELSIF was.live_until > moment THEN
             RAISE 'oncekey: nothing was changed: the operation is running, and holds its claim until %', was.live_until
                 USING ERRCODE = 'object_not_in_prerequisite_state';
         END IF;
 
-        BEGIN
-            at := CASE WHEN flags & own_id <> 0 THEN 18 ELSE 34 END;
-            FOREACH part IN ARRAY '{attempt, forgiven, created, token, fingerprint, checkpoint}'::text[] LOOP
-                bit := CASE part WHEN 'token' THEN token WHEN 'fingerprint' THEN fingerprint WHEN 'checkpoint' THEN checkpoint END;
-                CONTINUE WHEN flags & bit = 0;
-                began := at;
-                -- Before its length, the number of its algorithm.
-                at := at + (part = 'fingerprint')::int;
-                number := 0;
-                places := 0;
-                LOOP
-                    digit := get_byte(old, at); -- fails past the end
-                    number := number | ((digit & 127)::bigint << places);
-                    at := at + 1;
-                    places := places + 7;
-                    EXIT WHEN digit < 128 OR places > 63;
-                END LOOP;
-                IF part IN ('fingerprint', 'checkpoint') THEN
-                    IF number NOT BETWEEN 0 AND old_len - at THEN
-                        RAISE array_subscript_error;
-                    END IF;
-                    at := at + number;
-                END IF;
-                CASE part
-                    WHEN 'created' THEN ids_and_numbers := substring(old FROM 3 FOR at - 2);
-                    WHEN 'token' THEN token_bytes := substring(old FROM began + 1 FOR at - began);
-                    WHEN 'fingerprint' THEN fingerprint_bytes := substring(old FROM began + 1 FOR at - began);
-                    WHEN 'checkpoint' THEN checkpoint_bytes := substring(old FROM began + 1 FOR at - began);
-                    ELSE NULL;
-                END CASE;
-            END LOOP;
-            IF at <> old_len THEN
-                RAISE array_subscript_error;
-            END IF;
-        EXCEPTION WHEN array_subscript_error THEN
+        -- The last part, here the recovery point, comes behind the operation id, what a reset left, and the fingerprint.
+        digest_len := get_byte(old, 2) & 127;
+        last_at := 47 + CASE WHEN flags & own_id <> 0 THEN 0 ELSE 16 END + CASE WHEN get_byte(old, 2) > 127 THEN 4 ELSE 0 END
+            + CASE WHEN digest_len > 0 THEN 1 + digest_len ELSE 0 END;
+        IF state <> 0 OR digest_len > 32
+            OR int4send(old_len - last_at) <> substring(old FROM 44 FOR 4) THEN
             RAISE 'oncekey: nothing was changed: the record is damaged' USING ERRCODE = 'data_corrupted';
-        END;
+        END IF;
 
         -- The attempt's token is written out, and the doubt of the attempts before it is settled too.
-        flags := flags & (hold | fingerprint | own_id);
-        IF resolved = 'released' THEN
-            flags := flags | token | 2;
-            ending := decode('00', 'hex');
-        ELSE
-            flags := flags | token | 1;
-            ending := decode(CASE resolved WHEN 'failed' THEN '01' ELSE '00' END, 'hex')
-                || oncekey_varint(octet_length(outcome)) || outcome;
-            checkpoint_bytes := '';
-        END IF;
-        IF checkpoint_bytes <> '' THEN
-            flags := flags | checkpoint;
-        END IF;
+        flags := flags & (hold | own_id) | token | CASE resolved WHEN 'released' THEN 1 WHEN 'failed' THEN 5 ELSE 4 END;
+        last_part := CASE resolved WHEN 'released' THEN substring(old FROM last_at + 1) ELSE outcome END;
         finished_ms := floor(extract(epoch FROM moment) * 1000);
         written := greatest(was.version + 1, nextval('oncekey_versions'));
         UPDATE oncekey_records AS r SET
@@ -225,9 +163,10 @@ CREATE FUNCTION oncekey_resolve(
             updated_at = moment,
             finished_at = timestamptz 'epoch' + finished_ms * interval '1 millisecond',
             state = resolved,
-            body = set_byte(decode('0100', 'hex'), 1, flags) || ids_and_numbers
-                || coalesce(token_bytes, oncekey_varint(was.version)) || oncekey_varint(finished_ms)
-                || fingerprint_bytes || checkpoint_bytes || ending
+            body = set_byte(substring(old FOR 29), 1, flags)
+                || CASE WHEN get_byte(old, 1) & token <> 0 THEN substring(old FROM 30 FOR 8) ELSE int8send(was.version) END
+                || substring(int8send(finished_ms) FROM 3) || int4send(octet_length(last_part))
+                || substring(old FROM 48 FOR last_at - 47) || last_part
         WHERE r.key = oncekey_resolve.key;
         IF channel IS NOT NULL THEN
             PERFORM pg_notify(channel, encode(oncekey_resolve.key, 'hex'));

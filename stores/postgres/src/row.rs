@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use oncekey::Key;
 use oncekey::protocol::{Entry, Record, Version};
-use oncekey::{Key, Payload};
 use tokio_postgres::Row;
 
 use crate::Error;
@@ -15,7 +15,7 @@ pub(crate) fn entry(row: &Row, key: &Key) -> Result<Entry, Error> {
     let left: Duration = live_until.left_at(judged_at);
     // One copy, from the driver's buffer into the shared one.
     let body: &[u8] = get(row, 3)?;
-    let record = match Record::decode(&Payload::from(body)) {
+    let record = match Record::decode(body) {
         Ok(record) => record,
         Err(source) => return Err(Error::Record { scope: key.scope_label(), row_id: get(row, 4)?, source }),
     };

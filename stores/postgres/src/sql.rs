@@ -86,7 +86,7 @@ impl Columns {
         Self {
             live_us: micros(live),
             gone_us: micros(live.saturating_add(linger)),
-            body: record.encode(),
+            body: record.as_bytes().to_vec(),
             state: state_of(record),
             attempt: i64::from(record.attempt()),
             created_ms: millis(record.created_at()),

@@ -1,7 +1,6 @@
 //! Dropping the bytes of outcomes whose retention is over.
 
 use async_trait::async_trait;
-use oncekey::Payload;
 use oncekey::protocol::Record;
 use oncekey::store::{TrimOutcomes, Trimmed};
 
@@ -36,11 +35,11 @@ impl<C: Connections> TrimOutcomes for PostgresStore<C> {
             listed += 1;
             last_listed = Some(row_id);
             let body: &[u8] = row::get(found, 2)?;
-            let record = Record::decode(&Payload::from(body)).ok();
+            let record = Record::decode(body).ok();
             if let Some(shorter) = record.and_then(|record| record.without_outcome()) {
                 row_ids.push(row_id);
                 versions.push(row::get::<i64>(found, 1)?);
-                bodies.push(shorter.encode());
+                bodies.push(shorter.as_bytes().to_vec());
             }
         }
         let next = match rows.first() {

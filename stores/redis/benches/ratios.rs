@@ -63,7 +63,7 @@ impl Scripts {
         let about = format!("attempt=1 policy=reclaim operation_id={operation} {created}{finished}");
         cmd.arg("3600000000")
             .arg("3600000000")
-            .arg(record.encode())
+            .arg(record.as_bytes())
             .arg(state)
             .arg(about)
             .arg("")
@@ -148,7 +148,7 @@ fn main() {
         let sides = Sides::new(Arc::clone(&store), Arc::clone(&store), OUTCOME_LEN).await;
         let raw = Scripts::connect(server.url()).await;
         let mut set = redis::cmd("SET");
-        set.arg("bare").arg(completed(OUTCOME_LEN).encode());
+        set.arg("bare").arg(completed(OUTCOME_LEN).as_bytes());
         set.exec_async(&mut raw.connection.clone()).await.unwrap();
         (store, sides, raw)
     });

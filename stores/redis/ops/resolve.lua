@@ -40,111 +40,65 @@ end
 if command ~= 'forget' and was[5] ~= 'in_progress' then return 'refused: it is not in doubt, it is ' .. was[5] end
 if command == 'forget' and was[5] == 'forgotten' then return 'done: it was forgotten before' end
 
--- The stored form, as it is written in src/protocol/encoding.rs: format, flags, ids, numbers, then byte strings.
-if #body < 2 then return DAMAGED end
-if string.byte(body, 1) ~= 1 then return 'refused: this is a record of another format than 1' end
-local flags = string.byte(body, 2)
+-- The stored form, as it is written in src/protocol/encoding.rs: 47 bytes of fixed places, then what may be absent (operation
+-- id, what a reset left, fingerprint), and the last part. Numbers have their greatest byte first.
+if string.byte(body, 1) and string.byte(body, 1) > 1 then return 'refused: this is a record of another format than 1' end
+if #body < 47 or string.byte(body, 1) ~= 1 then return DAMAGED end
+local function number(from, to)
+  local value = 0
+  for at = from, to do value = value * 256 + (string.byte(body, at) or 0) end
+  return value
+end
+local flags, digest = string.byte(body, 2, 3)
 local function has(bit) return math.floor(flags / bit) % 2 == 1 end
-local HOLD, FINGERPRINT, TOKEN, CHECKPOINT, OWN_ID, DOUBT = 8, 16, 32, 64, 128, 4
-if flags % 4 ~= was_state then return DAMAGED end
-local at = has(OWN_ID) and 19 or 35
-if not has(OWN_ID) and string.sub(body, 3, 18) == string.sub(body, 19, 34) then return DAMAGED end
+local STATE, DOUBT, HOLD, TOKEN, OWN_ID, RESET = 16, 16, 32, 64, 128, 128
+local state, reset, digest_len = flags % STATE, digest >= RESET, digest % RESET
+local as_named = state >= 4 and 1 or state == 3 and 3 or state > 0 and 2 or 0
+if as_named ~= was_state or state > 11 or digest_len > 32 then return DAMAGED end
+if not has(OWN_ID) and string.sub(body, 4, 19) == string.sub(body, 48, 63) then return DAMAGED end
+local fingerprint_at = 48 + (has(OWN_ID) and 0 or 16) + (reset and 4 or 0)
+local last_at = fingerprint_at + (digest_len > 0 and 1 + digest_len or 0)
+local last_len = number(44, 47)
+if last_at + last_len ~= #body + 1 then return DAMAGED end
+local attempt, forgiven = number(20, 23), reset and number(fingerprint_at - 4, fingerprint_at - 1) or 1
+if attempt < 1 or forgiven < 1 or forgiven > attempt then return DAMAGED end
+if not has(TOKEN) and number(30, 37) ~= 0 or state == 0 and number(38, 43) ~= 0 then return DAMAGED end
+-- Too large, not encodable, dropped: a length, or nothing.
+if (state == 3 or state == 8 or state == 9) and last_len > 0 then return DAMAGED end
+if (state == 6 or state == 7 or state > 9) and last_len ~= 8 then return DAMAGED end
 
--- Each of these goes past what it reads, and is nil once anything was not all there: `whole` remembers it.
-local whole = true
-local function byte()
-  local found = string.byte(body, at)
-  at = at + 1
-  if not found then whole = false end
-  return found
-end
-local function number()
-  local value, place = 0, 1
-  for index = 1, 10 do
-    local found = byte()
-    if not found then return nil end
-    -- The shortest form only, of 64 bits.
-    if index > 1 and found == 0 or index == 10 and found > 1 then break end
-    value = value + found % 128 * place
-    if found < 128 then return value end
-    place = place * 128
-  end
-  whole = false
-end
-local function bytes()
-  local len = number()
-  if not len or len > #body - at + 1 then
-    whole = false
-    return nil
-  end
-  at = at + len
-  return len
-end
-local function from(start) return string.sub(body, start, at - 1) end
-
-local attempt, forgiven = number(), number()
-number()
-if not whole or attempt < 1 or attempt >= 4294967296 or forgiven > attempt then return DAMAGED end
-local begin = from(3)
-local start = at
-if has(TOKEN) then number() end
-local token = from(start)
-if was_state ~= 0 then number() end
-start = at
-if has(FINGERPRINT) then
-  byte()
-  local len = bytes()
-  if not len or len < 1 or len > 32 then return DAMAGED end
-end
-local fingerprint = from(start)
-start = at
-if has(CHECKPOINT) and bytes() == 0 then return DAMAGED end
-local checkpoint = from(start)
-if was_state == 1 then
-  local kind = byte()
-  if not kind or kind > 7 then return DAMAGED end
-  local form = kind - kind % 2
-  if form == 0 then bytes() elseif form ~= 4 then number() end
-elseif was_state == 2 then
-  local fresh = byte()
-  if not fresh or fresh > 1 then return DAMAGED end
-end
-if not whole or at ~= #body + 1 then return DAMAGED end
-
-local function varint(value)
+local function bytes(value, count)
   local made = ''
-  while value >= 128 do
-    made = made .. string.char(value % 128 + 128)
-    value = math.floor(value / 128)
+  for _ = 1, count do
+    made = string.char(value % 256) .. made
+    value = math.floor(value / 256)
   end
-  return made .. string.char(value)
+  return made
 end
-if not has(TOKEN) then token = varint(tonumber(was[1])) end
+local token = has(TOKEN) and string.sub(body, 30, 37) or bytes(tonumber(was[1]), 8)
 
-local state, last
+local last, optional = '', string.sub(body, 48, last_at - 1)
 if happened then
-  state, last = 1, string.char(command == 'failed' and 1 or 0) .. varint(#outcome) .. outcome
-  checkpoint = ''
+  state, last = command == 'failed' and 5 or 4, outcome
 elseif command == 'no_effect' then
-  state, last = 2, string.char(0)
+  state, last = 1, string.sub(body, last_at)
 else
-  state, last, fingerprint, checkpoint = 3, '', '', ''
+  state, digest, optional = 3, reset and RESET or 0, string.sub(body, 48, fingerprint_at - 1)
 end
 flags = state + TOKEN + (has(HOLD) and HOLD or 0) + (has(OWN_ID) and OWN_ID or 0)
   + (command == 'forget' and has(DOUBT) and DOUBT or 0)
-  + (fingerprint ~= '' and FINGERPRINT or 0) + (checkpoint ~= '' and CHECKPOINT or 0)
-local finished = varint(time[1] * 1000 + math.floor(time[2] / 1000))
-body = string.char(1, flags) .. begin .. token .. finished .. fingerprint .. checkpoint .. last
+local finished = bytes(time[1] * 1000 + math.floor(time[2] / 1000), 6)
+body = string.char(1, flags, digest) .. string.sub(body, 4, 29) .. token .. finished .. bytes(#last, 4) .. optional .. last
 
 -- Live for so long if it is an outcome; else expired, and readable for so long.
 local version = math.max(now, tonumber(was[1]) + 1)
 gone_at = now + keep * 1000000
 live_until = happened and gone_at or now
-local names = {'completed', 'released', 'forgotten'}
+local name = happened and 'completed' or state == 1 and 'released' or 'forgotten'
 local function text(value) return string.format('%.0f', value) end
 redis.call('HSET', key, 'version', text(version), 'live_until', text(live_until), 'gone_at', text(gone_at),
-  'body', body, 'state', names[state], 'about', string.gsub(was[6] or '', ' finished=.*', '') .. ' by_hand')
+  'body', body, 'state', name, 'about', string.gsub(was[6] or '', ' finished=.*', '') .. ' by_hand')
 -- No late copy of the call that wrote the record before is to be told that this was its own.
 if was[7] then redis.call('HSET', key, 'call', '') end
 redis.call('PEXPIREAT', key, text(math.ceil(gone_at / 1000) + 60000))
-return 'done: ' .. (command == 'failed' and 'failed' or names[state])
+return 'done: ' .. (command == 'failed' and 'failed' or name)

@@ -85,7 +85,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
             expected,
             live: micros(put.live),
             linger: micros(put.linger),
-            body: put.record.encode(),
+            body: put.record.as_bytes().to_vec(),
             state: state(put.record),
             about: about(put.record),
             call: self.shared.calls.as_ref().map(CallIds::next).unwrap_or_default(),

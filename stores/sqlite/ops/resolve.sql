@@ -30,48 +30,26 @@ WITH RECURSIVE
     SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000 + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER) AS now_ms),
   found AS MATERIALIZED (
     SELECT row, version, written_ns, live_until_ns, gone_at_ns, state, body, length(body) AS len,
-      hex(substr(body, 1, 1)) AS format, hex(substr(body, 1, 160)) AS head
+      hex(substr(body, 1, 1)) AS format, hex(substr(body, 1, 47)) AS head
     FROM main.oncekey_records WHERE key = (SELECT key FROM asked)),
-  -- All that comes before the bytes of the last part is within so many bytes.
-  place (at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM place WHERE at < 160),
+  -- The stored form, as it is written in src/protocol/encoding.rs of oncekey: 47 bytes of fixed places, then what may be
+  -- absent (operation id, what a reset left, fingerprint), and the last part. Numbers have their greatest byte first.
+  place (at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM place WHERE at < 47),
   byte (at, octet) AS MATERIALIZED (
     SELECT at, 16 * instr('123456789ABCDEF', substr(head, 2 * at - 1, 1))
       + instr('123456789ABCDEF', substr(head, 2 * at, 1))
     FROM place, found WHERE at <= len),
-  flags AS MATERIALIZED (
-    SELECT octet & 3 AS state, octet & 8 AS hold, octet & 16 AS fingerprint, octet & 32 AS token,
-      octet & 64 AS checkpoint, octet & 128 AS own_id
-    FROM byte WHERE at = 2),
-  -- The stored form, as it is written in src/protocol/encoding.rs of oncekey: format, flags, ids, and then the parts
-  -- 1 attempt, 2 forgiven, 3 created, 4 token, 5 algorithm of the fingerprint, 6 its digest, 7 checkpoint; 8 is the end.
-  -- 6 and 7 are a length and so many bytes. Numbers have seven bits to a byte, the lowest first. Each row here is about
-  -- to read a byte.
-  walk (part, at, shift, number) AS (
-    SELECT 1, CASE WHEN own_id THEN 19 ELSE 35 END, 0, 0 FROM flags
-    UNION ALL
-    SELECT
-      CASE
-        WHEN octet >= 128 AND part <> 5 THEN part
-        WHEN part < 3 THEN part + 1
-        WHEN part < 4 AND token THEN 4
-        WHEN part < 5 AND fingerprint THEN 5
-        WHEN part = 5 THEN 6
-        WHEN part < 7 AND checkpoint THEN 7
-        ELSE 8
-      END,
-      at + 1 + CASE WHEN part IN (6, 7) AND octet < 128 THEN number + (octet << shift) ELSE 0 END,
-      CASE WHEN octet >= 128 AND part <> 5 THEN shift + 7 ELSE 0 END,
-      CASE WHEN octet >= 128 AND part <> 5 THEN number + ((octet - 128) << shift) ELSE 0 END
-    FROM walk JOIN byte USING (at), flags
-    WHERE part < 8 AND shift <= 63),
+  fixed AS MATERIALIZED (
+    SELECT max(octet) FILTER (WHERE at = 2) AS flags, max(octet) FILTER (WHERE at = 3) AS digest,
+      sum(octet << 8 * (47 - at)) FILTER (WHERE at > 43) AS last_len, count(*) AS read
+    FROM byte),
   part AS MATERIALIZED (
-    SELECT
-      min(at) FILTER (WHERE part > 3) AS token,
-      min(at) FILTER (WHERE part > 4) AS fingerprint,
-      min(at) FILTER (WHERE part > 6) AS checkpoint,
-      min(at) FILTER (WHERE part = 8) AS "end"
-    FROM walk WHERE shift = 0),
-  -- The numbers to be written, likewise.
+    SELECT flags & 15 AS state, flags & 32 AS hold, flags & 64 AS token, flags & 128 AS own_id, digest & 127 AS digest_len,
+      47 + CASE WHEN flags & 128 THEN 0 ELSE 16 END + CASE WHEN digest & 128 THEN 4 ELSE 0 END
+        + CASE WHEN digest & 127 THEN 1 + (digest & 127) ELSE 0 END AS last_at,
+      last_len
+    FROM fixed WHERE read = 47),
+  -- The numbers to be written.
   every AS MATERIALIZED (
     SELECT CAST(
       x'000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f' ||
@@ -83,39 +61,38 @@ WITH RECURSIVE
       x'c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedf' ||
       x'e0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff'
       AS BLOB) AS byte),
-  writing (name, number, bytes) AS (
-    SELECT 'token', version, x'' FROM found
-    UNION ALL SELECT 'finished', now_ms, x'' FROM clock
-    UNION ALL SELECT 'len', length(outcome), x'' FROM asked
+  last AS MATERIALIZED (
+    -- A release keeps its recovery point, and its operation id.
+    SELECT CASE WHEN happened THEN outcome ELSE substr(body, last_at + 1) END AS last FROM asked, found, part),
+  writing (name, number, left, bytes) AS (
+    SELECT 'token', version, 8, x'' FROM found
+    UNION ALL SELECT 'finished', now_ms, 6, x'' FROM clock
+    UNION ALL SELECT 'len', length(last), 4, x'' FROM last
     UNION ALL
-    SELECT name, CASE WHEN number >= 128 THEN number >> 7 END,
-      CAST(bytes || substr(byte, (number & 127) + CASE WHEN number >= 128 THEN 129 ELSE 1 END, 1) AS BLOB)
-    FROM writing, every WHERE number IS NOT NULL),
+    SELECT name, number >> 8, left - 1, CAST(substr(byte, 1 + (number & 255), 1) || bytes AS BLOB)
+    FROM writing, every WHERE left > 0),
   number AS MATERIALIZED (
     SELECT
       max(bytes) FILTER (WHERE name = 'token') AS token,
       max(bytes) FILTER (WHERE name = 'finished') AS finished,
       max(bytes) FILTER (WHERE name = 'len') AS len
-    FROM writing WHERE number IS NULL),
-  -- A failure, or a success; a release keeps its recovery point, and its operation id.
+    FROM writing WHERE left = 0),
   piece AS MATERIALIZED (
     SELECT
       x'01' AS format,
-      substr(every.byte, 1 + CASE WHEN happened THEN 1 ELSE 2 + flags.checkpoint END
-        + 32 + flags.hold + flags.fingerprint + flags.own_id, 1) AS flags,
-      substr(body, 3, part.token - 3) AS begin,
-      CASE WHEN flags.token THEN substr(body, part.token, part.fingerprint - part.token) ELSE number.token END AS token,
+      substr(every.byte, 1 + hold + own_id + 64 + CASE what WHEN 'completed' THEN 4 WHEN 'failed' THEN 5 ELSE 1 END, 1)
+        AS flags,
+      substr(body, 3, 27) AS begin,
+      CASE WHEN part.token THEN substr(body, 30, 8) ELSE number.token END AS token,
       number.finished AS finished,
-      CASE WHEN happened THEN substr(body, part.fingerprint, part.checkpoint - part.fingerprint)
-        ELSE substr(body, part.fingerprint) END AS middle,
-      CASE WHEN happened THEN substr(every.byte, CASE what WHEN 'failed' THEN 2 ELSE 1 END, 1) ELSE x'00' END AS kind,
-      CASE WHEN happened THEN number.len ELSE x'' END AS len,
-      CASE WHEN happened THEN outcome ELSE x'' END AS outcome
-    FROM asked, found, flags, part, number, every),
+      number.len AS len,
+      substr(body, 48, last_at - 47) AS middle,
+      last
+    FROM asked, found, part, last, number, every),
   put AS MATERIALIZED (
-    SELECT CAST(format || flags || begin || token || finished || middle || kind || len || outcome AS BLOB) AS body,
-      hex(format) || hex(flags) || hex(begin) || hex(token) || hex(finished) || hex(middle) || hex(kind) || hex(len)
-        || hex(outcome) AS checked
+    SELECT CAST(format || flags || begin || token || finished || len || middle || last AS BLOB) AS body,
+      hex(format) || hex(flags) || hex(begin) || hex(token) || hex(finished) || hex(len) || hex(middle) || hex(last)
+        AS checked
     FROM piece)
 SELECT
   CASE
@@ -136,12 +113,12 @@ SELECT
     WHEN found.live_until_ns IS NULL OR found.live_until_ns > max(now_ms * 1000000, found.written_ns)
       THEN 'the operation is running; wait for its lease to end'
     WHEN found.format <> '01' THEN 'this is a record of another format than 1'
-    WHEN part."end" IS NOT found.len + 1 OR flags.state <> 0 THEN 'the record is damaged'
+    WHEN part.state IS NOT 0 OR digest_len > 32 OR last_at + last_len <> found.len THEN 'the record is damaged'
     WHEN put.body IS NULL OR hex(put.body) <> put.checked THEN 'this database does not join bytes as it should'
   END AS refused,
   found.row, found.version AS was, now_ms * 1000000 AS now_ns, now_ms * 1000000 + asked.seconds * 1000000000 AS gone_at_ns,
   CASE WHEN asked.happened THEN 'completed' ELSE 'released' END AS state, asked.happened, put.body
-FROM asked, clock LEFT JOIN found LEFT JOIN flags LEFT JOIN part LEFT JOIN put;
+FROM asked, clock LEFT JOIN found LEFT JOIN part LEFT JOIN put;
 
 -- Live for so long if it is an outcome; else expired, and readable for so long.
 UPDATE main.oncekey_records

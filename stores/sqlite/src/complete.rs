@@ -7,7 +7,7 @@ use rusqlite::{Connection, ffi};
 
 use crate::clock::WallClock;
 use crate::error::{CompleteError, SqliteError, SqliteStep};
-use crate::table::{self, Encoded, Meta};
+use crate::table::{self, Meta, OwnedPut};
 
 /// [`SqliteStore::complete_in`](crate::SqliteStore::complete_in) for where no store is at hand. It is for the caller to see
 /// to it that the transaction is on the store's file, as its main database.
@@ -30,7 +30,7 @@ pub(crate) fn complete_at(
     take_the_lock(transaction)?;
     let failed = |error| CompleteError::Sqlite(SqliteError::of(error, SqliteStep::Write));
     let mut meta = Meta::read(transaction).map_err(failed)?;
-    let put = Encoded::new(Put::new(&prepared.record, prepared.live, prepared.linger));
+    let put = OwnedPut::new(Put::new(&prepared.record, prepared.live, prepared.linger));
     let asked = (&prepared.key, Expected::At(prepared.expected), &put);
     match table::exchange(transaction, &mut meta, asked, clock.now(), u64::MAX) {
         Ok(Exchange::Done(_)) => meta.write(transaction).map_err(failed),

@@ -6,7 +6,7 @@ use oncekey::protocol::Expected;
 use oncekey::store::{Exchange, Purged};
 
 use crate::error::SqliteError;
-use crate::table::Encoded;
+use crate::table::OwnedPut;
 use crate::trim::Shorter;
 
 pub(crate) type Answer<T> = oneshot::Sender<T>;
@@ -29,7 +29,7 @@ pub(crate) enum Job {
 pub(crate) struct Write {
     pub(crate) key: Key,
     pub(crate) expected: Expected,
-    pub(crate) put: Encoded,
+    pub(crate) put: OwnedPut,
     /// No reader has looked yet whether something is there: the writer, which had nothing else to do, does.
     pub(crate) unseen: bool,
 }

@@ -23,7 +23,7 @@ use crate::job::{Job, Write};
 use crate::options::Synchronous;
 use crate::queue::{Closed, Queue};
 use crate::reader::{Desk, Question};
-use crate::table::{self, Encoded};
+use crate::table::{self, OwnedPut};
 use crate::threads::Threads;
 use crate::trim::Found;
 
@@ -221,7 +221,7 @@ impl Store for SqliteStore {
         if let Some(entry) = looked.transpose()?.flatten() {
             return Ok(Exchange::Conflict(Some(entry)));
         }
-        let write = Write { key: key.clone(), expected, put: Encoded::new(put), unseen: false };
+        let write = Write { key: key.clone(), expected, put: OwnedPut::new(put), unseen: false };
         let (sender, answer) = oneshot::channel();
         match expected {
             Expected::At(_) => self.inner.writer.hand_in(Job::Exchange(write, sender)),
@@ -246,7 +246,7 @@ impl Store for SqliteStore {
         let write = |item: &BatchPut<'_>| Write {
             key: item.key.clone(),
             expected: item.expected,
-            put: Encoded::new(item.put),
+            put: OwnedPut::new(item.put),
             unseen: false,
         };
         let claims_only = batch.iter().all(|item| item.expected == Expected::Vacant);

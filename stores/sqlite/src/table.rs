@@ -4,28 +4,27 @@ use std::time::Duration;
 
 use oncekey::protocol::{Entry, Expected, Record, State, Version};
 use oncekey::store::{Exchange, InDoubtPage, Put};
-use oncekey::{Key, Payload, Policy};
+use oncekey::{Key, Policy};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::clock::{Nanos, Times};
 use crate::error::{SqliteError, SqliteStep};
 
-/// A write, encoded on the caller's thread.
+/// A write that another thread carries out.
 #[derive(Debug)]
-pub(crate) struct Encoded {
+pub(crate) struct OwnedPut {
     record: Record,
-    body: Vec<u8>,
     live: Duration,
     linger: Duration,
 }
 
-impl Encoded {
+impl OwnedPut {
     pub(crate) fn new(put: Put<'_>) -> Self {
-        Self { record: put.record.clone(), body: put.record.encode(), live: put.live, linger: put.linger }
+        Self { record: put.record.clone(), live: put.live, linger: put.linger }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.body.len()
+        self.record.as_bytes().len()
     }
 }
 
@@ -77,9 +76,8 @@ impl Head {
         row: &Row<'_>,
         now: Nanos,
     ) -> rusqlite::Result<Result<Entry, oncekey::protocol::DecodeError>> {
-        let body = Payload::from(row.get_ref(5)?.as_blob()?);
         let (version, left) = (self.version, self.times.left(now));
-        Ok(Record::decode(&body).map(|record| Entry { record, version, left }))
+        Ok(Record::decode(row.get_ref(5)?.as_blob()?).map(|record| Entry { record, version, left }))
     }
 }
 
@@ -124,7 +122,7 @@ pub(crate) fn load(connection: &Connection, key: &Key, now: Nanos) -> Result<Opt
 pub(crate) fn exchange(
     connection: &Connection,
     meta: &mut Meta,
-    (key, expected, put): (&Key, Expected, &Encoded),
+    (key, expected, put): (&Key, Expected, &OwnedPut),
     now: Nanos,
     records_max: u64,
 ) -> Result<Exchange, SqliteError> {
@@ -158,7 +156,7 @@ fn put_row(
     meta: &mut Meta,
     key: &Key,
     row: Option<i64>,
-    put: &Encoded,
+    put: &OwnedPut,
     now: Nanos,
 ) -> rusqlite::Result<Version> {
     let version = meta.last_version + 1;
@@ -170,13 +168,13 @@ fn put_row(
         Some(row) => connection.prepare_cached(UPDATE)?.execute(named_params! {
             ":version": count(version), ":written": times.written, ":live_until": times.live_until,
             ":gone_at": times.gone_at, ":state": state, ":policy": policy, ":attempt": record.attempt(),
-            ":operation_id": operation_id, ":created": created, ":body": put.body, ":row": row,
+            ":operation_id": operation_id, ":created": created, ":body": record.as_bytes(), ":row": row,
         })?,
         None => connection.prepare_cached(INSERT)?.execute(named_params! {
             ":key": key.as_bytes(), ":version": count(version), ":written": times.written,
             ":live_until": times.live_until, ":gone_at": times.gone_at, ":state": state, ":policy": policy,
             ":attempt": record.attempt(), ":operation_id": operation_id, ":created": created,
-            ":scope": key.scope_label(), ":id": key.id(), ":body": put.body,
+            ":scope": key.scope_label(), ":id": key.id(), ":body": record.as_bytes(),
         })?,
     };
     meta.last_version = version;
@@ -252,7 +250,7 @@ fn counted(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-fn state_name(state: &State) -> &'static str {
+fn state_name(state: State<'_>) -> &'static str {
     match state {
         State::InProgress => "in_progress",
         State::Completed(_) => "completed",

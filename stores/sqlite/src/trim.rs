@@ -1,6 +1,5 @@
 //! Dropping the bytes of outcomes whose retention is over. A reader looks and shortens, the writer only puts in place.
 
-use oncekey::Payload;
 use oncekey::protocol::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -13,11 +12,11 @@ const BODY_MIN: i64 = 192;
 const LOOKED_AT_MAX: i64 = 2_000;
 const SHORTENED_MAX: usize = 64;
 
-/// A row, as it was looked at, and the shorter body for it.
+/// A row, as it was looked at, and the shorter record for it.
 pub(crate) struct Shorter {
     row: i64,
     version: i64,
-    body: Vec<u8>,
+    shorter: Record,
 }
 
 /// The result of a look.
@@ -60,9 +59,9 @@ pub(crate) fn look(
     while let Some(at) = rows.next()? {
         seen += 1;
         last = at.get(0)?;
-        let body = Payload::from(at.get_ref(2)?.as_blob()?);
-        if let Some(shorter) = Record::decode(&body).ok().and_then(|record| record.without_outcome()) {
-            found.shorter.push(Shorter { row: last, version: at.get(1)?, body: shorter.encode().to_vec() });
+        let record = Record::decode(at.get_ref(2)?.as_blob()?).ok();
+        if let Some(shorter) = record.and_then(|record| record.without_outcome()) {
+            found.shorter.push(Shorter { row: last, version: at.get(1)?, shorter });
         }
     }
     let place = if seen == limit { Some(last) } else { end };
@@ -73,8 +72,9 @@ pub(crate) fn look(
 /// Puts the shorter bodies in place of those that nobody wrote over; how many.
 pub(crate) fn shorten(connection: &Connection, shorter: &[Shorter]) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(SHORTEN)?;
-    let each =
-        shorter.iter().map(|Shorter { row, version, body }| statement.execute(params![row, version, body]));
+    let each = shorter.iter().map(|Shorter { row, version, shorter }| {
+        statement.execute(params![row, version, shorter.as_bytes()])
+    });
     each.sum()
 }
 

@@ -238,7 +238,7 @@ fn a_checkpoint_that_was_applied_is_called_possibly_applied_whatever_came_betwee
         let mut r = Box::pin(c.checkpoint("x"));
         assert!(poll_once(r.as_mut()).is_none());
     }
-    assert_eq!(&**on_record(&b).record.checkpoint(), b"x");
+    assert_eq!(on_record(&b).record.checkpoint(), b"x"[..]);
     b.clock.advance(secs(31));
     let c2 = claim(&b.other_process());
     std::mem::forget(c2);

@@ -313,7 +313,7 @@ fn a_panic_reaches_the_caller_and_leaves_the_claim_to_its_lease_and_the_keeper_a
         catch_unwind(AssertUnwindSafe(|| request.run(|_| -> Result<String, String> { panic!("planned") })));
     assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"planned"));
     let entry = threads.store.peek(&key()).unwrap();
-    assert_eq!((entry.record.state(), entry.left), (&State::InProgress, LEASE));
+    assert_eq!((entry.record.state(), entry.left), (State::InProgress, LEASE));
     assert_eq!(threads.dedup.held(), 0, "and nobody renews it");
     threads.pass(LEASE);
     let answer = during(&threads.dedup, |_| text("second"), || threads.pass(LEASE * 3));

@@ -21,7 +21,7 @@ fn clean_up_gets_on_with_a_keeper_and_with_later_calls() {
     for _ in 0..10 {
         assert!(poll(&mut keeper).is_none());
     }
-    assert_eq!(bench.on_record().record.state(), &released, "by the keeper");
+    assert_eq!(bench.on_record().record.state(), released, "by the keeper");
     assert_eq!(bench.clock.now(), begun, "at once");
 
     let bench = stuck();
@@ -29,7 +29,7 @@ fn clean_up_gets_on_with_a_keeper_and_with_later_calls() {
     for _ in 0..10 {
         let _any = bench.run(bench.dedup.request(elsewhere.clone()).claim()).unwrap();
     }
-    assert_eq!(bench.on_record().record.state(), &released, "by calls that came by");
+    assert_eq!(bench.on_record().record.state(), released, "by calls that came by");
 }
 
 #[test]
@@ -59,5 +59,5 @@ fn a_call_that_comes_by_does_not_put_a_flush_to_sleep() {
         bench.clock.advance(Duration::from_millis(100));
     }
     assert!(done, "the flush was never woken again");
-    assert_eq!(bench.on_record().record.outcome(), Some(&Outcome::success("first")));
+    assert_eq!(bench.on_record().record.outcome(), Some(Outcome::success("first")));
 }

@@ -231,6 +231,6 @@ fn jobs_go_to_the_spawner() {
     drop(run);
     let job = jobs.lock().unwrap().pop().expect("one job");
     bench.run(job);
-    assert_eq!(bench.on_record().record.state(), &State::Released { fresh_operation_id: false });
+    assert_eq!(bench.on_record().record.state(), State::Released { fresh_operation_id: false });
     bench.nothing_is_left();
 }

@@ -59,7 +59,7 @@ fn an_unknown_commit_that_did_not_land_can_no_longer_land() {
     assert_eq!(bench.run(claim.settle(&prepared)).unwrap(), Settled::NotCommitted);
     assert_eq!(claim.time_left(), LEASE - MARGIN, "held on, and renewed");
     match commit(&bench, &prepared) {
-        Exchange::Conflict(Some(entry)) => assert_eq!(entry.record.state(), &State::InProgress),
+        Exchange::Conflict(Some(entry)) => assert_eq!(entry.record.state(), State::InProgress),
         other => panic!("a transaction still under way committed: {other:?}"),
     }
     // It may be tried again.

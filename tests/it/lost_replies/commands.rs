@@ -17,7 +17,7 @@ fn an_operators_command_whose_replies_are_lost_has_one_effect_and_one_answer() {
             let states = written_since(&bench, before);
             assert_eq!(states.len(), 1, "one effect: {context}");
             let entry = bench.on_record();
-            assert_eq!(entry.record.state(), &states[0], "{context}");
+            assert_eq!(entry.record.state(), states[0].state(), "{context}");
             assert_eq!(entry.record.operation_id(), earlier.record.operation_id(), "{context}");
         }
     }

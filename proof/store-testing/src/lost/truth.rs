@@ -77,5 +77,5 @@ async fn look<S: Store + 'static>(case: &Case<'_, S>) -> Option<Entry> {
 /// A first attempt in progress, in the stored form.
 fn in_progress(owner: u8) -> Record {
     let bytes = [&[1, 0x80][..], &[owner; 16], &[1, 0, 7]].concat();
-    Record::decode(&bytes.into()).expect("it is a record of format 1")
+    Record::decode(bytes).expect("it is a record of format 1")
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use oncekey::protocol::{Entry, Expected, Record, State, Version};
 use oncekey::store::{Exchange, InDoubtPage, ListInDoubt, Put, StoreError, StoreErrorKind};
-use oncekey::{Key, Payload, Store};
+use oncekey::{Key, Store};
 use oncekey_store_testing::deployment::Deployment;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -152,7 +152,7 @@ impl Toy {
         Ok(match &answer[0][..] {
             b"done" => Exchange::Done(Version::new(number(1))),
             b"entry" => Exchange::Conflict(Some(Entry {
-                record: Record::decode(&Payload::from(&answer[2][..])).unwrap(),
+                record: Record::decode(&answer[2][..]).unwrap(),
                 version: Version::new(number(1)),
                 left: Duration::from_micros(number(3)),
             })),
@@ -234,7 +234,7 @@ impl Store for Toy {
             }
             Expected::At(version) => write!(text, "{}", version.get()).unwrap(),
         }
-        let answer = self.exchange(key, &text, &put.record.encode(), live, linger).await;
+        let answer = self.exchange(key, &text, &put.record.as_bytes(), live, linger).await;
         match answer {
             Err(_) if self.flaw == Flaw::ErrorIsRefusal => Ok(Exchange::Conflict(None)),
             Err(_) if self.flaw == Flaw::GrantsWhenDown => Ok(Exchange::Done(Version::new(1))),

@@ -32,7 +32,7 @@ pub(crate) fn measure(server: &Postgres, rows: usize) {
         let began = Instant::now();
         let client = pool.get().await.unwrap();
         client.batch_execute("SET synchronous_commit = off").await.unwrap();
-        let body = completed.encode();
+        let body = completed.as_bytes().to_vec();
         let mut filled = 0;
         while filled < rows {
             let chunk = (rows - filled).min(200_000);

@@ -93,7 +93,7 @@ impl Columns {
         Self {
             live: micros(HOUR),
             gone: micros(HOUR * 2),
-            body: record.encode(),
+            body: record.as_bytes().to_vec(),
             state: if record.outcome().is_some() { "completed" } else { "in progress" },
             attempt: 1,
             created: 1_795_478_400_000,

@@ -12,7 +12,7 @@ use crate::support::{Tables, block_on, connect, database, granted, key, number, 
 /// `count` rows that live for ever or are gone since an hour, put there by SQL.
 async fn fill(tables: &Tables, prefix: &str, count: usize, gone: bool) {
     let gone_at = if gone { "now() - interval '1 hour'" } else { "'infinity'" };
-    let body = some_record().await.encode();
+    let body = some_record().await.as_bytes().to_vec();
     let insert = format!(
         "INSERT INTO {} (key, version, live_until, gone_at, updated_at, created_at, attempt, state, scope, id, \
          operation_id, policy, body) \

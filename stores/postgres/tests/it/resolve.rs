@@ -145,7 +145,7 @@ impl Desk {
         );
         let (live, gone) = (seconds(write.live), seconds(write.live + write.linger));
         let row = self.client.query_one(&sql, &[&key.as_bytes(), &live, &gone]).await.unwrap();
-        assert_eq!(row.get::<_, Vec<u8>>(0), write.record.encode(), "{what}: not the bytes of the engine");
+        assert_eq!(row.get::<_, Vec<u8>>(0), write.record.as_bytes(), "{what}: not the bytes of the engine");
         let state = match resolution {
             Resolution::NoEffect => "released",
             Resolution::Completed(outcome) if *outcome == Outcome::failure(value(outcome)) => "failed",
@@ -388,7 +388,7 @@ fn what_it_cannot_read_it_refuses() {
         let records = abandoned();
         let key = key("damaged");
         let sound = desk.put(&key, &records[4].1).await;
-        let bytes = sound.record.encode();
+        let bytes = sound.record.as_bytes();
         let mut cases = Vec::new();
         // Each cut, also within its numbers; more than there is to say; a length beyond the end.
         for len in 0..bytes.len() {

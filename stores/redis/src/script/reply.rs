@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use oncekey::Payload;
 use oncekey::protocol::{Entry, Record, Version};
 use redis::Value;
 
@@ -34,7 +33,7 @@ fn found(parts: Vec<Value>) -> Result<Reply, RedisStoreError> {
                 Value::BulkString(never) if never == b"never" => Duration::MAX,
                 other => return Err(RedisStoreError::unexpected(&other)),
             };
-            let record = Record::decode(&Payload::from(body))?;
+            let record = Record::decode(body)?;
             Ok(Reply::Found(Some(Entry { record, version: Version::new(number(&version)?), left })))
         }
         Ok(other) => Err(RedisStoreError::unexpected(&other)),

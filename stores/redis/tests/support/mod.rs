@@ -72,15 +72,20 @@ pub(crate) fn key(id: &str) -> Key {
 
 /// A first attempt in progress, in the stored form.
 pub(crate) fn in_progress(owner: u8) -> Record {
-    let bytes = [&[1, 0x80][..], &[owner; 16], &[1, 0, 7]].concat();
-    Record::decode(&bytes.into()).unwrap()
+    Record::decode(first_attempt(0x80, owner, 0, &[])).unwrap()
 }
 
-/// A first attempt completed with this outcome, of less than 128 bytes, in the stored form.
+/// A first attempt completed with this outcome, of less than 256 bytes, in the stored form.
 pub(crate) fn completed(owner: u8, outcome: &[u8]) -> Record {
-    let len = u8::try_from(outcome.len()).unwrap();
-    let bytes = [&[1, 0x81][..], &[owner; 16], &[1, 0, 7, 9, 0, len], outcome].concat();
-    Record::decode(&bytes.into()).unwrap()
+    Record::decode(first_attempt(0x84, owner, 9, outcome)).unwrap()
+}
+
+/// The stored form: flags, owner, when it finished, and what comes last, of less than 256 bytes.
+pub(crate) fn first_attempt(flags: u8, owner: u8, finished: u8, last: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(last.len()).unwrap();
+    let numbers =
+        [&[0, 0, 0, 1][..], &[0, 0, 0, 0, 0, 7], &[0; 8], &[0, 0, 0, 0, 0, finished], &[0, 0, 0, len]];
+    [&[1, flags, 0][..], &[owner; 16], &numbers.concat(), last].concat()
 }
 
 /// A put that must be done.

@@ -59,7 +59,7 @@ fn fill(path: &Path, rows: u64) {
     let connection = Connection::open(path).expect("it opens");
     connection.pragma_update(None, "synchronous", "OFF").expect("it is set");
     connection.pragma_update(None, "cache_size", -1_000_000).expect("it is set");
-    let body = completed(100).encode();
+    let body = completed(100).as_bytes().to_vec();
     for from in (0..rows).step_by(1_000_000) {
         let count = (rows - from).min(1_000_000);
         connection

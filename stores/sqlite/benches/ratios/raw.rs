@@ -90,7 +90,7 @@ impl Connections {
                     i64::try_from(record.created_at().0).expect("it is small"),
                     key.scope_label(),
                     key.id(),
-                    record.encode()
+                    record.as_bytes()
                 ])?;
             }
             count(connection, version, records)
@@ -118,7 +118,7 @@ impl Connections {
                     record.attempt(),
                     record.operation_id().to_bytes(),
                     i64::try_from(record.created_at().0).expect("it is small"),
-                    record.encode(),
+                    record.as_bytes(),
                     row
                 ])?;
             }

@@ -301,7 +301,7 @@ fn it_touches_nothing_but_an_abandoned_record_of_the_version_and_format_it_knows
         let sql = format!("UPDATE oncekey_records SET body = CAST({change} AS BLOB) WHERE id = '7f3a-91'");
         assert_eq!(hand.execute(&sql, []).unwrap(), 1);
     };
-    let keep: Vec<u8> = in_progress(1).encode();
+    let keep: Vec<u8> = in_progress(1).as_bytes().to_vec();
     let hex: String = keep.iter().map(|byte| format!("{byte:02x}")).collect();
     for (change, said) in [
         ("x'02' || substr(body, 2)", "this is a record of another format than 1"),
