@@ -110,6 +110,9 @@ impl<S> fmt::Debug for DeduplicatorBuilder<S> {
 
 /// The longest lease: one that does not end cannot be taken over.
 const LEASE_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// The shortest interval at which anything is done again and again: a shorter one would keep a
+/// thread busy with it.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// The longest of the other durations that a clock counts, short of forever.
 const COUNTABLE_MAX: Duration = Duration::from_nanos(u64::MAX);
 
@@ -150,7 +153,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     }
 
     /// How long a claim is honoured without renewal; 30 s by default. An operation whose process dies is taken over,
-    /// or in doubt, this long after its last renewal.
+    /// or in doubt, this long after its last renewal. At most a year, and at least 3 ms unless
+    /// [`renew_every`](Self::renew_every) is set.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.options.lifetimes.lease = lease;
         self
@@ -176,7 +180,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How often a lease is renewed while its operation runs; a third of the lease by default.
+    /// How often a lease is renewed while its operation runs; a third of the lease by default, and at
+    /// least 1 ms.
     pub fn renew_every(mut self, interval: Duration) -> Self {
         self.renew_every = Some(interval);
         self
@@ -241,7 +246,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     }
 
     /// How often the one poller of a key looks at the store while callers wait: from `least`, doubling, up to `most`;
-    /// 10 ms and 1 s by default. A completion in this process is seen at once.
+    /// 10 ms and 1 s by default. At least 1 ms. A completion in this process is seen at once.
     pub fn poll_every(mut self, least: Duration, most: Duration) -> Self {
         self.options.poll_min = least;
         self.options.poll_max = most;
@@ -305,8 +310,9 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// Builds the engine.
     ///
     /// # Errors
-    /// [`OptionsError`], naming the option: a duration that is zero or too long to count, a lease longer than the
-    /// retention, a renewal that would come too late, a limit of zero.
+    /// [`OptionsError`], naming the option: a duration that is zero or too long to count, an interval
+    /// below 1 ms, a lease longer than the retention, a renewal that would come too late, a limit of
+    /// zero.
     pub fn build(mut self) -> Result<Deduplicator<S>, OptionsError> {
         let lease = self.options.lifetimes.lease;
         self.options.margin = self.margin.unwrap_or(lease / 10);
@@ -316,7 +322,9 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
             Some(attempts) => NonZeroU32::new(attempts),
             None => None,
         };
-        validate(&self.options)?;
+        // An interval that follows from the lease is refused by the name of the lease.
+        let renewal = if self.renew_every.is_some() { "renew_every" } else { "lease" };
+        validate(&self.options, renewal)?;
         Ok(Deduplicator { inner: Arc::new(Inner::new(self.store, self.options)) })
     }
 }
@@ -325,19 +333,29 @@ fn refuse(option: &'static str, problem: impl Into<String>) -> OptionsError {
     OptionsError { option, problem: problem.into() }
 }
 
-fn validate(options: &Options) -> Result<(), OptionsError> {
+/// `renewal` is the option that the renewal's interval comes from.
+fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError> {
     let Lifetimes { lease, retention, tail } = options.lifetimes;
     for (option, duration) in [
         ("lease", lease),
         ("retention", retention),
-        ("renew_every", options.renew_every),
         ("renew_for_max", options.renew_for_max),
         ("store_timeout", options.store_timeout),
         ("completion_timeout", options.completion_timeout),
-        ("poll_every", options.poll_min),
     ] {
         if duration.is_zero() {
             return Err(refuse(option, "it is zero"));
+        }
+    }
+    for (option, what, interval) in [
+        (renewal, "the interval of renewals", options.renew_every),
+        ("poll_every", "the shortest interval", options.poll_min),
+    ] {
+        if interval < INTERVAL_MIN {
+            return Err(refuse(
+                option,
+                format!("{what} would be {interval:?}, and must be at least {INTERVAL_MIN:?}"),
+            ));
         }
     }
     for (option, duration) in

@@ -46,7 +46,7 @@ fn each_bad_option_is_refused_by_its_name() {
 #[test]
 fn each_bound_itself_is_allowed_and_what_is_past_it_is_not() {
     const STEP: Duration = Duration::from_nanos(1);
-    let cases: [(&str, Change, Change); 10] = [
+    let cases: [(&str, Change, Change); 13] = [
         ("retention", |b| b.retention(COUNTABLE_MAX), |b| b.retention(COUNTABLE_MAX + STEP)),
         ("tail", |b| b.tail(COUNTABLE_MAX), |b| b.tail(COUNTABLE_MAX + STEP)),
         ("renew_for_max", |b| b.renew_for_max(COUNTABLE_MAX), |b| b.renew_for_max(COUNTABLE_MAX + STEP)),
@@ -63,13 +63,21 @@ fn each_bound_itself_is_allowed_and_what_is_past_it_is_not() {
         ),
         (
             "margin",
-            |b| b.margin(Duration::from_secs(29)).renew_every(STEP),
-            |b| b.margin(Duration::from_secs(30)).renew_every(STEP),
+            |b| b.margin(Duration::from_secs(29)).renew_every(INTERVAL_MIN),
+            |b| b.margin(Duration::from_secs(30)).renew_every(INTERVAL_MIN),
         ),
         (
             "renew_every",
             |b| b.renew_every(Duration::from_secs(27) - STEP),
             |b| b.renew_every(Duration::from_secs(27)),
+        ),
+        ("renew_every", |b| b.renew_every(INTERVAL_MIN), |b| b.renew_every(INTERVAL_MIN - STEP)),
+        // Renewed each third of it.
+        ("lease", |b| b.lease(3 * INTERVAL_MIN), |b| b.lease(3 * INTERVAL_MIN - STEP)),
+        (
+            "poll_every",
+            |b| b.poll_every(INTERVAL_MIN, INTERVAL_MIN),
+            |b| b.poll_every(INTERVAL_MIN - STEP, INTERVAL_MIN),
         ),
         ("outcome_len_max", |b| b.outcome_len_max(256 << 20), |b| b.outcome_len_max((256 << 20) + 1)),
         (
@@ -91,4 +99,62 @@ fn a_renewal_that_comes_too_late_is_told_how_long_there_is() {
     let late = Deduplicator::builder(MemoryStore::new()).renew_every(Duration::from_secs(28));
     let error = late.build().unwrap_err();
     assert!(error.to_string().contains("an owner stops 27s after its last renewal"), "{error}");
+}
+
+/// How a test sets a duration.
+type Set = fn(DeduplicatorBuilder<MemoryStore>, Duration) -> DeduplicatorBuilder<MemoryStore>;
+
+/// Each option that is a duration, at its extremes: an engine that runs and replays, or a refusal by name.
+#[test]
+fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
+    const NANO: Duration = Duration::from_nanos(1);
+    const WORKS: &str = "";
+    // For zero, for a nanosecond, and for the longest that there is.
+    let cases: [(&str, Set, [&str; 3]); 13] = [
+        ("lease", |b, d| b.lease(d), ["lease"; 3]),
+        // The lease of 30 s is longer than a short retention.
+        ("retention", |b, d| b.retention(d), ["retention", "lease", WORKS]),
+        ("tail", |b, d| b.tail(d), [WORKS; 3]),
+        ("margin", |b, d| b.margin(d), [WORKS, WORKS, "margin"]),
+        ("renew_every", |b, d| b.renew_every(d), ["renew_every"; 3]),
+        ("renew_for_max", |b, d| b.renew_for_max(d), ["renew_for_max", WORKS, WORKS]),
+        ("store_timeout", |b, d| b.store_timeout(d), ["store_timeout", WORKS, "store_timeout"]),
+        (
+            "completion_timeout",
+            |b, d| b.completion_timeout(d),
+            ["completion_timeout", WORKS, "completion_timeout"],
+        ),
+        ("redelivered_for", |b, d| b.redelivered_for(d), [WORKS, WORKS, "redelivered_for"]),
+        ("redelivered_for", |b, d| b.retention(Duration::MAX).redelivered_for(d), [WORKS; 3]),
+        ("poll_every, least", |b, d| b.poll_every(d, LEASE_MAX), ["poll_every"; 3]),
+        ("poll_every, most", |b, d| b.poll_every(INTERVAL_MIN, d), ["poll_every"; 3]),
+        ("poll_every, both", |b, d| b.poll_every(d, d), ["poll_every"; 3]),
+    ];
+    for (option, set, expected) in cases {
+        for (duration, expected) in [Duration::ZERO, NANO, Duration::MAX].into_iter().zip(expected) {
+            let built = set(Deduplicator::builder(MemoryStore::new()), duration).build();
+            match (built, expected) {
+                (Ok(dedup), WORKS) => runs_and_replays(&dedup, option, duration),
+                (Err(error), refused) => {
+                    assert_eq!(error.option(), refused, "{option} of {duration:?}: {error}")
+                }
+                (Ok(_), _) => panic!("{option} of {duration:?} is taken"),
+            }
+        }
+    }
+}
+
+/// Runs an operation, which a request waits for that may wait for ever, on one thread.
+fn runs_and_replays(dedup: &Deduplicator<MemoryStore>, option: &str, duration: Duration) {
+    let key = || crate::Key::new("options", "one").unwrap();
+    let run = |text: &'static str| {
+        let request = dedup.request(key()).wait(Duration::MAX);
+        request.run(move |attempt| async move {
+            attempt.checkpoint("begun").await?;
+            Ok::<_, crate::ClaimError>(text.to_owned())
+        })
+    };
+    let told = futures::executor::block_on(futures::future::join_all([run("first"), run("second")]));
+    let values: Vec<_> = told.into_iter().map(|answer| answer.unwrap().into_value().unwrap()).collect();
+    assert_eq!(values, ["first", "first"], "{option} of {duration:?}");
 }
