@@ -58,6 +58,15 @@ impl Doubt {
 /// find out downstream, whether the effect happened.
 ///
 /// Several callers may ask at once; the first answer that is stored stands.
+///
+/// One that takes longer than [`resolver_timeout`](crate::DeduplicatorBuilder::resolver_timeout), or
+/// panics, has not said that it cannot tell. The call fails with
+/// [`Error::Resolver`](crate::Error::Resolver) then, and the next one asks again. The limit cannot end
+/// one that blocks its thread.
+///
+/// # Cancel safety
+/// The future is dropped when its time is over, and when the call that asks is: it must be free to stop
+/// at any await.
 /// # Example
 /// ```
 /// # use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, MemoryStore, Outcome, Policy};
@@ -90,7 +99,8 @@ impl Doubt {
 /// ```
 #[async_trait]
 pub trait Resolver: Send + Sync + 'static {
-    /// What happened; `None` if it cannot be told, and the policy shall decide.
+    /// What happened; `None` if it cannot be told, and the policy shall decide. Under
+    /// [`Policy::Reclaim`] that runs the operation again.
     async fn resolve(&self, doubt: &Doubt) -> Option<Resolution>;
 }
 

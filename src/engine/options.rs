@@ -58,6 +58,7 @@ pub(crate) struct Options {
     pub(crate) renew_for_max: Duration,
     pub(crate) store_timeout: Duration,
     pub(crate) completion_timeout: Duration,
+    pub(crate) resolver_timeout: Duration,
     pub(crate) claim_tries: u32,
     pub(crate) policy: Policy,
     pub(crate) attempts_max: Option<NonZeroU32>,
@@ -97,6 +98,7 @@ pub struct DeduplicatorBuilder<S> {
     options: Options,
     margin: Option<Duration>,
     renew_every: Option<Duration>,
+    resolver_timeout: Option<Duration>,
     attempts_max: Option<u32>,
 }
 
@@ -131,6 +133,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 renew_for_max: Duration::from_secs(3600),
                 store_timeout: Duration::from_secs(5),
                 completion_timeout: Duration::from_secs(60),
+                resolver_timeout: Duration::ZERO,
                 claim_tries: 3,
                 policy: Policy::Reclaim,
                 attempts_max: None,
@@ -148,6 +151,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
             },
             margin: None,
             renew_every: None,
+            resolver_timeout: None,
             attempts_max: None,
         }
     }
@@ -277,6 +281,18 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
+    /// How long the [`resolver`](Self::resolver) may take over one answer; as long as one call to the
+    /// store by default, which is the [`store_timeout`](Self::store_timeout). After that the call fails
+    /// with [`Error::Resolver`](crate::Error::Resolver), and nothing is granted.
+    ///
+    /// A claim may take so long in addition to its tries of the store, whether it
+    /// [waits](crate::Request::wait) or not. One that is among those who wait is ended by its own time
+    /// limit too.
+    pub fn resolver_timeout(mut self, timeout: Duration) -> Self {
+        self.resolver_timeout = Some(timeout);
+        self
+    }
+
     /// Who is asked when a claim meets an attempt that stopped in the middle; nobody by default.
     pub fn resolver(mut self, resolver: impl Resolver) -> Self {
         self.options.resolver = Some(Arc::new(resolver));
@@ -317,6 +333,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         let lease = self.options.lifetimes.lease;
         self.options.margin = self.margin.unwrap_or(lease / 10);
         self.options.renew_every = self.renew_every.unwrap_or(lease / 3);
+        self.options.resolver_timeout = self.resolver_timeout.unwrap_or(self.options.store_timeout);
         self.options.attempts_max = match self.attempts_max {
             Some(0) => return Err(refuse("attempts_max", "at least one attempt must be allowed")),
             Some(attempts) => NonZeroU32::new(attempts),
@@ -342,6 +359,7 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         ("renew_for_max", options.renew_for_max),
         ("store_timeout", options.store_timeout),
         ("completion_timeout", options.completion_timeout),
+        ("resolver_timeout", options.resolver_timeout),
     ] {
         if duration.is_zero() {
             return Err(refuse(option, "it is zero"));
@@ -372,6 +390,7 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         ("lease", lease),
         ("store_timeout", options.store_timeout),
         ("completion_timeout", options.completion_timeout),
+        ("resolver_timeout", options.resolver_timeout),
         ("poll_every", options.poll_max),
     ] {
         if duration > LEASE_MAX {

@@ -11,7 +11,7 @@ fn each_bad_option_is_refused_by_its_name() {
     let second = Duration::from_secs(1);
     assert!(Deduplicator::builder(MemoryStore::new()).lease(second).retention(second).build().is_ok());
     assert!(Deduplicator::builder(MemoryStore::new()).retention(Duration::MAX).build().is_ok());
-    let cases: [(&str, Change); 22] = [
+    let cases: [(&str, Change); 24] = [
         ("lease", |b| b.lease(Duration::ZERO)),
         ("lease", |b| b.lease(Duration::MAX).retention(Duration::MAX)),
         ("lease", |b| b.lease(Duration::from_secs(10)).retention(Duration::from_secs(9))),
@@ -26,6 +26,8 @@ fn each_bad_option_is_refused_by_its_name() {
         ("store_timeout", |b| b.store_timeout(Duration::MAX)),
         ("completion_timeout", |b| b.completion_timeout(Duration::ZERO)),
         ("completion_timeout", |b| b.completion_timeout(Duration::MAX)),
+        ("resolver_timeout", |b| b.resolver_timeout(Duration::ZERO)),
+        ("resolver_timeout", |b| b.resolver_timeout(Duration::MAX)),
         ("claim_tries", |b| b.claim_tries(0)),
         ("attempts_max", |b| b.attempts_max(0)),
         ("outcome_len_max", |b| b.outcome_len_max(usize::MAX)),
@@ -110,7 +112,7 @@ fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
     const NANO: Duration = Duration::from_nanos(1);
     const WORKS: &str = "";
     // For zero, for a nanosecond, and for the longest that there is.
-    let cases: [(&str, Set, [&str; 3]); 13] = [
+    let cases: [(&str, Set, [&str; 3]); 14] = [
         ("lease", |b, d| b.lease(d), ["lease"; 3]),
         // The lease of 30 s is longer than a short retention.
         ("retention", |b, d| b.retention(d), ["retention", "lease", WORKS]),
@@ -124,6 +126,7 @@ fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
             |b, d| b.completion_timeout(d),
             ["completion_timeout", WORKS, "completion_timeout"],
         ),
+        ("resolver_timeout", |b, d| b.resolver_timeout(d), ["resolver_timeout", WORKS, "resolver_timeout"]),
         ("redelivered_for", |b, d| b.redelivered_for(d), [WORKS, WORKS, "redelivered_for"]),
         ("redelivered_for", |b, d| b.retention(Duration::MAX).redelivered_for(d), [WORKS; 3]),
         ("poll_every, least", |b, d| b.poll_every(d, LEASE_MAX), ["poll_every"; 3]),
