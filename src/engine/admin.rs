@@ -8,8 +8,8 @@ use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Command, Decision, Entry, Expected, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody,
-    Payload, Policy, Resolution, Status, UnixMillis, Verdict, Version, decide,
+    Command, Decision, Entry, Expected, ExpiredBecause, FencingToken, Fingerprint, Key, OperationId, Outcome,
+    OutcomeBody, Payload, Policy, Resolution, Status, UnixMillis, Verdict, Version, decide,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store};
 
@@ -151,7 +151,9 @@ pub struct Inspection {
     pub operation_id: OperationId,
     /// What happens after a crash.
     pub policy: Policy,
-    /// An earlier attempt was taken over, unresolved.
+    /// Whether the effect of an attempt is in doubt: the latest one stopped in the middle, or an earlier
+    /// one was taken over, and nobody has resolved it. Every key that
+    /// [`list_in_doubt`](Deduplicator::list_in_doubt) lists has it.
     pub doubt: bool,
     /// When the generation began.
     pub created_at: UnixMillis,
@@ -181,7 +183,7 @@ impl Inspection {
             token: entry.fencing_token(),
             operation_id: record.operation_id(),
             policy: record.policy(),
-            doubt: record.doubt(),
+            doubt: record.doubt() || entry.status() == Status::Expired(ExpiredBecause::Abandoned),
             created_at: record.created_at(),
             finished_at: record.finished_at(),
             has_fingerprint: record.fingerprint().is_some(),
