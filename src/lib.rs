@@ -129,7 +129,7 @@ pub mod time;
 /// What operators do about a key: answers of [`Deduplicator::inspect`], [`Deduplicator::resolve`] and their kin, and the
 /// [`Resolver`](admin::Resolver) that is asked when a claim meets doubt.
 pub mod admin {
-    pub use crate::engine::{AdminAnswer, Doubt, Inspection, Resolver};
+    pub use crate::engine::{AdminAnswer, Doubt, Inspection, Resolver, ResolverFailure};
     pub use crate::protocol::Resolution;
 }
 

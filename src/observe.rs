@@ -169,7 +169,8 @@ pub enum Event<'a> {
         /// different algorithms, which is an error.
         answer: &'static str,
     },
-    /// A claim could not be answered: the store failed, as often as it was tried, or returned inconsistent answers.
+    /// A claim could not be answered: the store failed, as often as it was tried, or returned inconsistent answers; or
+    /// the resolver did not answer.
     Unanswered,
     /// A claim joined the waiters of its key.
     Waiting,

@@ -55,7 +55,7 @@ pub enum Situation {
     LeaseLost,
     /// The handler ended without a response.
     HandlerEnded,
-    /// The store cannot answer for now; the handler did not run.
+    /// The store, or the engine's resolver, cannot answer for now; the handler did not run.
     StoreUnavailable,
     /// The store refuses, or returns inconsistent answers, and asking again will not help; the handler did
     /// not run.
@@ -74,6 +74,7 @@ impl Situation {
                 _ => Self::StoreFailed,
             },
             oncekey::Error::Incomparable { .. } => Self::RecordUnusable,
+            oncekey::Error::Resolver { .. } => Self::StoreUnavailable,
             _ => Self::StoreFailed,
         }
     }

@@ -8,8 +8,8 @@ use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Command, Decision, Entry, Expected, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody,
-    Payload, Policy, Resolution, Status, UnixMillis, Verdict, Version, decide,
+    Command, Decision, Entry, Expected, ExpiredBecause, FencingToken, Fingerprint, Key, OperationId, Outcome,
+    OutcomeBody, Payload, Policy, Resolution, Status, UnixMillis, Verdict, Version, decide,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store};
 
@@ -58,6 +58,15 @@ impl Doubt {
 /// find out downstream, whether the effect happened.
 ///
 /// Several callers may ask at once; the first answer that is stored stands.
+///
+/// One that takes longer than [`resolver_timeout`](crate::DeduplicatorBuilder::resolver_timeout), or
+/// panics, has not said that it cannot tell. The call fails with
+/// [`Error::Resolver`](crate::Error::Resolver) then, and the next one asks again. The limit cannot end
+/// one that blocks its thread.
+///
+/// # Cancel safety
+/// The future is dropped when its time is over, and when the call that asks is: it must be free to stop
+/// at any await.
 /// # Example
 /// ```
 /// # use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, MemoryStore, Outcome, Policy};
@@ -90,7 +99,8 @@ impl Doubt {
 /// ```
 #[async_trait]
 pub trait Resolver: Send + Sync + 'static {
-    /// What happened; `None` if it cannot be told, and the policy shall decide.
+    /// What happened; `None` if it cannot be told, and the policy shall decide. Under
+    /// [`Policy::Reclaim`] that runs the operation again.
     async fn resolve(&self, doubt: &Doubt) -> Option<Resolution>;
 }
 
@@ -141,7 +151,9 @@ pub struct Inspection {
     pub operation_id: OperationId,
     /// What happens after a crash.
     pub policy: Policy,
-    /// An earlier attempt was taken over, unresolved.
+    /// Whether the effect of an attempt is in doubt: the latest one stopped in the middle, or an earlier
+    /// one was taken over, and nobody has resolved it. Every key that
+    /// [`list_in_doubt`](Deduplicator::list_in_doubt) lists has it.
     pub doubt: bool,
     /// When the generation began.
     pub created_at: UnixMillis,
@@ -171,7 +183,7 @@ impl Inspection {
             token: entry.fencing_token(),
             operation_id: record.operation_id(),
             policy: record.policy(),
-            doubt: record.doubt(),
+            doubt: record.doubt() || entry.status() == Status::Expired(ExpiredBecause::Abandoned),
             created_at: record.created_at(),
             finished_at: record.finished_at(),
             has_fingerprint: record.fingerprint().is_some(),

@@ -1,13 +1,15 @@
 //! Claiming a key: the loop around the protocol's decision, and waiting for whoever holds it.
 
 use std::num::NonZeroU32;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::convoy::Route;
-use super::error::{ClaimError, Error};
+use super::error::{ClaimError, Error, ResolverFailure};
 use super::held::{CONFLICTS_MAX, Guard, Held, Step};
 use super::wait::Wait;
 use super::watching::Watched;
@@ -204,9 +206,24 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// Asks the resolver, if there is one, and writes what it says. What is there then; `None` if nobody could tell.
+    ///
+    /// One that does not answer, or panics, has not said that it cannot tell: it may know that the effect happened.
     async fn ask_resolver(&self, key: &Key, entry: &Entry) -> Result<Option<Option<Entry>>, Error> {
         let Some(resolver) = &self.options.resolver else { return Ok(None) };
-        match resolver.resolve(&Doubt::of(key, entry)).await {
+        let doubt = Doubt::of(key, entry);
+        let asked = AssertUnwindSafe(async { resolver.resolve(&doubt).await }).catch_unwind();
+        let timeout = self.options.resolver_timeout;
+        let resolution = match self.within(timeout, Box::pin(asked)).await {
+            Some(Ok(resolution)) => resolution,
+            unsaid => {
+                let source = match unsaid {
+                    None => ResolverFailure::TimedOut { timeout },
+                    Some(_) => ResolverFailure::Panicked,
+                };
+                return Err(Error::Resolver { scope: key.scope_label(), source });
+            }
+        };
+        match resolution {
             Some(resolution) => Ok(Some(self.resolve_found(key, entry.clone(), &resolution).await?)),
             None => Ok(None),
         }

@@ -127,7 +127,7 @@ impl<S: Store + 'static> Inner<S> {
         let answered = convoy.send(key, write, timeout);
         // The convoy is its driver's: a sender that keeps it alive would wait for a driver that is gone.
         drop(convoy);
-        let answer = self.within(timeout, answered.boxed()).await?;
+        let answer = self.answered(timeout, answered.boxed()).await?;
         answer.unwrap_or_else(|oneshot::Canceled| Err(StoreFailure::new(Unloaded)))
     }
 

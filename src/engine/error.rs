@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use crate::codec::CodecError;
 use crate::protocol::Conclusion;
@@ -42,6 +43,36 @@ pub enum Error {
         /// The scope of the key.
         scope: String,
     },
+    /// An attempt stopped in the middle, and the resolver did not say what became of it. Nothing was
+    /// granted: what the resolver would have said is not known, so neither the policy nor
+    /// [`fail_open`](crate::Request::fail_open) decides in its place.
+    #[error(
+        "the resolver did not say what became of an attempt in scope `{scope}`; nothing was run, and the doubt \
+         stands. Try again"
+    )]
+    #[non_exhaustive]
+    Resolver {
+        /// The scope of the key.
+        scope: String,
+        /// Why it did not.
+        source: ResolverFailure,
+    },
+}
+
+/// Why a resolver said nothing, not even that it cannot tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolverFailure {
+    /// It was not done in time.
+    #[error("it took longer than `resolver_timeout`, {timeout:?}")]
+    #[non_exhaustive]
+    TimedOut {
+        /// The option.
+        timeout: Duration,
+    },
+    /// It panicked.
+    #[error("it panicked")]
+    Panicked,
 }
 
 /// A write of the holder of a claim that was refused, or could not be stored.

@@ -34,7 +34,7 @@ pub use admin::{AdminAnswer, Doubt, Inspection, Resolver};
 pub use answer::{Answer, NoValue, RecordInfo, Unavailable, Unrecorded};
 pub use attempt::Attempt;
 pub use claim::{Claim, ClaimAnswer, Running, Saved};
-pub use error::{ClaimError, ClaimFate, Error, RunError};
+pub use error::{ClaimError, ClaimFate, Error, ResolverFailure, RunError};
 pub use options::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
 pub use prepared::{Prepared, Settled};
 pub use request::{Failure, FailureKind, Request};
@@ -183,7 +183,7 @@ impl<S: Store + 'static> Inner<S> {
 
     pub(crate) async fn load(&self, key: &Key) -> Result<Option<Entry>, StoreFailure> {
         let begun = self.timing();
-        let answer = self.within(self.options.store_timeout, self.store.load(key)).await;
+        let answer = self.answered(self.options.store_timeout, self.store.load(key)).await;
         let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
         self.timed(begun, "load", 1, answer.as_ref().err());
         answer.map_err(StoreFailure::of_read)
@@ -201,7 +201,7 @@ impl<S: Store + 'static> Inner<S> {
     ) -> Result<Exchange, StoreFailure> {
         let put = Put::new(&write.record, write.live, write.linger);
         let begun = self.timing();
-        let answer = self.within(timeout, self.store.compare_exchange(key, write.expected, put)).await;
+        let answer = self.answered(timeout, self.store.compare_exchange(key, write.expected, put)).await;
         let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
         self.timed(begun, "compare_exchange", 1, answer.as_ref().err());
         answer
@@ -215,7 +215,7 @@ impl<S: Store + 'static> Inner<S> {
     ) -> Vec<Result<Exchange, StoreFailure>> {
         let lost = |failure: &StoreFailure| batch.iter().map(|_| Err(failure.clone())).collect();
         let begun = self.timing();
-        let answers: Vec<_> = match self.within(timeout, self.store.compare_exchange_many(batch)).await {
+        let answers: Vec<_> = match self.answered(timeout, self.store.compare_exchange_many(batch)).await {
             Err(failure) => lost(&failure),
             Ok(answers) if answers.len() != batch.len() => lost(&StoreFailure::new(WrongCount)),
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(StoreFailure::new)).collect(),
@@ -229,15 +229,20 @@ impl<S: Store + 'static> Inner<S> {
         answers
     }
 
-    /// Bounds a call. The timer is started only when the call does not answer at once.
-    async fn within<T>(&self, timeout: Duration, mut call: BoxFuture<'_, T>) -> Result<T, StoreFailure> {
+    /// A call to the store, bounded.
+    async fn answered<T>(&self, timeout: Duration, call: BoxFuture<'_, T>) -> Result<T, StoreFailure> {
+        self.within(timeout, call).await.ok_or_else(|| StoreFailure::timed_out(timeout))
+    }
+
+    /// What a call answers within this time. The timer is started only when the call does not answer at once.
+    async fn within<T>(&self, timeout: Duration, mut call: BoxFuture<'_, T>) -> Option<T> {
         let mut timer: Option<BoxFuture<'static, ()>> = None;
         poll_fn(|cx| {
             if let Poll::Ready(answer) = call.as_mut().poll(cx) {
-                return Poll::Ready(Ok(answer));
+                return Poll::Ready(Some(answer));
             }
             let timer = timer.get_or_insert_with(|| self.clock().sleep_until(self.clock().now() + timeout));
-            timer.as_mut().poll(cx).map(|()| Err(StoreFailure::timed_out(timeout)))
+            timer.as_mut().poll(cx).map(|()| None)
         })
         .await
     }

@@ -58,6 +58,7 @@ pub(crate) struct Options {
     pub(crate) renew_for_max: Duration,
     pub(crate) store_timeout: Duration,
     pub(crate) completion_timeout: Duration,
+    pub(crate) resolver_timeout: Duration,
     pub(crate) claim_tries: u32,
     pub(crate) policy: Policy,
     pub(crate) attempts_max: Option<NonZeroU32>,
@@ -97,6 +98,7 @@ pub struct DeduplicatorBuilder<S> {
     options: Options,
     margin: Option<Duration>,
     renew_every: Option<Duration>,
+    resolver_timeout: Option<Duration>,
     attempts_max: Option<u32>,
 }
 
@@ -110,6 +112,9 @@ impl<S> fmt::Debug for DeduplicatorBuilder<S> {
 
 /// The longest lease: one that does not end cannot be taken over.
 const LEASE_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// The shortest interval at which anything is done again and again: a shorter one would keep a
+/// thread busy with it.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// The longest of the other durations that a clock counts, short of forever.
 const COUNTABLE_MAX: Duration = Duration::from_nanos(u64::MAX);
 
@@ -128,6 +133,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 renew_for_max: Duration::from_secs(3600),
                 store_timeout: Duration::from_secs(5),
                 completion_timeout: Duration::from_secs(60),
+                resolver_timeout: Duration::ZERO,
                 claim_tries: 3,
                 policy: Policy::Reclaim,
                 attempts_max: None,
@@ -145,12 +151,14 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
             },
             margin: None,
             renew_every: None,
+            resolver_timeout: None,
             attempts_max: None,
         }
     }
 
     /// How long a claim is honoured without renewal; 30 s by default. An operation whose process dies is taken over,
-    /// or in doubt, this long after its last renewal.
+    /// or in doubt, this long after its last renewal. At most a year, and at least 3 ms unless
+    /// [`renew_every`](Self::renew_every) is set.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.options.lifetimes.lease = lease;
         self
@@ -176,7 +184,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How often a lease is renewed while its operation runs; a third of the lease by default.
+    /// How often a lease is renewed while its operation runs; a third of the lease by default, and at
+    /// least 1 ms.
     pub fn renew_every(mut self, interval: Duration) -> Self {
         self.renew_every = Some(interval);
         self
@@ -241,7 +250,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     }
 
     /// How often the one poller of a key looks at the store while callers wait: from `least`, doubling, up to `most`;
-    /// 10 ms and 1 s by default. A completion in this process is seen at once.
+    /// 10 ms and 1 s by default. At least 1 ms. A completion in this process is seen at once.
     pub fn poll_every(mut self, least: Duration, most: Duration) -> Self {
         self.options.poll_min = least;
         self.options.poll_max = most;
@@ -269,6 +278,18 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// Who hears what happens; nobody by default.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.options.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// How long the [`resolver`](Self::resolver) may take over one answer; as long as one call to the
+    /// store by default, which is the [`store_timeout`](Self::store_timeout). After that the call fails
+    /// with [`Error::Resolver`](crate::Error::Resolver), and nothing is granted.
+    ///
+    /// A claim may take so long in addition to its tries of the store, whether it
+    /// [waits](crate::Request::wait) or not. One that is among those who wait is ended by its own time
+    /// limit too.
+    pub fn resolver_timeout(mut self, timeout: Duration) -> Self {
+        self.resolver_timeout = Some(timeout);
         self
     }
 
@@ -305,18 +326,22 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// Builds the engine.
     ///
     /// # Errors
-    /// [`OptionsError`], naming the option: a duration that is zero or too long to count, a lease longer than the
-    /// retention, a renewal that would come too late, a limit of zero.
+    /// [`OptionsError`], naming the option: a duration that is zero or too long to count, an interval
+    /// below 1 ms, a lease longer than the retention, a renewal that would come too late, a limit of
+    /// zero.
     pub fn build(mut self) -> Result<Deduplicator<S>, OptionsError> {
         let lease = self.options.lifetimes.lease;
         self.options.margin = self.margin.unwrap_or(lease / 10);
         self.options.renew_every = self.renew_every.unwrap_or(lease / 3);
+        self.options.resolver_timeout = self.resolver_timeout.unwrap_or(self.options.store_timeout);
         self.options.attempts_max = match self.attempts_max {
             Some(0) => return Err(refuse("attempts_max", "at least one attempt must be allowed")),
             Some(attempts) => NonZeroU32::new(attempts),
             None => None,
         };
-        validate(&self.options)?;
+        // An interval that follows from the lease is refused by the name of the lease.
+        let renewal = if self.renew_every.is_some() { "renew_every" } else { "lease" };
+        validate(&self.options, renewal)?;
         Ok(Deduplicator { inner: Arc::new(Inner::new(self.store, self.options)) })
     }
 }
@@ -325,19 +350,30 @@ fn refuse(option: &'static str, problem: impl Into<String>) -> OptionsError {
     OptionsError { option, problem: problem.into() }
 }
 
-fn validate(options: &Options) -> Result<(), OptionsError> {
+/// `renewal` is the option that the renewal's interval comes from.
+fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError> {
     let Lifetimes { lease, retention, tail } = options.lifetimes;
     for (option, duration) in [
         ("lease", lease),
         ("retention", retention),
-        ("renew_every", options.renew_every),
         ("renew_for_max", options.renew_for_max),
         ("store_timeout", options.store_timeout),
         ("completion_timeout", options.completion_timeout),
-        ("poll_every", options.poll_min),
+        ("resolver_timeout", options.resolver_timeout),
     ] {
         if duration.is_zero() {
             return Err(refuse(option, "it is zero"));
+        }
+    }
+    for (option, what, interval) in [
+        (renewal, "the interval of renewals", options.renew_every),
+        ("poll_every", "the shortest interval", options.poll_min),
+    ] {
+        if interval < INTERVAL_MIN {
+            return Err(refuse(
+                option,
+                format!("{what} would be {interval:?}, and must be at least {INTERVAL_MIN:?}"),
+            ));
         }
     }
     for (option, duration) in
@@ -354,6 +390,7 @@ fn validate(options: &Options) -> Result<(), OptionsError> {
         ("lease", lease),
         ("store_timeout", options.store_timeout),
         ("completion_timeout", options.completion_timeout),
+        ("resolver_timeout", options.resolver_timeout),
         ("poll_every", options.poll_max),
     ] {
         if duration > LEASE_MAX {
@@ -405,97 +442,4 @@ fn validate(options: &Options) -> Result<(), OptionsError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::MemoryStore;
-
-    /// How a test sets an option wrong.
-    type Change = fn(DeduplicatorBuilder<MemoryStore>) -> DeduplicatorBuilder<MemoryStore>;
-
-    #[test]
-    fn each_bad_option_is_refused_by_its_name() {
-        let second = Duration::from_secs(1);
-        assert!(Deduplicator::builder(MemoryStore::new()).lease(second).retention(second).build().is_ok());
-        assert!(Deduplicator::builder(MemoryStore::new()).retention(Duration::MAX).build().is_ok());
-        let cases: [(&str, Change); 22] = [
-            ("lease", |b| b.lease(Duration::ZERO)),
-            ("lease", |b| b.lease(Duration::MAX).retention(Duration::MAX)),
-            ("lease", |b| b.lease(Duration::from_secs(10)).retention(Duration::from_secs(9))),
-            ("retention", |b| b.retention(Duration::ZERO)),
-            ("retention", |b| b.retention(Duration::MAX - Duration::from_secs(1))),
-            ("tail", |b| b.tail(Duration::MAX - Duration::from_secs(1))),
-            ("margin", |b| b.margin(Duration::from_secs(30))),
-            ("renew_every", |b| b.renew_every(Duration::from_secs(27))),
-            ("renew_every", |b| b.renew_every(Duration::ZERO)),
-            ("renew_for_max", |b| b.renew_for_max(Duration::ZERO)),
-            ("store_timeout", |b| b.store_timeout(Duration::ZERO)),
-            ("store_timeout", |b| b.store_timeout(Duration::MAX)),
-            ("completion_timeout", |b| b.completion_timeout(Duration::ZERO)),
-            ("completion_timeout", |b| b.completion_timeout(Duration::MAX)),
-            ("claim_tries", |b| b.claim_tries(0)),
-            ("attempts_max", |b| b.attempts_max(0)),
-            ("outcome_len_max", |b| b.outcome_len_max(usize::MAX)),
-            ("checkpoint_len_max", |b| b.checkpoint_len_max(usize::MAX)),
-            ("poll_every", |b| b.poll_every(Duration::ZERO, Duration::from_secs(1))),
-            ("poll_every", |b| b.poll_every(Duration::from_secs(2), Duration::from_secs(1))),
-            ("poll_every", |b| b.poll_every(Duration::from_secs(2), Duration::MAX)),
-            ("renew_for_max", |b| b.renew_for_max(Duration::MAX - Duration::from_secs(1))),
-        ];
-        for (option, change) in cases {
-            let error = change(Deduplicator::builder(MemoryStore::new())).build().unwrap_err();
-            assert_eq!(error.option(), option, "{error}");
-            assert!(error.to_string().contains(&format!("`{option}`")), "{error}");
-        }
-    }
-
-    /// A bound is the last value that is allowed, and one step past it is refused.
-    #[test]
-    fn each_bound_itself_is_allowed_and_what_is_past_it_is_not() {
-        const STEP: Duration = Duration::from_nanos(1);
-        let cases: [(&str, Change, Change); 10] = [
-            ("retention", |b| b.retention(COUNTABLE_MAX), |b| b.retention(COUNTABLE_MAX + STEP)),
-            ("tail", |b| b.tail(COUNTABLE_MAX), |b| b.tail(COUNTABLE_MAX + STEP)),
-            ("renew_for_max", |b| b.renew_for_max(COUNTABLE_MAX), |b| b.renew_for_max(COUNTABLE_MAX + STEP)),
-            (
-                "lease",
-                |b| b.lease(LEASE_MAX).retention(Duration::MAX),
-                |b| b.lease(LEASE_MAX + STEP).retention(Duration::MAX),
-            ),
-            ("store_timeout", |b| b.store_timeout(LEASE_MAX), |b| b.store_timeout(LEASE_MAX + STEP)),
-            (
-                "poll_every",
-                |b| b.poll_every(Duration::from_secs(1), Duration::from_secs(1)),
-                |b| b.poll_every(Duration::from_secs(1) + STEP, Duration::from_secs(1)),
-            ),
-            (
-                "margin",
-                |b| b.margin(Duration::from_secs(29)).renew_every(STEP),
-                |b| b.margin(Duration::from_secs(30)).renew_every(STEP),
-            ),
-            (
-                "renew_every",
-                |b| b.renew_every(Duration::from_secs(27) - STEP),
-                |b| b.renew_every(Duration::from_secs(27)),
-            ),
-            ("outcome_len_max", |b| b.outcome_len_max(256 << 20), |b| b.outcome_len_max((256 << 20) + 1)),
-            (
-                "checkpoint_len_max",
-                |b| b.checkpoint_len_max(256 << 20),
-                |b| b.checkpoint_len_max((256 << 20) + 1),
-            ),
-        ];
-        for (option, allowed, refused) in cases {
-            assert!(allowed(Deduplicator::builder(MemoryStore::new())).build().is_ok(), "{option}");
-            let error = refused(Deduplicator::builder(MemoryStore::new())).build().unwrap_err();
-            assert_eq!(error.option(), option, "{error}");
-        }
-        assert_eq!(LEASE_MAX.as_secs() / 86_400, 366, "a lease is at most a year");
-    }
-
-    #[test]
-    fn a_renewal_that_comes_too_late_is_told_how_long_there_is() {
-        let late = Deduplicator::builder(MemoryStore::new()).renew_every(Duration::from_secs(28));
-        let error = late.build().unwrap_err();
-        assert!(error.to_string().contains("an owner stops 27s after its last renewal"), "{error}");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Either, select};
+use futures::future::BoxFuture;
 
 use super::Inner;
 use super::claiming::{Ask, Claimed};
@@ -26,9 +26,19 @@ pub(super) struct Wait<'a, S: Store + 'static> {
     bound: Option<BoxFuture<'static, ()>>,
     /// The sleep until the next look, while this call is the one that looks.
     pause: Option<(Moment, BoxFuture<'static, ()>)>,
+    /// Whether this call gave its thread away since its last look began.
+    gave_way: bool,
     /// The latest entry in progress that this call knows of, and when its `left` was true.
     seen: Entry,
     seen_at: Moment,
+}
+
+/// How a look ended.
+enum Looked {
+    Found(Result<Option<Entry>, StoreFailure>),
+    /// Something was heard first.
+    News(Arc<Entry>),
+    OutOfTime,
 }
 
 /// Tells the observer when a wait is over, however it ends.
@@ -50,22 +60,19 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         let clock = engine.clock();
         let seat = engine.waiting.take_seat(&ask.key, engine.options.poll_min);
         let bound = (until != Moment::NEVER).then(|| clock.sleep_until(until));
-        Self { engine, ask, _told, seat, bound, pause: None, seen, seen_at: clock.now() }
+        let seen_at = clock.now();
+        Self { engine, ask, _told, seat, bound, pause: None, gave_way: true, seen, seen_at }
     }
 
     pub(super) async fn run(mut self) -> Result<Claimed<S>, Error> {
         loop {
-            match poll_fn(|cx| self.poll_call(cx)).await {
-                None => return Ok(self.out_of_time()),
-                Some(Call::News(entry)) => match self.engine.judge_news(self.ask, &entry)? {
-                    Some(verdict) => return Ok(Claimed::Answered(verdict, (*entry).clone())),
-                    None => (self.seen, self.seen_at) = ((*entry).clone(), self.clock().now()),
-                },
-                Some(Call::Drive(_)) => {
-                    if let Some(claimed) = self.look().await? {
-                        return Ok(claimed);
-                    }
-                }
+            let answer = match poll_fn(|cx| self.poll_call(cx)).await {
+                None => Some(self.out_of_time()),
+                Some(Call::News(entry)) => self.hear(&entry)?,
+                Some(Call::Drive(_)) => self.look().await?,
+            };
+            if let Some(claimed) = answer {
+                return Ok(claimed);
             }
         }
     }
@@ -76,52 +83,105 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
 
     /// What to do next: hear the news, look, or give up.
     fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Option<Call>> {
-        if let Some(bound) = &mut self.bound {
-            if bound.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
+        if self.poll_bound(cx).is_ready() {
+            return Poll::Ready(None);
         }
         let at = match self.seat.poll(cx.waker(), self.seen.version) {
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => return self.give_way(),
             Poll::Ready(Call::News(entry)) => return Poll::Ready(Some(Call::News(entry))),
             Poll::Ready(Call::Drive(at)) => at,
         };
-        loop {
-            if self.clock().now() >= at {
-                return Poll::Ready(Some(Call::Drive(at)));
-            }
+        if self.clock().now() < at {
             if self.pause.as_ref().is_none_or(|(pause_at, _)| *pause_at != at) {
                 self.pause = Some((at, self.clock().sleep_until(at)));
             }
             let (_, sleep) = self.pause.as_mut().expect("set above");
             if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+                return self.give_way();
             }
             self.pause = None;
         }
+        // Store and clock may both answer at once, again and again. One look a poll is enough: the
+        // others on this thread have their turn too.
+        if self.gave_way && self.clock().now() >= at {
+            return Poll::Ready(Some(Call::Drive(at)));
+        }
+        cx.waker().wake_by_ref();
+        self.give_way()
+    }
+
+    fn poll_bound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.bound.as_mut().map_or(Poll::Pending, |bound| bound.as_mut().poll(cx))
+    }
+
+    fn give_way<T>(&mut self) -> Poll<T> {
+        self.gave_way = true;
+        Poll::Pending
+    }
+
+    /// What this request answers to an entry that another found; `None` if it waits on.
+    fn hear(&mut self, entry: &Entry) -> Result<Option<Claimed<S>>, Error> {
+        if let Some(verdict) = self.engine.judge_news(self.ask, entry)? {
+            return Ok(Some(Claimed::Answered(verdict, entry.clone())));
+        }
+        (self.seen, self.seen_at) = (entry.clone(), self.clock().now());
+        Ok(None)
     }
 
     /// Looks at the store for all who wait; `None` while the owner is at it.
     async fn look(&mut self) -> Result<Option<Claimed<S>>, Error> {
         self.seat.look_begins();
+        self.gave_way = false;
         let sent = self.clock().now();
-        match within_bound(&mut self.bound, self.engine.load(&self.ask.key)).await {
-            None => Ok(Some(self.out_of_time())),
-            Some(Ok(Some(entry))) if entry.status() == Status::InProgress => {
+        match self.load().await {
+            Looked::OutOfTime => Ok(Some(self.out_of_time())),
+            // It is news to the others too, so nobody is kept from it. The next look is due at once.
+            Looked::News(entry) => self.hear(&entry),
+            Looked::Found(Ok(Some(entry))) if entry.status() == Status::InProgress => {
                 // Another generation may be bound to another request.
                 let verdict = self.engine.judge_news(self.ask, &entry);
                 let answer = verdict?.map(|verdict| Claimed::Answered(verdict, entry.clone()));
                 self.still_in_progress(entry, sent);
                 Ok(answer)
             }
-            Some(Ok(found)) => self.claim(found, sent).await,
-            Some(Err(failure)) => self.look_failed(failure),
+            Looked::Found(Ok(found)) => self.claim(found, sent).await,
+            Looked::Found(Err(failure)) => self.look_failed(failure),
         }
+    }
+
+    /// Reads the record. A read that hangs keeps this call from nothing that it could hear: what a
+    /// completion in this process left.
+    async fn load(&mut self) -> Looked {
+        let mut load = pin!(self.engine.load(&self.ask.key));
+        poll_fn(|cx| {
+            if let Poll::Ready(found) = load.as_mut().poll(cx) {
+                return Poll::Ready(Looked::Found(found));
+            }
+            if let Poll::Ready(entry) = self.seat.poll_news(cx.waker(), self.seen.version) {
+                return Poll::Ready(Looked::News(entry));
+            }
+            if self.poll_bound(cx).is_ready() {
+                return Poll::Ready(Looked::OutOfTime);
+            }
+            self.give_way()
+        })
+        .await
     }
 
     /// Nobody holds the key as far as `found` tells: this call tries, the others go on waiting.
     async fn claim(&mut self, found: Option<Entry>, sent: Moment) -> Result<Option<Claimed<S>>, Error> {
-        match within_bound(&mut self.bound, self.engine.claim_once(self.ask, found, sent)).await {
+        let mut claim = pin!(self.engine.claim_once(self.ask, found, sent));
+        // Not against the news: a claim that is dropped in flight must be given up in the background.
+        let claimed = poll_fn(|cx| {
+            if let Poll::Ready(claimed) = claim.as_mut().poll(cx) {
+                return Poll::Ready(Some(claimed));
+            }
+            if self.poll_bound(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            self.give_way()
+        });
+        match claimed.await {
             // What it may have written is given up in the background.
             None => Ok(Some(self.out_of_time())),
             Some(claimed) => match claimed? {
@@ -162,19 +222,5 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         let mut seen = self.seen.clone();
         seen.left = seen.left.saturating_sub(self.clock().now().saturating_since(self.seen_at));
         Claimed::Answered(Verdict::InProgress, seen)
-    }
-}
-
-/// What a call answers, unless the bound comes first.
-async fn within_bound<T>(
-    bound: &mut Option<BoxFuture<'static, ()>>,
-    call: impl Future<Output = T>,
-) -> Option<T> {
-    match bound {
-        None => Some(call.await),
-        Some(bound) => match select(pin!(call), bound.as_mut()).await {
-            Either::Left((answer, _)) => Some(answer),
-            Either::Right(((), _)) => None,
-        },
     }
 }

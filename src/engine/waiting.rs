@@ -1,7 +1,8 @@
 //! Callers of one process that wait for the same key: one of them looks at the store for all.
 //!
 //! Whoever waits has a seat in the key's room. One seat drives: its holder looks at the store now and then. The
-//! others hear what it finds, and what a completion in this process leaves. Who drives may leave at any time; the next
+//! others hear what it finds, and what a completion in this process leaves; so does the driver itself, also while its
+//! own look hangs. Who drives may leave at any time; the next
 //! one to be polled drives on. When the owner fails, the driver claims for itself, so exactly one of a room tries.
 
 use std::collections::{BTreeMap, HashMap};
@@ -151,16 +152,25 @@ impl Room {
     }
 }
 
+impl RoomState {
+    fn poll_news(&mut self, number: u64, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
+        // Versions of a key rise forever, so news of an earlier generation is never taken for this one's.
+        if let Some(news) = self.news.as_ref().filter(|news| news.version > seen) {
+            return Poll::Ready(Arc::clone(news));
+        }
+        self.wakers.insert(number, waker.clone());
+        Poll::Pending
+    }
+}
+
 impl Seat<'_> {
     /// What to do next; pending while another drives and nothing newer than `seen` is known. A driver's waker is kept
     /// too: news and pokes wake it from its sleep.
     pub(crate) fn poll(&self, waker: &Waker, seen: Version) -> Poll<Call> {
         let mut state = self.room.state.lock();
-        // Versions of a key rise forever, so news of an earlier generation is never taken for this one's.
-        if let Some(news) = state.news.as_ref().filter(|news| news.version > seen) {
-            return Poll::Ready(Call::News(Arc::clone(news)));
+        if let Poll::Ready(news) = state.poll_news(self.number, waker, seen) {
+            return Poll::Ready(Call::News(news));
         }
-        state.wakers.insert(self.number, waker.clone());
         match state.driver {
             Some(driver) if driver != self.number => Poll::Pending,
             _ => {
@@ -168,6 +178,15 @@ impl Seat<'_> {
                 Poll::Ready(Call::Drive(if state.poked { Moment::ORIGIN } else { state.next_look }))
             }
         }
+    }
+
+    /// What is known that is newer than `seen`; while there is nothing, `waker` is kept: for a driver
+    /// whose look is under way.
+    pub(crate) fn poll_news(&self, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
+        if planted("waiting: hears nothing while it looks") {
+            return Poll::Pending;
+        }
+        self.room.state.lock().poll_news(self.number, waker, seen)
     }
 
     /// Marks the beginning of a look. Until it ends, the next look is due at once: should this one be given up in the

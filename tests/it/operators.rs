@@ -86,7 +86,8 @@ fn inspect_tells_every_state_apart_and_changes_nothing() {
             _ => (Status::Expired(ExpiredBecause::Completed), secs(0)),
         };
         assert_eq!((found.state, found.left), (judged, left), "{state}");
-        assert_eq!((found.attempt, found.attempts_counted, found.doubt), (1, 1, false), "{state}");
+        assert_eq!((found.attempt, found.attempts_counted), (1, 1), "{state}");
+        assert_eq!(found.doubt, state == "abandoned", "{state}");
         assert_eq!(found.version, before.unwrap().version);
         assert_eq!(found.policy, Policy::Reclaim);
         assert_eq!(found.has_fingerprint, state != "forgotten", "{state}");
@@ -339,10 +340,33 @@ fn the_engine_lists_its_keys_in_doubt() {
     bench.clock.advance(LEASE);
     let page = ready(engine.list_in_doubt(None, 100)).unwrap();
     assert_eq!((page.entries.len(), page.next), (3, None));
+    let doubt = |key: &Key| ready(bench.dedup.inspect(key)).unwrap().expect("it is on record").doubt;
     for (key, entry) in page.entries {
         assert!(keys.contains(&key) && entry.record.policy() == Policy::Hold);
+        assert!(doubt(&key), "what is listed is in doubt");
         let resolved = ready(bench.dedup.resolve(&key, &Resolution::NoEffect)).unwrap();
         assert_eq!(resolved, AdminAnswer::Done);
+        assert!(!doubt(&key), "it is resolved");
     }
     assert!(ready(engine.list_in_doubt(None, 100)).unwrap().entries.is_empty(), "they are resolved");
+}
+
+/// From the end of the first attempt until somebody resolves it, whatever the attempts after it do.
+#[test]
+fn a_key_is_in_doubt_until_it_is_resolved() {
+    let bench = bench();
+    let doubt = || ready(bench.dedup.inspect(&key())).unwrap().expect("it is on record").doubt;
+    let mut first = claim(&bench.dedup);
+    assert!(!doubt(), "it runs");
+    ready(first.abandon()).unwrap();
+    assert!(doubt(), "its owner gave it up");
+    let _second = claim(&bench.dedup);
+    assert!(doubt(), "it was taken over");
+    bench.clock.advance(LEASE);
+    assert!(doubt(), "the lease of the second is over too");
+    let mut third = claim(&bench.dedup);
+    ready(third.release()).unwrap();
+    assert!(doubt(), "the third cannot vouch for those before it");
+    assert_eq!(resolve(&bench.dedup, &Resolution::NoEffect), AdminAnswer::Done);
+    assert!(!doubt());
 }

@@ -1,6 +1,7 @@
 //! Duplicates that wait for the call that runs.
 
 mod failing_owner;
+mod looks;
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;

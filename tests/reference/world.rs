@@ -356,7 +356,8 @@ impl World {
             (cell.attempt, cell.attempts_counted()),
         )?;
         same("the policy", inspection.policy, policy(cell.policy))?;
-        same("the doubt", inspection.doubt, cell.doubt)?;
+        let abandoned = cell.judge(now) == Status::Abandoned;
+        same("the doubt", inspection.doubt, cell.doubt || abandoned)?;
         same("a fingerprint", inspection.has_fingerprint, cell.print != NO_PRINT)?;
         same("the checkpoint's length", inspection.checkpoint_len, cell.checkpoint.len())?;
         let page = ready(self.store.list_in_doubt(None, 100))?.map_err(|error| error.to_string())?;

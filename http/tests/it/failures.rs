@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::routing::post as on_post;
 use futures::{FutureExt as _, stream};
 use http::StatusCode;
+use oncekey::admin::{Doubt, Resolution, Resolver};
 use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{Durability, Exchange, Purged, Put, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
@@ -271,6 +272,35 @@ async fn each_kind_of_trouble_with_the_store_has_its_answer() {
         let (served, count) = counting(open, 200).await;
         let got = ask(&served).await;
         assert_eq!((got.status == 200, count.get() == 1), (status == 503, status == 503), "{kind:?}");
+    }
+}
+
+/// A resolver that says nothing.
+struct Silent {
+    panics: bool,
+}
+
+#[async_trait]
+impl Resolver for Silent {
+    async fn resolve(&self, _: &Doubt) -> Option<Resolution> {
+        assert!(!self.panics, "a panic that a test asked for");
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn with_a_resolver_that_does_not_answer_nothing_runs_and_nothing_fails_open() {
+    for (panics, open) in [(false, false), (false, true), (true, false), (true, true)] {
+        let dedup = Deduplicator::builder(MemoryStore::new()).resolver(Silent { panics });
+        let dedup = dedup.resolver_timeout(Duration::from_millis(20)).build().unwrap();
+        let layer = layer_over(dedup);
+        let (served, count) = counting(if open { layer.fail_open() } else { layer }, 502).await;
+        assert_eq!(ask(&served).await.status, 502, "its effect is unknown");
+        let refused = ask(&served).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.problem().as_str(), refused.retry_after(), count.get()),
+            (503, "store-unavailable", Some(1), 1)
+        );
     }
 }
 

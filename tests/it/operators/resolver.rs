@@ -1,5 +1,7 @@
 //! The resolver hook: asked when a claim meets an attempt that stopped in the middle, before the policy.
 
+mod silent;
+
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;

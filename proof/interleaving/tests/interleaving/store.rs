@@ -26,6 +26,8 @@ pub(crate) struct ModelStore {
     leaves_a_gap: bool,
     /// Where the next write of a claim's holder stays until its caller is polled again.
     stall: Mutex<Option<Stall>>,
+    /// The next load is never answered.
+    hangs: Mutex<bool>,
     pause: Option<fn() -> u32>,
 }
 
@@ -46,6 +48,7 @@ impl ModelStore {
             ignores_versions: planted("store: versions are not compared"),
             leaves_a_gap: planted("store: a completion removes first and writes second"),
             stall: Mutex::new(None),
+            hangs: Mutex::new(false),
             pause: None,
         }
     }
@@ -67,6 +70,18 @@ impl ModelStore {
     #[cfg(oncekey_loom)]
     pub(crate) fn is_to_stall(&self) -> bool {
         self.stall.lock().unwrap().is_some()
+    }
+
+    /// Never answers the next load.
+    #[cfg(oncekey_loom)]
+    pub(crate) fn hang_next_load(&self) {
+        *self.hangs.lock().unwrap() = true;
+    }
+
+    /// Whether a load that is to hang is yet to come.
+    #[cfg(oncekey_loom)]
+    pub(crate) fn is_to_hang(&self) -> bool {
+        *self.hangs.lock().unwrap()
     }
 
     async fn takes_its_time(&self) {
@@ -119,6 +134,9 @@ impl Store for ModelStore {
     type Error = MemoryError;
 
     async fn load(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
+        if std::mem::take(&mut *self.hangs.lock().unwrap()) {
+            std::future::pending::<()>().await;
+        }
         self.takes_its_time().await;
         let entry = self.inner.load(key).await;
         self.takes_its_time().await;

@@ -11,7 +11,7 @@ const DEADLOCK: &str = "deadlock";
 const ENDLESS: &str = "exceeded maximum number of branches";
 
 /// The bugs `store:` are in the models' own store; the others are in the engine, at the places that name them.
-const PLANTS: [Plant; 14] = [
+const PLANTS: [Plant; 15] = [
     Plant {
         bug: "store: check and write under two locks",
         model: "racing::of_two_callers_that_wait_one_executes_and_both_get_its_value",
@@ -40,6 +40,11 @@ const PLANTS: [Plant; 14] = [
     Plant {
         bug: "waiting: no look once seated",
         model: "waiting::a_waiter_ends_by_the_completion_alone",
+        says: &[DEADLOCK],
+    },
+    Plant {
+        bug: "waiting: hears nothing while it looks",
+        model: "waiting::a_waiter_whose_look_hangs_ends_by_the_completion_alone",
         says: &[DEADLOCK],
     },
     Plant {

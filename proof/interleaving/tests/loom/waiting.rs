@@ -46,6 +46,28 @@ fn a_waiter_ends_by_the_completion_alone() {
     replayed.check();
 }
 
+/// The look is never answered, and no time passes: what a completion leaves that comes after it began has to reach the
+/// waiter all the same.
+#[test]
+fn a_waiter_whose_look_hangs_ends_by_the_completion_alone() {
+    explore("a waiter whose look hangs, and a completion", PREEMPTIONS, move || {
+        let world = World::new();
+        let engine = world.engine();
+        let mut claim = granted(&engine);
+        world.store.hang_next_load();
+        let waiter = world.spawn_call(&engine, Duration::MAX, "by a waiter");
+        while world.store.is_to_hang() {
+            loom::thread::yield_now();
+        }
+        block_on(claim.complete("done")).unwrap();
+        let answer = waiter.join().unwrap();
+        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "done"), "{answer:?}");
+        drop(claim);
+        assert!(world.runs().is_empty());
+        assert_idle(&engine);
+    });
+}
+
 /// One of them looks at the store for both; the other hears of the completion all the same.
 #[test]
 fn two_waiters_end_by_the_completion_alone() {
