@@ -9,6 +9,7 @@ mod entry;
 mod fingerprint;
 mod ids;
 mod key;
+mod key_map;
 mod payload;
 mod record;
 mod transition;
@@ -21,6 +22,7 @@ pub use entry::{Entry, Expected, ExpiredBecause, Holder, Status};
 pub use fingerprint::{Algorithm, Fingerprint, FingerprintError};
 pub use ids::{FencingToken, OperationId, Owner, ParseOperationIdError, Version};
 pub use key::{Key, KeyError};
+pub(crate) use key_map::KeyMap;
 pub use payload::Payload;
 #[doc(hidden)]
 pub use record::Fields as RecordFields;
