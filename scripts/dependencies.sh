@@ -23,8 +23,8 @@ check() { # name, most, cargo tree's arguments
     fi
 }
 
-# Each with a reason: the traits of stores, futures, timers, random ids, the maps and locks of the memory store, errors.
-without='async-trait futures futures-timer getrandom hashbrown parking_lot smallvec thiserror'
+# Each with a reason: the traits of stores, futures, random ids, the maps and locks of the memory store, errors.
+without='async-trait futures getrandom hashbrown parking_lot smallvec thiserror'
 # `json` and `sha256`.
 default='serde serde_json sha2'
 # `tokio` and `blocking`.
@@ -50,6 +50,6 @@ if tree --all-features | grep -E '^(proptest|loom|shuttle) '; then
     echo 'all features: a package for tests is among them' >&2
     status=1
 fi
-check 'without default features' 27 --no-default-features
-check 'default features' 39
+check 'without default features' 26 --no-default-features
+check 'default features' 38
 exit $status

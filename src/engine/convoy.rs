@@ -4,7 +4,6 @@
 //! store differs: what the calls want written while nothing is under way goes there as one batch. So a thousand claims
 //! are one round trip, and so are the completions of those that end together.
 
-use std::collections::HashSet;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -18,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream as _};
 
 use super::Inner;
-use crate::protocol::{Key, Write};
+use crate::protocol::{Key, KeyMap, Write};
 use crate::store::{BatchPut, Exchange, Put, Store, StoreFailure};
 use crate::sync::Mutex;
 
@@ -82,13 +81,13 @@ impl Convoy {
         if state.waiting.is_empty() {
             return Vec::new();
         }
-        let mut keys = HashSet::new();
+        let mut keys = KeyMap::default();
         let (mut next, mut later) = (Vec::new(), Vec::new());
         for parcel in std::mem::take(&mut state.waiting) {
             if parcel.answer.is_canceled() {
                 continue;
             }
-            if next.len() < BATCH_MAX && keys.insert(parcel.key.clone()) {
+            if next.len() < BATCH_MAX && keys.insert(&parcel.key, ()).is_none() {
                 next.push(parcel);
             } else {
                 later.push(parcel);

@@ -1,6 +1,5 @@
 //! Many operations at once: what a consumer does with a poll of messages.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::convoy::{Convoy, Depot};
 use super::error::{ClaimError, Error, RunError};
 use super::request::{Failure, Request};
 use crate::codec::Codec;
-use crate::protocol::{Key, Payload};
+use crate::protocol::{Key, KeyMap, Payload};
 use crate::store::{Store, StoreFailure};
 
 impl<S: Store + 'static> Deduplicator<S> {
@@ -228,11 +227,11 @@ impl<S: Store + 'static> Deduplicator<S> {
 
 /// The keys that came so far.
 #[derive(Default)]
-struct Known(HashSet<Key>);
+struct Known(KeyMap<()>);
 
 impl Known {
     fn comes_again(&mut self, key: &Key) -> bool {
-        !self.0.insert(key.clone())
+        self.0.insert(key, ()).is_some()
     }
 }
 

@@ -5,18 +5,18 @@
 //! own look hangs. Who drives may leave at any time; the next
 //! one to be polled drives on. When the owner fails, the driver claims for itself, so exactly one of a room tries.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::planted::planted;
-use crate::protocol::{Entry, Key, Version};
+use crate::protocol::{Entry, Key, KeyMap, Version};
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use crate::time::Moment;
 
 pub(crate) struct Waiting {
-    rooms: Mutex<HashMap<Key, Arc<Room>>>,
+    rooms: Mutex<KeyMap<Arc<Room>>>,
     /// How many seats are taken in all, so that a completion which nobody waits for takes no lock.
     seats: AtomicUsize,
 }
@@ -57,7 +57,7 @@ pub(crate) enum Call {
 
 impl Waiting {
     pub(crate) fn new() -> Self {
-        Self { rooms: Mutex::new(HashMap::new()), seats: AtomicUsize::new(0) }
+        Self { rooms: Mutex::new(KeyMap::default()), seats: AtomicUsize::new(0) }
     }
 
     /// How many callers wait, for tests and for people.
@@ -72,7 +72,7 @@ impl Waiting {
         // With the fence in `anyone`: either the completion sees this seat, or the look that follows sees it.
         fence(Ordering::SeqCst);
         let mut rooms = self.rooms.lock();
-        let room = rooms.entry(key.clone()).or_insert_with(|| {
+        let room = rooms.get_or_insert_with(key, || {
             let unseen = planted("waiting: no look once seated");
             let next_look = if unseen { Moment::NEVER } else { Moment::ORIGIN };
             let state = RoomState {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(waiting.seats(), 1);
         drop(seats);
         assert_eq!(waiting.seats(), 0);
-        assert!(waiting.rooms.lock().is_empty(), "an empty room is taken down");
+        assert_eq!(waiting.rooms.lock().len(), 0, "an empty room is taken down");
     }
 
     /// An entry of the key as its n-th write left it.

@@ -3,7 +3,6 @@
 mod shard;
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -23,10 +22,11 @@ use shard::{Found, Lives, Shard};
 /// **Durability: none.** Everything is gone when the process ends. Use it where retries come to the process that
 /// served the first call, and in tests.
 ///
-/// Keys are hashed by SipHash-1-3 under random keys, so nobody who chooses keys can make them collide. Expiry is
-/// judged by the store's own [`Clock`]: an entry past its time is invisible at once. Its memory is reclaimed by later
-/// writes to the same shard, a few entries each, by [`Store::purge`], and by a claim that would be refused for want of
-/// room; none of these looks at entries that are not due. Growing a shard's table moves that one shard.
+/// Keys are hashed by SipHash-1-3 under a secret of the process, so nobody who chooses keys can make
+/// them collide. Expiry is judged by the store's own [`Clock`]: an entry past its time is invisible at
+/// once. Its memory is reclaimed by later writes to the same shard, a few entries each, by
+/// [`Store::purge`], and by a claim that would be refused for want of room; none of these looks at
+/// entries that are not due. Growing a shard's table moves that one shard.
 ///
 /// When a bound is reached, claims of new keys are refused with [`MemoryError::Full`]. Writes of the holder of a claim
 /// (renewal, checkpoint, completion, release) are never refused, so bytes can exceed the bound by what is in flight.
@@ -40,7 +40,6 @@ use shard::{Found, Lives, Shard};
 /// ```
 pub struct MemoryStore {
     shards: Box<[Padded<Mutex<Shard>>]>,
-    hasher: RandomState,
     clock: Arc<dyn Clock>,
     bounds: Bounds,
     usage: Padded<Counters>,
@@ -147,7 +146,6 @@ impl MemoryStoreBuilder {
         let shards = self.shards.get().min(1 << 16).next_power_of_two();
         MemoryStore {
             shards: (0..shards).map(|_| Padded(Mutex::new(Shard::new()))).collect(),
-            hasher: RandomState::new(),
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             bounds: self.bounds,
             usage: Padded(Counters { records: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }),
@@ -197,8 +195,7 @@ impl MemoryStore {
 
     /// Of the key's hash, the lower half goes into the shard's table; the upper half chooses the shard.
     fn place(&self, key: &Key) -> (u32, &Mutex<Shard>) {
-        let hash = self.hasher.hash_one(key.as_bytes());
-        let [a, b, c, d, upper @ ..] = hash.to_le_bytes();
+        let [a, b, c, d, upper @ ..] = key.hash64().to_le_bytes();
         let (lower, upper) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes(upper));
         (lower, &self.shards[upper as usize & (self.shards.len() - 1)].0)
     }

@@ -1,8 +1,14 @@
 //! The idempotency key: a scope and an id.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::sync::LazyLock;
 
 use smallvec::SmallVec;
+
+/// Keys up to this long need no allocation.
+const INLINE: usize = 64;
 
 /// Names one logical operation: a scope of one or more components (operation, tenant ..) and an id within it.
 ///
@@ -21,9 +27,38 @@ use smallvec::SmallVec;
 /// assert!(Key::new("payments.charge", "").is_err());
 /// # Ok::<(), oncekey::protocol::KeyError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(PartialEq, Eq)]
 pub struct Key {
-    bytes: SmallVec<[u8; 64]>,
+    /// Of the bytes, by SipHash-1-3 under a secret of this process. It is compared before them.
+    hash: u64,
+    bytes: SmallVec<[u8; INLINE]>,
+}
+
+impl Clone for Key {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self { hash: self.hash, bytes: SmallVec::from_slice(&self.bytes) }
+    }
+}
+
+/// Of the bytes alone: what a hasher is given is the same in every process.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
+
+/// By the bytes.
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes.cmp(&other.bytes)
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A key that cannot be used; the store was not asked.
@@ -67,8 +102,44 @@ impl Key {
     ///
     /// # Errors
     /// [`KeyError`] if a part is empty or longer than 255 bytes.
+    #[inline]
     pub fn new(scope: impl AsRef<str>, id: impl AsRef<str>) -> Result<Self, KeyError> {
-        Self::scoped([scope], id)
+        Self::of_two(scope.as_ref(), id.as_ref())
+    }
+
+    /// In one piece: most keys are of two parts.
+    fn of_two(scope: &str, id: &str) -> Result<Self, KeyError> {
+        let (scope_len, id_len) = (part_len(scope, "scope")?, part_len(id, "id")?);
+        let mut buffer = [0; INLINE];
+        let Some(key) = buffer.get_mut(..scope.len() + id.len() + 2) else {
+            return Ok(Self::of([&[scope_len], scope.as_bytes(), &[id_len], id.as_bytes()].concat().into()));
+        };
+        let (first, second) = key.split_at_mut(scope.len() + 1);
+        (first[0], second[0]) = (scope_len, id_len);
+        first[1..].copy_from_slice(scope.as_bytes());
+        second[1..].copy_from_slice(id.as_bytes());
+        let len = first.len() + second.len();
+        Ok(Self::of(SmallVec::from_buf_and_len(buffer, len)))
+    }
+
+    /// Of the stored form; takes the hash.
+    #[inline]
+    fn of(bytes: SmallVec<[u8; INLINE]>) -> Self {
+        static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let mut hasher = SECRET.build_hasher();
+        hasher.write(&bytes);
+        Self { hash: hasher.finish(), bytes }
+    }
+
+    /// Its hash, under a secret of this process: for the tables of this process.
+    #[inline]
+    pub(crate) fn hash64(&self) -> u64 {
+        self.hash
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_hash(self, hash: u64) -> Self {
+        Self { hash, ..self }
     }
 
     /// A key whose scope has several components, outermost first.
@@ -91,7 +162,7 @@ impl Key {
             return Err(KeyError::Components { count });
         }
         push_part(&mut bytes, id.as_ref(), "id")?;
-        Ok(Self { bytes })
+        Ok(Self::of(bytes))
     }
 
     /// The stored form: each part as one length byte and its bytes, the id last.
@@ -117,7 +188,7 @@ impl Key {
         if !(2..=Self::SCOPE_COMPONENTS_MAX + 1).contains(&parts) {
             return Err(KeyError::Malformed);
         }
-        Ok(Self { bytes: SmallVec::from_slice(bytes) })
+        Ok(Self::of(SmallVec::from_slice(bytes)))
     }
 
     /// The components of the scope, outermost first.
@@ -154,14 +225,18 @@ impl Key {
     }
 }
 
-fn push_part(bytes: &mut SmallVec<[u8; 64]>, part: &str, name: &'static str) -> Result<(), KeyError> {
+fn push_part(bytes: &mut SmallVec<[u8; INLINE]>, part: &str, name: &'static str) -> Result<(), KeyError> {
+    bytes.push(part_len(part, name)?);
+    bytes.extend_from_slice(part.as_bytes());
+    Ok(())
+}
+
+/// The length of a part, as its prefix says it.
+fn part_len(part: &str, name: &'static str) -> Result<u8, KeyError> {
     if part.is_empty() {
         return Err(KeyError::Empty { part: name });
     }
-    let len = u8::try_from(part.len()).map_err(|_| KeyError::TooLong { part: name, len: part.len() })?;
-    bytes.push(len);
-    bytes.extend_from_slice(part.as_bytes());
-    Ok(())
+    u8::try_from(part.len()).map_err(|_| KeyError::TooLong { part: name, len: part.len() })
 }
 
 impl fmt::Debug for Key {
@@ -227,6 +302,50 @@ mod tests {
             assert_eq!(Key::from_bytes(bytes), Err(KeyError::Malformed), "{why}");
         }
         assert!(Key::from_bytes(&part(2)).is_ok() && Key::from_bytes(&part(9)).is_ok());
+    }
+
+    /// Below, at and above the length that needs no allocation; by both ways of making a key.
+    #[test]
+    fn a_key_of_two_parts_is_composed_as_one_of_many() {
+        for (scope, id) in [(1, 1), (20, 41), (20, 42), (20, 43), (61, 1), (62, 1), (63, 1), (255, 255)] {
+            let (scope, id) = ("s".repeat(scope), "i".repeat(id));
+            let (one, many) = (Key::new(&scope, &id).unwrap(), Key::scoped([&scope], &id).unwrap());
+            assert_eq!(one.as_bytes(), many.as_bytes());
+            assert_eq!((one.id(), one.scope_label()), (&id[..], scope));
+        }
+    }
+
+    /// However it was made, copied or read back.
+    #[test]
+    fn equal_keys_carry_equal_hashes_and_others_do_not() {
+        let part = "x".repeat(Key::PART_LEN_MAX);
+        let keys =
+            [Key::new("s", "i"), Key::new("s", "j"), Key::new(&part, "i"), Key::scoped([&part; 8], &part)];
+        for key in keys.iter().flatten() {
+            let scope: Vec<_> = key.scope().collect();
+            let again = Key::scoped(scope, key.id()).unwrap();
+            for same in [again, key.clone(), Key::from_bytes(key.as_bytes()).unwrap()] {
+                assert_eq!((&same, same.hash64()), (key, key.hash64()));
+            }
+        }
+        let hashes: std::collections::BTreeSet<_> = keys.iter().flatten().map(Key::hash64).collect();
+        assert_eq!(hashes.len(), keys.len());
+    }
+
+    /// A user's own hasher, without a secret, gives a key one hash in every process; and keys are in
+    /// the order of their stored form. The hash that they carry has no part in either.
+    #[test]
+    fn a_hasher_and_an_order_see_the_stored_form_alone() {
+        use std::hash::{BuildHasherDefault, DefaultHasher};
+        let hashed = |key: &Key| BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        let key = Key::new("payments.charge", "7f3a-91").unwrap();
+        let bytes = BuildHasherDefault::<DefaultHasher>::default().hash_one(key.as_bytes());
+        assert_eq!((hashed(&key), hashed(&key.clone().with_hash(1))), (bytes, bytes));
+        let mut keys: Vec<_> = (0..100).map(|i| Key::new("s", format!("{i:03}")).unwrap()).collect();
+        let sorted = keys.clone();
+        keys.reverse();
+        keys.sort();
+        assert_eq!(keys, sorted);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! A bounded read-through cache of completed entries.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
-use crate::protocol::{Entry, Expected, Key, State, Status};
+use crate::protocol::{Entry, Expected, Key, KeyMap, State, Status};
 use crate::sync::Mutex;
 use crate::time::{Clock, Moment, SystemClock};
 
@@ -39,8 +38,8 @@ pub struct CachedStore<S> {
 /// What is found in the older generation moves to the younger one; what is not asked for goes with the older one.
 #[derive(Default)]
 struct Generations {
-    young: HashMap<Key, Cached>,
-    old: HashMap<Key, Cached>,
+    young: KeyMap<Cached>,
+    old: KeyMap<Cached>,
     /// How many forgets through here have ended: what was asked for before may be forgotten.
     forgotten: u64,
     /// How many are under way: what is answered meanwhile may be forgotten already, and somebody may know.
@@ -124,10 +123,10 @@ impl<S> CachedStore<S> {
     }
 
     fn put(&self, cached: &mut Generations, key: &Key, entry: Cached) {
-        if cached.young.len() >= self.half && !cached.young.contains_key(key) {
+        if cached.young.len() >= self.half && cached.young.get(key).is_none() {
             cached.old = std::mem::take(&mut cached.young);
         }
-        cached.young.insert(key.clone(), entry);
+        cached.young.insert(key, entry);
     }
 
     /// Keeps what was seen at a request sent at `at`, if it is completed and live; else drops what was kept.

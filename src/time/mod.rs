@@ -2,6 +2,7 @@
 
 mod manual;
 mod system;
+mod timers;
 #[cfg(feature = "tokio")]
 mod tokio;
 

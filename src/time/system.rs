@@ -6,11 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::timers::{Sleep, TIMERS};
 use super::{Clock, Moment};
 use crate::protocol::UnixMillis;
 
-/// The system's monotonic clock, with sleeps on one timer thread that all of them share (the `futures-timer` crate).
-/// Works under any executor, and without one.
+/// The system's monotonic clock, with sleeps on one timer thread that all of them share. Works under
+/// any executor, and without one. The thread starts with the first sleep that is waited for.
+///
+/// # Panics
+/// A sleep, where the system cannot start that thread. The next sleep tries again.
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Instant,
@@ -46,18 +50,11 @@ impl Clock for SystemClock {
         if until == Moment::NEVER {
             return futures::future::pending().boxed();
         }
-        // The timer thread adds the duration to an instant, which a year at a time cannot overflow.
-        let (origin, longest) = (self.origin, Duration::from_secs(365 * 86_400));
-        async move {
-            loop {
-                let left = Duration::from_nanos(until.as_nanos()).saturating_sub(origin.elapsed());
-                if left.is_zero() {
-                    return;
-                }
-                futures_timer::Delay::new(left.min(longest)).await;
-            }
+        match self.origin.checked_add(Duration::from_nanos(until.as_nanos())) {
+            Some(at) => Sleep::new(&TIMERS, at).boxed(),
+            // The system cannot count so far.
+            None => futures::future::pending().boxed(),
         }
-        .boxed()
     }
 
     /// Right to within a second of a step of the wall clock: it is read once in each second of monotonic time.
@@ -84,7 +81,9 @@ mod tests {
         futures::executor::block_on(clock.sleep_until(until));
         assert!(clock.now() >= until);
         assert!(clock.sleep_until(Moment::ORIGIN).now_or_never().is_some());
-        assert!(clock.sleep_until(Moment::NEVER).now_or_never().is_none());
+        for far in [Moment::NEVER, clock.now() + Duration::MAX, Moment::from_nanos(u64::MAX - 1)] {
+            assert!(clock.sleep_until(far).now_or_never().is_none(), "{far:?}");
+        }
         let wall = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
         let before = wall();
         let unix = u128::from(clock.unix(clock.now()).0);

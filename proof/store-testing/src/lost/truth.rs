@@ -76,6 +76,8 @@ async fn look<S: Store + 'static>(case: &Case<'_, S>) -> Option<Entry> {
 
 /// A first attempt in progress, in the stored form.
 fn in_progress(owner: u8) -> Record {
-    let bytes = [&[1, 0x80][..], &[owner; 16], &[1, 0, 7]].concat();
+    // One attempt, begun at 7 ms; no token, no end, and nothing last.
+    let numbers = [&[0, 0, 0, 1][..], &[0, 0, 0, 0, 0, 7], &[0; 18]].concat();
+    let bytes = [&[1, 0x80, 0][..], &[owner; 16], &numbers].concat();
     Record::decode(bytes).expect("it is a record of format 1")
 }
