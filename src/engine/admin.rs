@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
+use super::port::{Applied, Port, Start, Terms, Unapplied};
 use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Command, Decision, Entry, Expected, ExpiredBecause, FencingToken, Fingerprint, Key, OperationId, Outcome,
-    OutcomeBody, Payload, Policy, Resolution, Status, UnixMillis, Verdict, Version, decide,
+    Entry, ExpiredBecause, FencingToken, Fingerprint, Key, OperationId, OperatorCommand, OperatorVerdict,
+    Order, Outcome, OutcomeBody, Payload, Policy, Resolution, Status, UnixMillis, Version, Write,
 };
-use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store};
+use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store, StoreFailure};
+use crate::time::Moment;
 
 /// An attempt that stopped in the middle, as a [`Resolver`] is told of it.
 #[derive(Clone, Debug)]
@@ -255,7 +258,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub async fn resolve(&self, key: &Key, resolution: &Resolution) -> Result<AdminAnswer, Error> {
         let now = self.inner.clock().unix(self.inner.clock().now());
         let resolution = self.inner.fit_resolution(resolution);
-        self.inner.administer(key, &Command::Resolve(&resolution, now)).await
+        self.inner.administer(key, Order::Resolve(&resolution, now)).await
     }
 
     /// Ends the generation: the next claim begins a new one, with a new operation id, whatever was on record. A running
@@ -268,7 +271,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// If dropped, it may or may not have been applied.
     pub async fn forget(&self, key: &Key) -> Result<AdminAnswer, Error> {
         let now = self.inner.clock().unix(self.inner.clock().now());
-        self.inner.administer(key, &Command::Forget(now)).await
+        self.inner.administer(key, Order::Forget(now)).await
     }
 
     /// Lets the limit of attempts count anew, for a key that is exhausted. Doubt stays.
@@ -279,7 +282,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// # Cancel safety
     /// If dropped, it may or may not have been applied.
     pub async fn reset_attempts(&self, key: &Key) -> Result<AdminAnswer, Error> {
-        self.inner.administer(key, &Command::ResetAttempts).await
+        self.inner.administer(key, Order::ResetAttempts).await
     }
 }
 
@@ -292,33 +295,15 @@ impl<S: ListInDoubt + 'static> Deduplicator<S> {
     /// # Cancel safety
     /// Reads only.
     pub async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, S::Error> {
-        self.inner.store.list_in_doubt(cursor, limit).await
+        self.inner.port.store.list_in_doubt(cursor, limit).await
     }
 }
 
 impl<S: Store + 'static> Inner<S> {
     /// A load, tried as often as a claim is.
     pub(super) async fn load_patiently(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let mut backoff = self.first_backoff();
-        let mut tries = 0;
-        loop {
-            match self.load(key).await {
-                Ok(entry) => return Ok(entry),
-                Err(source) => {
-                    tries += 1;
-                    let give_up = tries >= self.options.claim_tries || !source.kind().is_transient();
-                    self.tell(key, || Event::StoreFailed {
-                        failure: &source,
-                        retry_in: (!give_up).then_some(backoff),
-                    });
-                    if give_up {
-                        return Err(Error::Store { scope: key.scope_label(), source });
-                    }
-                    self.clock().sleep_until(self.clock().now() + backoff).await;
-                    backoff = self.next_backoff(backoff);
-                }
-            }
-        }
+        let looked = self.port.look(key, &Patiently(&self.port)).await;
+        looked.map_err(|source| Error::Store { scope: key.scope_label(), source })
     }
 
     /// An outcome over the limit is kept as done and not available, whoever brings it.
@@ -329,13 +314,13 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
-    /// Loads, decides once, and writes at the one version it saw; never at a newer one.
-    async fn administer(&self, key: &Key, command: &Command<'_>) -> Result<AdminAnswer, Error> {
+    /// Looks, and applies the order to what it saw; never to a newer version.
+    async fn administer(&self, key: &Key, order: Order<'_>) -> Result<AdminAnswer, Error> {
         let entry = self.load_patiently(key).await?;
-        self.administer_found(key, entry, command).await.map(|(answer, _)| answer)
+        self.administer_found(key, entry, order).await.map(|(answer, _)| answer)
     }
 
-    /// A resolver's answer, written over the entry that it was asked about. Answers what is there then.
+    /// A resolver's answer about the entry that it was asked about. What is there then.
     pub(super) async fn resolve_found(
         &self,
         key: &Key,
@@ -344,83 +329,86 @@ impl<S: Store + 'static> Inner<S> {
     ) -> Result<Option<Entry>, Error> {
         let now = self.clock().unix(self.clock().now());
         let resolution = self.fit_resolution(resolution);
-        let (_, after) = self.administer_found(key, Some(entry), &Command::Resolve(&resolution, now)).await?;
+        let (_, after) = self.administer_found(key, Some(entry), Order::Resolve(&resolution, now)).await?;
         Ok(after)
     }
 
     async fn administer_found(
         &self,
         key: &Key,
-        entry: Option<Entry>,
-        command: &Command<'_>,
+        mut entry: Option<Entry>,
+        order: Order<'_>,
     ) -> Result<(AdminAnswer, Option<Entry>), Error> {
-        let mut write = match decide(entry.as_ref(), command, &self.options.lifetimes) {
-            Decision::Write(write) => write,
-            Decision::Answer(verdict) => {
-                let left = entry.as_ref().map_or(Duration::ZERO, |entry| entry.left);
-                return Ok((answer(verdict, left), entry));
-            }
-        };
-        let (mut unknown, mut tries) = (false, 0);
-        let mut backoff = self.first_backoff();
         loop {
-            match self.exchange(key, &write).await {
-                Ok(Exchange::Done(version)) => {
-                    let entry = Entry { record: write.record, version, left: write.live };
-                    self.administered(key, command, &entry);
+            let command = OperatorCommand { at: entry.as_ref().map(|entry| entry.version), order };
+            let now = self.clock().now();
+            let start = Start::Known(entry, now);
+            match self.port.apply(key, &command, start, now, &Patiently(&self.port)).await {
+                Ok(Applied::Written { entry, .. }) => {
+                    self.administered(key, order, &entry);
                     return Ok((AdminAnswer::Done, Some(entry)));
                 }
-                Ok(Exchange::Conflict(found)) => {
-                    // What a copy of this very write put there, sent again by us or by the network: it is done.
-                    if let Some(entry) = found.as_ref().filter(|entry| entry.record == write.record) {
-                        self.administered(key, command, entry);
-                        return Ok((AdminAnswer::Done, found));
-                    }
-                    if let Some(entry) = found.as_ref().filter(|_| planted("admin: goes by a newer version"))
-                    {
-                        write.expected = Expected::At(entry.version);
-                        continue;
-                    }
-                    return Ok((AdminAnswer::Changed { possibly_applied: unknown }, found));
+                Ok(Applied::Answered { verdict: OperatorVerdict::Changed, entry: there, .. })
+                    if planted("admin: goes by a newer version") =>
+                {
+                    entry = there;
                 }
-                Err(failure) => {
-                    unknown |= failure.maybe_applied();
-                    tries += 1;
-                    let give_up = tries >= self.options.claim_tries || !failure.kind().is_transient();
-                    self.tell(key, || Event::StoreFailed {
-                        failure: &failure,
-                        retry_in: (!give_up).then_some(backoff),
-                    });
-                    if give_up {
-                        return Err(Error::Store { scope: key.scope_label(), source: failure });
-                    }
-                    self.clock().sleep_until(self.clock().now() + backoff).await;
-                    backoff = self.next_backoff(backoff);
+                Ok(Applied::Answered { verdict, entry, unknown, .. }) => {
+                    let left = entry.as_ref().map_or(Duration::ZERO, |entry| entry.left);
+                    return Ok((answer(verdict, left, unknown), entry));
+                }
+                Err(Unapplied::Store(source)) => {
+                    return Err(Error::Store { scope: key.scope_label(), source });
+                }
+                Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => {
+                    return Err(Error::Inconsistent { scope: key.scope_label() });
                 }
             }
         }
     }
 
-    fn administered(&self, key: &Key, command: &Command<'_>, entry: &Entry) {
+    fn administered(&self, key: &Key, order: Order<'_>, entry: &Entry) {
         match entry.status() {
             Status::Completed => self.waiting.publish(key, || entry.clone()),
             Status::InProgress | Status::Expired(_) => self.waiting.poke(key),
         }
-        match command {
-            Command::Resolve(..) => self.tell(key, || Event::Resolved),
-            Command::Forget(_) => self.tell(key, || Event::Forgotten),
-            _ => {}
+        match order {
+            Order::Resolve(..) => self.tell(key, || Event::Resolved),
+            Order::Forget(_) => self.tell(key, || Event::Forgotten),
+            Order::ResetAttempts => {}
         }
     }
 }
 
-fn answer(verdict: Verdict, left: Duration) -> AdminAnswer {
+/// The terms of an operator, and of whoever only looks: as many tries as a claim has.
+struct Patiently<'a, S>(&'a Port<S>);
+
+impl<S: Store> Terms for Patiently<'_, S> {
+    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
+        self.0.exchange(self.0.options.store_timeout, key, write).await
+    }
+
+    /// What a copy of this very write put there, sent again by us or by the network.
+    fn is_own(&self, write: &Write, found: &Entry, _unknown: bool) -> bool {
+        found.record == write.record
+    }
+
+    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
+        (tries < self.0.options.claim_tries).then_some(backoff)
+    }
+
+    fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {
+        self.0.clock().sleep_until(until)
+    }
+}
+
+fn answer(verdict: OperatorVerdict, left: Duration, possibly_applied: bool) -> AdminAnswer {
     match verdict {
-        Verdict::AlreadyDone => AdminAnswer::Done,
-        Verdict::Live => AdminAnswer::Live { left },
-        Verdict::NotInDoubt => AdminAnswer::NotInDoubt,
-        Verdict::AlreadyCompleted => AdminAnswer::AlreadyCompleted,
-        Verdict::Absent => AdminAnswer::Absent,
-        other => unreachable!("not an answer to an operator: {other:?}"),
+        OperatorVerdict::AlreadyDone => AdminAnswer::Done,
+        OperatorVerdict::Live => AdminAnswer::Live { left },
+        OperatorVerdict::NotInDoubt => AdminAnswer::NotInDoubt,
+        OperatorVerdict::AlreadyCompleted => AdminAnswer::AlreadyCompleted,
+        OperatorVerdict::Absent => AdminAnswer::Absent,
+        OperatorVerdict::Changed => AdminAnswer::Changed { possibly_applied },
     }
 }

@@ -11,8 +11,8 @@ use super::held::{Guard, Held, Phase, Step};
 use super::prepared::{Prepared, Settled};
 use crate::planted::planted;
 use crate::protocol::{
-    Conclusion, Decision, Entry, FencingToken, OperationId, Outcome, OutcomeBody, Payload, UnixMillis,
-    Verdict, Version, Write,
+    Conclusion, Decision, Entry, FencingToken, Found, HolderVerdict, OperationId, Outcome, OutcomeBody,
+    Payload, UnixMillis, Version, Write,
 };
 use crate::store::{Store, StoreFailure};
 
@@ -113,24 +113,23 @@ impl<S: Store + 'static> ClaimAnswer<S> {
         };
         let record = &entry.record;
         match verdict {
-            Verdict::Replay | Verdict::Done => {
+            Found::Replay | Found::Done => {
                 let outcome = record.outcome().expect("a replay has a completed record");
                 let conclusion = outcome.conclusion;
-                let outcome = (verdict == Verdict::Replay).then_some(outcome);
+                let outcome = (verdict == Found::Replay).then_some(outcome);
                 Self::Replay(Saved { outcome, conclusion, info: RecordInfo::of(&entry) })
             }
-            Verdict::InProgress => {
+            Found::InProgress => {
                 let here = here(&entry);
                 Self::InProgress(Running { left: entry.left, attempt: record.attempt(), here })
             }
-            Verdict::Mismatch => Self::Mismatch,
-            Verdict::InDoubt => Self::InDoubt {
+            Found::Mismatch => Self::Mismatch,
+            Found::InDoubt => Self::InDoubt {
                 attempt: record.attempt(),
                 operation_id: record.operation_id(),
                 since: record.created_at(),
             },
-            Verdict::Exhausted => Self::Exhausted { attempts: record.attempts_counted() },
-            other => unreachable!("not an answer to a claim: {other:?}"),
+            Found::Exhausted => Self::Exhausted { attempts: record.attempts_counted() },
         }
     }
 }
@@ -352,12 +351,12 @@ impl<S: Store + 'static> Claim<S> {
         }
         let outcome = held.engine.fit(Outcome::success(value));
         let step = Step::Complete(outcome.clone(), clock.unix(clock.now()));
-        match held.decide(None, &step) {
+        match held.decide(&step) {
             Decision::Write(Write { record, live, linger, .. }) => {
                 held.set_phase(Phase::Prepared(outcome));
                 Ok(Prepared { key: held.key.clone(), expected: held.entry().version, record, live, linger })
             }
-            Decision::Answer(Verdict::AlreadyReleased) => {
+            Decision::Answer(HolderVerdict::AlreadyReleased) => {
                 Err(ClaimError::AlreadyReleased { scope: held.scope() })
             }
             Decision::Answer(_) => Err(ClaimError::AlreadyCompleted { scope: held.scope() }),

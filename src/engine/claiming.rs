@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -10,18 +11,20 @@ use futures::future::BoxFuture;
 
 use super::convoy::Route;
 use super::error::{ClaimError, Error, ResolverFailure};
-use super::held::{CONFLICTS_MAX, Guard, Held, Step};
+use super::held::{Guard, Held, Step};
+use super::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
 use super::wait::Wait;
 use super::watching::Watched;
 use super::{Doubt, Inner};
 use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
-    ClaimCommand, Command, Decision, Entry, ExpiredBecause, Fingerprint, Key, OperationId, Owner, Policy,
-    Status, Verdict, Version, decide,
+    ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, Owner,
+    Policy, Version, Write, decide,
 };
 use crate::random;
-use crate::store::{Exchange, Store};
+use crate::store::{Exchange, Store, StoreFailure};
+
 use crate::time::Moment;
 
 /// What a claim asks for.
@@ -38,7 +41,7 @@ pub(super) struct Ask {
 /// What a claim got.
 pub(super) enum Claimed<S: Store + 'static> {
     Granted(Guard<S>),
-    Answered(Verdict, Entry),
+    Answered(Found, Entry),
 }
 
 impl<S: Store + 'static> Claimed<S> {
@@ -79,7 +82,7 @@ impl<S: Store + 'static> Inner<S> {
         let mut now = begun;
         for _ in 0..=CONFLICTS_MAX {
             let claimed = match self.claim_once(ask, None, now).await? {
-                Claimed::Answered(Verdict::InProgress, entry) if until > now => {
+                Claimed::Answered(Found::InProgress, entry) if until > now => {
                     Wait::begin(self, ask, entry, until).run().await?
                 }
                 claimed => claimed,
@@ -112,97 +115,58 @@ impl<S: Store + 'static> Inner<S> {
     ) -> Result<Claimed<S>, Error> {
         // A generation is known by the id of the call that begins it: 128 random bits are drawn once.
         let id = random::id(sent.as_nanos());
-        let command = ClaimCommand {
+        let mut command = ClaimCommand {
             owner: Owner::from_bytes(id),
             operation_id: OperationId::from_bytes(id),
             fingerprint: ask.fingerprint,
             policy: ask.policy,
             attempts_max: ask.attempts_max,
+            on_doubt: match self.options.resolver {
+                Some(_) => OnDoubt::Ask { unless: None },
+                None => OnDoubt::GoByPolicy,
+            },
             now: self.clock().unix(sent),
         };
-        let mut attempt = Claiming { engine: self, ask, owner: command.owner, maybe_written: false };
-        let mut tries = 0;
-        let mut conflicts = 0;
-        let mut backoff = self.first_backoff();
-        let mut asked_resolver_at = None;
-        // When the request was sent whose answer `found` is: a deadline counts from there.
-        let mut found_sent = sent;
-        loop {
-            let decision = decide(found.as_ref(), &Command::Claim(&command), &self.options.lifetimes);
-            if let Some(entry) = found.as_ref().filter(|entry| meets_doubt(entry, &command, &decision)) {
-                if asked_resolver_at != Some(entry.version) {
-                    asked_resolver_at = Some(entry.version);
-                    let settled = self.ask_resolver(&ask.key, entry).await?;
-                    sent = self.clock().now();
-                    if let Some(after) = settled {
-                        (found, found_sent) = (after, sent); // not ours, so no deadline will count from it
-                        conflicts += 1; // so that a resolver which never settles anything cannot go on forever
-                        if conflicts > CONFLICTS_MAX {
-                            return Err(Error::Inconsistent { scope: ask.key.scope_label() });
+        let attempt =
+            Claiming { engine: self, ask, owner: command.owner, maybe_written: AtomicBool::new(false) };
+        // Bounded, so that a resolver which never settles anything cannot go on forever.
+        for _ in 0..=CONFLICTS_MAX {
+            let start = Start::Known(found, sent);
+            match self.port.apply(&ask.key, &command, start, sent, &attempt).await {
+                Ok(Applied::Written { entry, sent }) => return Ok(attempt.granted(entry, sent, false)),
+                Ok(Applied::Answered { verdict, entry, sent: at, .. }) => {
+                    let entry = entry.expect("a vacant key is answered by a write");
+                    match verdict {
+                        ClaimVerdict::AlreadyGranted => return Ok(attempt.granted(entry, at, true)),
+                        ClaimVerdict::Incomparable => {
+                            return Err(Error::Incomparable { scope: ask.key.scope_label() });
                         }
-                        continue;
+                        ClaimVerdict::Found(what) => {
+                            attempt.maybe_written.store(false, Ordering::Relaxed);
+                            return Ok(Claimed::Answered(what, entry));
+                        }
+                        ClaimVerdict::MeetsDoubt => {
+                            command.on_doubt = OnDoubt::Ask { unless: Some(entry.version) };
+                            let settled = self.ask_resolver(&ask.key, &entry).await?;
+                            sent = self.clock().now(); // not ours, so no deadline will count from it
+                            found = settled.unwrap_or(Some(entry));
+                        }
                     }
                 }
-            }
-            let write = match decision {
-                Decision::Write(write) => write,
-                Decision::Answer(Verdict::AlreadyGranted) => {
-                    let mut entry = found.expect("only an entry can be ours");
-                    if planted("claiming: a deadline counts from the last resend") {
-                        entry.left = self.options.lifetimes.lease;
-                    }
-                    return Ok(attempt.granted(entry, found_sent, true));
-                }
-                Decision::Answer(Verdict::Incomparable) => {
-                    return Err(Error::Incomparable { scope: ask.key.scope_label() });
-                }
-                Decision::Answer(verdict) => {
-                    let entry = found.expect("a vacant key is answered by a write");
-                    attempt.maybe_written = false;
-                    return Ok(Claimed::Answered(verdict, entry));
-                }
-            };
-            // From here until the answer, dropping this call may leave a claim behind.
-            let unsure = std::mem::replace(&mut attempt.maybe_written, true);
-            let timeout = self.options.store_timeout;
-            match self.exchange_by(ask.route.as_ref(), timeout, &ask.key, &write).await {
-                Ok(Exchange::Done(version)) => {
-                    let entry = Entry { record: write.record, version, left: write.live };
-                    return Ok(attempt.granted(entry, sent, false));
-                }
-                Ok(Exchange::Conflict(entry)) => {
-                    attempt.maybe_written = unsure;
-                    conflicts += 1;
-                    if conflicts > CONFLICTS_MAX {
-                        return Err(Error::Inconsistent { scope: ask.key.scope_label() });
-                    }
-                    // A conflict with nothing, on a key expected to be vacant, is tried again as it is.
-                    found = entry;
-                    found_sent = sent;
-                }
-                Err(failure) => {
-                    attempt.maybe_written = unsure || failure.maybe_applied();
+                Err(Unapplied::Store(source)) => {
                     if planted("claiming: a claim that failed counts as granted") {
-                        let version = Version::new(u64::MAX / 2);
-                        let entry = Entry { record: write.record, version, left: write.live };
-                        return Ok(attempt.granted(entry, sent, false));
+                        if let Decision::Write(write) = decide(None, &command, &self.options.lifetimes) {
+                            let version = Version::new(u64::MAX / 2);
+                            let entry = Entry { record: write.record, version, left: write.live };
+                            return Ok(attempt.granted(entry, sent, false));
+                        }
                     }
-                    tries += 1;
-                    let give_up = tries >= self.options.claim_tries || !failure.kind().is_transient();
-                    self.tell(&ask.key, || Event::StoreFailed {
-                        failure: &failure,
-                        retry_in: (!give_up).then_some(backoff),
-                    });
-                    if give_up {
-                        return Err(Error::Store { scope: ask.key.scope_label(), source: failure });
-                    }
-                    // The same request again: had it been applied, the answer will show a record of ours.
-                    self.clock().sleep_until(self.clock().now() + backoff).await;
-                    backoff = self.next_backoff(backoff);
+                    return Err(Error::Store { scope: ask.key.scope_label(), source });
                 }
+                Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => break,
             }
-            sent = self.clock().now();
         }
+        Err(Error::Inconsistent { scope: ask.key.scope_label() })
     }
 
     /// Asks the resolver, if there is one, and writes what it says. What is there then; `None` if nobody could tell.
@@ -213,7 +177,7 @@ impl<S: Store + 'static> Inner<S> {
         let doubt = Doubt::of(key, entry);
         let asked = AssertUnwindSafe(async { resolver.resolve(&doubt).await }).catch_unwind();
         let timeout = self.options.resolver_timeout;
-        let resolution = match self.within(timeout, Box::pin(asked)).await {
+        let resolution = match self.port.within(timeout, Box::pin(asked)).await {
             Some(Ok(resolution)) => resolution,
             unsaid => {
                 let source = match unsaid {
@@ -230,7 +194,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
-    pub(super) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Verdict>, Error> {
+    pub(super) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
         let command = ClaimCommand {
             owner: Owner::from_bytes([0; 16]), // of nobody: news is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
@@ -241,34 +205,27 @@ impl<S: Store + 'static> Inner<S> {
             },
             policy: ask.policy,
             attempts_max: ask.attempts_max,
+            on_doubt: OnDoubt::GoByPolicy,
             now: entry.record.created_at(),
         };
-        match decide(Some(entry), &Command::Claim(&command), &self.options.lifetimes) {
-            Decision::Answer(Verdict::Incomparable) => {
+        match decide(Some(entry), &command, &self.options.lifetimes) {
+            Decision::Answer(ClaimVerdict::Incomparable) => {
                 Err(Error::Incomparable { scope: ask.key.scope_label() })
             }
-            Decision::Answer(Verdict::InProgress | Verdict::AlreadyGranted) | Decision::Write(_) => Ok(None),
-            Decision::Answer(verdict) => Ok(Some(verdict)),
+            Decision::Answer(ClaimVerdict::Found(found)) if found != Found::InProgress => Ok(Some(found)),
+            Decision::Answer(_) | Decision::Write(_) => Ok(None),
         }
     }
 }
 
-/// Whether this claim meets an attempt of another that stopped in the middle, for the same request.
-fn meets_doubt(entry: &Entry, command: &ClaimCommand, decision: &Decision) -> bool {
-    entry.status() == Status::Expired(ExpiredBecause::Abandoned)
-        && entry.record.owner() != command.owner
-        && !matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable))
-}
-
-pub(super) fn answer_name(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Replay => "replay",
-        Verdict::Done => "done",
-        Verdict::InProgress => "in progress",
-        Verdict::Mismatch => "mismatch",
-        Verdict::InDoubt => "in doubt",
-        Verdict::Exhausted => "exhausted",
-        _ => "other",
+pub(super) fn answer_name(found: Found) -> &'static str {
+    match found {
+        Found::Replay => "replay",
+        Found::Done => "done",
+        Found::InProgress => "in progress",
+        Found::Mismatch => "mismatch",
+        Found::InDoubt => "in doubt",
+        Found::Exhausted => "exhausted",
     }
 }
 
@@ -278,17 +235,20 @@ struct Claiming<'a, S: Store + 'static> {
     engine: &'a Arc<Inner<S>>,
     ask: &'a Ask,
     owner: Owner,
-    maybe_written: bool,
+    maybe_written: AtomicBool,
 }
 
 impl<S: Store + 'static> Claiming<'_, S> {
     /// The guard takes over from here.
-    fn granted(&mut self, entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
+    fn granted(&self, mut entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
+        if reply_lost && planted("claiming: a deadline counts from the last resend") {
+            entry.left = self.engine.options.lifetimes.lease;
+        }
         let held = Held::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
         held.go_by(&self.ask.route);
         // From here on the guard answers for the claim, also if an observer panics.
         let guard = Guard::new(held);
-        self.maybe_written = false;
+        self.maybe_written.store(false, Ordering::Relaxed);
         let facts = &guard.held.facts;
         self.engine.tell(&self.ask.key, || Event::Granted {
             attempt: facts.attempt,
@@ -301,9 +261,41 @@ impl<S: Store + 'static> Claiming<'_, S> {
     }
 }
 
+impl<S: Store + 'static> Terms for Claiming<'_, S> {
+    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
+        let timeout = self.engine.options.store_timeout;
+        self.engine.exchange_by(self.ask.route.as_ref(), timeout, key, write).await
+    }
+
+    /// From here until the answer, dropping this call may leave a claim behind.
+    fn sending(&self) -> bool {
+        self.maybe_written.swap(true, Ordering::Relaxed)
+    }
+
+    /// What was done is the guard's, once there is one.
+    fn answered(&self, before: bool, done: bool) {
+        if !done {
+            self.maybe_written.store(before, Ordering::Relaxed);
+        }
+    }
+
+    /// The protocol knows a claim of one's own.
+    fn is_own(&self, _: &Write, _: &Entry, _: bool) -> bool {
+        false
+    }
+
+    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
+        (tries < self.engine.options.claim_tries).then_some(backoff)
+    }
+
+    fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {
+        self.engine.clock().sleep_until(until)
+    }
+}
+
 impl<S: Store + 'static> Drop for Claiming<'_, S> {
     fn drop(&mut self) {
-        if !self.maybe_written {
+        if !*self.maybe_written.get_mut() {
             return;
         }
         let (engine, key, owner) = (Arc::clone(self.engine), self.ask.key.clone(), self.owner);

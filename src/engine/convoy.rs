@@ -112,7 +112,7 @@ impl Drop for Convoy {
 pub(crate) type Depot<'d> = &'d (dyn Fn(BoxFuture<'static, ()>) + Sync);
 
 impl<S: Store + 'static> Inner<S> {
-    /// As [`Inner::exchange_within`], by this route.
+    /// As [`Port::exchange`](super::port::Port::exchange), by this route.
     pub(super) async fn exchange_by(
         &self,
         route: Option<&Weak<Convoy>>,
@@ -121,12 +121,12 @@ impl<S: Store + 'static> Inner<S> {
         write: &Write,
     ) -> Answer {
         let Some(convoy) = route.and_then(Weak::upgrade) else {
-            return self.exchange_within(timeout, key, write).await;
+            return self.port.exchange(timeout, key, write).await;
         };
         let answered = convoy.send(key, write, timeout);
         // The convoy is its driver's: a sender that keeps it alive would wait for a driver that is gone.
         drop(convoy);
-        let answer = self.answered(timeout, answered.boxed()).await?;
+        let answer = self.port.in_time(timeout, answered.boxed()).await?;
         answer.unwrap_or_else(|oneshot::Canceled| Err(StoreFailure::new(Unloaded)))
     }
 
@@ -211,7 +211,7 @@ async fn deliver<S: Store + 'static>(engine: Arc<Inner<S>>, parcels: Vec<Parcel>
             BatchPut::new(key, write.expected, Put::new(&write.record, write.live, write.linger))
         })
         .collect();
-    let answers = engine.exchange_many(patience, &puts).await;
+    let answers = engine.port.exchange_many(patience, &puts).await;
     drop(puts);
     parcels.into_iter().map(|parcel| parcel.answer).zip(answers).collect()
 }

@@ -21,7 +21,7 @@ use super::options::Options;
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Command, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
+    Act, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
 };
 use crate::store::Store;
 use crate::sync::Mutex;
@@ -29,9 +29,6 @@ use crate::time::Moment;
 
 pub(super) use guard::Guard;
 pub(super) use turn::Turn;
-
-/// How often a write meets a conflict that should not be before the store is said to contradict itself.
-pub(super) const CONFLICTS_MAX: u32 = 32;
 
 pub(crate) struct Held<S: Store + 'static> {
     pub(super) engine: Arc<Inner<S>>,
@@ -121,23 +118,30 @@ pub(super) enum Step {
     Renew,
     Checkpoint(Payload),
     Complete(Outcome, UnixMillis),
-    Release { fresh_operation_id: bool, now: UnixMillis },
+    Release {
+        fresh_operation_id: bool,
+        now: UnixMillis,
+    },
     Abandon,
+    /// See [`Act::Settle`].
+    Settle(Outcome),
 }
 
 impl Step {
-    fn command(&self, holder: Holder) -> Command<'_> {
+    fn act(&self) -> Act<'_> {
         match self {
-            Self::Renew => Command::Renew(holder),
-            Self::Checkpoint(bytes) => Command::Checkpoint(holder, bytes),
-            Self::Complete(outcome, now) => Command::Complete(holder, outcome, *now),
+            Self::Renew => Act::Renew,
+            Self::Checkpoint(bytes) => Act::Checkpoint(bytes),
+            Self::Complete(outcome, now) => Act::Complete(outcome, *now),
             Self::Release { fresh_operation_id, now } => {
-                Command::Release { holder, fresh_operation_id: *fresh_operation_id, now: *now }
+                Act::Release { fresh_operation_id: *fresh_operation_id, now: *now }
             }
-            Self::Abandon => Command::Abandon(holder),
+            Self::Abandon => Act::Abandon,
+            Self::Settle(outcome) => Act::Settle(outcome),
         }
     }
 
+    /// Whether it is of use only while its operation runs.
     fn keeps_the_claim(&self) -> bool {
         matches!(self, Self::Renew | Self::Checkpoint(_))
     }
@@ -145,7 +149,8 @@ impl Step {
     /// The bit that stands for this kind of write.
     fn bit(&self) -> u8 {
         match self {
-            Self::Renew => 1,
+            // What settles renews, if it writes at all.
+            Self::Renew | Self::Settle(_) => 1,
             Self::Checkpoint(_) => 2,
             Self::Complete(..) => 4,
             Self::Release { .. } => 8,

@@ -190,7 +190,7 @@ impl<S: Store + 'static> Inner<S> {
             if !held.wants_renewal(self.clock().now()) {
                 continue;
             }
-            if let Decision::Write(write) = held.decide(None, &Step::Renew) {
+            if let Decision::Write(write) = held.decide(&Step::Renew) {
                 batch.push((Arc::clone(held), turn, write));
             }
         }
@@ -215,7 +215,7 @@ impl<S: Store + 'static> Inner<S> {
             .map(|(deadline, _)| batch[0].0.patience(&Step::Renew, sent, deadline))
             .min();
         let patience = patience.map_or(at_most, |patience| patience.min(at_most));
-        let answers = self.exchange_many(patience, &puts).await;
+        let answers = self.port.exchange_many(patience, &puts).await;
         drop(puts);
         for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
             held.renewed(answer, write, sent);

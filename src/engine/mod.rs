@@ -14,6 +14,7 @@ mod held;
 mod keeper;
 mod many;
 mod options;
+mod port;
 mod prepared;
 mod request;
 mod run;
@@ -25,8 +26,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -41,12 +40,13 @@ pub use request::{Failure, FailureKind, Request};
 
 use crate::codec::Raw;
 use crate::observe::Event;
-use crate::protocol::{Entry, Key, Outcome, OutcomeBody, Write};
-use crate::store::{BatchPut, Exchange, Put, Store, StoreError, StoreFailure};
+use crate::protocol::{Key, Outcome, OutcomeBody};
+use crate::store::Store;
 use crate::time::Clock;
 use background::Background;
 use keeper::HeldSet;
 use options::Options;
+use port::Port;
 use waiting::Waiting;
 
 /// The idempotency engine over a store. Cheap to clone; clones are one engine.
@@ -106,7 +106,7 @@ impl<S: Store + 'static> Deduplicator<S> {
 
     /// The store.
     pub fn store(&self) -> &S {
-        &self.inner.store
+        &self.inner.port.store
     }
 
     /// How many claims this engine holds now.
@@ -139,8 +139,8 @@ impl<S: Store + 'static> Deduplicator<S> {
 
 /// What the clones of an engine share.
 pub(crate) struct Inner<S: Store + 'static> {
-    store: S,
-    pub(crate) options: Options,
+    pub(crate) port: Port<S>,
+    pub(crate) options: Arc<Options>,
     pub(crate) waiting: Waiting,
     pub(crate) held: HeldSet<S>,
     pub(crate) background: Background,
@@ -148,7 +148,14 @@ pub(crate) struct Inner<S: Store + 'static> {
 
 impl<S: Store + 'static> Inner<S> {
     pub(crate) fn new(store: S, options: Options) -> Self {
-        Self { store, options, waiting: Waiting::new(), held: HeldSet::new(), background: Background::new() }
+        let options = Arc::new(options);
+        Self {
+            port: Port { store, options: Arc::clone(&options) },
+            options,
+            waiting: Waiting::new(),
+            held: HeldSet::new(),
+            background: Background::new(),
+        }
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -181,72 +188,6 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
-    pub(crate) async fn load(&self, key: &Key) -> Result<Option<Entry>, StoreFailure> {
-        let begun = self.timing();
-        let answer = self.answered(self.options.store_timeout, self.store.load(key)).await;
-        let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
-        self.timed(begun, "load", 1, answer.as_ref().err());
-        answer.map_err(StoreFailure::of_read)
-    }
-
-    pub(crate) async fn exchange(&self, key: &Key, write: &Write) -> Result<Exchange, StoreFailure> {
-        self.exchange_within(self.options.store_timeout, key, write).await
-    }
-
-    pub(crate) async fn exchange_within(
-        &self,
-        timeout: Duration,
-        key: &Key,
-        write: &Write,
-    ) -> Result<Exchange, StoreFailure> {
-        let put = Put::new(&write.record, write.live, write.linger);
-        let begun = self.timing();
-        let answer = self.answered(timeout, self.store.compare_exchange(key, write.expected, put)).await;
-        let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
-        self.timed(begun, "compare_exchange", 1, answer.as_ref().err());
-        answer
-    }
-
-    /// One answer per item, in order, whatever happens.
-    pub(crate) async fn exchange_many(
-        &self,
-        timeout: Duration,
-        batch: &[BatchPut<'_>],
-    ) -> Vec<Result<Exchange, StoreFailure>> {
-        let lost = |failure: &StoreFailure| batch.iter().map(|_| Err(failure.clone())).collect();
-        let begun = self.timing();
-        let answers: Vec<_> = match self.answered(timeout, self.store.compare_exchange_many(batch)).await {
-            Err(failure) => lost(&failure),
-            Ok(answers) if answers.len() != batch.len() => lost(&StoreFailure::new(WrongCount)),
-            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(StoreFailure::new)).collect(),
-        };
-        self.timed(
-            begun,
-            "compare_exchange_many",
-            batch.len(),
-            answers.iter().find_map(|answer| answer.as_ref().err()),
-        );
-        answers
-    }
-
-    /// A call to the store, bounded.
-    async fn answered<T>(&self, timeout: Duration, call: BoxFuture<'_, T>) -> Result<T, StoreFailure> {
-        self.within(timeout, call).await.ok_or_else(|| StoreFailure::timed_out(timeout))
-    }
-
-    /// What a call answers within this time. The timer is started only when the call does not answer at once.
-    async fn within<T>(&self, timeout: Duration, mut call: BoxFuture<'_, T>) -> Option<T> {
-        let mut timer: Option<BoxFuture<'static, ()>> = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(answer) = call.as_mut().poll(cx) {
-                return Poll::Ready(Some(answer));
-            }
-            let timer = timer.get_or_insert_with(|| self.clock().sleep_until(self.clock().now() + timeout));
-            timer.as_mut().poll(cx).map(|()| None)
-        })
-        .await
-    }
-
     /// An outcome within the limit, or the note that it was not.
     pub(crate) fn fit(&self, outcome: Outcome) -> Outcome {
         match &outcome.body {
@@ -255,31 +196,5 @@ impl<S: Store + 'static> Inner<S> {
             }
             _ => outcome,
         }
-    }
-
-    pub(crate) fn first_backoff(&self) -> Duration {
-        BACKOFF_FIRST.min(self.options.lifetimes.lease / 20)
-    }
-
-    pub(crate) fn next_backoff(&self, backoff: Duration) -> Duration {
-        (backoff * 2).min(BACKOFF_MAX).min(self.options.lifetimes.lease / 5)
-    }
-}
-
-/// The pause after a store's first failure, and the longest one; both less under a short lease.
-const BACKOFF_FIRST: Duration = Duration::from_millis(25);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
-#[derive(Debug, thiserror::Error)]
-#[error("the store did not answer one verdict per item of a batch")]
-struct WrongCount;
-
-impl StoreError for WrongCount {
-    fn maybe_applied(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> crate::store::StoreErrorKind {
-        crate::store::StoreErrorKind::Other
     }
 }

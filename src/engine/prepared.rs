@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ClaimError;
-use super::held::{CONFLICTS_MAX, Held, Lost, Step};
-use crate::observe::Event;
-use crate::protocol::{Decision, Entry, Key, Record, State, Version};
-use crate::store::{Exchange, Store, StoreFailure};
-use crate::time::Moment;
+use super::held::{Held, Lost, Step, Turn};
+use super::port::{Applied, Start};
+use crate::protocol::{HolderVerdict, Key, Record, Version};
+use crate::store::Store;
 
 /// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`](super::Claim::prepare).
 ///
@@ -44,9 +43,8 @@ pub enum Settled {
 impl<S: Store + 'static> Held<S> {
     /// See [`Claim::settle`](super::Claim::settle).
     pub(super) async fn settle(self: &Arc<Self>, prepared: &Prepared) -> Result<Settled, ClaimError> {
-        let _turn = self.turn_to_conclude().await;
-        let until = self.completion_until(self.engine.clock().now());
-        let settled = self.settle_until(prepared, until).await;
+        let turn = self.turn_to_conclude().await;
+        let settled = self.settle_in(&turn, prepared).await;
         // Only a store that does not answer leaves it unsettled.
         if !matches!(
             settled,
@@ -57,92 +55,40 @@ impl<S: Store + 'static> Held<S> {
         settled
     }
 
-    async fn settle_until(
-        self: &Arc<Self>,
-        prepared: &Prepared,
-        until: Moment,
-    ) -> Result<Settled, ClaimError> {
-        let mut backoff = self.engine.first_backoff();
-        let mut conflicts = 0;
-        while conflicts <= CONFLICTS_MAX {
-            let (entry, sent) = self.load_until(until, &mut backoff).await?;
-            let Some(entry) = entry else {
-                self.mark_lost(Lost::Superseded);
-                return Err(ClaimError::Unknown { scope: self.scope() });
-            };
-            if !entry.is_held_by(&self.holder) {
-                self.mark_lost(Lost::Superseded);
-                return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: true });
-            }
-            match entry.record.state() {
-                State::Completed(outcome)
-                    if prepared.record.outcome().is_some_and(|prepared| outcome.is_again(&prepared)) =>
-                {
-                    self.landed_elsewhere(entry);
-                    return Ok(Settled::Committed);
-                }
-                State::Completed(_) => return Err(ClaimError::AlreadyCompleted { scope: self.scope() }),
-                State::Released { .. } => return Err(ClaimError::AlreadyReleased { scope: self.scope() }),
-                State::Forgotten => {
-                    return Err(ClaimError::Superseded { scope: self.scope(), possibly_applied: false });
-                }
-                State::InProgress => {}
-            }
-            // Not there. A renewal moves the version on, so that it cannot come any more.
-            let Decision::Write(write) = self.decide(Some(&entry), &Step::Renew) else {
-                unreachable!("a record of ours in progress can be renewed")
-            };
-            // Should this be dropped before the answer, the claim is unsure of its version.
-            self.sent_unanswered(&Step::Renew);
-            match self.engine.exchange(&self.key, &write).await {
-                Ok(Exchange::Done(version)) => {
-                    self.landed(&Step::Renew, write, version, sent);
+    async fn settle_in(&self, turn: &Turn<S>, prepared: &Prepared) -> Result<Settled, ClaimError> {
+        let outcome = prepared.record.outcome();
+        let outcome = outcome.ok_or_else(|| ClaimError::NotPrepared { scope: self.scope() })?;
+        let (step, now) = (Step::Settle(outcome), self.engine.clock().now());
+        let (verdict, entry) =
+            match self.apply(turn, &step, Start::Look, now, self.completion_until(now)).await {
+                Err(unapplied) => return Err(self.unapplied(&step, unapplied)),
+                // Not there. The renewal moved the version on, so that it cannot come any more.
+                Ok(Applied::Written { entry, sent }) => {
+                    self.landed(&step, entry, sent);
                     return Ok(Settled::NotCommitted);
                 }
-                // It committed in between: look again.
-                Ok(Exchange::Conflict(_)) => conflicts += 1,
-                // The reply may be lost: look again.
-                Err(source) => self.tried(source, until, &mut backoff).await?,
+                Ok(Applied::Answered { verdict, entry, .. }) => (verdict, entry),
+            };
+        let scope = self.scope();
+        match (verdict, entry) {
+            (HolderVerdict::AlreadyDone, Some(entry)) => {
+                self.landed_elsewhere(entry);
+                Ok(Settled::Committed)
+            }
+            (HolderVerdict::AlreadyCompleted, _) => Err(ClaimError::AlreadyCompleted { scope }),
+            (HolderVerdict::AlreadyReleased, _) => Err(ClaimError::AlreadyReleased { scope }),
+            // An operator ended it, and there was no outcome then.
+            (HolderVerdict::Superseded, Some(entry)) if entry.is_held_by(&self.holder) => {
+                Err(ClaimError::Superseded { scope, possibly_applied: false })
+            }
+            (HolderVerdict::Superseded, _) => {
+                self.mark_lost(Lost::Superseded);
+                Err(ClaimError::Superseded { scope, possibly_applied: true })
+            }
+            (HolderVerdict::Absent | HolderVerdict::AlreadyDone, _) => {
+                self.mark_lost(Lost::Superseded);
+                Err(ClaimError::Unknown { scope })
             }
         }
-        Err(ClaimError::Inconsistent { scope: self.scope() })
-    }
-
-    /// What is on record, and the moment before the request was sent whose answer that is.
-    async fn load_until(
-        &self,
-        until: Moment,
-        backoff: &mut Duration,
-    ) -> Result<(Option<Entry>, Moment), ClaimError> {
-        loop {
-            let sent = self.engine.clock().now();
-            match self.engine.load(&self.key).await {
-                Ok(entry) => return Ok((entry, sent)),
-                Err(source) => self.tried(source, until, backoff).await?,
-            }
-        }
-    }
-
-    /// Pauses after a failure, or gives up.
-    async fn tried(
-        &self,
-        failure: StoreFailure,
-        until: Moment,
-        backoff: &mut Duration,
-    ) -> Result<(), ClaimError> {
-        let gives_up = self.engine.clock().now() >= until || !failure.kind().is_transient();
-        let retry_in = (!gives_up).then_some(*backoff);
-        self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in });
-        if gives_up {
-            return Err(ClaimError::Store { scope: self.scope(), source: failure });
-        }
-        self.back_off(backoff).await;
-        Ok(())
-    }
-
-    async fn back_off(&self, backoff: &mut Duration) {
-        let clock = self.engine.clock();
-        clock.sleep_until(clock.now() + *backoff).await;
-        *backoff = self.engine.next_backoff(*backoff);
     }
 }

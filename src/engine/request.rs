@@ -21,8 +21,8 @@ use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
 use crate::observe::{CallPhase, Event};
 use crate::protocol::{
-    Conclusion, Entry, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody, Payload, Policy,
-    Verdict,
+    Conclusion, Entry, FencingToken, Fingerprint, Found, Key, OperationId, Outcome, OutcomeBody, Payload,
+    Policy,
 };
 use crate::random;
 use crate::store::{Store, StoreFailure};
@@ -415,7 +415,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         let guard = match claimed {
             Ok(Claimed::Granted(guard)) => guard,
             Ok(Claimed::Answered(verdict, entry)) => {
-                let here = verdict == Verdict::InProgress && self.engine.held.holds(&self.ask.key, &entry);
+                let here = verdict == Found::InProgress && self.engine.held.holds(&self.ask.key, &entry);
                 return read(&self.codec, failures, (&self.ask.key, verdict, &entry), here);
             }
             Err(Error::Store { source, .. }) if self.fail_open && source.kind().is_transient() => {
@@ -532,7 +532,7 @@ async fn conclude_failure<S: Store + 'static>(
 fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
     codec: &C,
     failures: &Failures<Enc, Dec>,
-    (key, verdict, entry): (&Key, Verdict, &Entry),
+    (key, verdict, entry): (&Key, Found, &Entry),
     here: bool,
 ) -> Result<Answer<T, G>, RunError<E>> {
     let info = RecordInfo::of(entry);
@@ -545,9 +545,9 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
         source,
     };
     Ok(match verdict {
-        Verdict::Replay | Verdict::Done => {
+        Found::Replay | Found::Done => {
             let outcome = outcome.expect("a replay has a completed record");
-            let kept = if verdict == Verdict::Replay { Some(&outcome.body) } else { None };
+            let kept = if verdict == Found::Replay { Some(&outcome.body) } else { None };
             match (outcome.conclusion, kept) {
                 (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
                     Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
@@ -568,14 +568,13 @@ fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
                 (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
             }
         }
-        Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },
-        Verdict::Mismatch => Answer::Mismatch,
-        Verdict::InDoubt => Answer::InDoubt {
+        Found::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },
+        Found::Mismatch => Answer::Mismatch,
+        Found::InDoubt => Answer::InDoubt {
             attempt: record.attempt(),
             operation_id: record.operation_id(),
             since: record.created_at(),
         },
-        Verdict::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
-        other => unreachable!("not an answer to a claim: {other:?}"),
+        Found::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
     })
 }

@@ -151,7 +151,7 @@ impl<S: Store + 'static> Upkeep<'_, S> {
         if let Poll::Ready(answer) = Pin::new(renewal).poll(cx) {
             self.renewal = None;
             if answer.is_err() {
-                let pause = self.held.engine.first_backoff().max(Duration::from_millis(1));
+                let pause = self.held.engine.port.first_backoff().max(Duration::from_millis(1));
                 self.retry_at = self.held.engine.clock().now() + pause;
             }
         }

@@ -13,7 +13,7 @@ use super::claiming::{Ask, Claimed};
 use super::error::Error;
 use super::waiting::{Call, Seat};
 use crate::observe::Event;
-use crate::protocol::{Entry, Status, Verdict};
+use crate::protocol::{Entry, Found, Status};
 use crate::store::{Store, StoreFailure};
 use crate::time::{Clock, Moment};
 
@@ -152,7 +152,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     /// Reads the record. A read that hangs keeps this call from nothing that it could hear: what a
     /// completion in this process left.
     async fn load(&mut self) -> Looked {
-        let mut load = pin!(self.engine.load(&self.ask.key));
+        let mut load = pin!(self.engine.port.load(&self.ask.key));
         poll_fn(|cx| {
             if let Poll::Ready(found) = load.as_mut().poll(cx) {
                 return Poll::Ready(Looked::Found(found));
@@ -185,7 +185,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
             // What it may have written is given up in the background.
             None => Ok(Some(self.out_of_time())),
             Some(claimed) => match claimed? {
-                Claimed::Answered(Verdict::InProgress, entry) => {
+                Claimed::Answered(Found::InProgress, entry) => {
                     self.still_in_progress(entry, sent);
                     Ok(None)
                 }
@@ -221,6 +221,6 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     fn out_of_time(&self) -> Claimed<S> {
         let mut seen = self.seen.clone();
         seen.left = seen.left.saturating_sub(self.clock().now().saturating_since(self.seen_at));
-        Claimed::Answered(Verdict::InProgress, seen)
+        Claimed::Answered(Found::InProgress, seen)
     }
 }

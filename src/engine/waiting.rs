@@ -272,7 +272,7 @@ mod tests {
     /// An entry of the key as its n-th write left it.
     fn entry(version: u64) -> Entry {
         use crate::protocol::{
-            ClaimCommand, Command, Decision, Lifetimes, OperationId, Owner, Policy, decide,
+            ClaimCommand, Decision, Lifetimes, OnDoubt, OperationId, Owner, Policy, decide,
         };
         let claim = ClaimCommand {
             owner: Owner::from_bytes([1; 16]),
@@ -280,11 +280,12 @@ mod tests {
             fingerprint: None,
             policy: Policy::Reclaim,
             attempts_max: None,
+            on_doubt: OnDoubt::GoByPolicy,
             now: crate::protocol::UnixMillis(0),
         };
         let second = Duration::from_secs(1);
         let lifetimes = Lifetimes { lease: second, retention: second, tail: second };
-        let Decision::Write(write) = decide(None, &Command::Claim(&claim), &lifetimes) else {
+        let Decision::Write(write) = decide(None, &claim, &lifetimes) else {
             unreachable!("a vacant key is claimed by a write")
         };
         Entry { record: write.record, version: Version::new(version), left: second }

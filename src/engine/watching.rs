@@ -1,4 +1,4 @@
-//! What an observer is told of besides events: phases, and calls to the store.
+//! What an observer is told of besides events and calls to the store: phases.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,30 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Inner;
-use crate::observe::{CallPhase, Span, StoreCall};
+use crate::observe::{CallPhase, Span};
 use crate::protocol::Key;
-use crate::store::{Store, StoreFailure};
-use crate::time::Moment;
+use crate::store::Store;
 
 impl<S: Store + 'static> Inner<S> {
-    /// When a call to the store begins, if somebody wants to know how long it takes.
-    pub(super) fn timing(&self) -> Option<Moment> {
-        self.options.observer.as_ref().map(|_| self.clock().now())
-    }
-
-    pub(super) fn timed(
-        &self,
-        begun: Option<Moment>,
-        method: &'static str,
-        keys: usize,
-        failure: Option<&StoreFailure>,
-    ) {
-        if let (Some(observer), Some(begun)) = (&self.options.observer, begun) {
-            let took = self.clock().now().saturating_since(begun);
-            observer.store_call(&StoreCall { method, keys, took, failure: failure.map(StoreFailure::kind) });
-        }
-    }
-
     /// Whether there is an observer at all.
     pub(super) fn is_watched(&self) -> bool {
         self.options.observer.is_some()

@@ -317,8 +317,8 @@ fn tick(moment: Moment) -> u32 {
 mod tests {
     use super::*;
     use crate::protocol::{
-        ClaimCommand, Command, Decision, Entry, Lifetimes, OperationId, Outcome, Owner, Policy, Resolution,
-        UnixMillis, decide,
+        ClaimCommand, Decision, Entry, Lifetimes, OnDoubt, OperationId, OperatorCommand, Order, Outcome,
+        Owner, Policy, Resolution, UnixMillis, decide,
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -339,16 +339,17 @@ mod tests {
             fingerprint: None,
             policy: Policy::Reclaim,
             attempts_max: None,
+            on_doubt: OnDoubt::GoByPolicy,
             now: UnixMillis(0),
         };
-        let write = |decision| match decision {
-            Decision::Write(write) => write,
-            Decision::Answer(verdict) => unreachable!("{verdict:?}"),
-        };
-        let granted = write(decide(None, &Command::Claim(&claim), &lifetimes));
+        let Decision::Write(granted) = decide(None, &claim, &lifetimes) else { unreachable!("it is vacant") };
         let abandoned = Entry { record: granted.record, version: Version::new(1), left: Duration::ZERO };
         let resolution = Resolution::Completed(Outcome::success(vec![7; outcome_len]));
-        write(decide(Some(&abandoned), &Command::Resolve(&resolution, UnixMillis(0)), &lifetimes)).record
+        let command = OperatorCommand { at: None, order: Order::Resolve(&resolution, UnixMillis(0)) };
+        let Decision::Write(write) = decide(Some(&abandoned), &command, &lifetimes) else {
+            unreachable!("it is in doubt")
+        };
+        write.record
     }
 
     fn at(seconds: u64) -> Moment {

@@ -2,7 +2,7 @@
 //!
 //! `ONCEKEY_BLESS=1 cargo test --lib matrix` writes the table anew; read the difference before it is committed.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -104,14 +104,37 @@ fn claim(owner_byte: u8, fingerprint: Option<Fingerprint>) -> ClaimCommand {
         fingerprint,
         policy: Policy::Hold,
         attempts_max: NonZeroU32::new(3),
+        on_doubt: OnDoubt::GoByPolicy,
         now: NOW,
     }
 }
 
-fn show(decision: &Decision) -> String {
+/// What a command does to a key.
+type Does<'a> = Box<dyn Fn(Option<&Entry>) -> Result<Write, String> + 'a>;
+
+fn does<'a, C: Command + fmt::Debug + 'a>(command: C) -> Does<'a>
+where
+    C::Verdict: fmt::Debug,
+{
+    Box::new(move |entry| match decide(entry, &command, &LIFETIMES) {
+        Decision::Write(write) => Ok(write),
+        Decision::Answer(verdict) => Err(format!("{verdict:?}")),
+    })
+}
+
+fn mine_to(act: Act<'_>) -> Does<'_> {
+    does(HolderCommand { holder: ME, act })
+}
+
+fn ordered(order: Order<'_>) -> Does<'_> {
+    does(OperatorCommand { at: None, order })
+}
+
+fn show(decision: &Result<Write, String>) -> String {
     let write = match decision {
-        Decision::Answer(verdict) => return format!("{verdict:?}"),
-        Decision::Write(write) => write,
+        // What a claim finds is answered as it is.
+        Err(verdict) => return verdict.replace("Found(", "").replace(')', ""),
+        Ok(write) => write,
     };
     let record = write.record.draft();
     let mut text = match write.expected {
@@ -158,22 +181,30 @@ fn table() -> String {
     let incomparable = claim(3, Some(Fingerprint::from_digest(Algorithm::BLAKE3, &[1; 32]).unwrap()));
     let (ok, further) = (Outcome::success("ok"), Payload::from("further"));
     let happened = Resolution::Completed(Outcome::success("found"));
+    let (asks, asked_at_6) = (OnDoubt::Ask { unless: None }, OnDoubt::Ask { unless: Some(Version::new(6)) });
+    let at = |version| Some(Version::new(version));
+    let resolved = |at| does(OperatorCommand { at, order: Order::Resolve(&happened, NOW) });
     let commands = [
-        ("claim, same fingerprint, limit of 3 attempts", Command::Claim(&same)),
-        ("claim by the very call that owns the record (owner 1)", Command::Claim(&mine)),
-        ("claim, another fingerprint", Command::Claim(&other)),
-        ("claim, no fingerprint", Command::Claim(&none)),
-        ("claim, fingerprint of another algorithm", Command::Claim(&incomparable)),
-        ("renew", Command::Renew(ME)),
-        ("checkpoint", Command::Checkpoint(ME, &further)),
-        ("complete", Command::Complete(ME, &ok, NOW)),
-        ("release", Command::Release { holder: ME, fresh_operation_id: false, now: NOW }),
-        ("release, fresh id", Command::Release { holder: ME, fresh_operation_id: true, now: NOW }),
-        ("abandon", Command::Abandon(ME)),
-        ("resolve: completed", Command::Resolve(&happened, NOW)),
-        ("resolve: no effect", Command::Resolve(&Resolution::NoEffect, NOW)),
-        ("forget", Command::Forget(NOW)),
-        ("reset attempts", Command::ResetAttempts),
+        ("claim, same fingerprint, limit of 3 attempts", does(same.clone())),
+        ("claim by the very call that owns the record (owner 1)", does(mine)),
+        ("claim, another fingerprint", does(other)),
+        ("claim, no fingerprint", does(none)),
+        ("claim, fingerprint of another algorithm", does(incomparable)),
+        ("renew", mine_to(Act::Renew)),
+        ("checkpoint", mine_to(Act::Checkpoint(&further))),
+        ("complete", mine_to(Act::Complete(&ok, NOW))),
+        ("release", mine_to(Act::Release { fresh_operation_id: false, now: NOW })),
+        ("release, fresh id", mine_to(Act::Release { fresh_operation_id: true, now: NOW })),
+        ("abandon", mine_to(Act::Abandon)),
+        ("resolve: completed", resolved(None)),
+        ("resolve: no effect", ordered(Order::Resolve(&Resolution::NoEffect, NOW))),
+        ("forget", ordered(Order::Forget(NOW))),
+        ("reset attempts", ordered(Order::ResetAttempts)),
+        ("settle", mine_to(Act::Settle(&ok))),
+        ("claim that asks about doubt", does(ClaimCommand { on_doubt: asks, ..same.clone() })),
+        ("claim that asked about version 6", does(ClaimCommand { on_doubt: asked_at_6, ..same })),
+        ("resolve: completed, at version 6", resolved(at(6))),
+        ("resolve: completed, at version 5", resolved(at(5))),
     ];
     let mut text = "Every state against every command. \"Me\" is owner 1, attempt 1, token 5; a record is at version 6.\n\
                     Claims ask for Hold, records were written under Reclaim unless they say otherwise.\n"
@@ -181,7 +212,7 @@ fn table() -> String {
     for (name, command) in commands {
         writeln!(text, "\n== {name}").unwrap();
         for (state, entry) in states() {
-            writeln!(text, "{state:<34} {}", show(&decide(entry.as_ref(), &command, &LIFETIMES))).unwrap();
+            writeln!(text, "{state:<34} {}", show(&command(entry.as_ref()))).unwrap();
         }
     }
     text
@@ -204,31 +235,23 @@ fn every_state_has_the_answer_we_meant_to_every_command() {
 /// What holds for every write in the table, whoever reads it.
 #[test]
 fn no_write_breaks_the_rules_that_hold_for_all() {
-    let commands = |decisions: &mut Vec<(Option<Entry>, Decision)>, command: &Command<'_>| {
-        for (_, entry) in states() {
-            decisions.push((entry.clone(), decide(entry.as_ref(), command, &LIFETIMES)));
-        }
-    };
-    let (claims, ok) = (
-        [claim(3, Some(fingerprint(1))), claim(3, None), claim(1, Some(fingerprint(1)))],
-        Outcome::success("ok"),
-    );
-    let mut decisions = Vec::new();
-    for command in claims.iter().map(Command::Claim).chain([
-        Command::Renew(ME),
-        Command::Complete(ME, &ok, NOW),
-        Command::Release { holder: ME, fresh_operation_id: false, now: NOW },
-        Command::Abandon(ME),
-        Command::Resolve(&Resolution::NoEffect, NOW),
-        Command::Forget(NOW),
-        Command::ResetAttempts,
-    ]) {
-        commands(&mut decisions, &command);
-    }
-    for (before, decision) in decisions {
-        let Decision::Write(write) = decision else {
-            continue;
-        };
+    let ok = Outcome::success("ok");
+    let claims = [claim(3, Some(fingerprint(1))), claim(3, None), claim(1, Some(fingerprint(1)))];
+    let others = [
+        mine_to(Act::Renew),
+        mine_to(Act::Complete(&ok, NOW)),
+        mine_to(Act::Release { fresh_operation_id: false, now: NOW }),
+        mine_to(Act::Abandon),
+        mine_to(Act::Settle(&ok)),
+        ordered(Order::Resolve(&Resolution::NoEffect, NOW)),
+        ordered(Order::Forget(NOW)),
+        ordered(Order::ResetAttempts),
+    ];
+    let commands: Vec<_> = claims.into_iter().map(does).chain(others).collect();
+    for (before, command) in
+        states().into_iter().flat_map(|(_, e)| commands.iter().map(move |c| (e.clone(), c)))
+    {
+        let Ok(write) = command(before.as_ref()) else { continue };
         let Some(before) = before else {
             assert_eq!(write.expected, Expected::Vacant);
             continue;
@@ -259,20 +282,23 @@ fn every_write_keeps_owner_fingerprint_and_times_right() {
         Payload::from("further"),
     );
     let found = Resolution::Completed(Outcome::success("found"));
-    let release = |fresh| Command::Release { holder: ME, fresh_operation_id: fresh, now: NOW };
+    let release = |fresh| Act::Release { fresh_operation_id: fresh, now: NOW };
     let others = [
-        Command::Renew(ME),
-        Command::Checkpoint(ME, &further),
-        Command::Complete(ME, &ok, NOW),
-        release(false),
-        release(true),
-        Command::Abandon(ME),
-        Command::Resolve(&found, NOW),
-        Command::Resolve(&Resolution::NoEffect, NOW),
-        Command::Forget(NOW),
-        Command::ResetAttempts,
+        ("renew", mine_to(Act::Renew)),
+        ("checkpoint", mine_to(Act::Checkpoint(&further))),
+        ("complete", mine_to(Act::Complete(&ok, NOW))),
+        ("release", mine_to(release(false))),
+        ("release, fresh id", mine_to(release(true))),
+        ("abandon", mine_to(Act::Abandon)),
+        ("settle", mine_to(Act::Settle(&ok))),
+        ("resolve", ordered(Order::Resolve(&found, NOW))),
+        ("resolve", ordered(Order::Resolve(&Resolution::NoEffect, NOW))),
+        ("forget", ordered(Order::Forget(NOW))),
+        ("reset", ordered(Order::ResetAttempts)),
     ];
-    for command in claims.iter().map(Command::Claim).chain(others) {
+    let claims = claims.iter().map(|claim| (Some(claim), "claim", does(claim.clone())));
+    let others = others.into_iter().map(|(name, command)| (None, name, command));
+    for (claim, name, command) in claims.chain(others) {
         for (state, before) in states() {
             let before = before.map(|mut entry| {
                 let fields = entry.record.draft();
@@ -280,17 +306,17 @@ fn every_write_keeps_owner_fingerprint_and_times_right() {
                 entry.record = Record::from(Draft { finished_at, ..fields });
                 entry
             });
-            let Decision::Write(write) = decide(before.as_ref(), &command, &LIFETIMES) else { continue };
-            let (after, context) = (write.record.draft(), format!("{command:?} of {state}"));
+            let Ok(write) = command(before.as_ref()) else { continue };
+            let (after, context) = (write.record.draft(), format!("{name} of {state}"));
             let ended = after.state != State::InProgress;
             let kept = before.as_ref().map(|entry| entry.record.draft());
             // When it ended is of the write that ended it; a reset ends nothing.
-            let finished = match &command {
-                Command::ResetAttempts => kept.and_then(|kept| kept.finished_at),
+            let finished = match name {
+                "reset" => kept.and_then(|kept| kept.finished_at),
                 _ => ended.then_some(NOW),
             };
             assert_eq!(after.finished_at, finished, "{context}");
-            let Command::Claim(claim) = command else {
+            let Some(claim) = claim else {
                 let kept = kept.expect("only a claim writes to a vacant key");
                 assert_eq!((after.owner, after.created_at), (kept.owner, kept.created_at), "{context}");
                 let forgotten = after.state == State::Forgotten;

@@ -4,13 +4,16 @@
 //! whole protocol: it looks at an entry and a command and says what to write and what to expect, or what the
 //! answer is. The engine carries decisions out, the tests tabulate them, and a model checker can call them.
 
+mod claim;
 mod draft;
 mod encoding;
 mod entry;
 mod fingerprint;
+mod hold;
 mod ids;
 mod key;
 mod key_map;
+mod operate;
 mod outcome;
 mod payload;
 mod record;
@@ -21,18 +24,21 @@ mod unix_millis;
 #[cfg(test)]
 mod matrix;
 
+pub use claim::{ClaimCommand, ClaimVerdict, Found, OnDoubt};
 #[doc(hidden)]
 pub use draft::Draft;
 pub use encoding::DecodeError;
 pub use entry::{Entry, Expected, ExpiredBecause, Holder, Status};
 pub use fingerprint::{Algorithm, Fingerprint, FingerprintError};
+pub use hold::{Act, HolderCommand, HolderVerdict};
 pub use ids::{FencingToken, OperationId, Owner, ParseOperationIdError, Version};
 pub use key::{Key, KeyError};
 pub(crate) use key_map::KeyMap;
+pub use operate::{OperatorCommand, OperatorVerdict, Order, Resolution};
 pub use outcome::{Conclusion, Outcome, OutcomeBody};
 pub use payload::Payload;
 pub(crate) use payload::joined;
 pub use record::Record;
 pub use state::{Policy, State};
-pub use transition::{ClaimCommand, Command, Decision, Lifetimes, Resolution, Verdict, Write, decide};
+pub use transition::{Command, Decision, Lifetimes, Write, decide};
 pub use unix_millis::UnixMillis;

@@ -7,7 +7,7 @@ mod purge;
 use std::time::Duration;
 
 use oncekey::answer::Unavailable;
-use oncekey::protocol::{ClaimCommand, Command, Decision, Lifetimes, decide};
+use oncekey::protocol::{ClaimCommand, Decision, Lifetimes, OnDoubt, decide};
 use oncekey::protocol::{Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{Exchange, Put};
 use oncekey::{Answer, ClaimAnswer, Key, MemoryStore, OperationId, Policy, Store as _};
@@ -24,10 +24,11 @@ fn record(owner: u8, policy: Policy) -> Record {
         fingerprint: None,
         policy,
         attempts_max: None,
+        on_doubt: OnDoubt::GoByPolicy,
         now: UnixMillis(0),
     };
     let lifetimes = Lifetimes { lease: LEASE, retention: RETENTION, tail: Duration::ZERO };
-    match decide(None, &Command::Claim(&claim), &lifetimes) {
+    match decide(None, &claim, &lifetimes) {
         Decision::Write(write) => write.record,
         Decision::Answer(verdict) => panic!("{verdict:?}"),
     }

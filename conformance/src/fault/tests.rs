@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use super::*;
 use oncekey::memory::MemoryError;
 use oncekey::protocol::{
-    ClaimCommand, Command, Decision, Lifetimes, OperationId, Owner, Policy, Record, UnixMillis, decide,
+    ClaimCommand, Decision, Lifetimes, OnDoubt, OperationId, Owner, Policy, Record, UnixMillis, decide,
 };
 use oncekey::time::ManualClock;
 use oncekey::{Answer, Deduplicator, MemoryStore};
@@ -34,10 +34,11 @@ fn in_progress() -> Record {
         fingerprint: None,
         policy: Policy::Reclaim,
         attempts_max: None,
+        on_doubt: OnDoubt::GoByPolicy,
         now: UnixMillis(0),
     };
     let lifetimes = Lifetimes { lease: SECOND, retention: SECOND, tail: SECOND };
-    match decide(None, &Command::Claim(&claim), &lifetimes) {
+    match decide(None, &claim, &lifetimes) {
         Decision::Write(write) => write.record,
         Decision::Answer(verdict) => panic!("a vacant key is answered by a write, not {verdict:?}"),
     }

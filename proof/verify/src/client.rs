@@ -14,8 +14,8 @@
 use std::num::NonZeroU32;
 
 use oncekey::protocol::{
-    ClaimCommand, Command, Decision, Entry, ExpiredBecause, OperationId, Owner, Policy, State, Status,
-    UnixMillis, Verdict, decide,
+    ClaimCommand, ClaimVerdict, Decision, Entry, ExpiredBecause, Found, OnDoubt, OperationId, Owner, Policy,
+    State, Status, UnixMillis, decide,
 };
 
 use crate::config::{Ask, Config, fingerprint, ticks};
@@ -36,6 +36,7 @@ pub(crate) fn claim_command(id: u8, ask: Ask, attempts_max: Option<u32>) -> Clai
         fingerprint: fingerprint(ask.fingerprint),
         policy: ask.policy,
         attempts_max: attempts_max.and_then(NonZeroU32::new),
+        on_doubt: OnDoubt::GoByPolicy,
         now: UnixMillis(0),
     }
 }
@@ -66,45 +67,52 @@ impl World {
                 let request = Request { by: By::Client(number, call), kind: Kind::Claim, token: 0, put };
                 self.send(number, request);
             }
-            Decision::Answer(Verdict::AlreadyGranted) => {
+            Decision::Answer(ClaimVerdict::AlreadyGranted) => {
                 let entry = found.expect("only an entry can be ours");
                 if config.planted(Plant::WaitsForItself) {
-                    return self.claim_answered(number, Verdict::InProgress, &entry);
+                    return self.claim_answered(number, Found::InProgress, &entry);
                 }
                 self.events.saw(Sight::OwnClaimRecognised);
                 self.granted(config, number, entry, age);
                 self.start_or_renew(config, number);
             }
-            Decision::Answer(verdict) => {
+            Decision::Answer(ClaimVerdict::Found(answer)) => {
                 let entry = found.expect("a vacant key is answered by a write");
-                self.claim_answered(number, verdict, &entry);
+                self.claim_answered(number, answer, &entry);
+            }
+            Decision::Answer(ClaimVerdict::Incomparable | ClaimVerdict::MeetsDoubt) => {
+                unreachable!("fingerprints are of one algorithm here, and there is no resolver")
             }
         }
     }
 
     /// P5, judged without the protocol's help.
-    fn check_binding(&mut self, found: Option<&Entry>, fingerprint_number: u8, decision: &Decision) {
+    fn check_binding(
+        &mut self,
+        found: Option<&Entry>,
+        fingerprint_number: u8,
+        decision: &Decision<ClaimVerdict>,
+    ) {
         let Some(entry) = found else { return };
-        let same = entry.record.fingerprint() == fingerprint(fingerprint_number).as_ref();
+        let same = entry.record.fingerprint() == fingerprint(fingerprint_number);
         let over = matches!(entry.record.state(), State::Released { .. } | State::Forgotten);
-        let mismatch = matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable));
+        let mismatch = matches!(decision, Decision::Answer(ClaimVerdict::Found(Found::Mismatch)));
         self.events.check(Property::Binding, mismatch == (!same && !over));
     }
 
-    fn claim_answered(&mut self, number: u8, verdict: Verdict, entry: &Entry) {
+    fn claim_answered(&mut self, number: u8, answer: Found, entry: &Entry) {
         let own = is_of(entry, number, self.client(number).call);
-        if matches!(verdict, Verdict::InProgress | Verdict::InDoubt | Verdict::Exhausted) {
+        if matches!(answer, Found::InProgress | Found::InDoubt | Found::Exhausted) {
             // Nobody waits for itself.
             self.events.check(Property::LostReplies, !own);
         }
-        match verdict {
-            Verdict::InProgress => self.events.saw(Sight::InProgress),
-            Verdict::Replay => self.events.saw(Sight::Replay),
-            Verdict::Done => self.events.saw(Sight::Done),
-            Verdict::Mismatch => self.events.saw(Sight::Mismatch),
-            Verdict::InDoubt => self.events.saw(Sight::InDoubt),
-            Verdict::Exhausted => self.events.saw(Sight::Exhausted),
-            other => unreachable!("not an answer to a claim here: {other:?}"),
+        match answer {
+            Found::InProgress => self.events.saw(Sight::InProgress),
+            Found::Replay => self.events.saw(Sight::Replay),
+            Found::Done => self.events.saw(Sight::Done),
+            Found::Mismatch => self.events.saw(Sight::Mismatch),
+            Found::InDoubt => self.events.saw(Sight::InDoubt),
+            Found::Exhausted => self.events.saw(Sight::Exhausted),
         }
         self.client(number).end();
     }
@@ -246,7 +254,7 @@ impl World {
 }
 
 /// The protocol's decision on a claim; or, planted, another.
-fn decide_claim(config: &Config, found: Option<&Entry>, command: &ClaimCommand) -> Decision {
+fn decide_claim(config: &Config, found: Option<&Entry>, command: &ClaimCommand) -> Decision<ClaimVerdict> {
     let lifetimes = config.lifetimes();
     let abandoned = found.filter(|entry| {
         entry.status() == Status::Expired(ExpiredBecause::Abandoned) && entry.record.owner() != command.owner
@@ -257,10 +265,9 @@ fn decide_claim(config: &Config, found: Option<&Entry>, command: &ClaimCommand) 
         }
         (Some(Plant::HoldIgnored), Some(entry), _) => decide_as_released(entry, command, &lifetimes),
         (Some(Plant::FingerprintIgnored), _, Some(entry)) => {
-            let command =
-                ClaimCommand { fingerprint: entry.record.fingerprint(), ..command.clone() };
-            decide(Some(entry), &Command::Claim(&command), &lifetimes)
+            let command = ClaimCommand { fingerprint: entry.record.fingerprint(), ..command.clone() };
+            decide(Some(entry), &command, &lifetimes)
         }
-        _ => decide(found, &Command::Claim(command), &lifetimes),
+        _ => decide(found, command, &lifetimes),
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Config {
     /// After how many ticks all clocks are in phase again.
     pub(crate) period: u8,
     pub(crate) budget: Budget,
-    pub(crate) commands: Vec<OperatorCommand>,
+    pub(crate) commands: Vec<Ordered>,
     /// How an operation may end.
     pub(crate) ends: Vec<End>,
     /// A bug to be found.
@@ -88,7 +88,7 @@ impl Clock {
 
 /// What an operator may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum OperatorCommand {
+pub(crate) enum Ordered {
     Forget,
     ResolveCompleted,
     ResolveNoEffect,

@@ -2,7 +2,7 @@
 
 use oncekey::Policy;
 
-use crate::config::{Ask, Budget, ClientConfig, Clock, Config, End, OperatorCommand};
+use crate::config::{Ask, Budget, ClientConfig, Clock, Config, End, Ordered};
 use crate::plant::Plant;
 
 const RECLAIM: Ask = Ask { policy: Policy::Reclaim, fingerprint: 1 };
@@ -36,7 +36,7 @@ fn config(name: &'static str, asks: &[&[Ask]], ends: &[End], budget: Budget) -> 
 /// What runs for every change: two clients. Each holds all properties, and together they show all sights.
 pub(crate) fn for_every_change() -> Vec<Config> {
     use End::{NoEffect, NoEffectFreshId, Outcome, Unknown};
-    use OperatorCommand::{Forget, ResolveCompleted, ResolveNoEffect};
+    use Ordered::{Forget, ResolveCompleted, ResolveNoEffect};
     let one: &[&[Ask]] = &[&[RECLAIM], &[RECLAIM]];
     vec![
         config(
@@ -126,7 +126,7 @@ pub(crate) fn planted(plant: Plant) -> Config {
         | Plant::WaitsForItself => config("", one, ends, lost),
         Plant::GhostAdopted => config("", &[&[RECLAIM]], ends, Budget { late: 1, ..NOTHING }),
         Plant::ForgetRetriedNewer => Config {
-            commands: vec![OperatorCommand::Forget],
+            commands: vec![Ordered::Forget],
             ..config("", one, ends, Budget { commands: 1, ..lost })
         },
         Plant::NoMargin => Config { margin: 0, ..config("", one, ends, NOTHING) },

@@ -13,7 +13,9 @@
 //! `release_until`): the engine's histories are among those. A conclusion whose turn was taken from a renewal
 //! that hangs is here a renewal that failed and left a copy in the network.
 
-use oncekey::protocol::{Command, Decision, Entry, Payload, State, UnixMillis, Verdict, decide};
+use oncekey::protocol::{
+    Act, Decision, Entry, HolderCommand, HolderVerdict, Payload, State, UnixMillis, decide,
+};
 
 use crate::config::{Config, End, ticks};
 use crate::events::{Property, Sight};
@@ -43,24 +45,25 @@ fn progress() -> Payload {
 }
 
 impl Holding {
-    fn decide(&self, config: &Config, id: u8, step: Step, found: Option<&Entry>) -> Decision {
+    fn decide(&self, config: &Config, id: u8, step: Step, found: Option<&Entry>) -> Decision<HolderVerdict> {
         let entry = found.unwrap_or(&self.entry);
         let lifetimes = config.lifetimes();
         let (progress, outcome) = (progress(), outcome_of(id));
-        let command = match step {
-            Step::Renew => Command::Renew(self.holder),
-            Step::Checkpoint => Command::Checkpoint(self.holder, &progress),
-            Step::Complete => Command::Complete(self.holder, &outcome, UnixMillis(0)),
-            Step::Release { fresh_operation_id } => {
-                Command::Release { holder: self.holder, fresh_operation_id, now: UnixMillis(0) }
-            }
-            Step::Abandon => Command::Abandon(self.holder),
+        let act = match step {
+            Step::Renew => Act::Renew,
+            Step::Checkpoint => Act::Checkpoint(&progress),
+            Step::Complete => Act::Complete(&outcome, UnixMillis(0)),
+            Step::Release { fresh_operation_id } => Act::Release { fresh_operation_id, now: UnixMillis(0) },
+            Step::Abandon => Act::Abandon,
         };
+        let command = HolderCommand { holder: self.holder, act };
         let decision = decide(Some(entry), &command, &lifetimes);
         let forgets_doubt =
             config.planted(Plant::ReleaseForgetsDoubt) && matches!(step, Step::Release { .. });
         if forgets_doubt && entry.record.doubt() && matches!(decision, Decision::Write(_)) {
-            return decide_clean_release(entry, &lifetimes);
+            if let Decision::Write(write) = decide_clean_release(entry, &lifetimes) {
+                return Decision::Write(write);
+            }
         }
         decision
     }
@@ -71,7 +74,7 @@ impl Holding {
         let stands = live && entry.version > self.entry.version && entry.is_held_by(&self.holder);
         match step {
             Step::Renew => stands,
-            Step::Checkpoint => stands && entry.record.checkpoint() == &progress(),
+            Step::Checkpoint => stands && entry.record.checkpoint() == progress(),
             Step::Complete | Step::Release { .. } | Step::Abandon => false,
         }
     }
@@ -140,13 +143,13 @@ impl World {
             }
             Decision::Answer(verdict) => {
                 let answer = match verdict {
-                    Verdict::AlreadyDone => Answer::Ok,
-                    Verdict::AlreadyCompleted => Answer::AlreadyCompleted,
-                    Verdict::AlreadyReleased => Answer::AlreadyReleased,
-                    Verdict::Superseded => Answer::Superseded { possibly_applied: unknown },
-                    other => unreachable!("not an answer to a holder with an entry: {other:?}"),
+                    HolderVerdict::AlreadyDone => Answer::Ok,
+                    HolderVerdict::AlreadyCompleted => Answer::AlreadyCompleted,
+                    HolderVerdict::AlreadyReleased => Answer::AlreadyReleased,
+                    HolderVerdict::Superseded => Answer::Superseded { possibly_applied: unknown },
+                    HolderVerdict::Absent => unreachable!("there is an entry"),
                 };
-                if verdict == Verdict::AlreadyDone && step == Step::Complete {
+                if verdict == HolderVerdict::AlreadyDone && step == Step::Complete {
                     self.events.saw(Sight::CompletionRecognised);
                 }
                 self.written(config, number, step, answer);

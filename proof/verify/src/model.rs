@@ -3,7 +3,7 @@
 use oncekey::protocol::Expected;
 use stateright::{Model, Property as Claim};
 
-use crate::config::{Config, End, OperatorCommand};
+use crate::config::{Config, End, Ordered};
 use crate::events::{Events, Property, Sight};
 use crate::state::{Phase, Sender, Stage, Step, World};
 use crate::store::Reply;
@@ -44,7 +44,7 @@ pub(crate) enum Action {
     Deliver(Sender),
     /// A copy in the network arrives.
     ArriveLate(u8),
-    Operate(OperatorCommand),
+    Operate(Ordered),
 }
 
 /// Whether a copy of a request stays in the network.

@@ -6,9 +6,9 @@
 //! | [`World::operator_failed`] | `administer_found`, after a store failure: the same write again, never another |
 //! | [`World::operator_heard`] | its arms for `Done` and `Conflict` |
 
-use oncekey::protocol::{Command, Decision, Resolution, UnixMillis, decide};
+use oncekey::protocol::{Decision, OperatorCommand, OperatorVerdict, Order, Resolution, UnixMillis, decide};
 
-use crate::config::{Config, OperatorCommand};
+use crate::config::{Config, Ordered};
 use crate::events::{Property, Sight};
 use crate::ids::outcome_of;
 use crate::plant::Plant;
@@ -18,20 +18,21 @@ use crate::store::{By, Kind, Reply, Request};
 /// The outcome that an operator says the operation had.
 const SAID: u8 = 1;
 
-fn decide_command(world: &World, config: &Config, command: OperatorCommand) -> Decision {
+fn decide_command(world: &World, config: &Config, command: Ordered) -> Decision<OperatorVerdict> {
     let entry = world.store.read();
     let (now, completed) = (UnixMillis(0), Resolution::Completed(outcome_of(SAID)));
-    let command = match command {
-        OperatorCommand::Forget => Command::Forget(now),
-        OperatorCommand::ResolveCompleted => Command::Resolve(&completed, now),
-        OperatorCommand::ResolveNoEffect => Command::Resolve(&Resolution::NoEffect, now),
+    let order = match command {
+        Ordered::Forget => Order::Forget(now),
+        Ordered::ResolveCompleted => Order::Resolve(&completed, now),
+        Ordered::ResolveNoEffect => Order::Resolve(&Resolution::NoEffect, now),
     };
+    let command = OperatorCommand { at: None, order };
     decide(entry.as_ref(), &command, &config.lifetimes())
 }
 
 impl World {
     /// Looks, decides once, and sends.
-    pub(crate) fn operate(&mut self, config: &Config, command: OperatorCommand) {
+    pub(crate) fn operate(&mut self, config: &Config, command: Ordered) {
         self.left.commands -= 1;
         self.operator.number += 1;
         match decide_command(self, config, command) {
@@ -51,7 +52,7 @@ impl World {
     /// Sends the write that was decided.
     fn operator_send(&mut self) {
         let (command, put) = self.operator.writing.clone().expect("something is to be written");
-        let kind = if command == OperatorCommand::Forget { Kind::Forget } else { Kind::Resolve };
+        let kind = if command == Ordered::Forget { Kind::Forget } else { Kind::Resolve };
         let request = Request { by: By::Operator(self.operator.number), kind, token: 0, put };
         self.operator.pending = Some(Pending { request, age: 0, reply: None });
     }

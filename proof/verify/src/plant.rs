@@ -1,7 +1,10 @@
 //! Bugs that the model must find, each planted at run time on the model's side: in a step that stands for engine code,
 //! in what is put in the place of the protocol's decision, or in the store.
 
-use oncekey::protocol::{ClaimCommand, Command, Decision, Entry, Lifetimes, Resolution, UnixMillis, decide};
+use oncekey::protocol::{
+    ClaimCommand, ClaimVerdict, Decision, Entry, Lifetimes, OperatorCommand, OperatorVerdict, Order,
+    Resolution, UnixMillis, decide,
+};
 
 use crate::events::Property;
 
@@ -75,14 +78,19 @@ impl Plant {
 }
 
 /// A claim decided as if `entry`, an attempt that stopped in the middle, had been released by somebody who knows.
-pub(crate) fn decide_as_released(entry: &Entry, claim: &ClaimCommand, lifetimes: &Lifetimes) -> Decision {
-    decide(Some(&released(entry, lifetimes)), &Command::Claim(claim), lifetimes)
+pub(crate) fn decide_as_released(
+    entry: &Entry,
+    claim: &ClaimCommand,
+    lifetimes: &Lifetimes,
+) -> Decision<ClaimVerdict> {
+    decide(Some(&released(entry, lifetimes)), claim, lifetimes)
 }
 
 /// What a release writes that clears doubt: only a resolution may.
-pub(crate) fn decide_clean_release(entry: &Entry, lifetimes: &Lifetimes) -> Decision {
+pub(crate) fn decide_clean_release(entry: &Entry, lifetimes: &Lifetimes) -> Decision<OperatorVerdict> {
     let expired = Entry { left: std::time::Duration::ZERO, ..entry.clone() };
-    decide(Some(&expired), &Command::Resolve(&Resolution::NoEffect, UnixMillis(0)), lifetimes)
+    let order = Order::Resolve(&Resolution::NoEffect, UnixMillis(0));
+    decide(Some(&expired), &OperatorCommand { at: None, order }, lifetimes)
 }
 
 fn released(entry: &Entry, lifetimes: &Lifetimes) -> Entry {

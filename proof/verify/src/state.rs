@@ -3,7 +3,7 @@
 
 use oncekey::protocol::{Entry, Holder};
 
-use crate::config::{Budget, Config, OperatorCommand};
+use crate::config::{Budget, Config, Ordered};
 use crate::events::Events;
 use crate::ids::holder_of;
 use crate::store::{Kind, Put, Register, Reply, Request};
@@ -118,7 +118,7 @@ pub(crate) struct Operator {
     /// How many commands it has begun; the number of the one under way.
     pub(crate) number: u8,
     /// What is to be written, while it is.
-    pub(crate) writing: Option<(OperatorCommand, Put)>,
+    pub(crate) writing: Option<(Ordered, Put)>,
     pub(crate) pending: Option<Pending>,
     /// A copy whose reply was lost may have been applied.
     pub(crate) unknown: bool,

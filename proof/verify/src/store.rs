@@ -165,10 +165,9 @@ mod tests {
 
     fn put(expected: Expected) -> Put {
         let command = claim_command(1, Ask { policy: Policy::Reclaim, fingerprint: 1 }, None);
-        let claim = oncekey::protocol::Command::Claim(&command);
         let lifetimes =
             oncekey::protocol::Lifetimes { lease: duration(2), retention: duration(3), tail: duration(0) };
-        match oncekey::protocol::decide(None, &claim, &lifetimes) {
+        match oncekey::protocol::decide(None, &command, &lifetimes) {
             oncekey::protocol::Decision::Write(write) => Put { expected, ..write.into() },
             other => panic!("a vacant key is claimed by a write, not {other:?}"),
         }

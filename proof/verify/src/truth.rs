@@ -116,7 +116,7 @@ impl Truth {
             }
             State::Released { fresh_operation_id } => {
                 events.saw(Sight::ClaimAfterRelease);
-                asked_fresh = *fresh_operation_id;
+                asked_fresh = fresh_operation_id;
             }
             State::Completed(_) | State::Forgotten => {}
         }

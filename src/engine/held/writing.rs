@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
+use super::super::convoy::Route;
 use super::super::error::ClaimError;
+use super::super::port::{Applied, Start, Terms, Unapplied};
 use super::super::run::Renewal;
 use super::super::watching::Watched;
-use super::{CONFLICTS_MAX, Held, Lost, Phase, Step, Turn, deadline, renew_at};
+use super::{Held, Lost, Phase, Step, Turn, deadline, renew_at};
 use crate::observe::{self, Event};
 use crate::planted::planted;
-use crate::protocol::{Decision, Entry, Outcome, State, Verdict, Version, Write, decide};
+use crate::protocol::{Decision, Entry, HolderCommand, HolderVerdict, Key, Outcome, State, Write, decide};
 use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
 
@@ -34,86 +38,45 @@ impl<S: Store + 'static> Held<S> {
         now: Option<Moment>,
         until: Moment,
     ) -> Result<(), ClaimError> {
-        let engine = &*self.engine;
-        // Whether an earlier copy of this write, of this call or one before, may have been applied.
-        let (mut unknown, route) = {
-            let state = self.state.lock();
-            (state.unsure & step.bit() != 0, state.route.clone())
-        };
-        let mut conflicts = 0;
-        let mut backoff = engine.first_backoff();
-        let mut found: Option<Entry> = None;
-        let mut sent = now.unwrap_or_else(|| engine.clock().now());
-        loop {
-            let goes_on = planted("held: who lost its turn writes on");
-            if step.keeps_the_claim() && !turn.stands() && !goes_on {
-                // A conclusion has it now: to keep the claim would undo that.
+        let now = now.unwrap_or_else(|| self.engine.clock().now());
+        let start = Start::Known(Some(self.entry()), now);
+        match self.apply(turn, &step, start, now, until).await {
+            Ok(Applied::Written { entry, sent }) => {
+                self.landed(&step, entry, sent);
+                Ok(())
+            }
+            Ok(Applied::Answered { verdict, entry, unknown, .. }) => {
+                self.answered(&step, verdict, entry, unknown)
+            }
+            Err(unapplied) => Err(self.unapplied(&step, unapplied)),
+        }
+    }
+
+    pub(in crate::engine) async fn apply(
+        &self,
+        turn: &Turn<S>,
+        step: &Step,
+        start: Start,
+        now: Moment,
+        until: Moment,
+    ) -> Result<Applied<HolderVerdict>, Unapplied> {
+        let route = self.state.lock().route.clone();
+        let terms = Writing { held: self, turn, step, until, route };
+        self.engine.port.apply(&self.key, &self.command(step), start, now, &terms).await
+    }
+
+    pub(in crate::engine) fn command<'a>(&self, step: &'a Step) -> HolderCommand<'a> {
+        HolderCommand { holder: self.holder, act: step.act() }
+    }
+
+    pub(in crate::engine) fn unapplied(&self, step: &Step, why: Unapplied) -> ClaimError {
+        match why {
+            Unapplied::Store(source) => ClaimError::Store { scope: self.scope(), source },
+            Unapplied::Inconsistent => ClaimError::Inconsistent { scope: self.scope() },
+            Unapplied::Withdrawn => {
                 let lost = self.times().err().unwrap_or(Lost::Deadline);
-                return Err(self.lost_error(lost, Some(&step)));
+                self.lost_error(lost, Some(step))
             }
-            let write = match self.decide(found.as_ref(), &step) {
-                Decision::Write(write) => write,
-                Decision::Answer(verdict) => return self.answered(&step, verdict, found, unknown),
-            };
-            if planted("held: wakes before it stores") {
-                engine.waiting.poke(&self.key);
-            }
-            let mut in_flight = InFlight { held: self, step: &step, answered: false };
-            let patience = self.patience(&step, sent, until);
-            let answer = engine.exchange_by(route.as_ref(), patience, &self.key, &write).await;
-            in_flight.answered = !answer.as_ref().is_err_and(StoreFailure::maybe_applied);
-            drop(in_flight);
-            match answer {
-                Ok(Exchange::Done(version)) => {
-                    self.landed(&step, write, version, sent);
-                    return Ok(());
-                }
-                Ok(Exchange::Conflict(None)) => {
-                    self.mark_lost(Lost::Superseded);
-                    let scope = self.scope();
-                    return Err(if unknown {
-                        ClaimError::Unknown { scope }
-                    } else {
-                        ClaimError::Gone { scope }
-                    });
-                }
-                Ok(Exchange::Conflict(Some(entry))) => {
-                    conflicts += 1;
-                    if conflicts > CONFLICTS_MAX {
-                        return Err(ClaimError::Inconsistent { scope: self.scope() });
-                    }
-                    if unknown && self.shows(&step, &entry) {
-                        self.confirmed(entry, sent);
-                        return Ok(());
-                    }
-                    if planted("held: a conflict counts as stored") {
-                        return Ok(());
-                    }
-                    found = Some(entry);
-                }
-                Err(failure) => {
-                    unknown |= failure.maybe_applied() && !planted("held: a lost reply is forgotten");
-                    if step.keeps_the_claim() && planted("held: a lost renewal extends the deadline") {
-                        let options = &engine.options;
-                        self.state.lock().deadline = deadline(options, sent, options.lifetimes.lease);
-                    }
-                    let now = engine.clock().now();
-                    let give_up = now >= until
-                        || !failure.kind().is_transient()
-                        || (step.keeps_the_claim() && self.state.lock().winding_up);
-                    let pause = backoff.min(until.saturating_since(now));
-                    engine.tell(&self.key, || Event::StoreFailed {
-                        failure: &failure,
-                        retry_in: (!give_up).then_some(pause),
-                    });
-                    if give_up {
-                        return Err(ClaimError::Store { scope: self.scope(), source: failure });
-                    }
-                    self.pause(&step, now + pause).await;
-                    backoff = engine.next_backoff(backoff);
-                }
-            }
-            sent = engine.clock().now();
         }
     }
 
@@ -136,14 +99,9 @@ impl<S: Store + 'static> Held<S> {
         self.state.lock().unsure != 0
     }
 
-    /// Decides on `found`, or on the last entry known.
-    pub(in crate::engine) fn decide(&self, found: Option<&Entry>, step: &Step) -> Decision {
-        let command = step.command(self.holder);
-        let lifetimes = &self.engine.options.lifetimes;
-        match found {
-            Some(entry) => decide(Some(entry), &command, lifetimes),
-            None => decide(Some(&self.state.lock().entry), &command, lifetimes),
-        }
+    /// Decides on the last entry known.
+    pub(in crate::engine) fn decide(&self, step: &Step) -> Decision<HolderVerdict> {
+        decide(Some(&self.state.lock().entry), &self.command(step), &self.engine.options.lifetimes)
     }
 
     /// Whether `entry` shows that this write, whose reply was lost, was applied and stands.
@@ -151,7 +109,7 @@ impl<S: Store + 'static> Held<S> {
         let live = entry.record.is_in_progress() && !entry.left.is_zero();
         let newer = entry.version > self.state.lock().entry.version;
         match step {
-            Step::Renew => live && newer && entry.is_held_by(&self.holder),
+            Step::Renew | Step::Settle(_) => live && newer && entry.is_held_by(&self.holder),
             Step::Checkpoint(bytes) => {
                 live && newer && entry.is_held_by(&self.holder) && entry.record.checkpoint() == *bytes
             }
@@ -176,13 +134,12 @@ impl<S: Store + 'static> Held<S> {
         self.engine.tell(&self.key, || Event::Renewed);
     }
 
-    /// A write was done.
-    pub(in crate::engine) fn landed(&self, step: &Step, write: Write, version: Version, sent: Moment) {
-        let entry = Entry { record: write.record, version, left: write.live };
-        if step.keeps_the_claim() {
-            return self.confirmed(entry, sent);
+    /// A write is on record as `entry`, by the answer to a request sent at `sent`.
+    pub(in crate::engine) fn landed(&self, step: &Step, entry: Entry, sent: Moment) {
+        match step {
+            Step::Renew | Step::Checkpoint(_) | Step::Settle(_) => self.confirmed(entry, sent),
+            Step::Complete(..) | Step::Release { .. } | Step::Abandon => self.over(step, entry),
         }
-        self.over(step, entry);
     }
 
     /// A concluding write is on record as `entry`.
@@ -226,43 +183,36 @@ impl<S: Store + 'static> Held<S> {
     fn answered(
         &self,
         step: &Step,
-        verdict: Verdict,
+        verdict: HolderVerdict,
         found: Option<Entry>,
         possibly_applied: bool,
     ) -> Result<(), ClaimError> {
         let scope = self.scope();
         match verdict {
-            Verdict::AlreadyDone => {
+            HolderVerdict::AlreadyDone => {
                 let entry = found.unwrap_or_else(|| self.entry());
                 self.over(step, entry);
-                Ok(())
+                return Ok(());
             }
-            Verdict::AlreadyCompleted => {
-                self.mark_lost(Lost::Superseded);
-                Err(ClaimError::AlreadyCompleted { scope })
-            }
-            Verdict::AlreadyReleased => {
-                self.mark_lost(Lost::Superseded);
+            // Nothing of what was kept is there any more.
+            HolderVerdict::Absent
+            | HolderVerdict::AlreadyCompleted
+            | HolderVerdict::AlreadyReleased
+            | HolderVerdict::Superseded => self.mark_lost(Lost::Superseded),
+        }
+        Err(match verdict {
+            HolderVerdict::Absent if possibly_applied => ClaimError::Unknown { scope },
+            HolderVerdict::Absent => ClaimError::Gone { scope },
+            HolderVerdict::AlreadyCompleted => ClaimError::AlreadyCompleted { scope },
+            HolderVerdict::AlreadyReleased => {
                 // Whoever released it may have been dropped before the answer, and then told nobody who waits.
                 self.engine.waiting.poke(&self.key);
-                Err(ClaimError::AlreadyReleased { scope })
+                ClaimError::AlreadyReleased { scope }
             }
-            Verdict::Superseded => {
-                self.mark_lost(Lost::Superseded);
-                Err(ClaimError::Superseded { scope, possibly_applied })
+            HolderVerdict::AlreadyDone | HolderVerdict::Superseded => {
+                ClaimError::Superseded { scope, possibly_applied }
             }
-            Verdict::AlreadyGranted
-            | Verdict::InProgress
-            | Verdict::Replay
-            | Verdict::Done
-            | Verdict::Mismatch
-            | Verdict::Incomparable
-            | Verdict::InDoubt
-            | Verdict::Exhausted
-            | Verdict::Absent
-            | Verdict::Live
-            | Verdict::NotInDoubt => unreachable!("not an answer to a holder with an entry: {verdict:?}"),
-        }
+        })
     }
 
     /// A batched renewal's answer.
@@ -273,7 +223,10 @@ impl<S: Store + 'static> Held<S> {
         sent: Moment,
     ) {
         match answer {
-            Ok(Exchange::Done(version)) => self.landed(&Step::Renew, write, version, sent),
+            Ok(Exchange::Done(version)) => {
+                let entry = Entry { record: write.record, version, left: write.live };
+                self.landed(&Step::Renew, entry, sent);
+            }
             Ok(Exchange::Conflict(None)) => self.mark_lost(Lost::Superseded),
             Ok(Exchange::Conflict(Some(entry))) => {
                 if self.shows(&Step::Renew, &entry) {
@@ -370,17 +323,58 @@ impl<S: Store + 'static> Held<S> {
     }
 }
 
-/// A write under way: dropped before its answer, it leaves the claim unsure of what is on record.
-struct InFlight<'a, S: Store + 'static> {
+/// The terms of a write for a claim.
+struct Writing<'a, S: Store + 'static> {
     held: &'a Held<S>,
+    turn: &'a Turn<S>,
     step: &'a Step,
-    answered: bool,
+    until: Moment,
+    route: Route,
 }
 
-impl<S: Store + 'static> Drop for InFlight<'_, S> {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.held.sent_unanswered(self.step);
+impl<S: Store + 'static> Terms for Writing<'_, S> {
+    async fn exchange(&self, key: &Key, write: &Write, sent: Moment) -> Result<Exchange, StoreFailure> {
+        let patience = self.held.patience(self.step, sent, self.until);
+        self.held.engine.exchange_by(self.route.as_ref(), patience, key, write).await
+    }
+
+    /// To keep a claim that a conclusion has by now would undo that.
+    fn may_send(&self) -> bool {
+        if planted("held: wakes before it stores") {
+            self.held.engine.waiting.poke(&self.held.key);
         }
+        !self.step.keeps_the_claim() || self.turn.stands() || planted("held: who lost its turn writes on")
+    }
+
+    fn sending(&self) -> bool {
+        let mut state = self.held.state.lock();
+        let before = state.unsure & self.step.bit() != 0;
+        state.unsure |= self.step.bit();
+        before
+    }
+
+    fn answered(&self, before: bool, _done: bool) {
+        if !before {
+            self.held.state.lock().unsure &= !self.step.bit();
+        }
+    }
+
+    fn is_own(&self, _write: &Write, found: &Entry, unknown: bool) -> bool {
+        unknown && self.held.shows(self.step, found) || planted("held: a conflict counts as stored")
+    }
+
+    fn pause(&self, _: &StoreFailure, _: u32, sent: Moment, backoff: Duration) -> Option<Duration> {
+        let engine = &self.held.engine;
+        if self.step.keeps_the_claim() && planted("held: a lost renewal extends the deadline") {
+            let options = &engine.options;
+            self.held.state.lock().deadline = deadline(options, sent, options.lifetimes.lease);
+        }
+        let now = engine.clock().now();
+        let wound_up = self.step.keeps_the_claim() && self.held.state.lock().winding_up;
+        (now < self.until && !wound_up).then(|| backoff.min(self.until.saturating_since(now)))
+    }
+
+    fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {
+        Box::pin(self.held.pause(self.step, until))
     }
 }

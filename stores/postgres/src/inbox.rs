@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, Verdict, Write, decide};
+use oncekey::protocol::{
+    Act, ClaimCommand, ClaimVerdict, Decision, Found, Holder, HolderCommand, Lifetimes, OnDoubt, Write,
+    decide,
+};
 use oncekey::protocol::{Entry, Expected, Owner, UnixMillis, Version};
 use oncekey::store::{Exchange, Put};
 use oncekey::{FencingToken, Fingerprint, Key, OperationId, Outcome, Payload, Policy};
@@ -216,11 +219,12 @@ impl Inbox {
             fingerprint,
             policy: self.policy,
             attempts_max: None,
+            on_doubt: OnDoubt::GoByPolicy,
             now: now(),
         };
         let mut entry = None;
         for _ in 0..TRIES {
-            match decide(entry.as_ref(), &Command::Claim(&claim), &self.lifetimes) {
+            match decide(entry.as_ref(), &claim, &self.lifetimes) {
                 Decision::Write(write) => match self.put(transaction, key, &write).await? {
                     Exchange::Done(version) => {
                         return Ok(InboxAnswer::Granted(Ticket {
@@ -232,10 +236,13 @@ impl Inbox {
                     }
                     Exchange::Conflict(current) => entry = current,
                 },
-                Decision::Answer(verdict) => {
+                Decision::Answer(ClaimVerdict::Incomparable) => return Ok(InboxAnswer::Incomparable),
+                Decision::Answer(ClaimVerdict::Found(found)) => {
                     let entry = entry.as_ref().expect("a vacant key is written, not answered");
-                    return Ok(answer(verdict, entry));
+                    return Ok(answer(found, entry));
                 }
+                // Nobody has this owner's id, it asks nobody, and has no limit of attempts.
+                Decision::Answer(ClaimVerdict::AlreadyGranted | ClaimVerdict::MeetsDoubt) => break,
             }
         }
         Err(Error::Overtaken { scope: key.scope_label(), tries: TRIES })
@@ -351,7 +358,7 @@ impl Ticket {
         let record = &self.entry.record;
         let holder =
             Holder { owner: record.owner(), token: self.entry.fencing_token(), attempt: record.attempt() };
-        let command = Command::Complete(holder, &outcome, now());
+        let command = HolderCommand { holder, act: Act::Complete(&outcome, now()) };
         let Decision::Write(write) = decide(Some(&self.entry), &command, &self.lifetimes) else {
             unreachable!("a record of ours in progress can be completed")
         };
@@ -361,21 +368,20 @@ impl Ticket {
     }
 }
 
-fn answer(verdict: Verdict, entry: &Entry) -> InboxAnswer {
+fn answer(found: Found, entry: &Entry) -> InboxAnswer {
     let record = &entry.record;
-    match verdict {
-        Verdict::Replay => match record.outcome() {
+    match found {
+        Found::Replay => match record.outcome() {
             Some(outcome) => InboxAnswer::Replay(outcome.clone()),
             None => InboxAnswer::Done,
         },
-        Verdict::Done => InboxAnswer::Done,
-        Verdict::InProgress => InboxAnswer::InProgress,
-        Verdict::Mismatch => InboxAnswer::Mismatch,
-        Verdict::Incomparable => InboxAnswer::Incomparable,
-        Verdict::InDoubt => {
+        Found::Done => InboxAnswer::Done,
+        Found::InProgress => InboxAnswer::InProgress,
+        Found::Mismatch => InboxAnswer::Mismatch,
+        // Without a limit of attempts none is used up.
+        Found::InDoubt | Found::Exhausted => {
             InboxAnswer::InDoubt { attempt: record.attempt(), operation_id: record.operation_id() }
         }
-        other => unreachable!("not an answer to the first claim of a fresh owner without a limit: {other:?}"),
     }
 }
 

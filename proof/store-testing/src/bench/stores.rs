@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
+use oncekey::protocol::{Act, ClaimCommand, Decision, Holder, HolderCommand, Lifetimes, OnDoubt, decide};
 use oncekey::protocol::{Entry, Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
 use oncekey::{Key, OperationId, Outcome, Policy, Store};
@@ -44,9 +44,10 @@ pub fn in_progress() -> Record {
         fingerprint: None,
         policy: Policy::Reclaim,
         attempts_max: None,
+        on_doubt: OnDoubt::GoByPolicy,
         now: UnixMillis(1_795_478_400_000),
     };
-    written(decide(None, &Command::Claim(&command), &LIFETIMES))
+    written(decide(None, &command, &LIFETIMES))
 }
 
 /// The same completed, with an outcome of so many bytes.
@@ -58,11 +59,12 @@ pub fn completed(outcome_len: usize) -> Record {
     let holder =
         Holder { owner: entry.record.owner(), token: entry.fencing_token(), attempt: entry.record.attempt() };
     let outcome = Outcome::success(vec![b'x'; outcome_len]);
-    let command = Command::Complete(holder, &outcome, UnixMillis(1_795_478_400_100));
+    let act = Act::Complete(&outcome, UnixMillis(1_795_478_400_100));
+    let command = HolderCommand { holder, act };
     written(decide(Some(&entry), &command, &LIFETIMES))
 }
 
-fn written(decision: Decision) -> Record {
+fn written<V: std::fmt::Debug>(decision: Decision<V>) -> Record {
     match decision {
         Decision::Write(write) => write.record,
         other => panic!("a write is due, and decided was {other:?}"),

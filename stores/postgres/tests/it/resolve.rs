@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use oncekey::admin::{AdminAnswer, Resolution};
-use oncekey::protocol::{ClaimCommand, Command, Decision, Holder, Lifetimes, decide};
+use oncekey::protocol::{
+    Act, ClaimCommand, Command, Decision, Holder, HolderCommand, Lifetimes, OnDoubt, OperatorCommand, Order,
+    decide,
+};
 use oncekey::protocol::{Entry, Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::Put;
 use oncekey::{Answer, Deduplicator, Fingerprint, Key, OperationId, Outcome, Payload, Policy, Store as _};
@@ -22,7 +25,7 @@ fn sql_key(key: &Key) -> String {
 }
 
 /// An entry after this command.
-fn after(entry: Option<&Entry>, command: &Command<'_>, version: u64) -> Entry {
+fn after<C: Command>(entry: Option<&Entry>, command: &C, version: u64) -> Entry {
     let Decision::Write(write) = decide(entry, command, &LIFETIMES) else { panic!("it writes") };
     Entry { record: write.record, version: Version::new(version), left: Duration::ZERO }
 }
@@ -40,13 +43,16 @@ fn claimed(
         fingerprint,
         policy,
         attempts_max: None,
+        on_doubt: OnDoubt::GoByPolicy,
         now: UnixMillis(1_795_478_400_000),
     };
-    after(entry, &Command::Claim(&claim), version)
+    after(entry, &claim, version)
 }
 
-fn holder(entry: &Entry) -> Holder {
-    Holder { owner: entry.record.owner(), token: entry.fencing_token(), attempt: entry.record.attempt() }
+fn by<'a>(entry: &Entry, act: Act<'a>) -> HolderCommand<'a> {
+    let record = &entry.record;
+    let holder = Holder { owner: record.owner(), token: entry.fencing_token(), attempt: record.attempt() };
+    HolderCommand { holder, act }
 }
 
 /// Records in progress with and without each part that a record can have.
@@ -55,17 +61,17 @@ pub(crate) fn abandoned() -> Vec<(&'static str, Record)> {
     let own_id = claimed(None, 2, Policy::Hold, None, 5);
     let other_id = claimed(None, 3, Policy::Reclaim, None, 5);
     let with_print = claimed(None, 2, Policy::Hold, bound, 200);
-    let renewed = after(Some(&with_print), &Command::Renew(holder(&with_print)), 201);
+    let renewed = after(Some(&with_print), &by(&with_print, Act::Renew), 201);
     let note = Payload::from("so far ".repeat(40));
-    let noted = after(Some(&renewed), &Command::Checkpoint(holder(&renewed), &note), 20_000);
+    let noted = after(Some(&renewed), &by(&renewed, Act::Checkpoint(&note)), 20_000);
     // Taken over, so in doubt about the attempt before too.
-    let reclaim = after(Some(&other_id), &Command::Checkpoint(holder(&other_id), &note), 70_000);
+    let reclaim = after(Some(&other_id), &by(&other_id, Act::Checkpoint(&note)), 70_000);
     let taken = claimed(Some(&reclaim), 4, Policy::Hold, None, 80_000);
     let mut many = claimed(None, 2, Policy::Reclaim, bound, 5);
     for number in 0..200 {
         many = claimed(Some(&many), 4 + number % 2, Policy::Reclaim, bound, 10 + u64::from(number));
     }
-    let forgiven = after(Some(&many), &Command::ResetAttempts, 300);
+    let forgiven = after(Some(&many), &OperatorCommand { at: None, order: Order::ResetAttempts }, 300);
     vec![
         ("first attempt, its own id", own_id.record),
         ("first attempt, another id", other_id.record),
@@ -130,9 +136,8 @@ impl Desk {
         assert!(entry.version > before.version, "{what}: the version rises");
         let finished = entry.record.finished_at().unwrap();
         let lifetimes = Lifetimes { retention: keep, ..LIFETIMES };
-        let Decision::Write(write) =
-            decide(Some(before), &Command::Resolve(resolution, finished), &lifetimes)
-        else {
+        let command = OperatorCommand { at: None, order: Order::Resolve(resolution, finished) };
+        let Decision::Write(write) = decide(Some(before), &command, &lifetimes) else {
             panic!("{what}: the engine would not write")
         };
         let sql = format!(

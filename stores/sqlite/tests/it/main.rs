@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
-use oncekey::protocol::{ClaimCommand, Command, Decision, Lifetimes, decide};
+use oncekey::protocol::{Act, ClaimCommand, Decision, HolderCommand, Lifetimes, OnDoubt, decide};
 use oncekey::protocol::{Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{Exchange, Put, Store as _};
 use oncekey::{Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Key, OperationId, Outcome, Policy};
@@ -77,9 +77,10 @@ fn in_progress(owner: u8) -> Record {
         fingerprint: None,
         policy: Policy::Reclaim,
         attempts_max: None,
+        on_doubt: OnDoubt::GoByPolicy,
         now: UnixMillis(1_795_478_400_000),
     };
-    match decide(None, &Command::Claim(&command), &LIFETIMES) {
+    match decide(None, &command, &LIFETIMES) {
         Decision::Write(write) => write.record,
         Decision::Answer(verdict) => panic!("a claim of a vacant key writes, and this answered {verdict:?}"),
     }
@@ -97,7 +98,7 @@ fn completed(outcome: &[u8]) -> Record {
     let outcome = Outcome::success(outcome);
     match decide(
         Some(&entry),
-        &Command::Complete(holder, &outcome, UnixMillis(1_795_478_400_001)),
+        &HolderCommand { holder, act: Act::Complete(&outcome, UnixMillis(1_795_478_400_001)) },
         &LIFETIMES,
     ) {
         Decision::Write(write) => write.record,

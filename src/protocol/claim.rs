@@ -1,0 +1,169 @@
+//! The table of who claims a key.
+
+use std::num::NonZeroU32;
+
+use super::fingerprint::{self, Comparison};
+use super::transition::{Command, Decision, Lifetimes, grant};
+use super::{
+    Draft, Entry, Expected, ExpiredBecause, Fingerprint, OperationId, Owner, Policy, State, Status,
+    UnixMillis, Version,
+};
+
+/// What a claim brings along. Repeatable by the same owner while nothing was started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClaimCommand {
+    /// The id of this call.
+    pub owner: Owner,
+    /// The operation id to use if this claim begins a generation.
+    pub operation_id: OperationId,
+    /// The fingerprint of the request.
+    pub fingerprint: Option<Fingerprint>,
+    /// What challengers may do if this owner stops in the middle.
+    pub policy: Policy,
+    /// Most attempts of one generation; `None`: no limit.
+    pub attempts_max: Option<NonZeroU32>,
+    /// What it does where an attempt of another stopped in the middle.
+    pub on_doubt: OnDoubt,
+    /// The wall clock, for people.
+    pub now: UnixMillis,
+}
+
+/// What a claim does where an attempt of another stopped in the middle.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum OnDoubt {
+    /// What the policy on record says.
+    #[default]
+    GoByPolicy,
+    /// It says so, [`ClaimVerdict::MeetsDoubt`], so that somebody can be asked what became of it, unless that was done
+    /// about this very version: then it goes by the policy.
+    Ask {
+        /// The version that was asked about.
+        unless: Option<Version>,
+    },
+}
+
+/// The answers to a claim that need no write.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ClaimVerdict {
+    /// This very call holds it already; the reply to its write was lost.
+    AlreadyGranted,
+    /// An attempt of another stopped in the middle, and somebody is to be asked about it.
+    MeetsDoubt,
+    /// The key is bound to a fingerprint of another algorithm, so nobody can tell.
+    Incomparable,
+    /// What is there is the answer.
+    Found(Found),
+}
+
+/// What a claim finds that was there before it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Found {
+    /// Another attempt is running.
+    InProgress,
+    /// Here is the outcome.
+    Replay,
+    /// It is done, and the outcome is no longer kept.
+    Done,
+    /// The key is bound to another request.
+    Mismatch,
+    /// An attempt stopped in the middle, and the operation must not run again unresolved.
+    InDoubt,
+    /// The attempts are used up.
+    Exhausted,
+}
+
+impl Command for ClaimCommand {
+    type Verdict = ClaimVerdict;
+
+    fn decide(&self, entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision<ClaimVerdict> {
+        claim(entry, self, lifetimes)
+    }
+}
+
+pub(super) fn claim(
+    entry: Option<&Entry>,
+    claim: &ClaimCommand,
+    lifetimes: &Lifetimes,
+) -> Decision<ClaimVerdict> {
+    let Some(entry) = entry else {
+        return grant(Expected::Vacant, first_attempt(claim), lifetimes);
+    };
+    let same = fingerprint::compare(entry.record.fingerprint().as_ref(), claim.fingerprint.as_ref());
+    let own = entry.record.owner() == claim.owner;
+    let answer = |found| Decision::Answer(ClaimVerdict::Found(found));
+    match (entry.status(), same) {
+        // The generation is over, or ended cleanly under another request: the key is as good as vacant.
+        (Status::Expired(ExpiredBecause::Forgotten), _)
+        | (Status::Expired(ExpiredBecause::Released), Comparison::Differs | Comparison::Incomparable) => {
+            grant(Expected::At(entry.version), first_attempt(claim), lifetimes)
+        }
+        // A mismatch comes before any other answer.
+        (_, Comparison::Differs) => answer(Found::Mismatch),
+        (_, Comparison::Incomparable) => Decision::Answer(ClaimVerdict::Incomparable),
+        (Status::Completed, _) => answer(Found::Replay),
+        (Status::Expired(ExpiredBecause::Completed), _) => answer(Found::Done),
+        (Status::InProgress, _) if own => Decision::Answer(ClaimVerdict::AlreadyGranted),
+        (Status::InProgress, _) => answer(Found::InProgress),
+        // Our own, granted before and nothing started: the same attempt, for another lease.
+        (Status::Expired(ExpiredBecause::Abandoned), _) if own => {
+            let record = Draft { token: Some(entry.fencing_token()), ..entry.record.draft() };
+            grant(Expected::At(entry.version), record, lifetimes)
+        }
+        (Status::Expired(ExpiredBecause::Abandoned), _) if asks(entry, claim) => {
+            Decision::Answer(ClaimVerdict::MeetsDoubt)
+        }
+        (Status::Expired(ExpiredBecause::Abandoned), _) if entry.record.policy() == Policy::Hold => {
+            answer(Found::InDoubt)
+        }
+        (Status::Expired(ExpiredBecause::Abandoned | ExpiredBecause::Released), _)
+            if used_up(entry, claim) =>
+        {
+            answer(Found::Exhausted)
+        }
+        (Status::Expired(cause @ (ExpiredBecause::Abandoned | ExpiredBecause::Released)), _) => {
+            grant(Expected::At(entry.version), next_attempt(entry, claim, cause), lifetimes)
+        }
+    }
+}
+
+fn asks(entry: &Entry, claim: &ClaimCommand) -> bool {
+    matches!(claim.on_doubt, OnDoubt::Ask { unless } if unless != Some(entry.version))
+}
+
+fn used_up(entry: &Entry, claim: &ClaimCommand) -> bool {
+    claim.attempts_max.is_some_and(|max| entry.record.attempts_counted() >= max.get())
+}
+
+fn first_attempt(claim: &ClaimCommand) -> Draft<'static> {
+    Draft {
+        state: State::InProgress,
+        owner: claim.owner,
+        token: None,
+        attempt: 1,
+        forgiven: 0,
+        operation_id: claim.operation_id,
+        doubt: false,
+        policy: claim.policy,
+        fingerprint: claim.fingerprint,
+        checkpoint: &[],
+        created_at: claim.now,
+        finished_at: None,
+    }
+}
+
+fn next_attempt<'a>(entry: &'a Entry, claim: &ClaimCommand, cause: ExpiredBecause) -> Draft<'a> {
+    let before = entry.record.draft();
+    let fresh_id = before.state == State::Released { fresh_operation_id: true };
+    Draft {
+        state: State::InProgress,
+        owner: claim.owner,
+        token: None,
+        attempt: before.attempt.saturating_add(1),
+        operation_id: if fresh_id { claim.operation_id } else { before.operation_id },
+        // Who was taken over left its effect unknown, and no later attempt can vouch for it.
+        doubt: before.doubt || cause == ExpiredBecause::Abandoned,
+        policy: claim.policy,
+        finished_at: None,
+        ..before
+    }
+}
