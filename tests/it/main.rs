@@ -14,6 +14,7 @@ mod cancelling; // dropped at every await, panics
 mod claiming; // first claims, fingerprints, keys, batches of racers
 mod completing; // outcomes, codecs, limits, completions that fail
 mod consuming; // deliveries of messages, polls of them, redelivery
+mod durations; // each duration of a user at its extremes
 mod encoding; // the stored form of any record
 mod expiry; // retention, tail, linger, full stores
 mod explicit; // the explicit claim: renew, checkpoint, release, prepare and settle
