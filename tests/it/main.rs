@@ -22,6 +22,7 @@ mod failing; // NoEffect, Final, Unknown, Reclaim, Hold, doubt, attempts
 mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost
 mod many; // calls side by side, whose writes go to the store together
+mod not_yet; // what is not right yet
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
 mod showing; // what Debug and Display say
 mod waiting; // duplicates that wait

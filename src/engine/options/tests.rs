@@ -139,7 +139,7 @@ fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
             match (built, expected) {
                 (Ok(dedup), WORKS) => runs_and_replays(&dedup, option, duration),
                 (Err(error), refused) => {
-                    assert_eq!(error.option(), refused, "{option} of {duration:?}: {error}")
+                    assert_eq!(error.option(), refused, "{option} of {duration:?}: {error}");
                 }
                 (Ok(_), _) => panic!("{option} of {duration:?} is taken"),
             }
