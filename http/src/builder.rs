@@ -211,9 +211,9 @@ impl<S: Store + 'static> Builder<S> {
     /// `None` for such replies.
     ///
     /// # Panics
-    /// If the closure does, the client gets a problem with status 500. The handler came to its end, so
-    /// that it is done goes on record where the default would keep the response, and its effect is
-    /// unknown otherwise.
+    /// If the closure does, the client gets a problem with status 500. The handler came to its end,
+    /// so that it is done goes on record where the default would keep the response, and its effect
+    /// is unknown otherwise.
     ///
     /// ```
     /// # use oncekey_http::{OutcomeRule, IdempotencyLayer, Principal};

@@ -64,8 +64,8 @@ where
     }
 }
 
-/// Of a response whose rule panicked. The handler came to its end, so it must not run again where the
-/// default would keep its response: that it is done goes on record, and the response does not.
+/// Of a response whose rule panicked. The handler came to its end, so it must not run again where
+/// the default would keep its response: that it is done goes on record, and the response does not.
 /// Otherwise nobody knows what happened.
 fn unjudged<R: Body, E>(parts: &response::Parts) -> Result<Given<R, E>, Failure<Given<R, E>>> {
     if by_head(parts) != OutcomeRule::Keep {

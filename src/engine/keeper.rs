@@ -107,7 +107,8 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// from their own task. It also runs the engine's clean-up. Spawn it once, on any runtime or thread of its own; it
     /// ends when the last handle and claim of the engine are gone, at the latest a quarter of a renewal interval after.
     ///
-    /// A store that panics under it costs a batch one round, and an observer that does costs nothing; neither ends it.
+    /// A store that panics under it costs a batch one round, and an observer that does costs
+    /// nothing; neither ends it.
     ///
     /// A claim is renewed for at most [`renew_for_max`](super::DeduplicatorBuilder::renew_for_max) from its grant. One
     /// whose completion is prepared for a transaction is left alone.
@@ -186,8 +187,8 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
-    /// As [`renew_batch`](Self::renew_batch). A store that panics costs this batch its round: all other claims depend on
-    /// the keeper.
+    /// As [`renew_batch`](Self::renew_batch). A store that panics costs this batch its round: all
+    /// other claims depend on the keeper.
     async fn renew_batch_alone(&self, chunk: &[Arc<Held<S>>], at_most: Duration) {
         let _panicked = AssertUnwindSafe(self.renew_batch(chunk, at_most)).catch_unwind().await;
     }

@@ -1,5 +1,5 @@
-//! Each duration that a user may give, but those of the engine's builder, at its extremes: zero, a nanosecond, the
-//! longest. Those of the builder are beside it, in `src/engine/options/tests.rs`.
+//! Each duration that a user may give, but those of the engine's builder, at its extremes: zero, a
+//! nanosecond, the longest. Those of the builder are beside it, in `src/engine/options/tests.rs`.
 
 use std::time::Duration;
 

@@ -58,7 +58,8 @@ fn an_operation_inside_of_another_that_waits_for_the_outer_key_is_told_at_once()
     assert_eq!(bench.clock.now(), begun);
 }
 
-/// Of two requests for one key in a poll the second follows the first one's answer, within its own wait.
+/// Of two requests for one key in a poll the second follows the first one's answer, within its own
+/// wait.
 #[test]
 #[ignore = "E3: the second of a pair waits for as long as somebody else holds the key"]
 fn the_second_of_a_pair_waits_no_longer_than_it_says() {

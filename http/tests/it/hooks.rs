@@ -29,7 +29,8 @@ impl Armed {
     }
 }
 
-/// One request to a service under this layer that counts, and answers with this status; `None` if it panicked.
+/// One request to a service under this layer that counts, and answers with this status; `None` if
+/// it panicked.
 async fn ask(
     layer: &IdempotencyLayer<MemoryStore>,
     count: &Count,
@@ -116,7 +117,8 @@ async fn a_rule_for_responses_that_panics_does_not_make_a_handler_run_twice() {
     }
 }
 
-/// Where the default would not have kept the response either, the policy decides, as for a handler that panicked.
+/// Where the default would not have kept the response either, the policy decides, as for a handler
+/// that panicked.
 #[tokio::test]
 async fn a_rule_that_panics_over_a_response_that_is_no_outcome_leaves_it_to_the_policy() {
     let (armed, count) = (Armed::default(), Count::default());

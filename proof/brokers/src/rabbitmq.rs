@@ -228,7 +228,8 @@ fn later(work: &str, delay_ms: u32) -> String {
     format!("{work}.later.{delay_ms}")
 }
 
-/// The delays that there are queues for: each twice the one before, until one is as long as `longest`.
+/// The delays that there are queues for: each twice the one before, until one is as long as
+/// `longest`.
 fn delays_ms(longest: Duration) -> Vec<u32> {
     let longest = u32::try_from(longest.as_millis()).unwrap_or(u32::MAX);
     std::iter::successors(Some(DELAY_MIN_MS), |delay| delay.checked_mul(2))

@@ -24,7 +24,8 @@ impl<S: Store + 'static> Guard<S> {
 }
 
 impl<S: Store + 'static> Guard<S> {
-    /// What is to be written for a claim that is dropped in this phase, and for how long that is tried.
+    /// What is to be written for a claim that is dropped in this phase, and for how long that is
+    /// tried.
     fn left_undone(&self, phase: Phase) -> Option<(Step, Moment)> {
         let held = &self.held;
         let clock = held.engine.clock();
@@ -58,7 +59,8 @@ impl<S: Store + 'static> Drop for Guard<S> {
         if lost == Some(Lost::Superseded) {
             return;
         }
-        // While a panic unwinds, one of the clock could end the process: the claim is then left to its lease.
+        // While a panic unwinds, one of the clock could end the process: the claim is then left to
+        // its lease.
         let left_undone = catch_unwind(AssertUnwindSafe(|| self.left_undone(phase)));
         let Ok(Some((step, until))) = left_undone else { return };
         let job = Arc::clone(held);

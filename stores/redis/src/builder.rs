@@ -72,7 +72,8 @@ impl RedisStoreBuilder {
     /// How long an answer is waited for on a connection that the store makes; 3 seconds by default. What takes longer is
     /// [`RedisStoreError::TimedOut`], and may have been applied. Keep it below the engine's `store_timeout`.
     ///
-    /// Less than 1 ms is refused by the store's `connect` functions; [`Duration::MAX`] waits forever.
+    /// Less than 1 ms is refused by the store's `connect` functions; [`Duration::MAX`] waits
+    /// forever.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
@@ -84,7 +85,8 @@ impl RedisStoreBuilder {
     /// Keep twice this below the engine's `store_timeout` (5 seconds by default): what that ends is told as a timeout, and
     /// not by its reason.
     ///
-    /// Less than 1 ms is refused by the store's `connect` functions; [`Duration::MAX`] waits forever.
+    /// Less than 1 ms is refused by the store's `connect` functions; [`Duration::MAX`] waits
+    /// forever.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

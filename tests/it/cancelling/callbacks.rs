@@ -1,5 +1,5 @@
-//! A user's code that the engine calls: where it panics, the state that is left is legal; where it hangs, it hangs its own
-//! call. DESIGN has the table, "Code of yours that the engine calls".
+//! A user's code that the engine calls: where it panics, the state that is left is legal; where it
+//! hangs, it hangs its own call. DESIGN has the table, "Code of yours that the engine calls".
 
 use std::sync::atomic::AtomicI64;
 use std::sync::{Mutex, mpsc};
@@ -79,7 +79,8 @@ fn claimed<S: Store + 'static>(answer: Result<ClaimAnswer<S>, Error>) -> Claim<S
     }
 }
 
-/// In every case the next call gets what the design allows; and an operation that came to its end never runs again.
+/// In every case the next call gets what the design allows; and an operation that came to its end
+/// never runs again.
 #[test]
 fn an_observer_that_panics_anywhere_leaves_a_legal_state() {
     for policy in [Policy::Reclaim, Policy::Hold] {
@@ -107,7 +108,8 @@ fn an_observer_that_panics_anywhere_leaves_a_legal_state() {
     }
 }
 
-/// One that hears a renewal, and panics each time, costs the keeper nothing; a store that panics costs a round.
+/// One that hears a renewal, and panics each time, costs the keeper nothing; a store that panics
+/// costs a round.
 #[test]
 fn a_keeper_outlives_an_observer_and_a_store_that_panic() {
     for of_store in [false, true] {
@@ -164,8 +166,8 @@ impl Clock for Brittle {
     }
 }
 
-/// A clock must not panic. One that does ends its call, and the claim is left to its lease at the worst. No drop panics for
-/// it: one that comes while a panic unwinds would end the process.
+/// A clock must not panic. One that does ends its call, and the claim is left to its lease at the
+/// worst. No drop panics for it: one that comes while a panic unwinds would end the process.
 #[test]
 fn a_clock_that_panics_leaves_claims_to_their_leases_at_the_worst() {
     let mut panicked = 0;
@@ -336,7 +338,8 @@ impl Codec<String> for Gated {
     }
 }
 
-/// Whatever of it blocks its thread: calls for another key run, and those for the same key are answered.
+/// Whatever of it blocks its thread: calls for another key run, and those for the same key are
+/// answered.
 #[test]
 fn code_that_hangs_its_thread_hangs_no_other_call() {
     let places =

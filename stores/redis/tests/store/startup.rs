@@ -67,7 +67,8 @@ fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
                 }
             }
         }
-        // A wait that no replica ends, though the server has none, is one that the server can count.
+        // A wait that no replica ends, though the server has none, is one that the server can
+        // count.
         let mut lonely = connection(&server).await;
         let answer: i64 = words(&["WAIT", "0", "31622400000"]).query_async(&mut lonely).await.unwrap();
         assert_eq!(answer, 0);
