@@ -1,9 +1,10 @@
 //! Callers of one process that wait for the same key: one of them looks at the store for all.
 //!
-//! Whoever waits has a seat in the key's room. One seat drives: its holder looks at the store now and then. The
-//! others hear what it finds, and what a completion in this process leaves; so does the driver
-//! itself, also while its own look hangs. Who drives may leave at any time; the next
-//! one to be polled drives on. When the owner fails, the driver claims for itself, so exactly one of a room tries.
+//! Whoever waits has a seat in the key's room. One seat drives: its holder looks at the store now
+//! and then. The others hear what it finds, and what a completion in this process leaves; so does
+//! the driver itself, also while its own look hangs. Who drives may leave at any time; the next one
+//! to be polled drives on. When the owner fails, the driver claims for itself, so exactly one of a
+//! room tries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
