@@ -19,6 +19,9 @@ pub trait Codec<T> {
     ///
     /// # Errors
     /// If these are not the bytes of a `T`. The record stays as it is, and the operation is not run.
+    ///
+    /// # Panics
+    /// If it does, the call panics with it. Again the record stays, and nothing is run.
     fn decode(&self, bytes: &Payload) -> Result<T, CodecError>;
 }
 

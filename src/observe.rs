@@ -8,7 +8,9 @@ use crate::store::{StoreErrorKind, StoreFailure};
 /// Hears what happens in an engine: one trait, for logs, metrics and traces alike.
 ///
 /// Called in the middle of things and on any thread: return soon, do not block, do not call back into the engine.
-/// A panic in an observer ends the call that it watched.
+/// A panic in an observer ends the call that it watched. An operation that is running is dropped
+/// then; one that has ended goes on record all the same. [`builder`](crate::builder) has this for
+/// all code of yours.
 ///
 /// Two observers are one as a pair: `builder.observer((traces, metrics))`.
 /// # Example
@@ -169,8 +171,8 @@ pub enum Event<'a> {
         /// different algorithms, which is an error.
         answer: &'static str,
     },
-    /// A claim could not be answered: the store failed, as often as it was tried, or returned inconsistent answers; or
-    /// the resolver did not answer.
+    /// A claim could not be answered: the store failed, as often as it was tried, or returned
+    /// inconsistent answers; or the resolver did not answer.
     Unanswered,
     /// A claim joined the waiters of its key.
     Waiting,

@@ -2,6 +2,7 @@
 //! kept of it.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,7 +44,13 @@ where
     let response = response.map_err(|error| Failure::Unknown(Given::nothing_kept(Live::Error(error))))?;
     let (parts, body) = response.into_parts();
     let own = parts.extensions.get::<Effect>().copied().map(OutcomeRule::from);
-    let own = own.or_else(|| shared.options.outcome_rule.as_ref().and_then(|rule| rule(&parts)));
+    let own = match (own, &shared.options.outcome_rule) {
+        (None, Some(rule)) => match catch_unwind(AssertUnwindSafe(|| rule(&parts))) {
+            Ok(rule) => rule,
+            Err(_) => return unjudged(&parts),
+        },
+        (own, _) => own,
+    };
     match own.unwrap_or_else(|| by_head(&parts)) {
         OutcomeRule::Keep => {
             // What the head of a reply of gRPC leaves open, its trailers say.
@@ -55,6 +62,19 @@ where
             Err(not_kept(other, response))
         }
     }
+}
+
+/// Of a response whose rule panicked. The handler came to its end, so it must not run again where
+/// the default would keep its response: that it is done goes on record, and the response does not.
+/// Otherwise nobody knows what happened.
+fn unjudged<R: Body, E>(parts: &response::Parts) -> Result<Given<R, E>, Failure<Given<R, E>>> {
+    if by_head(parts) != OutcomeRule::Keep {
+        return Err(Failure::Unknown(Given::nothing_kept(Live::Panicked)));
+    }
+    if parts.status.is_client_error() || parts.status.is_server_error() {
+        return Err(Failure::Final(Given::done_without_response()));
+    }
+    Ok(Given::done_without_response())
 }
 
 /// The default rule.

@@ -85,9 +85,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// or dropped, for at most the engine's `renew_for_max`.
     ///
     /// # Errors
-    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer, or the fingerprints cannot
-    /// be compared. Nothing was granted;
-    /// if a claim was written all the same, it is given up in the background.
+    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer,
+    /// or the fingerprints cannot be compared. Nothing was granted; if a claim was written all the
+    /// same, it is given up in the background.
     ///
     /// # Panics
     /// Where this thread must not be blocked: see the [module](super).

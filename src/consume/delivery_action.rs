@@ -61,7 +61,8 @@ pub enum Later<E> {
     Unknown(E),
     /// The handler lost its lease: it was stopped, or what it did could not be put on record.
     LeaseLost(ClaimError),
-    /// The claim could not be answered, since the store or the engine's resolver did not; the handler did not run.
+    /// The claim could not be answered, since the store or the engine's resolver did not; the
+    /// handler did not run.
     Store(Error),
     /// The handler panicked, in a poll: what happened is unknown, and its lease runs on.
     Panicked,

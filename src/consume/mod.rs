@@ -198,7 +198,8 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     }
 
     /// When a message that failed is to come back: after `first`, doubled with each attempt, up to `most`. It is for the
-    /// broker to keep: a second message with the same key that comes before is handled at once.
+    /// broker to keep: a second message with the same key that comes before is handled at once. A
+    /// broker may know no delay that is as long.
     #[must_use]
     pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
         self.backoff_first = first;

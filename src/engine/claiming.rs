@@ -207,7 +207,8 @@ impl<S: Store + 'static> Inner<S> {
 
     /// Asks the resolver, if there is one, and writes what it says. What is there then; `None` if nobody could tell.
     ///
-    /// One that does not answer, or panics, has not said that it cannot tell: it may know that the effect happened.
+    /// One that does not answer, or panics, has not said that it cannot tell: it may know that the
+    /// effect happened.
     async fn ask_resolver(&self, key: &Key, entry: &Entry) -> Result<Option<Option<Entry>>, Error> {
         let Some(resolver) = &self.options.resolver else { return Ok(None) };
         let doubt = Doubt::of(key, entry);

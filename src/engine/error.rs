@@ -43,8 +43,8 @@ pub enum Error {
         /// The scope of the key.
         scope: String,
     },
-    /// An attempt stopped in the middle, and the resolver did not say what became of it. Nothing was
-    /// granted: what the resolver would have said is not known, so neither the policy nor
+    /// An attempt stopped in the middle, and the resolver did not say what became of it. Nothing
+    /// was granted: what the resolver would have said is not known, so neither the policy nor
     /// [`fail_open`](crate::Request::fail_open) decides in its place.
     #[error(
         "the resolver did not say what became of an attempt in scope `{scope}`; nothing was run, and the doubt \

@@ -286,8 +286,9 @@ impl<S: Store + 'static> Held<S> {
             state.lost = Some(why);
             state.all_lost_wakers()
         };
-        self.engine.tell(&self.key, || Event::LeaseLost { superseded: why == Lost::Superseded });
+        // They are woken whatever the observer does.
         wakers.into_iter().for_each(Waker::wake);
+        self.engine.tell(&self.key, || Event::LeaseLost { superseded: why == Lost::Superseded });
     }
 
     /// Attempts that outlive the claim, or the call that held it, are told so.

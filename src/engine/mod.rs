@@ -234,7 +234,8 @@ impl<S: Store + 'static> Inner<S> {
         self.within(timeout, call).await.ok_or_else(|| StoreFailure::timed_out(timeout))
     }
 
-    /// What a call answers within this time. The timer is started only when the call does not answer at once.
+    /// What a call answers within this time. The timer is started only when the call does not
+    /// answer at once.
     async fn within<T>(&self, timeout: Duration, mut call: BoxFuture<'_, T>) -> Option<T> {
         let mut timer: Option<BoxFuture<'static, ()>> = None;
         poll_fn(|cx| {

@@ -187,9 +187,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// Claims the key and hands the claim out: the explicit way.
     ///
     /// # Errors
-    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer, or the fingerprints cannot
-    /// be compared. Nothing was granted;
-    /// if a claim was written all the same, it is given up in the background.
+    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer,
+    /// or the fingerprints cannot be compared. Nothing was granted; if a claim was written all the
+    /// same, it is given up in the background.
     ///
     /// # Cancel safety
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at

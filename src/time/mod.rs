@@ -79,6 +79,10 @@ impl fmt::Debug for Moment {
 ///
 /// The engine measures its own deadlines on [`Clock::now`], which must never go back and must run at the rate of
 /// real time within the engine's margin. [`Clock::unix`] is for people to read: nothing is decided by it.
+///
+/// It is read in the middle of things, in drops, and by the memory store under a lock: it must not
+/// block, not call back, and not panic. A call whose clock panics ends there, and its claim is left
+/// to its lease at the worst. A sleep that never ends is a timeout that never comes.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The monotonic time now.
     fn now(&self) -> Moment;

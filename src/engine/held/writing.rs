@@ -316,34 +316,30 @@ impl<S: Store + 'static> Held<S> {
         renewal: Option<Renewal>,
         outcome: Outcome,
     ) -> Result<(), ClaimError> {
-        let phase = || observe::CallPhase::Complete { attempt: self.facts.attempt };
-        match self.engine.begin(&self.key, phase) {
-            None => self.complete_once(renewal, outcome).await,
-            Some(span) => Watched::new(span, self.complete_once(renewal, outcome)).await,
-        }
-    }
-
-    async fn complete_once(
-        self: &Arc<Self>,
-        renewal: Option<Renewal>,
-        outcome: Outcome,
-    ) -> Result<(), ClaimError> {
         let outcome = self.engine.fit(outcome);
         let now = self.engine.clock().now();
         let at = self.engine.clock().unix(now);
         // A claim that is over stays over: the protocol says whether this is the same completion again.
         let was_over = self.phase() == Phase::Over;
         if !was_over {
+            // Before anybody is told: an observer that panics must not undo what has ended.
             self.set_phase(Phase::Completing(outcome.clone(), at));
         }
-        self.let_end(renewal).await;
-        let turn = self.turn_to_conclude().await;
-        let answer =
-            self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
-        if answer.is_err() && !was_over {
-            self.set_phase(Phase::Ended);
+        let completion = async {
+            self.let_end(renewal).await;
+            let turn = self.turn_to_conclude().await;
+            let step = Step::Complete(outcome, at);
+            let answer = self.write_in(&turn, step, Some(now), self.completion_until(now)).await;
+            if answer.is_err() && !was_over {
+                self.set_phase(Phase::Ended);
+            }
+            answer
+        };
+        let phase = || observe::CallPhase::Complete { attempt: self.facts.attempt };
+        match self.engine.begin(&self.key, phase) {
+            None => completion.await,
+            Some(span) => Watched::new(span, completion).await,
         }
-        answer
     }
 
     pub(in crate::engine) async fn release(
