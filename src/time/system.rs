@@ -10,8 +10,8 @@ use super::timers::{Sleep, TIMERS};
 use super::{Clock, Moment};
 use crate::protocol::UnixMillis;
 
-/// The system's monotonic clock, with sleeps on one timer thread that all of them share. Works under
-/// any executor, and without one. The thread starts with the first sleep that is waited for.
+/// The system's monotonic clock, with sleeps on one timer thread that all of them share. Works
+/// under any executor, and without one. The thread starts with the first sleep that is waited for.
 ///
 /// # Panics
 /// A sleep, where the system cannot start that thread. The next sleep tries again.
