@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::timers::{Sleep, TIMERS};
-use super::{Clock, Moment};
+use super::{Clock, Moment, nanos};
 use crate::protocol::UnixMillis;
 
 /// The system's monotonic clock, with sleeps on one timer thread that all of them share. Works
@@ -39,11 +39,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> Moment {
-        let elapsed = self.origin.elapsed();
-        // 584 years fit into 64 bits of nanoseconds.
-        Moment::from_nanos(
-            elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(elapsed.subsec_nanos())),
-        )
+        Moment::from_nanos(nanos(self.origin.elapsed()))
     }
 
     fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {

@@ -26,11 +26,11 @@ impl<S: Store + 'static> Drop for Guard<S> {
         let held = &self.held;
         held.engine.held.remove(held, self.slot);
         held.engine.tell_in_drop(&held.key, || Event::LetGo);
-        let (phase, lost) = {
-            let state = held.state.lock();
-            (state.phase.clone(), state.lost)
+        let (phase, lost, wakers) = {
+            let mut state = held.state.lock();
+            (state.phase.clone(), state.lost, state.retire())
         };
-        held.retire();
+        wakers.wake();
         let clock = held.engine.clock();
         let (step, until) = match phase {
             // An outcome that could not be stored is known all the same: nobody is to run it again before its time.
