@@ -455,7 +455,7 @@ impl<S: Store + 'static> Held<S> {
             if now < deadline || planted("held: a late grant is started") {
                 return Ok(());
             }
-            self.write(Step::Renew, now + timeout * 2).await?;
+            Box::pin(self.write(Step::Renew, now + timeout * 2)).await?;
         }
         if !self.time_left().is_zero() {
             return Ok(());

@@ -80,7 +80,8 @@ impl<S: Store + 'static> Inner<S> {
         for _ in 0..=CONFLICTS_MAX {
             let claimed = match self.claim_once(ask, None, now).await? {
                 Claimed::Answered(Verdict::InProgress, entry) if until > now => {
-                    Wait::begin(self, ask, entry, until).run().await?
+                    // Apart, so that a call which need not wait is no larger for it.
+                    Box::pin(Wait::begin(self, ask, entry, until).run()).await?
                 }
                 claimed => claimed,
             };
@@ -132,7 +133,7 @@ impl<S: Store + 'static> Inner<S> {
             if let Some(entry) = found.as_ref().filter(|entry| meets_doubt(entry, &command, &decision)) {
                 if asked_resolver_at != Some(entry.version) {
                     asked_resolver_at = Some(entry.version);
-                    let settled = self.ask_resolver(&ask.key, entry).await?;
+                    let settled = Box::pin(self.ask_resolver(&ask.key, entry)).await?;
                     sent = self.clock().now();
                     if let Some(after) = settled {
                         (found, found_sent) = (after, sent); // not ours, so no deadline will count from it

@@ -51,11 +51,11 @@ impl<S: Store + 'static> Drop for Guard<S> {
         let held = &self.held;
         held.engine.held.remove(held, self.slot);
         held.engine.tell_in_drop(&held.key, || Event::LetGo);
-        let (phase, lost) = {
-            let state = held.state.lock();
-            (state.phase.clone(), state.lost)
+        let (phase, lost, wakers) = {
+            let mut state = held.state.lock();
+            (state.phase.clone(), state.lost, state.retire())
         };
-        held.retire();
+        wakers.wake();
         if lost == Some(Lost::Superseded) {
             return;
         }

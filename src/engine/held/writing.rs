@@ -191,14 +191,15 @@ impl<S: Store + 'static> Held<S> {
         let completed = matches!(step, Step::Complete(..));
         // A release after doubt leaves it in doubt.
         let released = matches!(entry.record.state(), State::Released { .. });
-        {
+        // Another attempt may start from here on, so whoever still acts is told.
+        let wakers = {
             let mut state = self.state.lock();
             state.phase = Phase::Over;
             state.entry = entry;
             state.unsure = 0;
-        }
-        // Another attempt may start from here on, so whoever still acts is told.
-        self.retire();
+            state.retire()
+        };
+        wakers.wake();
         // Recorded first, wakened second.
         if !completed {
             if !planted("held: gives up in silence") {
@@ -320,11 +321,8 @@ impl<S: Store + 'static> Held<S> {
         let now = self.engine.clock().now();
         let at = self.engine.clock().unix(now);
         // A claim that is over stays over: the protocol says whether this is the same completion again.
-        let was_over = self.phase() == Phase::Over;
-        if !was_over {
-            // Before anybody is told: an observer that panics must not undo what has ended.
-            self.set_phase(Phase::Completing(outcome.clone(), at));
-        }
+        // Before anybody is told: an observer that panics must not undo what has ended.
+        let was_over = self.completing(&outcome, at);
         let completion = async {
             self.let_end(renewal).await;
             let turn = self.turn_to_conclude().await;
