@@ -14,6 +14,7 @@ mod held;
 mod keeper;
 mod many;
 mod options;
+mod outcome;
 mod prepared;
 mod request;
 mod run;

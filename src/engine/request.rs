@@ -9,21 +9,19 @@ use std::time::Duration;
 use futures::TryFutureExt as _;
 
 use super::Inner;
-use super::answer::{Answer, RecordInfo, Unavailable, Unrecorded};
+use super::answer::{Answer, RecordInfo, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::held::{Facts, Guard};
+use super::outcome::{Failures, outcome, read};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
 use crate::observe::{CallPhase, Event};
-use crate::protocol::{
-    Conclusion, Entry, FencingToken, Fingerprint, Key, OperationId, Outcome, OutcomeBody, Payload, Policy,
-    Verdict,
-};
+use crate::protocol::{Conclusion, FencingToken, Fingerprint, Key, OperationId, Payload, Policy, Verdict};
 use crate::random;
 use crate::store::{Store, StoreFailure};
 
@@ -482,22 +480,6 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     }
 }
 
-/// How the failures of an operation are kept and read; `encode` gives `None` where none is ever final.
-struct Failures<Enc, Dec> {
-    encode: Enc,
-    decode: Dec,
-}
-
-fn outcome(conclusion: Conclusion, encoded: Result<Payload, CodecError>) -> Outcome {
-    let body = match encoded {
-        Ok(bytes) if bytes.len() <= Payload::LEN_MAX => OutcomeBody::Kept(bytes),
-        Ok(bytes) => OutcomeBody::TooLarge { len: bytes.len() as u64 },
-        // What the codec said is not kept: the value exists, and its first caller has it.
-        Err(_) => OutcomeBody::Unencodable,
-    };
-    Outcome { conclusion, body }
-}
-
 async fn conclude_failure<S: Store + 'static>(
     guard: &Guard<S>,
     renewal: Option<Renewal>,
@@ -525,55 +507,4 @@ async fn conclude_failure<S: Store + 'static>(
         Ok(()) => then,
         Err(error) => ClaimFate::NotStored(error),
     }
-}
-
-/// The answer that an entry holds for this request.
-fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
-    codec: &C,
-    failures: &Failures<Enc, Dec>,
-    (key, verdict, entry): (&Key, Verdict, &Entry),
-    here: bool,
-) -> Result<Answer<T, G>, RunError<E>> {
-    let info = RecordInfo::of(entry);
-    let record = &entry.record;
-    let outcome = record.outcome();
-    let decoded = |source| RunError::Decode {
-        scope: key.scope_label(),
-        conclusion: outcome.expect("what was decoded is an outcome").conclusion,
-        source,
-    };
-    Ok(match verdict {
-        Verdict::Replay | Verdict::Done => {
-            let outcome = outcome.expect("a replay has a completed record");
-            let kept = if verdict == Verdict::Replay { Some(&outcome.body) } else { None };
-            match (outcome.conclusion, kept) {
-                (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
-                }
-                (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
-                    Answer::Done { why: Unavailable::TooLarge { len: *len }, info }
-                }
-                (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
-                    Answer::Done { why: Unavailable::Unencodable, info }
-                }
-                // Dropped while it is live: the store's clock went back since.
-                (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
-                    Answer::Done { why: Unavailable::NoLongerKept, info }
-                }
-                (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), info }
-                }
-                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
-            }
-        }
-        Verdict::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },
-        Verdict::Mismatch => Answer::Mismatch,
-        Verdict::InDoubt => Answer::InDoubt {
-            attempt: record.attempt(),
-            operation_id: record.operation_id(),
-            since: record.created_at(),
-        },
-        Verdict::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
-        other => unreachable!("not an answer to a claim: {other:?}"),
-    })
 }
