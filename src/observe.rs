@@ -8,7 +8,8 @@ use crate::store::{StoreErrorKind, StoreFailure};
 /// Hears what happens in an engine: one trait, for logs, metrics and traces alike.
 ///
 /// Called in the middle of things and on any thread: return soon, do not block, do not call back into the engine.
-/// A panic in an observer ends the call that it watched.
+/// A panic in an observer ends the call that it watched. The outcome of an operation that has ended is stored all the
+/// same, in the background where possible.
 ///
 /// Two observers are one as a pair: `builder.observer((traces, metrics))`.
 /// # Example

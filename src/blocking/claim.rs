@@ -192,6 +192,9 @@ impl<S: Store + 'static> Claim<S> {
     /// [`ClaimError::Superseded`], [`ClaimError::AlreadyCompleted`] (with another outcome),
     /// [`ClaimError::AlreadyReleased`], [`ClaimError::Gone`], [`ClaimError::Unknown`], [`ClaimError::Store`]. The claim
     /// stays in the caller's hands, and the call may be repeated.
+    ///
+    /// # Panics
+    /// As for [`Claim::complete`](crate::Claim::complete).
     #[track_caller]
     pub fn complete(&mut self, value: impl Into<Payload>) -> Result<(), ClaimError> {
         let (claim, host) = self.parts();
@@ -201,6 +204,9 @@ impl<S: Store + 'static> Claim<S> {
     /// Concludes with a final failure, which is replayed as a failure.
     ///
     /// # Errors
+    /// As for [`Claim::complete`].
+    ///
+    /// # Panics
     /// As for [`Claim::complete`].
     #[track_caller]
     pub fn fail(&mut self, failure: impl Into<Payload>) -> Result<(), ClaimError> {

@@ -34,7 +34,8 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// For each request, as for [`Request::run`].
     ///
     /// # Panics
-    /// If an operation does: the claims of this call are then left to their leases, but for those that are concluded. And
+    /// If an operation does: the claims of this call are then left to their leases, but for those that are concluded. If the
+    /// codec does: the same, and the operation whose value it was to write is recorded as done and not available first. And
     /// where this thread must not be blocked: see the [module](super).
     #[track_caller]
     pub fn run_many<'r, T, E, C, F>(

@@ -217,7 +217,8 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     /// A handler that returns a plain error fails with unknown effect: see [`Failure`].
     ///
     /// # Panics
-    /// If the handler does. The claim is then left to its lease, and the delivery to its broker.
+    /// If the handler does: the claim is then left to its lease, and the delivery to its broker. If the codec does, with what
+    /// the handler returned: the message is then recorded as done first, and its next delivery is acknowledged.
     ///
     /// # Cancel safety
     /// As for [`Request::run`]; leave the delivery to its broker then.
@@ -242,7 +243,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     /// first at once.
     ///
     /// A handler that panics is that message's own matter: it is retried later, as [`Later::Panicked`], once its lease has
-    /// ended.
+    /// ended. So is a codec that does.
     ///
     /// # Cancel safety
     /// As for [`consume`](Self::consume).

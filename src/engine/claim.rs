@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::RecordInfo;
+use super::after_effect::guarded;
 use super::attempt::Attempt;
 use super::claiming::Claimed;
 use super::error::ClaimError;
@@ -241,11 +242,15 @@ impl<S: Store + 'static> Claim<S> {
     /// [`ClaimError::AlreadyReleased`], [`ClaimError::Gone`], [`ClaimError::Unknown`], [`ClaimError::Store`]. The claim
     /// stays in the caller's hands, and the call may be repeated.
     ///
+    /// # Panics
+    /// If the value's conversion into a [`Payload`] does. The effect may have happened, so the operation is recorded as done
+    /// and not available first.
+    ///
     /// # Cancel safety
     /// If this is dropped, the completion may or may not be stored; it is not undone. If the claim is dropped then too,
     /// the engine goes on storing it in the background where possible.
     pub async fn complete(&mut self, value: impl Into<Payload>) -> Result<(), ClaimError> {
-        self.conclude(Outcome::success(value)).await
+        self.conclude(Conclusion::Succeeded, value).await
     }
 
     /// Concludes with a final failure, which is replayed as a failure.
@@ -253,15 +258,28 @@ impl<S: Store + 'static> Claim<S> {
     /// # Errors
     /// As for [`Claim::complete`].
     ///
+    /// # Panics
+    /// As for [`Claim::complete`].
+    ///
     /// # Cancel safety
     /// As for [`Claim::complete`].
     pub async fn fail(&mut self, failure: impl Into<Payload>) -> Result<(), ClaimError> {
-        self.conclude(Outcome::failure(failure)).await
+        self.conclude(Conclusion::Failed, failure).await
     }
 
-    async fn conclude(&mut self, outcome: Outcome) -> Result<(), ClaimError> {
+    async fn conclude(
+        &mut self,
+        conclusion: Conclusion,
+        bytes: impl Into<Payload>,
+    ) -> Result<(), ClaimError> {
         self.held().check_writable()?;
-        self.held().complete(outcome).await
+        match guarded(conclusion, || bytes.into()) {
+            Ok(bytes) => {
+                let outcome = Outcome { conclusion, body: OutcomeBody::Kept(bytes) };
+                self.held().complete_after(None, outcome).await
+            }
+            Err(panicked) => match self.held().panic_on_record(None, panicked).await {},
+        }
     }
 
     /// Gives the claim up: nothing happened, and the next call may run at once, under another fingerprint too. After

@@ -50,7 +50,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// For each request, as for [`Request::run`].
     ///
     /// # Panics
-    /// If an operation does. The others then end as if this had been dropped.
+    /// If an operation or the codec does, as for [`Request::run`]. The others then end as if this had been dropped.
     ///
     /// # Cancel safety
     /// As for [`Request::run`], for each of them.

@@ -3,6 +3,7 @@
 //! It carries out what [`decide`](crate::protocol::decide) says, over any [`Store`], and names no runtime.
 
 mod admin;
+mod after_effect;
 mod answer;
 mod attempt;
 mod background;

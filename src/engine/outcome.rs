@@ -11,6 +11,14 @@ pub(super) struct Failures<Enc, Dec> {
     pub(super) decode: Dec,
 }
 
+/// Failures that are kept in the codec of the values.
+pub(super) fn failures_in<E, C: Codec<E>>(
+    codec: &C,
+) -> Failures<impl Fn(&E) -> Option<Result<Payload, CodecError>>, impl Fn(&Payload) -> Result<E, CodecError>>
+{
+    Failures { encode: |error: &E| Some(codec.encode(error)), decode: |bytes: &Payload| codec.decode(bytes) }
+}
+
 pub(super) fn outcome(conclusion: Conclusion, encoded: Result<Payload, CodecError>) -> Outcome {
     let body = match encoded {
         Ok(bytes) if bytes.len() <= Payload::LEN_MAX => OutcomeBody::Kept(bytes),

@@ -6,9 +6,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryFutureExt as _;
-
 use super::Inner;
+use super::after_effect::guarded;
 use super::answer::{Answer, RecordInfo, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
@@ -16,7 +15,7 @@ use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::held::{Facts, Guard};
-use super::outcome::{Failures, outcome, read};
+use super::outcome::{Failures, failures_in, outcome, read};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
@@ -254,7 +253,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// not decode.
     ///
     /// # Panics
-    /// If the operation does. The claim is then left to its lease.
+    /// If the operation does: the claim is then left to its lease. If the codec does, with a value to write: the operation
+    /// has run, so it is recorded as done and not available first, and no later call runs it again. If the codec does, with
+    /// an outcome to read: nothing was run.
     ///
     /// # Cancel safety
     /// Dropped before the operation was first polled: the claim is released in the background where possible. While it
@@ -288,7 +289,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         Fut: Future<Output = Result<T, E>>,
     {
         let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
-        self.execute(|attempt| operation(attempt).map_err(Failure::Unknown), &failures).await
+        self.execute(operation, |error| (FailureKind::Unknown, error), &failures).await
     }
 
     /// As [`run`](Request::run), for an operation that says how it failed: [`Failure::NoEffect`] releases the claim,
@@ -325,12 +326,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
-        let codec = self.codec.clone();
-        let failures = Failures {
-            encode: |error: &E| Some(codec.encode(error)),
-            decode: |bytes: &Payload| codec.decode(bytes),
-        };
-        self.execute(operation, &failures).await
+        self.execute(operation, Failure::split, &failures_in(&self.codec)).await
     }
 
     /// As [`run_or_fail`](Request::run_or_fail), for an operation whose errors `classify` can tell apart.
@@ -339,7 +335,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// As for [`run`](Request::run).
     ///
     /// # Panics
-    /// As for [`run`](Request::run), and if `classify` does.
+    /// As for [`run`](Request::run), and if `classify` does: that the operation failed for good is recorded first, without
+    /// the failure, since nobody can say any more that nothing happened.
     ///
     /// # Cancel safety
     /// As for [`run`](Request::run).
@@ -353,14 +350,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let classified = |attempt| {
-            operation(attempt).map_err(|error| match classify(&error) {
-                FailureKind::NoEffect => Failure::NoEffect(error),
-                FailureKind::Final => Failure::Final(error),
-                FailureKind::Unknown => Failure::Unknown(error),
-            })
-        };
-        self.run_or_fail(classified).await
+        let classified = |error| (classify(&error), error);
+        self.execute(operation, classified, &failures_in(&self.codec)).await
     }
 
     /// As [`run`](Request::run), for an operation that knows of some of its errors that nothing happened: those for which
@@ -370,7 +361,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// As for [`run`](Request::run).
     ///
     /// # Panics
-    /// As for [`run`](Request::run), and if `no_effect` does.
+    /// As for [`run`](Request::run), and if `no_effect` does: as for [`run_classified`](Request::run_classified).
     ///
     /// # Cancel safety
     /// As for [`run`](Request::run).
@@ -385,23 +376,24 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         Fut: Future<Output = Result<T, E>>,
     {
         let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
-        let told = |attempt| {
-            operation(attempt).map_err(|error| {
-                if no_effect(&error) { Failure::NoEffect(error) } else { Failure::Unknown(error) }
-            })
+        let classified = |error| {
+            let kind = if no_effect(&error) { FailureKind::NoEffect } else { FailureKind::Unknown };
+            (kind, error)
         };
-        self.execute(told, &failures).await
+        self.execute(operation, classified, &failures).await
     }
 
-    async fn execute<T, E, G, F, Fut, Enc, Dec>(
+    /// `classify` tells what the operation's error `X` says of its effect, and what of it the caller gets.
+    async fn execute<T, X, E, G, F, Fut, Enc, Dec>(
         &self,
         operation: F,
+        classify: impl FnOnce(X) -> (FailureKind, E),
         failures: &Failures<Enc, Dec>,
     ) -> Result<Answer<T, G>, RunError<E>>
     where
         C: Codec<T>,
         F: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, Failure<E>>>,
+        Fut: Future<Output = Result<T, X>>,
         Enc: Fn(&E) -> Option<Result<Payload, CodecError>>,
         Dec: Fn(&Payload) -> Result<G, CodecError>,
     {
@@ -416,7 +408,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
                 return read(&self.codec, failures, (&self.ask.key, verdict, &entry), here);
             }
             Err(Error::Store { source, .. }) if self.fail_open && source.kind().is_transient() => {
-                return self.unprotected(operation, source).await;
+                return self.unprotected(operation, classify, source).await;
             }
             Err(error) => return Err(error.into()),
         };
@@ -427,17 +419,29 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
                 Some(span) => Watched::new(span, running).await,
             };
         let Ended { output, renewal } = ended.map_err(|source| RunError::LeaseLost { source })?;
+        // From here on the effect may have happened: the user's code that runs now is guarded.
         match output {
-            Ok(value) => {
-                let outcome = outcome(Conclusion::Succeeded, self.codec.encode(&value));
-                let recorded = guard.held.complete_after(renewal, outcome).await;
-                Ok(self.executed(&guard, value, recorded))
-            }
+            Ok(value) => match guarded(Conclusion::Succeeded, || self.codec.encode(&value)) {
+                Ok(encoded) => {
+                    let outcome = outcome(Conclusion::Succeeded, encoded);
+                    let recorded = guard.held.complete_after(renewal, outcome).await;
+                    Ok(self.executed(&guard, value, recorded))
+                }
+                Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+            },
             Err(failure) => {
-                let (kind, error) = failure.split();
-                let encoded = (failures.encode)(&error);
-                let claim = conclude_failure(&guard, renewal, kind, encoded).await;
-                Err(RunError::Operation { error, claim })
+                let told = guarded(Conclusion::Failed, || {
+                    let (kind, error) = classify(failure);
+                    let kept = if kind == FailureKind::Final { (failures.encode)(&error) } else { None };
+                    (kind, error, kept)
+                });
+                match told {
+                    Ok((kind, error, kept)) => {
+                        let claim = conclude_failure(&guard, renewal, kind, kept).await;
+                        Err(RunError::Operation { error, claim })
+                    }
+                    Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                }
             }
         }
     }
@@ -452,14 +456,15 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         }
     }
 
-    async fn unprotected<T, E, G, F, Fut>(
+    async fn unprotected<T, X, E, G, F, Fut>(
         &self,
         operation: F,
+        classify: impl FnOnce(X) -> (FailureKind, E),
         failure: StoreFailure,
     ) -> Result<Answer<T, G>, RunError<E>>
     where
         F: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, Failure<E>>>,
+        Fut: Future<Output = Result<T, X>>,
     {
         self.engine.tell(&self.ask.key, || Event::FailedOpen);
         let now = self.engine.clock().now();
@@ -474,7 +479,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
             Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
             Err(failure) => {
-                Err(RunError::Operation { error: failure.split().1, claim: ClaimFate::Unprotected })
+                Err(RunError::Operation { error: classify(failure).1, claim: ClaimFate::Unprotected })
             }
         }
     }

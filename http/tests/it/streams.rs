@@ -1,6 +1,7 @@
 //! Responses that are streamed, too large, or break off.
 
 use std::io;
+use std::task::Poll;
 
 use axum::Router;
 use axum::body::Body;
@@ -125,6 +126,20 @@ async fn a_body_that_breaks_off_is_not_run_again() {
         assert_eq!(retry.problem(), "done-not-replayable");
         assert_eq!(count.get(), 1);
     }
+}
+
+/// The same where the making of the body panics: its head said what came of the operation.
+#[tokio::test]
+async fn a_body_that_panics_is_not_run_again() {
+    let panics =
+        |_| Body::from_stream(stream::poll_fn(|_| -> Poll<Option<io::Result<Bytes>>> { panic!("planned") }));
+    let (served, count) = serving(layer().buffer_streams(), panics).await;
+    let first = send(served.addr, Http::One, request()).await;
+    assert_eq!((first.status.as_u16(), first.problem().as_str()), (500, "handler-ended"));
+    for _ in 0..2 {
+        not_replayable(&send(served.addr, Http::One, request()).await);
+    }
+    assert_eq!(count.get(), 1);
 }
 
 /// Whoever was refused by a response that is not kept must not be told that the request was carried out.
