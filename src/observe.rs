@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::kept::Kept;
 use crate::protocol::{FencingToken, Key, OperationId};
 use crate::store::{StoreErrorKind, StoreFailure};
 
@@ -166,8 +167,8 @@ pub enum Event<'a> {
     /// A claim was answered otherwise.
     #[non_exhaustive]
     Answered {
-        /// `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, or `incomparable`: the fingerprints are of
-        /// different algorithms, which is an error.
+        /// `replay`, `done` (there is no outcome to replay), `in progress`, `mismatch`, `in doubt`, `exhausted`, or
+        /// `incomparable`: the fingerprints are of different algorithms, which is an error.
         answer: &'static str,
     },
     /// A claim could not be answered: the store failed, as often as it was tried, or returned inconsistent answers.
@@ -187,8 +188,12 @@ pub enum Event<'a> {
         /// Somebody else has the key; otherwise the deadline passed without a renewal.
         superseded: bool,
     },
-    /// An outcome was stored.
-    Completed,
+    /// It was stored that an operation is done.
+    #[non_exhaustive]
+    Completed {
+        /// Whether its outcome is on record with that, so that later calls get it.
+        kept: Kept,
+    },
     /// An operation ran, and its outcome could not be stored.
     Unrecorded,
     /// A claim was released: nothing happened.

@@ -8,6 +8,7 @@ use super::attempt::Attempt;
 use super::deduplicator::Deduplicator;
 use super::host::Host;
 use crate::engine::{ClaimError, Prepared, Running, Saved, Settled};
+use crate::kept::Kept;
 use crate::protocol::{FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::Store;
 use crate::time::Clock;
@@ -196,7 +197,7 @@ impl<S: Store + 'static> Claim<S> {
     /// # Panics
     /// As for [`Claim::complete`](crate::Claim::complete).
     #[track_caller]
-    pub fn complete(&mut self, value: impl Into<Payload>) -> Result<(), ClaimError> {
+    pub fn complete(&mut self, value: impl Into<Payload>) -> Result<Kept, ClaimError> {
         let (claim, host) = self.parts();
         host.driver.drive(claim.complete(value))
     }
@@ -209,7 +210,7 @@ impl<S: Store + 'static> Claim<S> {
     /// # Panics
     /// As for [`Claim::complete`].
     #[track_caller]
-    pub fn fail(&mut self, failure: impl Into<Payload>) -> Result<(), ClaimError> {
+    pub fn fail(&mut self, failure: impl Into<Payload>) -> Result<Kept, ClaimError> {
         let (claim, host) = self.parts();
         host.driver.drive(claim.fail(failure))
     }

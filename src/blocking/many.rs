@@ -15,6 +15,7 @@ use super::deduplicator::Deduplicator;
 use super::request::Request;
 use crate::codec::Codec;
 use crate::engine::{Answer, ClaimError, Error, Failure, RunError};
+use crate::kept::Kept;
 use crate::protocol::Payload;
 use crate::store::Store;
 
@@ -123,7 +124,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub fn complete_many<'c>(
         &self,
         claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
-    ) -> Vec<Result<(), ClaimError>> {
+    ) -> Vec<Result<Kept, ClaimError>> {
         let claims: Vec<_> = claims.into_iter().map(|(claim, value)| (claim.as_async_mut(), value)).collect();
         self.host.driver.drive(self.engine().complete_many(claims))
     }

@@ -373,7 +373,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         settled: Result<Settled, ClaimError>,
         value: T,
     ) -> DeliveryAction<T, E> {
-        rule::of_settled(settled, value, claim.number(), &self.pauses(1))
+        rule::of_settled(settled, (value, claim.kept()), claim.number(), &self.pauses(1))
     }
 
     /// When a message that was [claimed](Self::claim), and failed, is to come back: for handlers that conclude their claims

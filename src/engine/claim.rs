@@ -10,6 +10,7 @@ use super::claiming::Claimed;
 use super::error::ClaimError;
 use super::held::{Guard, Held, Phase, Step};
 use super::prepared::{Prepared, Settled};
+use crate::kept::Kept;
 use crate::planted::planted;
 use crate::protocol::{
     Conclusion, Decision, Entry, FencingToken, OperationId, Outcome, OutcomeBody, Payload, UnixMillis,
@@ -165,6 +166,11 @@ impl<S: Store + 'static> Claim<S> {
         &self.guard.held
     }
 
+    /// What is on record of its outcome, once it is completed.
+    pub(crate) fn kept(&self) -> Kept {
+        self.held().entry().record.outcome().map_or(Kept::Whole, |outcome| Kept::of(&outcome.body))
+    }
+
     /// What this attempt may hand downstream. It can be given to the code that acts, and outlives the claim harmlessly.
     pub fn attempt(&self) -> Attempt {
         Attempt::new(std::sync::Arc::<Held<S>>::clone(self.held()))
@@ -233,7 +239,8 @@ impl<S: Store + 'static> Claim<S> {
     /// Concludes with a success. Tried until it is stored, refused, or the engine's `completion_timeout` has passed;
     /// the lease need not last so long. Once this returned `Ok`, the outcome is as durable as the store says.
     ///
-    /// Bytes over the engine's `outcome_len_max` are not kept: the operation is recorded as done and not available.
+    /// The answer says whether later calls get the outcome. Bytes over the engine's `outcome_len_max` are not kept: the
+    /// operation is recorded as done and not available.
     ///
     /// Completing again with the same bytes gives the same answer.
     ///
@@ -249,7 +256,7 @@ impl<S: Store + 'static> Claim<S> {
     /// # Cancel safety
     /// If this is dropped, the completion may or may not be stored; it is not undone. If the claim is dropped then too,
     /// the engine goes on storing it in the background where possible.
-    pub async fn complete(&mut self, value: impl Into<Payload>) -> Result<(), ClaimError> {
+    pub async fn complete(&mut self, value: impl Into<Payload>) -> Result<Kept, ClaimError> {
         self.conclude(Conclusion::Succeeded, value).await
     }
 
@@ -263,7 +270,7 @@ impl<S: Store + 'static> Claim<S> {
     ///
     /// # Cancel safety
     /// As for [`Claim::complete`].
-    pub async fn fail(&mut self, failure: impl Into<Payload>) -> Result<(), ClaimError> {
+    pub async fn fail(&mut self, failure: impl Into<Payload>) -> Result<Kept, ClaimError> {
         self.conclude(Conclusion::Failed, failure).await
     }
 
@@ -271,7 +278,7 @@ impl<S: Store + 'static> Claim<S> {
         &mut self,
         conclusion: Conclusion,
         bytes: impl Into<Payload>,
-    ) -> Result<(), ClaimError> {
+    ) -> Result<Kept, ClaimError> {
         self.held().check_writable()?;
         match guarded(conclusion, || bytes.into()) {
             Ok(bytes) => {
@@ -330,6 +337,9 @@ impl<S: Store + 'static> Claim<S> {
     /// # Errors
     /// [`ClaimError::Prepared`] if it was prepared already; [`ClaimError::AlreadyCompleted`] and the like if the claim
     /// is over; as for [`Claim::renew`] if a write before went unanswered, since the version must be known.
+    ///
+    /// # Panics
+    /// If the value's conversion into a [`Payload`] does. Nothing is prepared.
     ///
     /// # Cancel safety
     /// If dropped, nothing is prepared.

@@ -17,6 +17,7 @@ use super::convoy::{Convoy, Depot};
 use super::error::{ClaimError, Error, RunError};
 use super::request::{Failure, Request};
 use crate::codec::Codec;
+use crate::kept::Kept;
 use crate::protocol::{Key, Payload};
 use crate::store::{Store, StoreFailure};
 
@@ -215,7 +216,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub async fn complete_many<'c>(
         &self,
         claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
-    ) -> Vec<Result<(), ClaimError>> {
+    ) -> Vec<Result<Kept, ClaimError>> {
         let convoy = Convoy::new();
         let complete = |(claim, value): (&'c mut Claim<S>, Payload)| {
             claim.go_by(&self.inner, &convoy);

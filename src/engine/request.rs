@@ -19,6 +19,7 @@ use super::outcome::{Failures, failures_in, outcome, read};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
+use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
 use crate::protocol::{Conclusion, FencingToken, Fingerprint, Key, OperationId, Payload, Policy, Verdict};
 use crate::random;
@@ -446,9 +447,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         }
     }
 
-    fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<(), ClaimError>) -> Answer<T, G> {
+    fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<Kept, ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(()) => Answer::Executed { value, info: RecordInfo::of(&guard.held.entry()) },
+            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.held.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -494,8 +495,11 @@ async fn conclude_failure<S: Store + 'static>(
     let held = &guard.held;
     let (stored, then) = match (kind, encoded) {
         (FailureKind::Final, Some(encoded)) => {
-            let outcome = outcome(Conclusion::Failed, encoded);
-            (held.complete_after(renewal, outcome).await, ClaimFate::Recorded)
+            let recorded = held.complete_after(renewal, outcome(Conclusion::Failed, encoded)).await;
+            return match recorded {
+                Ok(kept) => ClaimFate::Recorded { kept },
+                Err(error) => ClaimFate::NotStored(error),
+            };
         }
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.

@@ -1,6 +1,7 @@
 //! Responses that are streamed, too large, or break off.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use axum::Router;
@@ -11,7 +12,8 @@ use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
-use oncekey::{Deduplicator, MemoryStore};
+use oncekey::observe::Event;
+use oncekey::{Deduplicator, Key, MemoryStore};
 use oncekey_http::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -140,6 +142,24 @@ async fn a_body_that_panics_is_not_run_again() {
         not_replayable(&send(served.addr, Http::One, request()).await);
     }
     assert_eq!(count.get(), 1);
+}
+
+/// What the first client does not see, the engine's observer hears.
+#[tokio::test]
+async fn an_observer_hears_that_a_response_is_not_kept() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = Arc::clone(&heard);
+    let observer = move |_: &Key, event: &Event<'_>| match event {
+        Event::Completed { kept, .. } => hears.lock().unwrap().push(format!("{kept:?}")),
+        Event::Answered { answer, .. } => hears.lock().unwrap().push((*answer).to_owned()),
+        _ => {}
+    };
+    let dedup = Deduplicator::builder(MemoryStore::new()).observer(observer).build().unwrap();
+    let streams = |_| Body::from_stream(stream::iter([Ok::<_, io::Error>("streamed")]));
+    let (served, _) = serving(layer_over(dedup), streams).await;
+    assert_eq!(send(served.addr, Http::One, request()).await.text(), "streamed");
+    not_replayable(&send(served.addr, Http::One, request()).await);
+    assert_eq!(*heard.lock().unwrap(), ["Unencodable", "done"]);
 }
 
 /// Whoever was refused by a response that is not kept must not be told that the request was carried out.

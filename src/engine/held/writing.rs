@@ -10,6 +10,7 @@ use super::super::error::ClaimError;
 use super::super::run::Renewal;
 use super::super::watching::Watched;
 use super::{CONFLICTS_MAX, Held, Lost, Phase, Step, Turn, deadline, renew_at};
+use crate::kept::Kept;
 use crate::observe::{self, Event};
 use crate::planted::planted;
 use crate::protocol::{Decision, Entry, Outcome, OutcomeBody, State, Verdict, Version, Write, decide};
@@ -211,7 +212,7 @@ impl<S: Store + 'static> Held<S> {
             engine.waiting.publish(&self.key, || self.entry());
         }
         engine.tell(&self.key, || match step {
-            Step::Complete(..) => Event::Completed,
+            Step::Complete(outcome, _) => Event::Completed { kept: Kept::of(&outcome.body) },
             Step::Release { .. } if released => Event::Released,
             _ => Event::Abandoned,
         });
@@ -314,8 +315,9 @@ impl<S: Store + 'static> Held<S> {
         self: &Arc<Self>,
         renewal: Option<Renewal>,
         outcome: Outcome,
-    ) -> Result<(), ClaimError> {
+    ) -> Result<Kept, ClaimError> {
         let outcome = self.engine.fit(outcome);
+        let kept = Kept::of(&outcome.body);
         let now = self.engine.clock().now();
         let at = self.engine.clock().unix(now);
         // A claim that is over stays over: the protocol says whether this is the same completion again.
@@ -332,7 +334,7 @@ impl<S: Store + 'static> Held<S> {
         if answer.is_err() && !was_over {
             self.set_phase(Phase::Ended);
         }
-        answer
+        answer.map(|()| kept)
     }
 
     async fn complete_once(

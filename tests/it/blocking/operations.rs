@@ -72,7 +72,7 @@ fn a_failure_is_what_its_operation_says() {
     assert!(matches!(failed, Err(RunError::Operation { error: 7, claim: ClaimFate::InDoubt, .. })));
     let declined = || Err::<String, _>("declined".to_owned());
     let failed = request().run_classified(|_| declined(), |_| FailureKind::Final);
-    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Recorded, .. })));
+    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Recorded { .. }, .. })));
     let again = request().run_classified(|_| text("runs after all"), |_| FailureKind::Final);
     assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(why), .. }) if why == "declined"));
 }
