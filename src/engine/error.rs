@@ -248,9 +248,12 @@ impl<E> fmt::Display for RunError<E> {
                 ClaimFate::Released => {
                     f.write_str("the operation failed without effect, and was released; its own error is the source of this one")
                 }
-                ClaimFate::Recorded { .. } => {
+                ClaimFate::Recorded { kept: Kept::Whole } => {
                     f.write_str("the operation failed for good, and its failure is on record; its own error is the source of this one")
                 }
+                ClaimFate::Recorded { .. } => f.write_str(
+                    "the operation failed for good, and that is on record, without the failure; its own error is the source of this one",
+                ),
                 ClaimFate::InDoubt => f.write_str("the operation failed, and its effect is in doubt; its own error is the source of this one"),
                 ClaimFate::Unprotected => f.write_str("the operation failed, unprotected; its own error is the source of this one"),
                 ClaimFate::NotStored(_) => f.write_str(
