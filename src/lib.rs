@@ -117,6 +117,7 @@ pub mod blocking;
 pub mod codec;
 pub mod consume;
 mod engine;
+mod kept;
 pub mod memory;
 pub mod observe;
 mod planted;
@@ -138,6 +139,7 @@ pub mod answer {
     pub use crate::engine::{
         ClaimFate, FailureKind, NoValue, RecordInfo, Running, Saved, Unavailable, Unrecorded,
     };
+    pub use crate::kept::Kept;
 }
 
 /// What an engine is set up with: the [`DeduplicatorBuilder`]'s choices, and what it refuses.

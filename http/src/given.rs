@@ -20,7 +20,7 @@ pub(crate) enum Live<R: Body, E> {
     Response(Response<ResponseBody<R>>),
     /// The service's own error, which goes on as it is.
     Error(E),
-    /// Nothing: it panicked, or the rule for its response did.
+    /// Nothing: it panicked, or the making of its response did.
     Panicked,
 }
 
@@ -30,8 +30,8 @@ impl<R: Body, E> Given<R, E> {
         Self { kept, live: Some(Box::new(Live::Response(response))) }
     }
 
-    /// The outcome of a handler whose response came to nobody.
-    pub(crate) fn done_without_response() -> Self {
+    /// That it is done, where making the response of it panicked.
+    pub(crate) fn outcome_without_response() -> Self {
         Self { kept: Kept::NotReplayable, live: Some(Box::new(Live::Panicked)) }
     }
 

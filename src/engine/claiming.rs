@@ -17,8 +17,8 @@ use super::{Doubt, Inner};
 use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
-    ClaimCommand, Command, Decision, Entry, ExpiredBecause, Fingerprint, Key, OperationId, Owner, Policy,
-    Status, Verdict, Version, decide,
+    ClaimCommand, Command, Decision, Entry, ExpiredBecause, Fingerprint, Key, OperationId, OutcomeBody,
+    Owner, Policy, Status, Verdict, Version, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store};
@@ -86,8 +86,8 @@ impl<S: Store + 'static> Inner<S> {
                 claimed => claimed,
             };
             match &claimed {
-                Claimed::Answered(verdict, _) => {
-                    self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict) });
+                Claimed::Answered(verdict, entry) => {
+                    self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict, entry) });
                     return Ok(claimed);
                 }
                 // A grant that arrives past its own deadline is renewed before anything starts.
@@ -262,8 +262,10 @@ fn meets_doubt(entry: &Entry, command: &ClaimCommand, decision: &Decision) -> bo
         && !matches!(decision, Decision::Answer(Verdict::Mismatch | Verdict::Incomparable))
 }
 
-pub(super) fn answer_name(verdict: Verdict) -> &'static str {
+fn answer_name(verdict: Verdict, entry: &Entry) -> &'static str {
     match verdict {
+        // Of some outcomes nothing is on record but that there was one.
+        Verdict::Replay if !has_outcome(entry) => "done",
         Verdict::Replay => "replay",
         Verdict::Done => "done",
         Verdict::InProgress => "in progress",
@@ -272,6 +274,10 @@ pub(super) fn answer_name(verdict: Verdict) -> &'static str {
         Verdict::Exhausted => "exhausted",
         _ => "other",
     }
+}
+
+fn has_outcome(entry: &Entry) -> bool {
+    entry.record.outcome().is_some_and(|outcome| matches!(outcome.body, OutcomeBody::Kept(_)))
 }
 
 /// A claim call under way. Dropped while its write may have been applied, it gives its own record up, in the

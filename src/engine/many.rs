@@ -16,6 +16,7 @@ use super::convoy::{Convoy, Depot, side_by_side};
 use super::error::{ClaimError, Error, RunError};
 use super::request::{Failure, Request};
 use crate::codec::Codec;
+use crate::kept::Kept;
 use crate::protocol::{Key, KeyMap, Payload};
 use crate::store::{Store, StoreFailure};
 
@@ -49,7 +50,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// For each request, as for [`Request::run`].
     ///
     /// # Panics
-    /// If an operation does. The others then end as if this had been dropped.
+    /// If an operation or the codec does, as for [`Request::run`]. The others then end as if this had been dropped.
     ///
     /// # Cancel safety
     /// As for [`Request::run`], for each of them.
@@ -211,7 +212,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub async fn complete_many<'c>(
         &self,
         claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
-    ) -> Vec<Result<(), ClaimError>> {
+    ) -> Vec<Result<Kept, ClaimError>> {
         let convoy = Convoy::new();
         let complete = |(claim, value): (&'c mut Claim<S>, Payload)| {
             claim.go_by(&self.inner, &convoy);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::ClaimError;
 use super::held::{CONFLICTS_MAX, Held, Lost, Step};
+use crate::kept::Kept;
 use crate::observe::Event;
 use crate::protocol::{Decision, Entry, Key, Record, State, Version};
 use crate::store::{Exchange, Store, StoreFailure};
@@ -28,6 +29,14 @@ pub struct Prepared {
     pub live: Duration,
     /// How much longer it stays readable.
     pub linger: Duration,
+}
+
+impl Prepared {
+    /// Whether later calls get the outcome, once this is committed: bytes over the engine's `outcome_len_max` are not
+    /// kept.
+    pub fn kept(&self) -> Kept {
+        self.record.outcome().map_or(Kept::Whole, |outcome| Kept::of(&outcome.body))
+    }
 }
 
 /// How a prepared completion ended.
