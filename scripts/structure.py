@@ -22,7 +22,7 @@ import tempfile
 LAYERS = [
     {"sync", "random", "planted"},
     {"protocol"},
-    {"codec", "time"},
+    {"codec", "kept", "time"},
     {"store"},
     {"memory", "observe"},
     {"engine"},

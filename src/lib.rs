@@ -117,6 +117,7 @@ pub mod blocking;
 pub mod codec;
 pub mod consume;
 mod engine;
+mod kept;
 pub mod memory;
 pub mod observe;
 mod planted;
@@ -138,9 +139,24 @@ pub mod answer {
     pub use crate::engine::{
         ClaimFate, FailureKind, NoValue, RecordInfo, Running, Saved, Unavailable, Unrecorded,
     };
+    pub use crate::kept::Kept;
 }
 
 /// What an engine is set up with: the [`DeduplicatorBuilder`]'s choices, and what it refuses.
+///
+/// # Code of yours that the engine calls
+/// Code that blocks its thread holds that thread, and nothing can end it. The engine holds no lock
+/// meanwhile: calls on other threads go on, also for the same key.
+///
+/// | your code | if it never ends | if it panics |
+/// |---|---|---|
+/// | operation | dropped once [`renew_for_max`](DeduplicatorBuilder::renew_for_max) and its lease are over | the call panics, the claim is left to its lease |
+/// | [`Codec::decode`](crate::codec::Codec::decode) | blocks its thread | the call panics; nothing runs, and the record stays |
+/// | [`Resolver`](crate::admin::Resolver) | [`Error::Resolver`](crate::Error::Resolver) after [`resolver_timeout`](DeduplicatorBuilder::resolver_timeout); nothing is granted | the same error |
+/// | [`Observer`](crate::observe::Observer) | blocks its thread | the call panics; an operation that is running is dropped, one that has ended goes on record |
+/// | [`Clock`](crate::time::Clock) | blocks its thread | the call panics, the claim is left to its lease at the worst |
+/// | [`spawner`](DeduplicatorBuilder::spawner) | blocks the thread that drops a claim | the job is lost, and its claim is left to its lease |
+/// | [`Store`](crate::Store) | given up after [`store_timeout`](DeduplicatorBuilder::store_timeout) | the call panics; what it may have written is given up in the background |
 pub mod builder {
     pub use crate::engine::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
 }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use crate::kept::Kept;
 use crate::protocol::{FencingToken, Key, OperationId};
 use crate::store::{StoreErrorKind, StoreFailure};
 
 /// Hears what happens in an engine: one trait, for logs, metrics and traces alike.
 ///
 /// Called in the middle of things and on any thread: return soon, do not block, do not call back into the engine.
-/// A panic in an observer ends the call that it watched.
+/// A panic in an observer ends the call that it watched. An operation that is running is dropped
+/// then; the outcome of one that has ended is stored all the same, in the background where possible.
+/// [`builder`](crate::builder) has this for all code of yours.
 ///
 /// Two observers are one as a pair: `builder.observer((traces, metrics))`.
 /// # Example
@@ -165,12 +168,12 @@ pub enum Event<'a> {
     /// A claim was answered otherwise.
     #[non_exhaustive]
     Answered {
-        /// `replay`, `done`, `in progress`, `mismatch`, `in doubt`, `exhausted`, or `incomparable`: the fingerprints are of
-        /// different algorithms, which is an error.
+        /// `replay`, `done` (there is no outcome to replay), `in progress`, `mismatch`, `in doubt`, `exhausted`, or
+        /// `incomparable`: the fingerprints are of different algorithms, which is an error.
         answer: &'static str,
     },
-    /// A claim could not be answered: the store failed, as often as it was tried, or returned inconsistent answers; or
-    /// the resolver did not answer.
+    /// A claim could not be answered: the store failed, as often as it was tried, or returned
+    /// inconsistent answers; or the resolver did not answer.
     Unanswered,
     /// A claim joined the waiters of its key.
     Waiting,
@@ -187,8 +190,12 @@ pub enum Event<'a> {
         /// Somebody else has the key; otherwise the deadline passed without a renewal.
         superseded: bool,
     },
-    /// An outcome was stored.
-    Completed,
+    /// It was stored that an operation is done.
+    #[non_exhaustive]
+    Completed {
+        /// Whether its outcome is on record with that, so that later calls get it.
+        kept: Kept,
+    },
     /// An operation ran, and its outcome could not be stored.
     Unrecorded,
     /// A claim was released: nothing happened.

@@ -1,7 +1,7 @@
 //! Random ids, from a generator under a key that the operating system gave.
 //!
-//! The generator is ChaCha with 8 rounds. Each step of it makes its next key before any id, so
-//! nothing in memory tells the ids of steps before ("fast key erasure").
+//! The generator is ChaCha with 8 rounds. Each step replaces its key by a part of what it makes, so
+//! nothing that it keeps tells the ids of steps before ("fast key erasure").
 
 use std::array;
 use std::cell::RefCell;
@@ -36,8 +36,8 @@ thread_local! {
 /// Mixing it into uniform bits leaves them uniform.
 ///
 /// # Panics
-/// If the operating system has no randomness to give, as for a broken `/dev/urandom`: no safe id can
-/// be made then.
+/// If the operating system has no randomness to give, as for a broken `/dev/urandom`: no safe id
+/// can be made then.
 pub(crate) fn id(salt: u64) -> [u8; 16] {
     GENERATOR.with_borrow_mut(|generator| generator.id(salt))
 }
@@ -76,8 +76,8 @@ impl Generator {
     }
 }
 
-/// Four blocks of RFC 8439's ChaCha, numbered from `counter` on; `nonce` has 96 bits, and each row one
-/// word of the four.
+/// Four blocks of RFC 8439's ChaCha, numbered from `counter` on; `nonce` has 96 bits, and each row
+/// one word of the four.
 fn chacha<const ROUNDS: usize>(key: &[u32; 8], counter: u32, nonce: u128) -> [Row; 16] {
     let word = |at: u32| u32::try_from(nonce >> at & u128::from(u32::MAX)).expect("masked to 32 bits");
     let [a, b, c, d, e, f, g, h] = *key;
@@ -167,7 +167,8 @@ mod tests {
         assert_eq!(first_block::<20>(&key, 1, u128::from_le_bytes(nonce)), expected);
     }
 
-    /// Key and nonce of zeros, 8 rounds: the first case of draft-strombergson-chacha-test-vectors-01.
+    /// Key and nonce of zeros, 8 rounds: the first case of
+    /// draft-strombergson-chacha-test-vectors-01.
     #[test]
     fn eight_rounds_are_those_of_the_draft() {
         let expected = [

@@ -210,6 +210,11 @@ impl<S: Store + 'static> Builder<S> {
     /// the trailers.** These are not asked once the closure has returned a rule, so let it return
     /// `None` for such replies.
     ///
+    /// # Panics
+    /// If the closure does, the client gets a problem with status 500. The handler came to its end,
+    /// so that it is done goes on record where the default would keep the response, and its effect
+    /// is unknown otherwise.
+    ///
     /// ```
     /// # use oncekey_http::{OutcomeRule, IdempotencyLayer, Principal};
     /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());

@@ -20,7 +20,7 @@ pub(crate) enum Live<R: Body, E> {
     Response(Response<ResponseBody<R>>),
     /// The service's own error, which goes on as it is.
     Error(E),
-    /// Nothing: it panicked.
+    /// Nothing: it panicked, or the making of its response did.
     Panicked,
 }
 
@@ -28,6 +28,11 @@ impl<R: Body, E> Given<R, E> {
     /// An outcome.
     pub(crate) fn new(kept: Kept, response: Response<ResponseBody<R>>) -> Self {
         Self { kept, live: Some(Box::new(Live::Response(response))) }
+    }
+
+    /// That it is done, where making the response of it panicked.
+    pub(crate) fn outcome_without_response() -> Self {
+        Self { kept: Kept::NotReplayable, live: Some(Box::new(Live::Panicked)) }
     }
 
     /// An answer that is no outcome.

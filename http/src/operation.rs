@@ -2,11 +2,13 @@
 //! kept of it.
 
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::request::Parts;
-use http::{Request, Response, response};
+use http::{HeaderMap, Request, Response, StatusCode, response};
 use http_body::Body;
 use oncekey::{Attempt, Failure, Store};
 use tower_service::Service;
@@ -41,20 +43,44 @@ where
     }
     let response = inner.call(request).await;
     let response = response.map_err(|error| Failure::Unknown(Given::nothing_kept(Live::Error(error))))?;
+    // The handler has run. What panics from here on, a rule or the response's body, costs this
+    // response and no more: the request is done all the same, and is not run again.
+    let failed = failed_by_head(response.status(), response.headers());
+    let kept = AssertUnwindSafe(outcome(&shared.options, response)).catch_unwind().await;
+    kept.unwrap_or_else(|_panic| done(Given::outcome_without_response(), failed))
+}
+
+/// What is to be kept of a response, by the rule.
+async fn outcome<R: Body<Data = Bytes>, E>(
+    options: &Options,
+    response: Response<R>,
+) -> Result<Given<R, E>, Failure<Given<R, E>>> {
     let (parts, body) = response.into_parts();
     let own = parts.extensions.get::<Effect>().copied().map(OutcomeRule::from);
-    let own = own.or_else(|| shared.options.outcome_rule.as_ref().and_then(|rule| rule(&parts)));
+    let own = own.or_else(|| options.outcome_rule.as_ref().and_then(|rule| rule(&parts)));
     match own.unwrap_or_else(|| by_head(&parts)) {
         OutcomeRule::Keep => {
             // What the head of a reply of gRPC leaves open, its trailers say.
             let open = own.is_none() && grpc::is(&parts.headers) && grpc::status(&parts.headers).is_none();
-            keep(&shared.options, parts, body, open).await
+            keep(options, parts, body, open).await
         }
         other => {
             let response = Response::from_parts(parts, ResponseBody::untouched(body));
             Err(not_kept(other, response))
         }
     }
+}
+
+/// A response that is kept, or of which it is kept that it is done.
+fn done<R: Body, E>(given: Given<R, E>, failed: bool) -> Result<Given<R, E>, Failure<Given<R, E>>> {
+    if failed { Err(Failure::Final(given)) } else { Ok(given) }
+}
+
+/// Whether the head of a response says that its operation failed.
+fn failed_by_head(status: StatusCode, headers: &HeaderMap) -> bool {
+    status.is_client_error()
+        || status.is_server_error()
+        || grpc::is(headers) && grpc::failed(grpc::status(headers))
 }
 
 /// The default rule.
@@ -85,14 +111,11 @@ async fn keep<R: Body<Data = Bytes>, E>(
     let limit = options.response_body_max;
     let size = body.size_hint();
     let is_grpc = grpc::is(&parts.headers);
-    let failed = parts.status.is_client_error()
-        || parts.status.is_server_error()
-        || is_grpc && grpc::failed(grpc::status(&parts.headers));
-    let outcome = |given, failed| if failed { Err(Failure::Final(given)) } else { Ok(given) };
+    let failed = failed_by_head(parts.status, &parts.headers);
     let stream = size.upper().is_none() && !options.buffer_streams && !body.is_end_stream();
     if stream || size.lower() > limit as u64 {
         let response = Response::from_parts(parts, ResponseBody::untouched(body));
-        return outcome(Given::new(Kept::NotReplayable, response), failed);
+        return done(Given::new(Kept::NotReplayable, response), failed);
     }
     match body::read(body, limit, |_| ()).await {
         Read::Whole(Whole { bytes, trailers }) => {
@@ -112,15 +135,15 @@ async fn keep<R: Body<Data = Bytes>, E>(
             let recorded = Recorded { status: parts.status, headers, body: bytes.clone(), trailers: kept };
             let response = Response::from_parts(parts, ResponseBody::whole(bytes, trailers));
             let given = Given::new(Kept::Whole(Box::new(recorded)), response);
-            outcome(given, failed || grpc::failed(status))
+            done(given, failed || grpc::failed(status))
         }
         Read::Over(read, rest) => {
             let response = Response::from_parts(parts, ResponseBody::begun(read, rest));
-            outcome(Given::new(Kept::NotReplayable, response), failed)
+            done(Given::new(Kept::NotReplayable, response), failed)
         }
         Read::Broken(read, error) => {
             let response = Response::from_parts(parts, ResponseBody::broken(read, error));
-            outcome(Given::new(Kept::NotReplayable, response), failed)
+            done(Given::new(Kept::NotReplayable, response), failed)
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
         // unprotected.
         Err(RunError::Operation { error, claim, .. }) => {
             let recorded = match claim {
-                ClaimFate::Recorded | ClaimFate::Released | ClaimFate::InDoubt => true,
+                ClaimFate::Recorded { .. } | ClaimFate::Released | ClaimFate::InDoubt => true,
                 ClaimFate::NotStored(_) => !error.is_an_outcome(),
                 // Unprotected, or an answer of a later engine.
                 _ => false,

@@ -2,6 +2,7 @@
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use oncekey::Key;
+use oncekey::answer::Kept;
 use oncekey::observe::StoreCall;
 use oncekey::observe::{Event, Observer};
 
@@ -26,6 +27,9 @@ pub mod names {
     /// Operations that ran without their outcome on record, by `scope` and `why`: `not_stored`,
     /// `failed_open`.
     pub const UNRECORDED: &str = "oncekey_unrecorded_total";
+    /// Operations that are done on record without an outcome that later calls can get, by `scope`
+    /// and `why`: `too_large`, `unencodable`.
+    pub const NOT_KEPT: &str = "oncekey_outcomes_not_kept_total";
     /// How long calls to the store take, in seconds, by `method` and `result`: `ok`, or the kind of
     /// failure.
     pub const STORE_SECONDS: &str = "oncekey_store_call_seconds";
@@ -43,6 +47,7 @@ pub mod names {
 /// | `oncekey_lost_leases_total` | counter | `scope`, `superseded`: `true`, `false` |
 /// | `oncekey_doubts_total` | counter | `scope`, `event`: `abandoned`, `held`, `taken_over`, `resolved` |
 /// | `oncekey_unrecorded_total` | counter | `scope`, `why`: `not_stored`, `failed_open` |
+/// | `oncekey_outcomes_not_kept_total` | counter | `scope`, `why`: `too_large`, `unencodable` |
 /// | `oncekey_store_call_seconds` | histogram, seconds | `method`, `result`: `ok`, `unavailable`, `timed_out`, `full`, `corrupt`, `newer`, `rejected`, `other` |
 ///
 /// A claim that was granted too late, and begun anew, counts each time it was granted.
@@ -80,6 +85,7 @@ impl Metrics {
         describe_counter!(names::LEASES_LOST, "Claims whose holder may no longer act");
         describe_counter!(names::DOUBTS, "Attempts that stopped in the middle, by what was done about them");
         describe_counter!(names::UNRECORDED, "Operations that ran without their outcome on record");
+        describe_counter!(names::NOT_KEPT, "Operations that are done without an outcome for later calls");
         describe_histogram!(names::STORE_SECONDS, Unit::Seconds, "How long calls to the store take");
     }
 }
@@ -121,7 +127,16 @@ impl Observer for Metrics {
                 let superseded = if *superseded { "true" } else { "false" };
                 counter!(names::LEASES_LOST, "scope" => scope(), "superseded" => superseded).increment(1);
             }
-            Event::Completed => concluded("completed"),
+            Event::Completed { kept, .. } => {
+                concluded("completed");
+                let why = match kept {
+                    Kept::Whole => return,
+                    Kept::TooLarge { .. } => "too_large",
+                    Kept::Unencodable => "unencodable",
+                    _ => "other",
+                };
+                counter!(names::NOT_KEPT, "scope" => scope(), "why" => why).increment(1);
+            }
             Event::Released => concluded("released"),
             Event::Abandoned => {
                 concluded("abandoned");

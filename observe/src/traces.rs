@@ -30,8 +30,9 @@ const TARGET: &str = "oncekey";
 /// belongs together.
 ///
 /// What somebody should look at is an event of its own: at `WARN` a lost lease, an effect in doubt,
-/// an outcome not recorded, an unprotected run and a store that failed and is tried again; at
-/// `ERROR` a store that is not tried again. The rest is at `DEBUG` and `TRACE`.
+/// an outcome not recorded, one that later calls cannot get, an unprotected run and a store that
+/// failed and is tried again; at `ERROR` a store that is not tried again. The rest is at `DEBUG` and
+/// `TRACE`.
 #[derive(Clone, Debug)]
 pub struct Traces {
     scope: ScopeLabel,
@@ -130,7 +131,13 @@ impl Observer for Traces {
             Event::Forgotten => info!(target: TARGET, scope = scope(), key = key(), "a key is forgotten"),
             // The store's failure was told.
             Event::Unanswered => debug!(target: TARGET, scope = scope(), key = key(), "claim not answered"),
-            Event::Completed => debug!(target: TARGET, scope = scope(), key = key(), "completed"),
+            Event::Completed { kept, .. } if kept.is_whole() => {
+                debug!(target: TARGET, scope = scope(), key = key(), "completed");
+            }
+            Event::Completed { kept, .. } => {
+                warn!(target: TARGET, scope = scope(), key = key(), kept = ?kept,
+                    "completed without an outcome that later calls can get");
+            }
             Event::Released => debug!(target: TARGET, scope = scope(), key = key(), "released"),
             other => trace!(target: TARGET, scope = scope(), key = key(), "{other:?}"),
         }
@@ -160,7 +167,7 @@ fn record(event: &Event<'_>) {
         Event::Granted { .. } => ("claim", "granted"),
         Event::Answered { answer, .. } => ("claim", *answer),
         Event::Unanswered => ("claim", "unanswered"),
-        Event::Completed => ("complete", "completed"),
+        Event::Completed { .. } => ("complete", "completed"),
         Event::Released => ("complete", "released"),
         Event::Abandoned => ("complete", "abandoned"),
         _ => return,

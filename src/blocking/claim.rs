@@ -8,6 +8,7 @@ use super::attempt::Attempt;
 use super::deduplicator::Deduplicator;
 use super::host::Host;
 use crate::engine::{ClaimError, Prepared, Running, Saved, Settled};
+use crate::kept::Kept;
 use crate::protocol::{FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::Store;
 use crate::time::Clock;
@@ -192,8 +193,11 @@ impl<S: Store + 'static> Claim<S> {
     /// [`ClaimError::Superseded`], [`ClaimError::AlreadyCompleted`] (with another outcome),
     /// [`ClaimError::AlreadyReleased`], [`ClaimError::Gone`], [`ClaimError::Unknown`], [`ClaimError::Store`]. The claim
     /// stays in the caller's hands, and the call may be repeated.
+    ///
+    /// # Panics
+    /// As for [`Claim::complete`](crate::Claim::complete).
     #[track_caller]
-    pub fn complete(&mut self, value: impl Into<Payload>) -> Result<(), ClaimError> {
+    pub fn complete(&mut self, value: impl Into<Payload>) -> Result<Kept, ClaimError> {
         let (claim, host) = self.parts();
         host.driver.drive(claim.complete(value))
     }
@@ -202,8 +206,11 @@ impl<S: Store + 'static> Claim<S> {
     ///
     /// # Errors
     /// As for [`Claim::complete`].
+    ///
+    /// # Panics
+    /// As for [`Claim::complete`].
     #[track_caller]
-    pub fn fail(&mut self, failure: impl Into<Payload>) -> Result<(), ClaimError> {
+    pub fn fail(&mut self, failure: impl Into<Payload>) -> Result<Kept, ClaimError> {
         let (claim, host) = self.parts();
         host.driver.drive(claim.fail(failure))
     }

@@ -15,6 +15,7 @@ use super::deduplicator::Deduplicator;
 use super::request::Request;
 use crate::codec::Codec;
 use crate::engine::{Answer, ClaimError, Error, Failure, RunError};
+use crate::kept::Kept;
 use crate::protocol::Payload;
 use crate::store::Store;
 
@@ -34,7 +35,8 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// For each request, as for [`Request::run`].
     ///
     /// # Panics
-    /// If an operation does: the claims of this call are then left to their leases, but for those that are concluded. And
+    /// If an operation does: the claims of this call are then left to their leases, but for those that are concluded. If the
+    /// codec does: the same, and the operation whose value it was to write is recorded as done and not available first. And
     /// where this thread must not be blocked: see the [module](super).
     #[track_caller]
     pub fn run_many<'r, T, E, C, F>(
@@ -122,7 +124,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub fn complete_many<'c>(
         &self,
         claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
-    ) -> Vec<Result<(), ClaimError>> {
+    ) -> Vec<Result<Kept, ClaimError>> {
         let claims: Vec<_> = claims.into_iter().map(|(claim, value)| (claim.as_async_mut(), value)).collect();
         self.host.driver.drive(self.engine().complete_many(claims))
     }

@@ -85,9 +85,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// or dropped, for at most the engine's `renew_for_max`.
     ///
     /// # Errors
-    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer, or the fingerprints cannot
-    /// be compared. Nothing was granted;
-    /// if a claim was written all the same, it is given up in the background.
+    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer,
+    /// or the fingerprints cannot be compared. Nothing was granted; if a claim was written all the
+    /// same, it is given up in the background.
     ///
     /// # Panics
     /// Where this thread must not be blocked: see the [module](super).
@@ -111,7 +111,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     ///
     /// # Panics
     /// If the operation does; the claim is then left to its lease, or ended at once if the engine's
-    /// [`OnDrop`](crate::builder::OnDrop) says so. And where this thread must not be blocked: see the [module](super).
+    /// [`OnDrop`](crate::builder::OnDrop) says so. If the codec does: see [`Request::run`](crate::Request::run). And where
+    /// this thread must not be blocked: see the [module](super).
     #[track_caller]
     pub fn run<T, E, F>(self, operation: F) -> Result<Answer<T>, RunError<E>>
     where
@@ -148,7 +149,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// As for [`run`](Request::run).
     ///
     /// # Panics
-    /// As for [`run`](Request::run), and if `classify` does.
+    /// As for [`run`](Request::run), and if `classify` does: that the operation failed for good is recorded first, without
+    /// the failure.
     #[track_caller]
     pub fn run_classified<T, E, F>(
         self,
@@ -172,7 +174,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// As for [`run`](Request::run).
     ///
     /// # Panics
-    /// As for [`run`](Request::run), and if `no_effect` does.
+    /// As for [`run`](Request::run), and if `no_effect` does: as for [`run_classified`](Request::run_classified).
     #[track_caller]
     pub fn run_releasing<T, E, F>(
         self,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::engine::{ClaimError, Error, Failure, FailureKind};
+use crate::kept::Kept;
 use crate::protocol::OperationId;
 
 /// What to do with a delivery.
@@ -34,8 +35,14 @@ pub enum DeliveryAction<T, E> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Acknowledged<T> {
-    /// The handler ran now, and what it returned is on record.
-    Executed(T),
+    /// The handler ran now, and that the message is done is on record.
+    Executed {
+        /// What it returned.
+        value: T,
+        /// Whether that is on record too: a later delivery is [`Replayed`](Self::Replayed) then, and otherwise
+        /// [`Done`](Self::Done).
+        kept: Kept,
+    },
     /// It ran for an earlier delivery; this is what it returned.
     Replayed(T),
     /// It ran for an earlier delivery; what it returned is not available.
@@ -61,9 +68,11 @@ pub enum Later<E> {
     Unknown(E),
     /// The handler lost its lease: it was stopped, or what it did could not be put on record.
     LeaseLost(ClaimError),
-    /// The claim could not be answered, since the store or the engine's resolver did not; the handler did not run.
+    /// The claim could not be answered, since the store or the engine's resolver did not; the
+    /// handler did not run.
     Store(Error),
-    /// The handler panicked, in a poll: what happened is unknown, and its lease runs on.
+    /// The handler panicked, in a poll: what happened is unknown, and its lease runs on. Or the codec did, with what the
+    /// handler returned: then the message is done, and the next delivery is acknowledged.
     Panicked,
 }
 
@@ -111,7 +120,7 @@ impl<T, E> DeliveryAction<T, E> {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Acknowledge(why) => match why {
-                Acknowledged::Executed(_) => "executed",
+                Acknowledged::Executed { .. } => "executed",
                 Acknowledged::Replayed(_) => "replayed",
                 Acknowledged::Done => "done",
                 Acknowledged::Unrecorded(_) => "unrecorded",
@@ -135,7 +144,7 @@ impl<T, E> DeliveryAction<T, E> {
     pub fn value(&self) -> Option<&T> {
         match self {
             Self::Acknowledge(
-                Acknowledged::Executed(value)
+                Acknowledged::Executed { value, .. }
                 | Acknowledged::Replayed(value)
                 | Acknowledged::Unrecorded(value),
             ) => Some(value),

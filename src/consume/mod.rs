@@ -198,7 +198,8 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     }
 
     /// When a message that failed is to come back: after `first`, doubled with each attempt, up to `most`. It is for the
-    /// broker to keep: a second message with the same key that comes before is handled at once.
+    /// broker to keep: a second message with the same key that comes before is handled at once. A
+    /// broker may know no delay that is as long.
     #[must_use]
     pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
         self.backoff_first = first;
@@ -217,7 +218,8 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     /// A handler that returns a plain error fails with unknown effect: see [`Failure`].
     ///
     /// # Panics
-    /// If the handler does. The claim is then left to its lease, and the delivery to its broker.
+    /// If the handler does: the claim is then left to its lease, and the delivery to its broker. If the codec does, with what
+    /// the handler returned: the message is then recorded as done first, and its next delivery is acknowledged.
     ///
     /// # Cancel safety
     /// As for [`Request::run`]; leave the delivery to its broker then.
@@ -242,7 +244,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     /// first at once.
     ///
     /// A handler that panics is that message's own matter: it is retried later, as [`Later::Panicked`], once its lease has
-    /// ended.
+    /// ended. So is a codec that does.
     ///
     /// # Cancel safety
     /// As for [`consume`](Self::consume).
@@ -312,9 +314,11 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     {
         let notes: Vec<_> =
             messages.iter().map(|(place, message, _)| (*place, self.rule(message), Ran::default())).collect();
-        let work = messages.into_iter().zip(&notes).map(|((_, message, handler), (_, _, ran))| {
-            (self.request(message), move |attempt| ran.noting(attempt, handler))
-        });
+        // In a loop: with a closure over the borrowed notes, no spawned task could hold the future.
+        let mut work = Vec::with_capacity(notes.len());
+        for ((_, message, handler), (_, _, ran)) in messages.into_iter().zip(&notes) {
+            work.push((self.request(message), move |attempt| ran.noting(attempt, handler)));
+        }
         let answers = self.dedup.run_each_or_fail(work).await;
         for (answer, (place, rule, ran)) in answers.into_iter().zip(&notes) {
             told[*place] = Some(match answer {
@@ -372,7 +376,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         settled: Result<Settled, ClaimError>,
         value: T,
     ) -> DeliveryAction<T, E> {
-        rule::of_settled(settled, value, claim.number(), &self.pauses(1))
+        rule::of_settled(settled, (value, claim.kept()), claim.number(), &self.pauses(1))
     }
 
     /// When a message that was [claimed](Self::claim), and failed, is to come back: for handlers that conclude their claims

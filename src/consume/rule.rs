@@ -9,6 +9,7 @@ use crate::engine::{
     Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Error, Failure, FailureKind, RunError,
     Settled,
 };
+use crate::kept::Kept;
 use crate::protocol::{Conclusion, Outcome, OutcomeBody, Payload};
 use crate::store::{Store, StoreErrorKind};
 
@@ -64,7 +65,9 @@ pub(super) fn of_run<T, E>(
     let attempt = ran.attempt.load(Ordering::Relaxed);
     let later = |because| DeliveryAction::RetryLater { after: rule.after(attempt), because };
     match answer {
-        Ok(Answer::Executed { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Executed(value)),
+        Ok(Answer::Executed { value, kept, .. }) => {
+            DeliveryAction::Acknowledge(Acknowledged::Executed { value, kept })
+        }
         Ok(Answer::Replayed { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Replayed(value)),
         Ok(Answer::Unrecorded { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Unrecorded(value)),
         Ok(Answer::Done { .. }) => DeliveryAction::Acknowledge(Acknowledged::Done),
@@ -112,12 +115,12 @@ pub(super) fn of_claim<S: Store + 'static>(
 /// The rule for how a completion inside the caller's own transaction ended.
 pub(super) fn of_settled<T, E>(
     settled: Result<Settled, ClaimError>,
-    value: T,
+    (value, kept): (T, Kept),
     attempt: u32,
     rule: &Rule,
 ) -> DeliveryAction<T, E> {
     match settled {
-        Ok(Settled::Committed) => DeliveryAction::Acknowledge(Acknowledged::Executed(value)),
+        Ok(Settled::Committed) => DeliveryAction::Acknowledge(Acknowledged::Executed { value, kept }),
         Ok(Settled::NotCommitted) => {
             DeliveryAction::RetryLater { after: rule.after(attempt), because: Later::NotCommitted }
         }

@@ -70,7 +70,7 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
     let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
     let done = |why| Ok(Answer::Done { why, info: info() });
     vec![
-        ("executed", None, Ok(Answer::Executed { value: 1, info: info() })),
+        ("executed", None, Ok(Answer::Executed { value: 1, kept: Kept::Whole, info: info() })),
         ("replayed", None, Ok(Answer::Replayed { value: 1, info: info() })),
         (
             "unrecorded, refused",
@@ -102,7 +102,7 @@ fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
         ("no effect, released", Some(Kind::NoEffect), after(ClaimFate::Released)),
         ("no effect, after doubt", Some(Kind::NoEffect), after(ClaimFate::InDoubt)),
         ("no effect, not stored", Some(Kind::NoEffect), after(ClaimFate::NotStored(lost()))),
-        ("final, recorded", Some(Kind::Final), after(ClaimFate::Recorded)),
+        ("final, recorded", Some(Kind::Final), after(ClaimFate::Recorded { kept: Kept::Whole })),
         ("final, not stored", Some(Kind::Final), after(ClaimFate::NotStored(lost()))),
         ("final, unprotected", Some(Kind::Final), after(ClaimFate::Unprotected)),
         ("unknown effect", Some(Kind::Unknown), after(ClaimFate::InDoubt)),
@@ -209,7 +209,7 @@ fn table() -> String {
     }
     table.push_str("\nhow the transaction ended\n");
     for (name, settled) in settlements() {
-        let action: DeliveryAction<u8, u8> = of_settled(settled, 1, ATTEMPT, &RULE);
+        let action: DeliveryAction<u8, u8> = of_settled(settled, (1, Kept::Whole), ATTEMPT, &RULE);
         let _ = writeln!(table, "  {name:<28} {}", told(&action));
     }
     table

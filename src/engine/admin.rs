@@ -62,14 +62,14 @@ impl Doubt {
 ///
 /// Several callers may ask at once; the first answer that is stored stands.
 ///
-/// One that takes longer than [`resolver_timeout`](crate::DeduplicatorBuilder::resolver_timeout), or
-/// panics, has not said that it cannot tell. The call fails with
-/// [`Error::Resolver`](crate::Error::Resolver) then, and the next one asks again. The limit cannot end
-/// one that blocks its thread.
+/// One that takes longer than [`resolver_timeout`](crate::DeduplicatorBuilder::resolver_timeout),
+/// or panics, has not said that it cannot tell. The call fails with
+/// [`Error::Resolver`](crate::Error::Resolver) then, and the next one asks again. The limit cannot
+/// end one that blocks its thread.
 ///
 /// # Cancel safety
-/// The future is dropped when its time is over, and when the call that asks is: it must be free to stop
-/// at any await.
+/// The future is dropped when its time is over, and when the call that asks is: it must be free to
+/// stop at any await.
 /// # Example
 /// ```
 /// # use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, MemoryStore, Outcome, Policy};
@@ -154,8 +154,8 @@ pub struct Inspection {
     pub operation_id: OperationId,
     /// What happens after a crash.
     pub policy: Policy,
-    /// Whether the effect of an attempt is in doubt: the latest one stopped in the middle, or an earlier
-    /// one was taken over, and nobody has resolved it. Every key that
+    /// Whether the effect of an attempt is in doubt: the latest one stopped in the middle, or an
+    /// earlier one was taken over, and nobody has resolved it. Every key that
     /// [`list_in_doubt`](Deduplicator::list_in_doubt) lists has it.
     pub doubt: bool,
     /// When the generation began.

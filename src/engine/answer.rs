@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::ClaimError;
+use crate::kept::Kept;
 use crate::protocol::{Entry, FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::StoreFailure;
 
@@ -13,11 +14,13 @@ use crate::store::StoreFailure;
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "the operation may not have run: look at the answer, or take its value"]
 pub enum Answer<T, F = Payload> {
-    /// The operation ran in this call, and its outcome is on record.
+    /// The operation ran in this call, and that it is done is on record: no later call runs it again.
     #[non_exhaustive]
     Executed {
         /// What it returned.
         value: T,
+        /// Whether its outcome is on record with that, so that later calls get it. Otherwise they get [`Answer::Done`].
+        kept: Kept,
         /// The record that the answer comes from.
         info: RecordInfo,
     },
@@ -142,7 +145,7 @@ pub enum Unavailable {
         /// Its encoded length in bytes.
         len: u64,
     },
-    /// It could not be encoded.
+    /// The codec refused it, or panicked.
     Unencodable,
     /// Its retention is over.
     NoLongerKept,

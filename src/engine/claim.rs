@@ -4,11 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::RecordInfo;
+use super::after_effect::guarded;
 use super::attempt::Attempt;
 use super::claiming::Claimed;
 use super::error::ClaimError;
 use super::held::{Guard, Held, Phase, Step};
 use super::prepared::{Prepared, Settled};
+use crate::kept::Kept;
 use crate::planted::planted;
 use crate::protocol::{
     Conclusion, Decision, Entry, FencingToken, Found, HolderVerdict, OperationId, Outcome, OutcomeBody,
@@ -163,6 +165,11 @@ impl<S: Store + 'static> Claim<S> {
         &self.guard.held
     }
 
+    /// What is on record of its outcome, once it is completed.
+    pub(crate) fn kept(&self) -> Kept {
+        self.held().entry().record.outcome().map_or(Kept::Whole, |outcome| Kept::of(&outcome.body))
+    }
+
     /// What this attempt may hand downstream. It can be given to the code that acts, and outlives the claim harmlessly.
     pub fn attempt(&self) -> Attempt {
         Attempt::new(std::sync::Arc::<Held<S>>::clone(self.held()))
@@ -231,7 +238,8 @@ impl<S: Store + 'static> Claim<S> {
     /// Concludes with a success. Tried until it is stored, refused, or the engine's `completion_timeout` has passed;
     /// the lease need not last so long. Once this returned `Ok`, the outcome is as durable as the store says.
     ///
-    /// Bytes over the engine's `outcome_len_max` are not kept: the operation is recorded as done and not available.
+    /// The answer says whether later calls get the outcome. Bytes over the engine's `outcome_len_max` are not kept: the
+    /// operation is recorded as done and not available.
     ///
     /// Completing again with the same bytes gives the same answer.
     ///
@@ -240,11 +248,15 @@ impl<S: Store + 'static> Claim<S> {
     /// [`ClaimError::AlreadyReleased`], [`ClaimError::Gone`], [`ClaimError::Unknown`], [`ClaimError::Store`]. The claim
     /// stays in the caller's hands, and the call may be repeated.
     ///
+    /// # Panics
+    /// If the value's conversion into a [`Payload`] does. The effect may have happened, so the operation is recorded as done
+    /// and not available first.
+    ///
     /// # Cancel safety
     /// If this is dropped, the completion may or may not be stored; it is not undone. If the claim is dropped then too,
     /// the engine goes on storing it in the background where possible.
-    pub async fn complete(&mut self, value: impl Into<Payload>) -> Result<(), ClaimError> {
-        self.conclude(Outcome::success(value)).await
+    pub async fn complete(&mut self, value: impl Into<Payload>) -> Result<Kept, ClaimError> {
+        self.conclude(Conclusion::Succeeded, value).await
     }
 
     /// Concludes with a final failure, which is replayed as a failure.
@@ -252,15 +264,28 @@ impl<S: Store + 'static> Claim<S> {
     /// # Errors
     /// As for [`Claim::complete`].
     ///
+    /// # Panics
+    /// As for [`Claim::complete`].
+    ///
     /// # Cancel safety
     /// As for [`Claim::complete`].
-    pub async fn fail(&mut self, failure: impl Into<Payload>) -> Result<(), ClaimError> {
-        self.conclude(Outcome::failure(failure)).await
+    pub async fn fail(&mut self, failure: impl Into<Payload>) -> Result<Kept, ClaimError> {
+        self.conclude(Conclusion::Failed, failure).await
     }
 
-    async fn conclude(&mut self, outcome: Outcome) -> Result<(), ClaimError> {
+    async fn conclude(
+        &mut self,
+        conclusion: Conclusion,
+        bytes: impl Into<Payload>,
+    ) -> Result<Kept, ClaimError> {
         self.held().check_writable()?;
-        self.held().complete(outcome).await
+        match guarded(conclusion, || bytes.into()) {
+            Ok(bytes) => {
+                let outcome = Outcome { conclusion, body: OutcomeBody::Kept(bytes) };
+                self.held().complete_after(None, outcome).await
+            }
+            Err(panicked) => match self.held().panic_on_record(None, panicked).await {},
+        }
     }
 
     /// Gives the claim up: nothing happened, and the next call may run at once, under another fingerprint too. After
@@ -311,6 +336,9 @@ impl<S: Store + 'static> Claim<S> {
     /// # Errors
     /// [`ClaimError::Prepared`] if it was prepared already; [`ClaimError::AlreadyCompleted`] and the like if the claim
     /// is over; as for [`Claim::renew`] if a write before went unanswered, since the version must be known.
+    ///
+    /// # Panics
+    /// If the value's conversion into a [`Payload`] does. Nothing is prepared.
     ///
     /// # Cancel safety
     /// If dropped, nothing is prepared.
@@ -454,7 +482,7 @@ impl<S: Store + 'static> Held<S> {
             if now < deadline || planted("held: a late grant is started") {
                 return Ok(());
             }
-            self.write(Step::Renew, now + timeout * 2).await?;
+            Box::pin(self.write(Step::Renew, now + timeout * 2)).await?;
         }
         if !self.time_left().is_zero() {
             return Ok(());

@@ -19,12 +19,11 @@ use super::{Doubt, Inner};
 use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
-    ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, Owner,
-    Policy, Version, Write, decide,
+    ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, OutcomeBody,
+    Owner, Policy, Version, Write, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store, StoreFailure};
-
 use crate::time::Moment;
 
 /// What a claim asks for.
@@ -83,13 +82,14 @@ impl<S: Store + 'static> Inner<S> {
         for _ in 0..=CONFLICTS_MAX {
             let claimed = match self.claim_once(ask, None, now).await? {
                 Claimed::Answered(Found::InProgress, entry) if until > now => {
-                    Wait::begin(self, ask, entry, until).run().await?
+                    // Apart, so that a call which need not wait is no larger for it.
+                    Box::pin(Wait::begin(self, ask, entry, until).run()).await?
                 }
                 claimed => claimed,
             };
             match &claimed {
-                Claimed::Answered(verdict, _) => {
-                    self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict) });
+                Claimed::Answered(verdict, entry) => {
+                    self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict, entry) });
                     return Ok(claimed);
                 }
                 // A grant that arrives past its own deadline is renewed before anything starts.
@@ -147,7 +147,7 @@ impl<S: Store + 'static> Inner<S> {
                         }
                         ClaimVerdict::MeetsDoubt => {
                             command.on_doubt = OnDoubt::Ask { unless: Some(entry.version) };
-                            let settled = self.ask_resolver(&ask.key, &entry).await?;
+                            let settled = Box::pin(self.ask_resolver(&ask.key, &entry)).await?;
                             sent = self.clock().now(); // not ours, so no deadline will count from it
                             found = settled.unwrap_or(Some(entry));
                         }
@@ -171,7 +171,8 @@ impl<S: Store + 'static> Inner<S> {
 
     /// Asks the resolver, if there is one, and writes what it says. What is there then; `None` if nobody could tell.
     ///
-    /// One that does not answer, or panics, has not said that it cannot tell: it may know that the effect happened.
+    /// One that does not answer, or panics, has not said that it cannot tell: it may know that the
+    /// effect happened.
     async fn ask_resolver(&self, key: &Key, entry: &Entry) -> Result<Option<Option<Entry>>, Error> {
         let Some(resolver) = &self.options.resolver else { return Ok(None) };
         let doubt = Doubt::of(key, entry);
@@ -218,8 +219,10 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-pub(super) fn answer_name(found: Found) -> &'static str {
+fn answer_name(found: Found, entry: &Entry) -> &'static str {
     match found {
+        // Of some outcomes nothing is on record but that there was one.
+        Found::Replay if !has_outcome(entry) => "done",
         Found::Replay => "replay",
         Found::Done => "done",
         Found::InProgress => "in progress",
@@ -227,6 +230,10 @@ pub(super) fn answer_name(found: Found) -> &'static str {
         Found::InDoubt => "in doubt",
         Found::Exhausted => "exhausted",
     }
+}
+
+fn has_outcome(entry: &Entry) -> bool {
+    entry.record.outcome().is_some_and(|outcome| matches!(outcome.body, OutcomeBody::Kept(_)))
 }
 
 /// A claim call under way. Dropped while its write may have been applied, it gives its own record up, in the

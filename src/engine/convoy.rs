@@ -130,19 +130,17 @@ impl<S: Store + 'static> Inner<S> {
         answer.unwrap_or_else(|oneshot::Canceled| Err(StoreFailure::new(Unloaded)))
     }
 
-    /// Runs all of `calls` to their ends, side by side in this task; their outputs, in order. What they send by `convoy`
-    /// goes to the store in batches, one at a time: from here, or from the `depot`, once each call has been polled.
-    pub(super) async fn drive_all<F: Future>(
+    /// Runs all calls to their ends, side by side in this task; their outputs, in order. What they
+    /// send by `convoy` goes to the store in batches, one at a time: from here, or from the
+    /// `depot`, once each call has been polled.
+    pub(super) async fn drive_all<C: Future<Output = (usize, T)>, T>(
         self: &Arc<Self>,
         convoy: &Arc<Convoy>,
         mut depot: Option<Depot<'_>>,
-        calls: Vec<F>,
-    ) -> Vec<F::Output> {
+        mut running: FuturesUnordered<C>,
+    ) -> Vec<T> {
         let here = depot.is_none();
-        let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
-        let numbered =
-            calls.into_iter().enumerate().map(|(place, call)| call.map(move |output| (place, output)));
-        let mut running: FuturesUnordered<_> = numbered.collect();
+        let mut outputs: Vec<Option<T>> = std::iter::repeat_with(|| None).take(running.len()).collect();
         let mut under_way: Option<BoxFuture<'static, ()>> = None;
         poll_fn(|cx| {
             loop {
@@ -182,6 +180,14 @@ impl<S: Store + 'static> Inner<S> {
         .await;
         outputs.into_iter().map(|output| output.expect("each call has ended")).collect()
     }
+}
+
+/// The calls, each with its place, for [`Inner::drive_all`]. A call's future is large: it moves
+/// once, from where it is made to where it is polled.
+pub(super) fn side_by_side<F: Future>(
+    calls: impl Iterator<Item = F>,
+) -> FuturesUnordered<impl Future<Output = (usize, F::Output)>> {
+    calls.enumerate().map(|(place, call)| call.map(move |output| (place, output))).collect()
 }
 
 /// Drives a convoy for as long as there is one.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::codec::CodecError;
+use crate::kept::Kept;
 use crate::protocol::Conclusion;
 use crate::store::StoreFailure;
 
@@ -43,8 +44,8 @@ pub enum Error {
         /// The scope of the key.
         scope: String,
     },
-    /// An attempt stopped in the middle, and the resolver did not say what became of it. Nothing was
-    /// granted: what the resolver would have said is not known, so neither the policy nor
+    /// An attempt stopped in the middle, and the resolver did not say what became of it. Nothing
+    /// was granted: what the resolver would have said is not known, so neither the policy nor
     /// [`fail_open`](crate::Request::fail_open) decides in its place.
     #[error(
         "the resolver did not say what became of an attempt in scope `{scope}`; nothing was run, and the doubt \
@@ -219,8 +220,12 @@ pub enum RunError<E> {
 pub enum ClaimFate {
     /// Released: nothing happened, the next call runs it.
     Released,
-    /// The failure is on record, and is replayed.
-    Recorded,
+    /// That it failed for good is on record: no later call runs it again.
+    #[non_exhaustive]
+    Recorded {
+        /// Whether the failure itself is on record with that, so that later calls get it.
+        kept: Kept,
+    },
     /// Its effect is in doubt; the policy decides.
     InDoubt,
     /// The call ran unprotected; there was no claim.
@@ -274,9 +279,12 @@ impl<E> fmt::Display for RunError<E> {
                 ClaimFate::Released => {
                     f.write_str("the operation failed without effect, and was released; its own error is the source of this one")
                 }
-                ClaimFate::Recorded => {
+                ClaimFate::Recorded { kept: Kept::Whole } => {
                     f.write_str("the operation failed for good, and its failure is on record; its own error is the source of this one")
                 }
+                ClaimFate::Recorded { .. } => f.write_str(
+                    "the operation failed for good, and that is on record, without the failure; its own error is the source of this one",
+                ),
                 ClaimFate::InDoubt => f.write_str("the operation failed, and its effect is in doubt; its own error is the source of this one"),
                 ClaimFate::Unprotected => f.write_str("the operation failed, unprotected; its own error is the source of this one"),
                 ClaimFate::NotStored(_) => f.write_str(

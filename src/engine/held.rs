@@ -60,14 +60,13 @@ struct HeldState {
     renew_at: Moment,
     phase: Phase,
     lost: Option<Lost>,
-    /// Of futures that wait to be told, each under a number of its own.
-    lost_wakers: BTreeMap<u64, Waker>,
     next_number: u64,
     /// Of the run that drives the operation.
     runner: Option<Waker>,
+    /// Of others who wait. Most claims end before anybody does.
+    waiters: Option<Box<Waiters>>,
     /// Who has the turn to write, by number.
     taken: Option<u64>,
-    turn_wakers: Vec<Waker>,
     /// Kinds of writes that were sent and not answered: the store may be further than `entry`.
     unsure: u8,
     /// The operation is over; a renewal need not be tried again.
@@ -95,9 +94,46 @@ pub(super) enum Phase {
     Over,
 }
 
+#[derive(Default)]
+struct Waiters {
+    /// Of futures that wait to be told that the lease is lost, each under a number of its own.
+    lost: BTreeMap<u64, Waker>,
+    /// Of those who wait for the turn to write.
+    turn: Vec<Waker>,
+}
+
+/// Who waited to be told that the lease is lost: woken outside of the claim's lock.
+#[must_use]
+struct ToldLost {
+    waiters: Option<BTreeMap<u64, Waker>>,
+    runner: Option<Waker>,
+}
+
+impl ToldLost {
+    fn wake(self) {
+        if let Some(waiters) = self.waiters {
+            waiters.into_values().for_each(Waker::wake);
+        }
+        if let Some(runner) = self.runner {
+            runner.wake();
+        }
+    }
+}
+
 impl HeldState {
-    fn all_lost_wakers(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.lost_wakers).into_values().chain(self.runner.take()).collect()
+    fn take_lost_wakers(&mut self) -> ToldLost {
+        let waiters = self.waiters.as_mut().map(|waiters| std::mem::take(&mut waiters.lost));
+        ToldLost { waiters, runner: self.runner.take() }
+    }
+
+    fn take_turn_wakers(&mut self) -> Vec<Waker> {
+        self.waiters.as_mut().map(|waiters| std::mem::take(&mut waiters.turn)).unwrap_or_default()
+    }
+
+    /// Attempts that outlive the claim, or the call that held it, are told so.
+    fn retire(&mut self) -> ToldLost {
+        self.lost.get_or_insert(Lost::Over);
+        self.take_lost_wakers()
     }
 }
 
@@ -193,11 +229,10 @@ impl<S: Store + 'static> Held<S> {
             entry,
             phase: Phase::Fresh,
             lost: None,
-            lost_wakers: BTreeMap::new(),
             next_number: 0,
             runner: None,
+            waiters: None,
             taken: None,
-            turn_wakers: Vec::new(),
             unsure: 0,
             winding_up: false,
             concluding: false,
@@ -224,6 +259,16 @@ impl<S: Store + 'static> Held<S> {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.state.lock().phase = phase;
+    }
+
+    /// Notes the outcome that is about to be stored, unless the claim is over; says whether it was.
+    fn completing(&self, outcome: &Outcome, at: UnixMillis) -> bool {
+        let mut state = self.state.lock();
+        let was_over = state.phase == Phase::Over;
+        if !was_over {
+            state.phase = Phase::Completing(outcome.clone(), at);
+        }
+        was_over
     }
 
     /// The operation is about to be polled for the first time, or the claim was handed to its user.
@@ -257,7 +302,7 @@ impl<S: Store + 'static> Held<S> {
         let wakers = {
             let mut state = self.state.lock();
             state.winding_up = true;
-            std::mem::take(&mut state.turn_wakers)
+            state.take_turn_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -289,20 +334,11 @@ impl<S: Store + 'static> Held<S> {
                 return;
             }
             state.lost = Some(why);
-            state.all_lost_wakers()
+            state.take_lost_wakers()
         };
+        // They are woken whatever the observer does.
+        wakers.wake();
         self.engine.tell(&self.key, || Event::LeaseLost { superseded: why == Lost::Superseded });
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// Attempts that outlive the claim, or the call that held it, are told so.
-    fn retire(&self) {
-        let wakers = {
-            let mut state = self.state.lock();
-            state.lost.get_or_insert(Lost::Over);
-            state.all_lost_wakers()
-        };
-        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Why the claim is lost, for a caller that wanted to write `step`, if it did.
@@ -332,13 +368,13 @@ impl<S: Store + 'static> Held<S> {
             state.next_number += 1;
             state.next_number
         });
-        state.lost_wakers.insert(number, cx.waker().clone());
+        state.waiters.get_or_insert_default().lost.insert(number, cx.waker().clone());
         Poll::Pending
     }
 
     /// Whoever waited under this number no longer does.
     pub(super) fn forget_lost(&self, number: u64) {
-        let _waker = self.state.lock().lost_wakers.remove(&number);
+        let _waker = self.state.lock().waiters.as_mut().and_then(|waiters| waiters.lost.remove(&number));
     }
 
     /// As [`Held::poll_lost`], for the run: it is polled again and again, and keeps one waker.

@@ -1,9 +1,12 @@
 //! Which claims an engine holds, and their renewal outside of their own tasks.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
+
+use futures::FutureExt as _;
 
 use super::held::{Held, Step, Turn};
 use super::{Deduplicator, Inner};
@@ -104,6 +107,9 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// from their own task. It also runs the engine's clean-up. Spawn it once, on any runtime or thread of its own; it
     /// ends when the last handle and claim of the engine are gone, at the latest a quarter of a renewal interval after.
     ///
+    /// A store that panics under it costs a batch one round, and an observer that does costs
+    /// nothing; neither ends it.
+    ///
     /// A claim is renewed for at most [`renew_for_max`](super::DeduplicatorBuilder::renew_for_max) from its grant. One
     /// whose completion is prepared for a transaction is left alone.
     ///
@@ -171,14 +177,20 @@ impl<S: Store + 'static> Inner<S> {
             .into_iter()
             .partition(|held| held.times().is_ok_and(|(deadline, _)| deadline > now));
         for chunk in timely.chunks(BATCH) {
-            self.renew_batch(chunk, self.options.store_timeout).await;
+            self.renew_batch_alone(chunk, self.options.store_timeout).await;
         }
         // One batch of those a round, another each time.
         let chunks = late.chunks(BATCH);
         let turn = usize::try_from(now.as_nanos() / 1_000_000).unwrap_or(0) % chunks.len().max(1);
         for chunk in chunks.skip(turn).take(1) {
-            self.renew_batch(chunk, self.options.store_timeout.min(self.keeper_tick() / 2)).await;
+            self.renew_batch_alone(chunk, self.options.store_timeout.min(self.keeper_tick() / 2)).await;
         }
+    }
+
+    /// As [`renew_batch`](Self::renew_batch). A store that panics costs this batch its round: all
+    /// other claims depend on the keeper.
+    async fn renew_batch_alone(&self, chunk: &[Arc<Held<S>>], at_most: Duration) {
+        let _panicked = AssertUnwindSafe(self.renew_batch(chunk, at_most)).catch_unwind().await;
     }
 
     /// Renews these together; the call may take so long, or half of what is left until the first of their deadlines.
@@ -218,7 +230,8 @@ impl<S: Store + 'static> Inner<S> {
         let answers = self.port.exchange_many(patience, &puts).await;
         drop(puts);
         for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
-            held.renewed(answer, write, sent);
+            // It tells the observer, which may panic for one claim; the others were answered too.
+            let _panicked = catch_unwind(AssertUnwindSafe(|| held.renewed(answer, write, sent)));
             drop(turn);
         }
     }

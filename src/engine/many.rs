@@ -12,10 +12,11 @@ use super::answer::Answer;
 use super::attempt::Attempt;
 use super::claim::{Claim, ClaimAnswer};
 use super::claiming::Claimed;
-use super::convoy::{Convoy, Depot};
+use super::convoy::{Convoy, Depot, side_by_side};
 use super::error::{ClaimError, Error, RunError};
 use super::request::{Failure, Request};
 use crate::codec::Codec;
+use crate::kept::Kept;
 use crate::protocol::{Key, KeyMap, Payload};
 use crate::store::{Store, StoreFailure};
 
@@ -49,7 +50,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// For each request, as for [`Request::run`].
     ///
     /// # Panics
-    /// If an operation does. The others then end as if this had been dropped.
+    /// If an operation or the codec does, as for [`Request::run`]. The others then end as if this had been dropped.
     ///
     /// # Cancel safety
     /// As for [`Request::run`], for each of them.
@@ -82,8 +83,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             let wait = known.comes_again(request.key()).then_some(Duration::MAX);
             request.in_convoy(&self.inner, &convoy, wait).run(operation)
         };
-        let runs = requests.into_iter().map(run).collect();
-        self.inner.drive_all(&convoy, depot, runs).await
+        self.inner.drive_all(&convoy, depot, side_by_side(requests.into_iter().map(run))).await
     }
 
     /// As [`run_many`](Self::run_many), for operations that say how they failed: see [`Request::run_or_fail`].
@@ -125,8 +125,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             let wait = known.comes_again(request.key()).then_some(Duration::MAX);
             request.in_convoy(&self.inner, &convoy, wait).run_or_fail(operation)
         };
-        let runs = requests.into_iter().map(run).collect();
-        self.inner.drive_all(&convoy, depot, runs).await
+        self.inner.drive_all(&convoy, depot, side_by_side(requests.into_iter().map(run))).await
     }
 
     /// As [`run_many_or_fail`](Self::run_many_or_fail), but a panic of one operation is that one's answer. A request whose key
@@ -146,8 +145,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             AssertUnwindSafe(request.in_convoy(&self.inner, &convoy, None).run_or_fail(operation))
                 .catch_unwind()
         };
-        let runs = requests.into_iter().map(run).collect();
-        self.inner.drive_all(&convoy, None, runs).await
+        self.inner.drive_all(&convoy, None, side_by_side(requests.into_iter().map(run))).await
     }
 
     /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
@@ -171,7 +169,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             request.in_convoy(&self.inner, &convoy, wait)
         };
         let mut requests: Vec<_> = requests.into_iter().map(on_its_way).collect();
-        let claims = requests.iter().map(Request::claimed).collect();
+        let claims = side_by_side(requests.iter().map(Request::claimed));
         let mut claimed: Vec<_> =
             self.inner.drive_all(&convoy, None, claims).await.into_iter().map(Some).collect();
         // The last to be answered may have taken longer than the leases of the first.
@@ -189,7 +187,7 @@ impl<S: Store + 'static> Deduplicator<S> {
             if again.is_empty() {
                 break;
             }
-            let told = self.inner.drive_all(&convoy, None, again).await;
+            let told = self.inner.drive_all(&convoy, None, side_by_side(again.into_iter())).await;
             late.into_iter().zip(told).for_each(|(place, told)| claimed[place] = Some(told));
         }
         let told =
@@ -214,14 +212,13 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub async fn complete_many<'c>(
         &self,
         claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
-    ) -> Vec<Result<(), ClaimError>> {
+    ) -> Vec<Result<Kept, ClaimError>> {
         let convoy = Convoy::new();
         let complete = |(claim, value): (&'c mut Claim<S>, Payload)| {
             claim.go_by(&self.inner, &convoy);
             claim.complete(value)
         };
-        let completions = claims.into_iter().map(complete).collect();
-        self.inner.drive_all(&convoy, None, completions).await
+        self.inner.drive_all(&convoy, None, side_by_side(claims.into_iter().map(complete))).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! It carries out what [`decide`](crate::protocol::decide) says, over any [`Store`], and names no runtime.
 
 mod admin;
+mod after_effect;
 mod answer;
 mod attempt;
 mod background;
@@ -14,6 +15,7 @@ mod held;
 mod keeper;
 mod many;
 mod options;
+mod outcome;
 mod port;
 mod prepared;
 mod request;

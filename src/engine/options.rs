@@ -184,8 +184,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How often a lease is renewed while its operation runs; a third of the lease by default, and at
-    /// least 1 ms.
+    /// How often a lease is renewed while its operation runs; a third of the lease by default, and
+    /// at least 1 ms.
     pub fn renew_every(mut self, interval: Duration) -> Self {
         self.renew_every = Some(interval);
         self
@@ -204,13 +204,17 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How long storing an outcome is tried, past the lease if need be; 60 s by default.
+    /// How long storing an outcome is tried, past the lease if need be; 60 s by default. The last
+    /// try may take another [`store_timeout`](Self::store_timeout).
     pub fn completion_timeout(mut self, timeout: Duration) -> Self {
         self.options.completion_timeout = timeout;
         self
     }
 
-    /// How often a claim is tried against a failing store before the call fails; 3 by default.
+    /// How often a claim is tried against a failing store before the call fails; 3 by default. A
+    /// store that does not answer holds a call for this many times the
+    /// [`store_timeout`](Self::store_timeout), and short pauses: 15 s and 75 ms by default. Keep
+    /// that below the caller's own timeout.
     pub fn claim_tries(mut self, tries: u32) -> Self {
         self.options.claim_tries = tries;
         self
@@ -243,7 +247,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
 
     /// The longest time after which the source of requests may deliver one again: a queue's retention, the age of the
     /// oldest retry. A record that goes before would let it run again, so [`build`](Self::build) refuses a retention
-    /// that is shorter, its [tail](Self::tail) included. Nothing is checked by default.
+    /// that is shorter, its [tail](Self::tail) included. Nothing is checked by default. Count in
+    /// how long a call may hold a message before it claims: see [`claim_tries`](Self::claim_tries).
     pub fn redelivered_for(mut self, longest: Duration) -> Self {
         self.options.redelivered_for = Some(longest);
         self
@@ -281,13 +286,13 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How long the [`resolver`](Self::resolver) may take over one answer; as long as one call to the
-    /// store by default, which is the [`store_timeout`](Self::store_timeout). After that the call fails
-    /// with [`Error::Resolver`](crate::Error::Resolver), and nothing is granted.
+    /// How long the [`resolver`](Self::resolver) may take over one answer; as long as one call to
+    /// the store by default, which is the [`store_timeout`](Self::store_timeout). After that the
+    /// call fails with [`Error::Resolver`](crate::Error::Resolver), and nothing is granted.
     ///
     /// A claim may take so long in addition to its tries of the store, whether it
-    /// [waits](crate::Request::wait) or not. One that is among those who wait is ended by its own time
-    /// limit too.
+    /// [waits](crate::Request::wait) or not. One that is among those who wait is ended by its own
+    /// time limit too.
     pub fn resolver_timeout(mut self, timeout: Duration) -> Self {
         self.resolver_timeout = Some(timeout);
         self
@@ -301,6 +306,10 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
 
     /// Where the engine's clean-up runs, such as `|job| { tokio::spawn(job); }`. Without one, a job is polled once
     /// where it arises, and the rest is left to [`Deduplicator::keeper`], [`Deduplicator::flush`] and later calls.
+    ///
+    /// It is called where a claim is dropped, so it must return at once. A job that it does not
+    /// run, or panics over, is lost: its claim is left to its lease, and under [`Policy::Hold`]
+    /// until somebody resolves it.
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
         self.options.spawner = Some(Arc::new(move |job| {
             spawn(job);
@@ -326,9 +335,9 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// Builds the engine.
     ///
     /// # Errors
-    /// [`OptionsError`], naming the option: a duration that is zero or too long to count, an interval
-    /// below 1 ms, a lease longer than the retention, a renewal that would come too late, a limit of
-    /// zero.
+    /// [`OptionsError`], naming the option: a duration that is zero or too long to count, an
+    /// interval below 1 ms, a lease longer than the retention, a renewal that would come too late,
+    /// a limit of zero.
     pub fn build(mut self) -> Result<Deduplicator<S>, OptionsError> {
         let lease = self.options.lifetimes.lease;
         self.options.margin = self.margin.unwrap_or(lease / 10);

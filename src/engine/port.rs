@@ -71,6 +71,11 @@ pub(super) trait Terms: Sync {
         true
     }
 
+    /// Whether a copy of its write, sent by a call before this one, may have been applied.
+    fn was_unanswered(&self) -> bool {
+        false
+    }
+
     /// A write is about to be sent: until it is answered it may have been applied. Whether that was so before.
     fn sending(&self) -> bool {
         false
@@ -124,7 +129,7 @@ impl<S: Store> Port<S> {
             }
         };
         let mut tries = self.tries();
-        let (mut conflicts, mut unknown) = (0, false);
+        let (mut conflicts, mut unknown) = (0, terms.was_unanswered());
         loop {
             if !terms.may_send() {
                 return Err(Unapplied::Withdrawn);
@@ -136,7 +141,6 @@ impl<S: Store> Port<S> {
                 }
             };
             let before = terms.sending();
-            unknown |= before;
             match terms.exchange(key, &write, sent).await {
                 Ok(Exchange::Done(version)) => {
                     terms.answered(before, true);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::error::ClaimError;
 use super::held::{Held, Lost, Step, Turn};
 use super::port::{Applied, Start};
+use crate::kept::Kept;
 use crate::protocol::{HolderVerdict, Key, Record, Version};
 use crate::store::Store;
 
@@ -27,6 +28,14 @@ pub struct Prepared {
     pub live: Duration,
     /// How much longer it stays readable.
     pub linger: Duration,
+}
+
+impl Prepared {
+    /// Whether later calls get the outcome, once this is committed: bytes over the engine's `outcome_len_max` are not
+    /// kept.
+    pub fn kept(&self) -> Kept {
+        self.record.outcome().map_or(Kept::Whole, |outcome| Kept::of(&outcome.body))
+    }
 }
 
 /// How a prepared completion ended.

@@ -6,24 +6,22 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryFutureExt as _;
-
 use super::Inner;
-use super::answer::{Answer, RecordInfo, Unavailable, Unrecorded};
+use super::after_effect::guarded;
+use super::answer::{Answer, RecordInfo, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
 use super::claim::ClaimAnswer;
 use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::held::{Facts, Guard};
+use super::outcome::{Failures, failures_in, outcome, read};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
+use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
-use crate::protocol::{
-    Conclusion, Entry, FencingToken, Fingerprint, Found, Key, OperationId, Outcome, OutcomeBody, Payload,
-    Policy,
-};
+use crate::protocol::{Conclusion, FencingToken, Fingerprint, Found, Key, OperationId, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
 
@@ -187,9 +185,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// Claims the key and hands the claim out: the explicit way.
     ///
     /// # Errors
-    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer, or the fingerprints cannot
-    /// be compared. Nothing was granted;
-    /// if a claim was written all the same, it is given up in the background.
+    /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer,
+    /// or the fingerprints cannot be compared. Nothing was granted; if a claim was written all the
+    /// same, it is given up in the background.
     ///
     /// # Cancel safety
     /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
@@ -257,7 +255,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// not decode.
     ///
     /// # Panics
-    /// If the operation does. The claim is then left to its lease.
+    /// If the operation does: the claim is then left to its lease. If the codec does, with a value to write: the operation
+    /// has run, so it is recorded as done and not available first, and no later call runs it again. If the codec does, with
+    /// an outcome to read: nothing was run.
     ///
     /// # Cancel safety
     /// Dropped before the operation was first polled: the claim is released in the background where possible. While it
@@ -291,7 +291,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         Fut: Future<Output = Result<T, E>>,
     {
         let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
-        self.execute(|attempt| operation(attempt).map_err(Failure::Unknown), &failures).await
+        self.execute(operation, |error| (FailureKind::Unknown, error), &failures).await
     }
 
     /// As [`run`](Request::run), for an operation that says how it failed: [`Failure::NoEffect`] releases the claim,
@@ -328,12 +328,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
-        let codec = self.codec.clone();
-        let failures = Failures {
-            encode: |error: &E| Some(codec.encode(error)),
-            decode: |bytes: &Payload| codec.decode(bytes),
-        };
-        self.execute(operation, &failures).await
+        self.execute(operation, Failure::split, &failures_in(&self.codec)).await
     }
 
     /// As [`run_or_fail`](Request::run_or_fail), for an operation whose errors `classify` can tell apart.
@@ -342,7 +337,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// As for [`run`](Request::run).
     ///
     /// # Panics
-    /// As for [`run`](Request::run), and if `classify` does.
+    /// As for [`run`](Request::run), and if `classify` does: that the operation failed for good is recorded first, without
+    /// the failure, since nobody can say any more that nothing happened.
     ///
     /// # Cancel safety
     /// As for [`run`](Request::run).
@@ -356,14 +352,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let classified = |attempt| {
-            operation(attempt).map_err(|error| match classify(&error) {
-                FailureKind::NoEffect => Failure::NoEffect(error),
-                FailureKind::Final => Failure::Final(error),
-                FailureKind::Unknown => Failure::Unknown(error),
-            })
-        };
-        self.run_or_fail(classified).await
+        let classified = |error| (classify(&error), error);
+        self.execute(operation, classified, &failures_in(&self.codec)).await
     }
 
     /// As [`run`](Request::run), for an operation that knows of some of its errors that nothing happened: those for which
@@ -373,7 +363,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// As for [`run`](Request::run).
     ///
     /// # Panics
-    /// As for [`run`](Request::run), and if `no_effect` does.
+    /// As for [`run`](Request::run), and if `no_effect` does: as for [`run_classified`](Request::run_classified).
     ///
     /// # Cancel safety
     /// As for [`run`](Request::run).
@@ -388,23 +378,24 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         Fut: Future<Output = Result<T, E>>,
     {
         let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
-        let told = |attempt| {
-            operation(attempt).map_err(|error| {
-                if no_effect(&error) { Failure::NoEffect(error) } else { Failure::Unknown(error) }
-            })
+        let classified = |error| {
+            let kind = if no_effect(&error) { FailureKind::NoEffect } else { FailureKind::Unknown };
+            (kind, error)
         };
-        self.execute(told, &failures).await
+        self.execute(operation, classified, &failures).await
     }
 
-    async fn execute<T, E, G, F, Fut, Enc, Dec>(
+    /// `classify` tells what the operation's error `X` says of its effect, and what of it the caller gets.
+    async fn execute<T, X, E, G, F, Fut, Enc, Dec>(
         &self,
         operation: F,
+        classify: impl FnOnce(X) -> (FailureKind, E),
         failures: &Failures<Enc, Dec>,
     ) -> Result<Answer<T, G>, RunError<E>>
     where
         C: Codec<T>,
         F: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, Failure<E>>>,
+        Fut: Future<Output = Result<T, X>>,
         Enc: Fn(&E) -> Option<Result<Payload, CodecError>>,
         Dec: Fn(&Payload) -> Result<G, CodecError>,
     {
@@ -419,7 +410,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
                 return read(&self.codec, failures, (&self.ask.key, verdict, &entry), here);
             }
             Err(Error::Store { source, .. }) if self.fail_open && source.kind().is_transient() => {
-                return self.unprotected(operation, source).await;
+                return self.unprotected(operation, classify, source).await;
             }
             Err(error) => return Err(error.into()),
         };
@@ -430,24 +421,36 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
                 Some(span) => Watched::new(span, running).await,
             };
         let Ended { output, renewal } = ended.map_err(|source| RunError::LeaseLost { source })?;
+        // From here on the effect may have happened: the user's code that runs now is guarded.
         match output {
-            Ok(value) => {
-                let outcome = outcome(Conclusion::Succeeded, self.codec.encode(&value));
-                let recorded = guard.held.complete_after(renewal, outcome).await;
-                Ok(self.executed(&guard, value, recorded))
-            }
+            Ok(value) => match guarded(Conclusion::Succeeded, || self.codec.encode(&value)) {
+                Ok(encoded) => {
+                    let outcome = outcome(Conclusion::Succeeded, encoded);
+                    let recorded = guard.held.complete_after(renewal, outcome).await;
+                    Ok(self.executed(&guard, value, recorded))
+                }
+                Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+            },
             Err(failure) => {
-                let (kind, error) = failure.split();
-                let encoded = (failures.encode)(&error);
-                let claim = conclude_failure(&guard, renewal, kind, encoded).await;
-                Err(RunError::Operation { error, claim })
+                let told = guarded(Conclusion::Failed, || {
+                    let (kind, error) = classify(failure);
+                    let kept = if kind == FailureKind::Final { (failures.encode)(&error) } else { None };
+                    (kind, error, kept)
+                });
+                match told {
+                    Ok((kind, error, kept)) => {
+                        let claim = conclude_failure(&guard, renewal, kind, kept).await;
+                        Err(RunError::Operation { error, claim })
+                    }
+                    Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                }
             }
         }
     }
 
-    fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<(), ClaimError>) -> Answer<T, G> {
+    fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<Kept, ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(()) => Answer::Executed { value, info: RecordInfo::of(&guard.held.entry()) },
+            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.held.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -455,14 +458,15 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         }
     }
 
-    async fn unprotected<T, E, G, F, Fut>(
+    async fn unprotected<T, X, E, G, F, Fut>(
         &self,
         operation: F,
+        classify: impl FnOnce(X) -> (FailureKind, E),
         failure: StoreFailure,
     ) -> Result<Answer<T, G>, RunError<E>>
     where
         F: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, Failure<E>>>,
+        Fut: Future<Output = Result<T, X>>,
     {
         self.engine.tell(&self.ask.key, || Event::FailedOpen);
         let now = self.engine.clock().now();
@@ -477,26 +481,10 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
             Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
             Err(failure) => {
-                Err(RunError::Operation { error: failure.split().1, claim: ClaimFate::Unprotected })
+                Err(RunError::Operation { error: classify(failure).1, claim: ClaimFate::Unprotected })
             }
         }
     }
-}
-
-/// How the failures of an operation are kept and read; `encode` gives `None` where none is ever final.
-struct Failures<Enc, Dec> {
-    encode: Enc,
-    decode: Dec,
-}
-
-fn outcome(conclusion: Conclusion, encoded: Result<Payload, CodecError>) -> Outcome {
-    let body = match encoded {
-        Ok(bytes) if bytes.len() <= Payload::LEN_MAX => OutcomeBody::Kept(bytes),
-        Ok(bytes) => OutcomeBody::TooLarge { len: bytes.len() as u64 },
-        // What the codec said is not kept: the value exists, and its first caller has it.
-        Err(_) => OutcomeBody::Unencodable,
-    };
-    Outcome { conclusion, body }
 }
 
 async fn conclude_failure<S: Store + 'static>(
@@ -508,8 +496,11 @@ async fn conclude_failure<S: Store + 'static>(
     let held = &guard.held;
     let (stored, then) = match (kind, encoded) {
         (FailureKind::Final, Some(encoded)) => {
-            let outcome = outcome(Conclusion::Failed, encoded);
-            (held.complete_after(renewal, outcome).await, ClaimFate::Recorded)
+            let recorded = held.complete_after(renewal, outcome(Conclusion::Failed, encoded)).await;
+            return match recorded {
+                Ok(kept) => ClaimFate::Recorded { kept },
+                Err(error) => ClaimFate::NotStored(error),
+            };
         }
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
@@ -526,55 +517,4 @@ async fn conclude_failure<S: Store + 'static>(
         Ok(()) => then,
         Err(error) => ClaimFate::NotStored(error),
     }
-}
-
-/// The answer that an entry holds for this request.
-fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
-    codec: &C,
-    failures: &Failures<Enc, Dec>,
-    (key, verdict, entry): (&Key, Found, &Entry),
-    here: bool,
-) -> Result<Answer<T, G>, RunError<E>> {
-    let info = RecordInfo::of(entry);
-    let record = &entry.record;
-    let outcome = record.outcome();
-    let outcome = outcome.as_ref();
-    let decoded = |source| RunError::Decode {
-        scope: key.scope_label(),
-        conclusion: outcome.expect("what was decoded is an outcome").conclusion,
-        source,
-    };
-    Ok(match verdict {
-        Found::Replay | Found::Done => {
-            let outcome = outcome.expect("a replay has a completed record");
-            let kept = if verdict == Found::Replay { Some(&outcome.body) } else { None };
-            match (outcome.conclusion, kept) {
-                (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
-                }
-                (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
-                    Answer::Done { why: Unavailable::TooLarge { len: *len }, info }
-                }
-                (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
-                    Answer::Done { why: Unavailable::Unencodable, info }
-                }
-                // Dropped while it is live: the store's clock went back since.
-                (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
-                    Answer::Done { why: Unavailable::NoLongerKept, info }
-                }
-                (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), info }
-                }
-                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
-            }
-        }
-        Found::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },
-        Found::Mismatch => Answer::Mismatch,
-        Found::InDoubt => Answer::InDoubt {
-            attempt: record.attempt(),
-            operation_id: record.operation_id(),
-            since: record.created_at(),
-        },
-        Found::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
-    })
 }

@@ -135,7 +135,8 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         let sent = self.clock().now();
         match self.load().await {
             Looked::OutOfTime => Ok(Some(self.out_of_time())),
-            // It is news to the others too, so nobody is kept from it. The next look is due at once.
+            // It is news to the others too, so nobody is kept from it. The next look is due at
+            // once.
             Looked::News(entry) => self.hear(&entry),
             Looked::Found(Ok(Some(entry))) if entry.status() == Status::InProgress => {
                 // Another generation may be bound to another request.
@@ -171,7 +172,8 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     /// Nobody holds the key as far as `found` tells: this call tries, the others go on waiting.
     async fn claim(&mut self, found: Option<Entry>, sent: Moment) -> Result<Option<Claimed<S>>, Error> {
         let mut claim = pin!(self.engine.claim_once(self.ask, found, sent));
-        // Not against the news: a claim that is dropped in flight must be given up in the background.
+        // Not against the news: a claim that is dropped in flight must be given up in the
+        // background.
         let claimed = poll_fn(|cx| {
             if let Poll::Ready(claimed) = claim.as_mut().poll(cx) {
                 return Poll::Ready(Some(claimed));

@@ -1,9 +1,10 @@
 //! Callers of one process that wait for the same key: one of them looks at the store for all.
 //!
-//! Whoever waits has a seat in the key's room. One seat drives: its holder looks at the store now and then. The
-//! others hear what it finds, and what a completion in this process leaves; so does the driver itself, also while its
-//! own look hangs. Who drives may leave at any time; the next
-//! one to be polled drives on. When the owner fails, the driver claims for itself, so exactly one of a room tries.
+//! Whoever waits has a seat in the key's room. One seat drives: its holder looks at the store now
+//! and then. The others hear what it finds, and what a completion in this process leaves; so does
+//! the driver itself, also while its own look hangs. Who drives may leave at any time; the next one
+//! to be polled drives on. When the owner fails, the driver claims for itself, so exactly one of a
+//! room tries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -154,7 +155,8 @@ impl Room {
 
 impl RoomState {
     fn poll_news(&mut self, number: u64, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
-        // Versions of a key rise forever, so news of an earlier generation is never taken for this one's.
+        // Versions of a key rise forever, so news of an earlier generation is never taken for this
+        // one's.
         if let Some(news) = self.news.as_ref().filter(|news| news.version > seen) {
             return Poll::Ready(Arc::clone(news));
         }
@@ -180,8 +182,8 @@ impl Seat<'_> {
         }
     }
 
-    /// What is known that is newer than `seen`; while there is nothing, `waker` is kept: for a driver
-    /// whose look is under way.
+    /// What is known that is newer than `seen`; while there is nothing, `waker` is kept: for a
+    /// driver whose look is under way.
     pub(crate) fn poll_news(&self, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
         if planted("waiting: hears nothing while it looks") {
             return Poll::Pending;

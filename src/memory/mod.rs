@@ -22,11 +22,11 @@ use shard::{Found, Lives, Shard};
 /// **Durability: none.** Everything is gone when the process ends. Use it where retries come to the process that
 /// served the first call, and in tests.
 ///
-/// Keys are hashed by SipHash-1-3 under a secret of the process, so nobody who chooses keys can make
-/// them collide. Expiry is judged by the store's own [`Clock`]: an entry past its time is invisible at
-/// once. Its memory is reclaimed by later writes to the same shard, a few entries each, by
-/// [`Store::purge`], and by a claim that would be refused for want of room; none of these looks at
-/// entries that are not due. Growing a shard's table moves that one shard.
+/// Keys are hashed by SipHash-1-3 under a secret of the process, so nobody who chooses keys can
+/// make them collide. Expiry is judged by the store's own [`Clock`]: an entry past its time is
+/// invisible at once. Its memory is reclaimed by later writes to the same shard, a few entries
+/// each, by [`Store::purge`], and by a claim that would be refused for want of room; none of these
+/// looks at entries that are not due. Growing a shard's table moves that one shard.
 ///
 /// When a bound is reached, claims of new keys are refused with [`MemoryError::Full`]. Writes of the holder of a claim
 /// (renewal, checkpoint, completion, release) are never refused, so bytes can exceed the bound by what is in flight.

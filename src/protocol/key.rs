@@ -332,8 +332,8 @@ mod tests {
         assert_eq!(hashes.len(), keys.len());
     }
 
-    /// A user's own hasher, without a secret, gives a key one hash in every process; and keys are in
-    /// the order of their stored form. The hash that they carry has no part in either.
+    /// A user's own hasher, without a secret, gives a key one hash in every process; and keys are
+    /// in the order of their stored form. The hash that they carry has no part in either.
     #[test]
     fn a_hasher_and_an_order_see_the_stored_form_alone() {
         use std::hash::{BuildHasherDefault, DefaultHasher};

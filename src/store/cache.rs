@@ -72,7 +72,8 @@ struct Cached {
 }
 
 impl<S> CachedStore<S> {
-    /// A cache of at most `entries_max` entries (at least two), none older than `age_max`.
+    /// A cache of at most `entries_max` entries (at least two), none older than `age_max`: zero
+    /// serves nothing from it, [`Duration::MAX`] serves whatever is live.
     pub fn new(store: S, entries_max: usize, age_max: Duration) -> Self {
         let clock = Arc::new(SystemClock::new());
         Self {

@@ -50,11 +50,16 @@ impl Moment {
     }
 }
 
+/// As `Duration::as_nanos`, in 64 bits: 584 years; saturates.
+fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
+}
+
 impl Add<Duration> for Moment {
     type Output = Self;
     /// Saturates: a moment that cannot be counted never comes.
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(nanos(duration)))
     }
 }
 
@@ -64,7 +69,7 @@ impl Sub<Duration> for Moment {
     fn sub(self, duration: Duration) -> Self {
         match self {
             Self::NEVER => self,
-            _ => Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))),
+            _ => Self(self.0.saturating_sub(nanos(duration))),
         }
     }
 }
@@ -79,6 +84,10 @@ impl fmt::Debug for Moment {
 ///
 /// The engine measures its own deadlines on [`Clock::now`], which must never go back and must run at the rate of
 /// real time within the engine's margin. [`Clock::unix`] is for people to read: nothing is decided by it.
+///
+/// It is read in the middle of things, in drops, and by the memory store under a lock: it must not
+/// block, not call back, and not panic. A call whose clock panics ends there, and its claim is left
+/// to its lease at the worst. A sleep that never ends is a timeout that never comes.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The monotonic time now.
     fn now(&self) -> Moment;

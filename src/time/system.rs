@@ -7,11 +7,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::timers::{Sleep, TIMERS};
-use super::{Clock, Moment};
+use super::{Clock, Moment, nanos};
 use crate::protocol::UnixMillis;
 
-/// The system's monotonic clock, with sleeps on one timer thread that all of them share. Works under
-/// any executor, and without one. The thread starts with the first sleep that is waited for.
+/// The system's monotonic clock, with sleeps on one timer thread that all of them share. Works
+/// under any executor, and without one. The thread starts with the first sleep that is waited for.
 ///
 /// # Panics
 /// A sleep, where the system cannot start that thread. The next sleep tries again.
@@ -39,11 +39,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> Moment {
-        let elapsed = self.origin.elapsed();
-        // 584 years fit into 64 bits of nanoseconds.
-        Moment::from_nanos(
-            elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(elapsed.subsec_nanos())),
-        )
+        Moment::from_nanos(nanos(self.origin.elapsed()))
     }
 
     fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {

@@ -2,6 +2,8 @@
 //!
 //! Most sleeps are bounds that are never reached: they come and go. So a sleep costs an entry in a
 //! map, and the thread is woken only by a sleep that ends before it would look by itself.
+//!
+//! The locks are std's and not those of `sync`: no model sleeps by the system's clock.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -259,7 +261,8 @@ mod tests {
         assert_eq!(hears.try_iter().collect::<Vec<_>>(), [2]);
     }
 
-    /// Most sleeps are bounds that end later than others: they come and go, and the thread waits on.
+    /// Most sleeps are bounds that end later than others: they come and go, and the thread waits
+    /// on.
     #[test]
     fn the_thread_is_told_of_a_sleep_that_ends_before_it_looks_and_of_no_other() {
         let state = Timers::new(start_thread).state;

@@ -1,5 +1,7 @@
 //! Dropped at every await, and panics: in whatever state that leaves the key, it is one that the design allows.
 
+mod after_effect;
+mod callbacks;
 mod clean_up;
 mod panics;
 

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use oncekey::answer::{ClaimFate, NoValue, Unavailable, Unrecorded};
-use oncekey::codec::{Codec, CodecError};
+use oncekey::answer::{ClaimFate, Kept, NoValue, Unavailable, Unrecorded};
+use oncekey::codec::{Codec, CodecError, Json};
 use oncekey::protocol::{OutcomeBody, State, Status};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{
@@ -44,7 +44,7 @@ where
 
 #[test]
 fn every_value_is_an_outcome() {
-    use oncekey::codec::{Json, Raw};
+    use oncekey::codec::Raw;
     round_trip(&bench(), Raw, &());
     round_trip(&bench(), Raw, &String::new());
     round_trip(&bench(), Raw, &"grüße, 世界, \u{1f980}, \0".to_owned());
@@ -62,6 +62,14 @@ fn every_value_is_an_outcome() {
     }
 }
 
+/// What the first caller is told of an outcome over the limit: `Kept` has no constructor outside of its crate.
+fn too_large(len: usize) -> Kept {
+    let bench = bench_with(|builder| builder.outcome_len_max(len - 1));
+    let told = bench.run(bench.grant().complete(vec![0; len])).unwrap();
+    assert!(matches!(told, Kept::TooLarge { len: of, .. } if of == len as u64), "{told:?}");
+    told
+}
+
 #[test]
 fn an_outcome_over_the_limit_is_whole_for_its_first_caller_and_done_for_later_ones() {
     let run = |bench: &Bench, len: usize, runs: &AtomicU32| {
@@ -76,7 +84,8 @@ fn an_outcome_over_the_limit_is_whole_for_its_first_caller_and_done_for_later_on
         let bench = bench_with(|builder| builder.outcome_len_max(1000));
         let runs = AtomicU32::new(0);
         let first = run(&bench, len, &runs);
-        assert!(matches!(&first, Answer::Executed { .. }), "{first:?}");
+        let told = if kept { Kept::Whole } else { too_large(len) };
+        assert!(matches!(&first, Answer::Executed { kept, .. } if *kept == told), "{first:?}");
         assert_eq!(first.value().map(String::len), Some(len), "whole");
         for _ in 0..2 {
             match run(&bench, len, &runs) {
@@ -124,7 +133,10 @@ fn an_outcome_that_cannot_be_encoded_is_done_and_never_run_again() {
         }))
     };
     let first = run().unwrap();
-    assert!(matches!(&first, Answer::Executed { value, .. } if value == "whole"), "{first:?}");
+    assert!(
+        matches!(&first, Answer::Executed { value, kept: Kept::Unencodable, .. } if value == "whole"),
+        "{first:?}"
+    );
     for _ in 0..2 {
         let later = run().unwrap();
         assert!(matches!(&later, Answer::Done { why: Unavailable::Unencodable, .. }), "{later:?}");
@@ -145,12 +157,82 @@ fn a_final_failure_that_cannot_be_encoded_is_a_failure_all_the_same() {
             )
         };
     match run() {
-        Err(RunError::Operation { error, claim: ClaimFate::Recorded, .. }) => {
-            assert_eq!(error, "no such account");
+        Err(RunError::Operation { error, claim: ClaimFate::Recorded { kept, .. }, .. }) => {
+            assert_eq!((error.as_str(), kept), ("no such account", Kept::Unencodable));
         }
         other => panic!("{other:?}"),
     }
     assert!(matches!(run().unwrap(), Answer::FailedBefore { failure: None, .. }));
+}
+
+#[test]
+fn each_way_to_conclude_tells_whether_later_calls_get_the_outcome() {
+    let long = "charged in full";
+    let bench = bench_with(|builder| builder.outcome_len_max(10));
+    let mut claim = bench.grant();
+    assert_eq!(bench.run(claim.fail(long)).unwrap(), too_large(15));
+
+    let failed = |text: &str| {
+        let bench = bench_with(|builder| builder.outcome_len_max(10));
+        let failure = Failure::Final(text.to_owned());
+        let run = bench.dedup.request(key()).run_or_fail(|_| async { Err::<String, _>(failure) });
+        match bench.run(run) {
+            Err(RunError::Operation { claim: ClaimFate::Recorded { kept, .. }, .. }) => kept,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(failed("refused"), Kept::Whole);
+    assert_eq!(failed("refused at length"), too_large(17));
+
+    let of = |id: &str| oncekey::Key::new("payments.charge", id).unwrap();
+    let bench = bench_with(|builder| builder.outcome_len_max(10));
+    let mut one = granted(bench.run(bench.dedup.request(of("1")).claim()));
+    let mut two = granted(bench.run(bench.dedup.request(of("2")).claim()));
+    let claims = [(&mut one, Payload::from("charged")), (&mut two, Payload::from(long))];
+    let told: Vec<_> = bench.run(bench.dedup.complete_many(claims)).into_iter().map(Result::unwrap).collect();
+    assert_eq!(told, [Kept::Whole, too_large(15)]);
+
+    let work = ["charged", long].map(|text| {
+        (
+            bench.dedup.request(of(text)),
+            move |_: oncekey::Attempt| async move { Ok::<_, &str>(text.to_owned()) },
+        )
+    });
+    let told = bench.run(bench.dedup.run_many(work));
+    let kept = |told: &Result<Answer<String>, RunError<&str>>| match told {
+        Ok(Answer::Executed { kept, .. }) => *kept,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told.iter().map(kept).collect::<Vec<_>>(), [Kept::Whole, too_large(15)]);
+
+    // Before its transaction commits, too.
+    let mut claim = granted(bench.run(bench.dedup.request(of("3")).claim()));
+    let prepared = bench.run(claim.prepare("charged")).unwrap();
+    assert_eq!(prepared.kept(), Kept::Whole);
+    claim.rolled_back();
+    let prepared = bench.run(claim.prepare(long)).unwrap();
+    assert_eq!(prepared.kept(), too_large(15));
+}
+
+#[test]
+fn a_value_that_json_cannot_bring_back_is_told_to_its_first_caller_and_done_for_later_ones() {
+    let bench = bench();
+    let runs = AtomicU32::new(0);
+    let run = || {
+        let request = bench.dedup.request(key()).codec(Json);
+        bench.run(request.run(|_| async {
+            runs.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, &str>(vec![Some(1.5), Some(f64::NAN)])
+        }))
+    };
+    let first = run().unwrap();
+    assert!(matches!(&first, Answer::Executed { kept: Kept::Unencodable, .. }), "{first:?}");
+    for _ in 0..2 {
+        bench.clock.advance(LEASE * 2);
+        let later = run().unwrap();
+        assert!(matches!(&later, Answer::Done { why: Unavailable::Unencodable, .. }), "{later:?}");
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
 #[test]
@@ -257,10 +339,10 @@ fn what_is_known_of_the_generation_survives_its_completion() {
 fn completing_again_is_the_same_answer_and_with_another_outcome_a_refusal() {
     let bench = bench_with(|builder| builder.outcome_len_max(10));
     let mut claim = bench.grant();
-    bench.run(claim.complete("charged")).unwrap();
+    assert_eq!(bench.run(claim.complete("charged")).unwrap(), Kept::Whole);
     let before = bench.on_record();
     bench.clock.advance(Duration::from_secs(60));
-    bench.run(claim.complete("charged")).unwrap();
+    assert_eq!(bench.run(claim.complete("charged")).unwrap(), Kept::Whole);
     assert!(matches!(bench.run(claim.complete("charged!")), Err(ClaimError::AlreadyCompleted { .. })));
     assert!(matches!(bench.run(claim.fail("charged")), Err(ClaimError::AlreadyCompleted { .. })));
     assert_eq!(bench.on_record().version, before.version);
@@ -268,8 +350,8 @@ fn completing_again_is_the_same_answer_and_with_another_outcome_a_refusal() {
     // Over the limit, the outcome is known by its length.
     let bench = bench_with(|builder| builder.outcome_len_max(10));
     let mut claim = bench.grant();
-    bench.run(claim.complete("charged in full")).unwrap();
-    bench.run(claim.complete("charged in full")).unwrap();
+    assert_eq!(bench.run(claim.complete("charged in full")).unwrap(), too_large(15));
+    assert_eq!(bench.run(claim.complete("charged in full")).unwrap(), too_large(15));
     let outcome = bench.on_record().record.outcome();
     assert_eq!(outcome.map(|outcome| outcome.body), Some(OutcomeBody::TooLarge { len: 15 }));
 }

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use oncekey::admin::Resolution;
+use oncekey::answer::Kept;
 use oncekey::consume::{Acknowledged, Consumer, Dead, DeliveryAction, Later, Message};
 use oncekey::protocol::State;
 use oncekey::time::Clock as _;
@@ -55,7 +56,10 @@ fn a_delivery_is_handled_and_acknowledged_and_so_are_all_after_it() {
     let consumer = consumer(&bench);
     let told = deliver(&bench, &consumer, message("a"), ok());
     assert!(
-        matches!(&told, DeliveryAction::Acknowledge(Acknowledged::Executed(value)) if value == "shipped"),
+        matches!(
+            &told,
+            DeliveryAction::Acknowledge(Acknowledged::Executed { value, kept: Kept::Whole }) if value == "shipped"
+        ),
         "{told:?}"
     );
     for deliveries in 2..5 {
@@ -166,6 +170,26 @@ fn attempts_that_crash_count() {
     let consumer = consumer(&bench).attempts_max(3);
     let told = deliver_again(&bench, &consumer, message("a"));
     assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::Exhausted { attempts: 3, .. })), "{told:?}");
+}
+
+/// Whether a later delivery gets what the handler returned is told with the first, by each way to complete.
+#[test]
+fn a_message_whose_value_is_not_kept_is_acknowledged_with_that_and_done_for_later_deliveries() {
+    let is_too_large = |told: &Told| match told {
+        DeliveryAction::Acknowledge(Acknowledged::Executed { kept, .. }) => {
+            matches!(kept, Kept::TooLarge { len: 7, .. })
+        }
+        _ => false,
+    };
+    let bench = bench_with(|builder| builder.outcome_len_max(6));
+    let consumer = consumer(&bench);
+    let told = deliver(&bench, &consumer, message("a"), ok());
+    assert!(is_too_large(&told), "{told:?}");
+    assert_eq!(deliver_again(&bench, &consumer, message("a")).reason(), "done");
+    let mut claim = bench.run(consumer.claim(message("b"))).unwrap();
+    let settled = bench.run(claim.complete("shipped")).map(|_| Settled::Committed);
+    let told: Told = consumer.settled(&claim, settled, "shipped".to_owned());
+    assert!(is_too_large(&told), "{told:?}");
 }
 
 #[test]

@@ -209,8 +209,8 @@ fn who_waits_for_the_loss_of_a_lease_is_told() {
 fn an_attempt_that_outlives_its_claim_is_told_that_it_is_lost() {
     type Conclude = fn(&Bench, &mut Claim<FaultyStore>);
     let conclusions: [(&str, Conclude); 4] = [
-        ("complete", |bench, claim| bench.run(claim.complete("a")).unwrap()),
-        ("fail", |bench, claim| bench.run(claim.fail("a")).unwrap()),
+        ("complete", |bench, claim| bench.run(claim.complete("a")).map(drop).unwrap()),
+        ("fail", |bench, claim| bench.run(claim.fail("a")).map(drop).unwrap()),
         ("release", |bench, claim| bench.run(claim.release()).unwrap()),
         ("abandon", |bench, claim| bench.run(claim.abandon()).unwrap()),
     ];

@@ -108,7 +108,7 @@ fn a_release_that_asks_for_it_gives_the_next_attempt_a_fresh_operation_id() {
 fn a_final_failure_is_kept_for_the_retention_and_replayed_as_one() {
     let bench = bench();
     let recorded = run_failing(&bench.dedup, Failure::Final("boom".to_owned()));
-    assert!(matches!(after(recorded), ClaimFate::Recorded));
+    assert!(matches!(after(recorded), ClaimFate::Recorded { .. }));
     assert_eq!(on_record(&bench).left, RETENTION);
     bench.clock.advance(RETENTION - std::time::Duration::from_nanos(1));
     let told = run_failing(&bench.other_process(), no_effect()).unwrap();
@@ -141,7 +141,7 @@ fn a_final_failure_that_cannot_be_kept_is_final_all_the_same() {
     let bench = bench();
     let request = bench.dedup.request(key()).codec(NoCodec);
     let told = ready(request.run_or_fail(async |_| Err::<String, _>(Failure::Final("boom".to_owned()))));
-    assert!(matches!(after(told), ClaimFate::Recorded));
+    assert!(matches!(after(told), ClaimFate::Recorded { .. }));
     let told = run_failing(&bench.dedup, no_effect()).unwrap();
     assert!(matches!(told, Answer::FailedBefore { failure: None, .. }), "{told:?}");
 }
@@ -221,7 +221,7 @@ fn a_classifier_tells_failures_apart() {
         let claim = after(told);
         let as_expected = match kind {
             FailureKind::NoEffect => matches!(claim, ClaimFate::Released),
-            FailureKind::Final => matches!(claim, ClaimFate::Recorded),
+            FailureKind::Final => matches!(claim, ClaimFate::Recorded { .. }),
             FailureKind::Unknown => matches!(claim, ClaimFate::InDoubt),
         };
         assert!(as_expected, "{kind:?}: {claim:?}");

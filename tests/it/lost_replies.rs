@@ -256,8 +256,8 @@ type Write = fn(&Bench, &mut Claim<FaultyStore>) -> Result<(), ClaimError>;
 const HOLDER_WRITES: [(&str, Write); 7] = [
     ("renew", |bench, claim| bench.run(claim.renew())),
     ("checkpoint", |bench, claim| bench.run(claim.checkpoint("half way"))),
-    ("complete", |bench, claim| bench.run(claim.complete("charged"))),
-    ("fail", |bench, claim| bench.run(claim.fail("refused"))),
+    ("complete", |bench, claim| bench.run(claim.complete("charged")).map(drop)),
+    ("fail", |bench, claim| bench.run(claim.fail("refused")).map(drop)),
     ("release", |bench, claim| bench.run(claim.release())),
     ("release with a fresh id", |bench, claim| bench.run(claim.release_with_fresh_id())),
     ("abandon", |bench, claim| bench.run(claim.abandon())),
@@ -339,8 +339,8 @@ fn a_holders_write_that_another_overtook_says_whether_it_was_possibly_applied() 
             let answer = match name {
                 "renew" => interrupted(&bench, fault, claim.renew(), overtake),
                 "checkpoint" => interrupted(&bench, fault, claim.checkpoint("half way"), overtake),
-                "complete" => interrupted(&bench, fault, claim.complete("charged"), overtake),
-                "fail" => interrupted(&bench, fault, claim.fail("refused"), overtake),
+                "complete" => interrupted(&bench, fault, claim.complete("charged"), overtake).map(drop),
+                "fail" => interrupted(&bench, fault, claim.fail("refused"), overtake).map(drop),
                 "release" => interrupted(&bench, fault, claim.release(), overtake),
                 "abandon" => interrupted(&bench, fault, claim.abandon(), overtake),
                 _ => interrupted(&bench, fault, claim.release_with_fresh_id(), overtake),
@@ -371,8 +371,8 @@ fn a_write_with_nothing_left_to_read_is_unknown_and_never_refused() {
             let answer = match name {
                 "renew" => interrupted(&bench, fault, claim.renew(), wait),
                 "checkpoint" => interrupted(&bench, fault, claim.checkpoint("half way"), wait),
-                "complete" => interrupted(&bench, fault, claim.complete("charged"), wait),
-                "fail" => interrupted(&bench, fault, claim.fail("refused"), wait),
+                "complete" => interrupted(&bench, fault, claim.complete("charged"), wait).map(drop),
+                "fail" => interrupted(&bench, fault, claim.fail("refused"), wait).map(drop),
                 "release" => interrupted(&bench, fault, claim.release(), wait),
                 "abandon" => interrupted(&bench, fault, claim.abandon(), wait),
                 _ => interrupted(&bench, fault, claim.release_with_fresh_id(), wait),

@@ -14,13 +14,16 @@ mod cancelling; // dropped at every await, panics
 mod claiming; // first claims, fingerprints, keys, batches of racers
 mod completing; // outcomes, codecs, limits, completions that fail
 mod consuming; // deliveries of messages, polls of them, redelivery
+mod durations; // each duration of a user at its extremes
 mod encoding; // the stored form of any record
 mod expiry; // retention, tail, linger, full stores
 mod explicit; // the explicit claim: renew, checkpoint, release, prepare and settle
 mod failing; // NoEffect, Final, Unknown, Reclaim, Hold, doubt, attempts
+mod json; // which values come back from JSON, and what becomes of the others
 mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost
 mod many; // calls side by side, whose writes go to the store together
+mod not_yet; // what is not right yet
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
 mod showing; // what Debug and Display say
 mod waiting; // duplicates that wait

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
-use oncekey::answer::ClaimFate;
+use oncekey::answer::{ClaimFate, Kept};
 use oncekey::protocol::State;
 use oncekey::time::Clock as _;
 use oncekey::{
@@ -163,7 +163,7 @@ fn one_that_fails_does_not_fail_its_neighbours() {
         match id % 3 {
             0 => assert!(matches!(told, Ok(Answer::Executed { .. })), "{told:?}"),
             1 => assert!(
-                matches!(told, Err(RunError::Operation { claim: ClaimFate::Recorded, .. })),
+                matches!(told, Err(RunError::Operation { claim: ClaimFate::Recorded { .. }, .. })),
                 "{told:?}"
             ),
             _ => assert!(
@@ -306,11 +306,11 @@ fn claims_are_taken_and_completed_together() {
     bench.run(a.renew()).unwrap();
     let values = |value: &str| Payload::from(value);
     let told = bench.run(bench.dedup.complete_many([(&mut *a, values("A")), (&mut *b, values("B"))]));
-    assert!(matches!(told[..], [Ok(()), Ok(())]), "{told:?}");
+    assert!(matches!(told[..], [Ok(Kept::Whole), Ok(Kept::Whole)]), "{told:?}");
     assert_eq!(trips(&bench), (vec![2, 1, 2], 1));
     // The same again is the same; another outcome is refused, and its neighbour is not.
     let told = bench.run(bench.dedup.complete_many([(a, values("A")), (b, values("other"))]));
-    assert!(matches!(told[..], [Ok(()), Err(ClaimError::AlreadyCompleted { .. })]), "{told:?}");
+    assert!(matches!(told[..], [Ok(Kept::Whole), Err(ClaimError::AlreadyCompleted { .. })]), "{told:?}");
     let replayed = bench.run(ship(&bench.dedup, &[]));
     assert!(replayed.is_empty());
     let entry = bench.store.peek(&key_of("b")).unwrap();

@@ -35,7 +35,7 @@ fn put_into(bench: &Bench, state: &str) -> Option<Claim<FaultyStore>> {
             ready(claim.release()).unwrap();
             assert_eq!(ready(bench.dedup.forget(&key())).unwrap(), AdminAnswer::Done);
         }
-        "completed" => ready(claim.complete("outcome")).unwrap(),
+        "completed" => ready(claim.complete("outcome")).map(drop).unwrap(),
         "done" => {
             ready(claim.complete("outcome")).unwrap();
             bench.clock.advance(RETENTION);
@@ -217,7 +217,7 @@ fn a_resolution_does_not_cross_a_late_completion_a_takeover_or_a_new_generation(
         let mut owner = claim(&bench.dedup);
         bench.clock.advance(LEASE);
         let command = bench.dedup.resolve(&one, &resolution);
-        let (answer, ()) = in_the_middle(&bench, command, || ready(owner.complete("late")).unwrap());
+        let (answer, _) = in_the_middle(&bench, command, || ready(owner.complete("late")).unwrap());
         assert!(is_changed(answer), "{answer:?}");
         assert!(matches!(run_text(&bench.dedup, "x"), Answer::Replayed { value, .. } if value == "late"));
 
@@ -267,7 +267,7 @@ fn of_a_forget_and_a_late_completion_one_happens_whole() {
     let mut owner = claim(&bench.dedup);
     bench.clock.advance(LEASE);
     let command = bench.dedup.forget(&one);
-    let (answer, ()) = in_the_middle(&bench, command, || ready(owner.complete("late")).unwrap());
+    let (answer, _) = in_the_middle(&bench, command, || ready(owner.complete("late")).unwrap());
     assert!(is_changed(answer), "{answer:?}");
     assert!(matches!(run_text(&bench.dedup, "x"), Answer::Replayed { value, .. } if value == "late"));
 

@@ -54,7 +54,11 @@ fn a_failed_run_says_what_became_of_its_claim() {
     let in_doubt = run(Failure::Unknown("e".to_owned()));
     assert!(in_doubt.to_string().contains("in doubt"), "{in_doubt}");
     let recorded = run(Failure::Final("e".to_owned()));
-    assert!(recorded.to_string().contains("on record"), "{recorded}");
+    assert!(recorded.to_string().contains("its failure is on record"), "{recorded}");
+    ready(bench.dedup.forget(&key())).unwrap();
+    let long = run(Failure::Final("e".repeat((1 << 20) + 1)));
+    assert!(long.to_string().contains("on record, without the failure"), "{long}");
+    ready(bench.dedup.forget(&key())).unwrap();
 
     bench.store.always(Fault::Refused);
     let not_run = bench.run(bench.dedup.request(key()).run(|_| async { Ok::<_, String>(String::new()) }));

@@ -265,7 +265,7 @@ impl World {
             }
             (
                 End::Final(error),
-                Err(RunError::Operation { error: returned, claim: ClaimFate::Recorded, .. }),
+                Err(RunError::Operation { error: returned, claim: ClaimFate::Recorded { .. }, .. }),
             )
             | (
                 End::Unknown(error),
@@ -281,8 +281,8 @@ impl World {
         let answer = match command {
             Command::Renew => ready(claim.renew())?,
             Command::Checkpoint(bytes) => ready(claim.checkpoint(&bytes[..]))?,
-            Command::Complete(Outcome::Success(bytes)) => ready(claim.complete(&bytes[..]))?,
-            Command::Complete(Outcome::Failure(bytes)) => ready(claim.fail(&bytes[..]))?,
+            Command::Complete(Outcome::Success(bytes)) => ready(claim.complete(&bytes[..]))?.map(drop),
+            Command::Complete(Outcome::Failure(bytes)) => ready(claim.fail(&bytes[..]))?.map(drop),
             Command::Release { fresh_id: false } => ready(claim.release())?,
             Command::Release { fresh_id: true } => ready(claim.release_with_fresh_id())?,
             Command::Abandon => ready(claim.abandon())?,

@@ -168,7 +168,7 @@ impl Call {
             Ok(Answer::Exhausted { .. }) => oracle.note("exhausted"),
             Ok(Answer::Done { .. } | Answer::FailedBefore { failure: None, .. }) => oracle.note("done"),
             Err(RunError::Operation { error, claim, .. }) => match claim {
-                ClaimFate::Recorded => {
+                ClaimFate::Recorded { .. } => {
                     oracle.note("failure recorded");
                     oracle.told_completed(&self.key, token, &Outcome::failure(error));
                 }
@@ -270,7 +270,7 @@ impl Call {
             };
             let mut oracle = self.hub.oracle.lock();
             match told {
-                Ok(()) => oracle.told_completed(&self.key, token, &outcome),
+                Ok(_) => oracle.told_completed(&self.key, token, &outcome),
                 Err(error) => refused(&mut oracle, &self.key, token, &outcome, &error),
             }
         }

@@ -29,6 +29,8 @@ const STEPS_DISTURBED: u64 = 1200;
 /// In units: how long a claim is honoured. The clocks' rates differ by less than the margin allows.
 const LEASE: u32 = 6;
 const MARGIN: u32 = 1;
+/// The shortest interval that an engine takes.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// In units: how long an outcome is kept.
 const RETENTION: u32 = 40;
 /// A simulation that has not ended by then is stuck.
@@ -126,12 +128,12 @@ impl World {
             .clock(time.clone())
             .lease(unit * LEASE)
             .margin(unit * MARGIN)
-            .renew_every(unit * 2)
+            .renew_every((unit * 2).max(INTERVAL_MIN))
             .retention(unit * RETENTION)
             .tail(unit * [0, 20][self.rng.index(2)])
             .store_timeout(unit * [1, 2][self.rng.index(2)])
             .completion_timeout(unit * 8)
-            .poll_every(unit / 4, unit)
+            .poll_every((unit / 4).max(INTERVAL_MIN), unit.max(INTERVAL_MIN))
             .on_drop(if self.rng.percent(30) { OnDrop::ExpireNow } else { OnDrop::KeepLease })
             .observer(observer)
             .build()

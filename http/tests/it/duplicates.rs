@@ -118,6 +118,28 @@ async fn who_has_waited_long_enough_is_told_to_ask_again() {
     assert_eq!(count.get(), 1);
 }
 
+/// The layer's one duration at its extremes.
+#[tokio::test]
+async fn a_wait_may_be_as_short_or_as_long_as_it_likes() {
+    for wait in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let dedup = Deduplicator::new(MemoryStore::new());
+        let layer = IdempotencyLayer::builder(dedup.clone(), Principal::waived()).wait(wait);
+        let (served, count, gate) = gated(layer.build().unwrap()).await;
+        let first = tokio::spawn(send(served.addr, Http::One, post("/charges", "k", "50")));
+        gate.came(1).await;
+        let second = tokio::spawn(send(served.addr, Http::One, post("/charges", "k", "50")));
+        if wait == Duration::MAX {
+            until("it waits", || dedup.waiting() == 1).await;
+            gate.open();
+            assert!(second.await.unwrap().replayed());
+        } else {
+            assert_eq!(second.await.unwrap().problem(), "in-progress", "{wait:?}");
+            gate.open();
+        }
+        assert_eq!((first.await.unwrap().text(), count.get()), ("charge 1 of 50", 1));
+    }
+}
+
 #[tokio::test]
 async fn one_client_never_gets_the_response_of_another() {
     let account = Principal::from_request(|parts| {

@@ -8,6 +8,7 @@ mod disconnect;
 mod duplicates;
 mod failures;
 mod grpc;
+mod hooks;
 #[cfg(feature = "axum")]
 mod nested;
 mod outcomes;

@@ -117,6 +117,20 @@ async fn the_rule_about_statuses_can_be_replaced() {
     assert_eq!((third.status.as_u16(), third.text(), third.replayed()), (502, "2", true));
 }
 
+/// The handler has run: whatever the rule would have said, no retry runs it again.
+#[tokio::test]
+async fn a_rule_that_panics_does_not_free_the_key() {
+    for (status, retried) in [(200, "done-not-replayable"), (402, "failed-not-replayable")] {
+        let rule = |_: &http::response::Parts| -> OutcomeRule { panic!("planned") };
+        let status = StatusCode::from_u16(status).unwrap();
+        let (served, count) = serving(layer().outcome_rule(rule), move |n, _| (status, n.to_string())).await;
+        let (first, second) = twice(&served).await;
+        assert_eq!((first.status.as_u16(), first.problem().as_str()), (500, "handler-ended"));
+        assert_eq!((second.status.as_u16(), second.problem().as_str()), (409, retried));
+        assert_eq!(count.get(), 1);
+    }
+}
+
 fn many_fields(n: u32) -> (HeaderMap, String) {
     let mut fields = HeaderMap::new();
     for (name, value) in [

@@ -1,6 +1,8 @@
 //! Responses that are streamed, too large, or break off.
 
 use std::io;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,7 +12,8 @@ use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
-use oncekey::{Deduplicator, MemoryStore};
+use oncekey::observe::Event;
+use oncekey::{Deduplicator, Key, MemoryStore};
 use oncekey_http::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -41,7 +44,7 @@ fn not_replayable(got: &Got) {
 #[tokio::test]
 async fn a_stream_goes_to_its_first_client_as_it_comes() {
     let (chunks, receive) = mpsc::unbounded_channel::<&'static str>();
-    let receive = std::sync::Arc::new(std::sync::Mutex::new(Some(receive)));
+    let receive = Arc::new(Mutex::new(Some(receive)));
     let (served, count) = serving(layer(), move |_| {
         let mut receive = receive.lock().unwrap().take().unwrap();
         Body::from_stream(stream::poll_fn(move |cx| {
@@ -125,6 +128,38 @@ async fn a_body_that_breaks_off_is_not_run_again() {
         assert_eq!(retry.problem(), "done-not-replayable");
         assert_eq!(count.get(), 1);
     }
+}
+
+/// The same where the making of the body panics: its head said what came of the operation.
+#[tokio::test]
+async fn a_body_that_panics_is_not_run_again() {
+    let panics =
+        |_| Body::from_stream(stream::poll_fn(|_| -> Poll<Option<io::Result<Bytes>>> { panic!("planned") }));
+    let (served, count) = serving(layer().buffer_streams(), panics).await;
+    let first = send(served.addr, Http::One, request()).await;
+    assert_eq!((first.status.as_u16(), first.problem().as_str()), (500, "handler-ended"));
+    for _ in 0..2 {
+        not_replayable(&send(served.addr, Http::One, request()).await);
+    }
+    assert_eq!(count.get(), 1);
+}
+
+/// What the first client does not see, the engine's observer hears.
+#[tokio::test]
+async fn an_observer_hears_that_a_response_is_not_kept() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = Arc::clone(&heard);
+    let observer = move |_: &Key, event: &Event<'_>| match event {
+        Event::Completed { kept, .. } => hears.lock().unwrap().push(format!("{kept:?}")),
+        Event::Answered { answer, .. } => hears.lock().unwrap().push((*answer).to_owned()),
+        _ => {}
+    };
+    let dedup = Deduplicator::builder(MemoryStore::new()).observer(observer).build().unwrap();
+    let streams = |_| Body::from_stream(stream::iter([Ok::<_, io::Error>("streamed")]));
+    let (served, _) = serving(layer_over(dedup), streams).await;
+    assert_eq!(send(served.addr, Http::One, request()).await.text(), "streamed");
+    not_replayable(&send(served.addr, Http::One, request()).await);
+    assert_eq!(*heard.lock().unwrap(), ["Unencodable", "done"]);
 }
 
 /// Whoever was refused by a response that is not kept must not be told that the request was carried out.

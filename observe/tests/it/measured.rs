@@ -122,6 +122,22 @@ fn doubts_lost_leases_and_outcomes_not_recorded_are_counted() {
 }
 
 #[test]
+fn outcomes_that_later_calls_cannot_get_are_counted() {
+    recording(Metrics::new(), |bench, recorded| {
+        // Over the limit of 1 MiB.
+        let run = bench.dedup.request(key()).run(|_| async { Ok::<_, String>(vec![0; (1 << 20) + 1]) });
+        assert!(bench.run(run).is_ok());
+        let again = bench.dedup.request(key()).run(|_| async { Err::<Vec<u8>, _>("runs again".to_owned()) });
+        assert!(bench.run(again).is_ok());
+        let now = recorded();
+        let scope = "scope=payments.charge";
+        assert_eq!(now.at(&format!("oncekey_outcomes_not_kept_total{{{scope},why=too_large}}")), 1.0);
+        assert_eq!(now.at(&format!("oncekey_conclusions_total{{end=completed,{scope}}}")), 1.0);
+        assert_eq!(now.at(&format!("oncekey_claims_total{{answer=done,{scope}}}")), 1.0);
+    });
+}
+
+#[test]
 fn latencies_of_the_store_are_in_seconds_by_method_and_result() {
     recording(Metrics::new(), |bench, recorded| {
         // It hangs: the call is given up after the store timeout of 5 s, and tried again.

@@ -21,6 +21,7 @@ fn the_readme_and_its_alerts_name_the_metrics_that_there_are() {
         names::LEASES_LOST,
         names::DOUBTS,
         names::UNRECORDED,
+        names::NOT_KEPT,
         names::STORE_SECONDS,
     ];
     assert_eq!(named, BTreeSet::from(all));

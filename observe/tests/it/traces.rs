@@ -237,6 +237,9 @@ fn what_somebody_should_look_at_is_a_warning_and_the_usual_is_none() {
         let again = warning("the store failed, and is tried again");
         let gave_up = ("the store failed, and is not tried again".to_owned(), Level::ERROR);
         assert_eq!(warned(), [again.clone(), again, gave_up]);
+        bench.clock.advance(std::time::Duration::from_secs(48 * 3600));
+        assert!(run(Ok("x".repeat((1 << 20) + 1))).is_ok());
+        assert_eq!(warned(), [warning("completed without an outcome that later calls can get")]);
     });
 }
 

@@ -57,7 +57,7 @@ pub async fn carry_out<T, E>(
 ) -> Result<(), Error> {
     match action {
         DeliveryAction::Acknowledge(_) => delivery.ack().await,
-        DeliveryAction::RetryLater { after, .. } => delivery.ack_with(AckKind::Nak(Some(*after))).await,
+        DeliveryAction::RetryLater { after, .. } => delivery.ack_with(put_off(*after)).await,
         DeliveryAction::Extend { .. } => delivery.ack_with(AckKind::Progress).await,
         DeliveryAction::DeadLetter(why) => {
             // In this order: what was ended and not parked would be lost.
@@ -65,6 +65,14 @@ pub async fn carry_out<T, E>(
             delivery.ack_with(AckKind::Term).await
         }
     }
+}
+
+/// The longest delay: the server counts nanoseconds in 63 bits, and takes a longer one for none.
+const DELAY_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// Has a delivery come again after so long, or after a year.
+fn put_off(after: Duration) -> AckKind {
+    AckKind::Nak(Some(after.min(DELAY_MAX)))
 }
 
 /// Publishes a copy to the dead letters, and waits until it is stored.
@@ -89,7 +97,7 @@ async fn park(delivery: &Message, reason: &str, explanation: &str, subject: &str
 }
 
 /// Keeps a delivery this consumer's while work goes on that may take longer than `ack_wait`: says so each `every`, which
-/// is to be well below it.
+/// is to be well below it, and is taken as 1 ms if it is less.
 ///
 /// Without it, a message whose handler takes long is delivered to another consumer meanwhile, which is harmless: it is in
 /// progress there, and retried later.
@@ -97,12 +105,33 @@ async fn park(delivery: &Message, reason: &str, explanation: &str, subject: &str
 /// # Cancel safety
 /// As that of the work.
 pub async fn while_working<F: Future>(delivery: &Message, every: Duration, work: F) -> F::Output {
+    let every = every.max(Duration::from_millis(1));
     let mut work = std::pin::pin!(work);
     loop {
         match tokio::time::timeout(every, &mut work).await {
             Ok(output) => return output,
             // If that is lost, the next one may arrive; if none does, see above.
             Err(_) => drop(delivery.ack_with(AckKind::Progress).await),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_one_that_the_server_counts() {
+        let second = Duration::from_secs(1);
+        for (after, delay) in [
+            (Duration::ZERO, Duration::ZERO),
+            (Duration::from_nanos(1), Duration::from_nanos(1)),
+            (2 * second, 2 * second),
+            (Duration::MAX, DELAY_MAX),
+        ] {
+            let AckKind::Nak(Some(put_off)) = put_off(after) else { panic!("not put off by a time") };
+            assert_eq!(put_off, delay);
+            assert!(i64::try_from(put_off.as_nanos()).is_ok(), "{after:?}");
         }
     }
 }

@@ -115,12 +115,7 @@ impl Queues {
         arguments.insert("x-dead-letter-exchange".into(), text(&dead));
         channel.queue_declare(work, durable, arguments).await?;
 
-        let doubled = |delay: &u32| delay.checked_mul(2);
-        let longest = u32::try_from(longest.as_millis()).unwrap_or(u32::MAX);
-        let mut delays_ms: Vec<u32> = std::iter::successors(Some(DELAY_MIN_MS), doubled)
-            .take_while(|delay| delay / 2 < longest.max(DELAY_MIN_MS))
-            .collect();
-        delays_ms.truncate(delays_ms.len().max(1));
+        let delays_ms = delays_ms(longest);
         for delay_ms in &delays_ms {
             let mut arguments = FieldTable::default();
             arguments.insert("x-message-ttl".into(), AMQPValue::LongUInt(*delay_ms));
@@ -231,4 +226,35 @@ fn dead(work: &str) -> String {
 
 fn later(work: &str, delay_ms: u32) -> String {
     format!("{work}.later.{delay_ms}")
+}
+
+/// The delays that there are queues for: each twice the one before, until one is as long as
+/// `longest`.
+fn delays_ms(longest: Duration) -> Vec<u32> {
+    let longest = u32::try_from(longest.as_millis()).unwrap_or(u32::MAX);
+    std::iter::successors(Some(DELAY_MIN_MS), |delay| delay.checked_mul(2))
+        .take_while(|delay| delay / 2 < longest.max(DELAY_MIN_MS))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_longest_delay_has_its_queues() {
+        let of_ms = |ms| delays_ms(Duration::from_millis(ms));
+        assert_eq!(delays_ms(Duration::ZERO), [125]);
+        assert_eq!(delays_ms(Duration::from_nanos(1)), [125]);
+        assert_eq!(
+            [of_ms(125), of_ms(126), of_ms(1000)],
+            [vec![125], vec![125, 250], vec![125, 250, 500, 1000]]
+        );
+        let most = delays_ms(Duration::MAX);
+        assert_eq!(
+            (most.len(), most.last()),
+            (26, Some(&(125 << 25))),
+            "some 48 days: the most that 32 bits count"
+        );
+    }
 }

@@ -14,6 +14,8 @@ pub const MESSAGE_ID: &str = "message-id";
 pub const REASON: &str = "oncekey-reason";
 /// The longest that a message may be invisible, from when it was received.
 const INVISIBLE_MAX: Duration = Duration::from_secs(12 * 3600);
+/// The shortest: zero would show the message to others at once.
+const INVISIBLE_MIN: Duration = Duration::from_secs(1);
 
 /// Receives at most ten messages, with what [`message_id`] and [`deliveries`] look at; waits up to 20 s for the first.
 ///
@@ -77,7 +79,7 @@ pub async fn carry_out<T, E>(
 }
 
 /// Keeps a delivery this consumer's while work goes on that may take longer than its visibility timeout: gives it another
-/// `timeout` each third of it.
+/// `timeout` each third of it. It is taken as a second if it is less, since SQS counts whole ones.
 ///
 /// # Cancel safety
 /// As that of the work.
@@ -88,6 +90,7 @@ pub async fn while_working<F: Future>(
     timeout: Duration,
     work: F,
 ) -> F::Output {
+    let timeout = timeout.max(INVISIBLE_MIN);
     let mut work = std::pin::pin!(work);
     loop {
         match tokio::time::timeout(timeout / 3, &mut work).await {

@@ -1,5 +1,6 @@
 //! Who owns a claim, and what becomes of it when they go.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::super::error::ClaimError;
@@ -7,6 +8,7 @@ use super::super::options::OnDrop;
 use super::{Held, Lost, Phase, Step};
 use crate::observe::Event;
 use crate::store::Store;
+use crate::time::Moment;
 
 /// Owns a claim: what is left undone when it is dropped goes to the background.
 pub(in crate::engine) struct Guard<S: Store + 'static> {
@@ -21,22 +23,16 @@ impl<S: Store + 'static> Guard<S> {
     }
 }
 
-impl<S: Store + 'static> Drop for Guard<S> {
-    fn drop(&mut self) {
+impl<S: Store + 'static> Guard<S> {
+    /// What is to be written for a claim that is dropped in this phase, and for how long that is
+    /// tried.
+    fn left_undone(&self, phase: Phase) -> Option<(Step, Moment)> {
         let held = &self.held;
-        held.engine.held.remove(held, self.slot);
-        held.engine.tell_in_drop(&held.key, || Event::LetGo);
-        let (phase, lost) = {
-            let state = held.state.lock();
-            (state.phase.clone(), state.lost)
-        };
-        held.retire();
         let clock = held.engine.clock();
-        let (step, until) = match phase {
+        Some(match phase {
             // An outcome that could not be stored is known all the same: nobody is to run it again before its time.
-            Phase::Over | Phase::Prepared(_) | Phase::Ended => return,
-            _ if lost == Some(Lost::Superseded) => return,
-            Phase::Started if held.engine.options.on_drop == OnDrop::KeepLease => return,
+            Phase::Over | Phase::Prepared(_) | Phase::Ended => return None,
+            Phase::Started if held.engine.options.on_drop == OnDrop::KeepLease => return None,
             Phase::Started => (Step::Abandon, held.release_until(clock.now())),
             Phase::Fresh => {
                 let now = clock.now();
@@ -46,7 +42,27 @@ impl<S: Store + 'static> Drop for Guard<S> {
             Phase::Completing(outcome, at) => {
                 (Step::Complete(outcome, at), held.completion_until(clock.now()))
             }
+        })
+    }
+}
+
+impl<S: Store + 'static> Drop for Guard<S> {
+    fn drop(&mut self) {
+        let held = &self.held;
+        held.engine.held.remove(held, self.slot);
+        held.engine.tell_in_drop(&held.key, || Event::LetGo);
+        let (phase, lost, wakers) = {
+            let mut state = held.state.lock();
+            (state.phase.clone(), state.lost, state.retire())
         };
+        wakers.wake();
+        if lost == Some(Lost::Superseded) {
+            return;
+        }
+        // While a panic unwinds, one of the clock could end the process: the claim is then left to
+        // its lease.
+        let left_undone = catch_unwind(AssertUnwindSafe(|| self.left_undone(phase)));
+        let Ok(Some((step, until))) = left_undone else { return };
         let job = Arc::clone(held);
         held.engine.in_background(Box::pin(async move {
             // Nobody is there to be told; an observer hears of failures.

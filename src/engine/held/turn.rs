@@ -25,7 +25,7 @@ impl<S: Store + 'static> Drop for Turn<S> {
                 return; // it was taken away
             }
             state.taken = None;
-            std::mem::take(&mut state.turn_wakers)
+            state.take_turn_wakers()
         };
         let next = if planted("held: the turn ends in silence") { Vec::new() } else { next };
         next.into_iter().for_each(Waker::wake);
@@ -47,8 +47,9 @@ impl HeldState {
     }
 
     fn wake_with_turn(&mut self, waker: &Waker) {
-        if !self.turn_wakers.iter().any(|known| known.will_wake(waker)) {
-            self.turn_wakers.push(waker.clone());
+        let wakers = &mut self.waiters.get_or_insert_default().turn;
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
         }
     }
 }

@@ -1,19 +1,25 @@
 //! Writing for a claim: sent until it is stored or refused, and what each answer means for the claim.
 
+use std::convert::Infallible;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::super::after_effect::Panicked;
 use super::super::convoy::Route;
 use super::super::error::ClaimError;
 use super::super::port::{Applied, Start, Terms, Unapplied};
 use super::super::run::Renewal;
 use super::super::watching::Watched;
 use super::{Held, Lost, Phase, Step, Turn, deadline, renew_at};
+use crate::kept::Kept;
 use crate::observe::{self, Event};
 use crate::planted::planted;
-use crate::protocol::{Decision, Entry, HolderCommand, HolderVerdict, Key, Outcome, State, Write, decide};
+use crate::protocol::{
+    Decision, Entry, HolderCommand, HolderVerdict, Key, Outcome, OutcomeBody, State, Write, decide,
+};
 use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
 
@@ -148,14 +154,15 @@ impl<S: Store + 'static> Held<S> {
         let completed = matches!(step, Step::Complete(..));
         // A release after doubt leaves it in doubt.
         let released = matches!(entry.record.state(), State::Released { .. });
-        {
+        // Another attempt may start from here on, so whoever still acts is told.
+        let wakers = {
             let mut state = self.state.lock();
             state.phase = Phase::Over;
             state.entry = entry;
             state.unsure = 0;
-        }
-        // Another attempt may start from here on, so whoever still acts is told.
-        self.retire();
+            state.retire()
+        };
+        wakers.wake();
         // Recorded first, wakened second.
         if !completed {
             if !planted("held: gives up in silence") {
@@ -165,7 +172,7 @@ impl<S: Store + 'static> Held<S> {
             engine.waiting.publish(&self.key, || self.entry());
         }
         engine.tell(&self.key, || match step {
-            Step::Complete(..) => Event::Completed,
+            Step::Complete(outcome, _) => Event::Completed { kept: Kept::of(&outcome.body) },
             Step::Release { .. } if released => Event::Released,
             _ => Event::Abandoned,
         });
@@ -251,10 +258,6 @@ impl<S: Store + 'static> Held<S> {
         }
     }
 
-    pub(in crate::engine) async fn complete(self: &Arc<Self>, outcome: Outcome) -> Result<(), ClaimError> {
-        self.complete_after(None, outcome).await
-    }
-
     /// Lets a renewal in flight end. What came of it shows in the entry that the next write is decided on.
     pub(in crate::engine) async fn let_end(&self, renewal: Option<Renewal>) {
         if let Some(renewal) = renewal {
@@ -262,41 +265,57 @@ impl<S: Store + 'static> Held<S> {
         }
     }
 
-    /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: dropped after that,
-    /// the claim's guard brings the completion to its end.
+    /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: if this is dropped after
+    /// that, or an observer panics, the claim's guard brings the completion to its end.
     pub(in crate::engine) async fn complete_after(
         self: &Arc<Self>,
         renewal: Option<Renewal>,
         outcome: Outcome,
-    ) -> Result<(), ClaimError> {
+    ) -> Result<Kept, ClaimError> {
+        let outcome = self.engine.fit(outcome);
+        let kept = Kept::of(&outcome.body);
+        let now = self.engine.clock().now();
+        let at = self.engine.clock().unix(now);
+        // A claim that is over stays over: the protocol says whether this is the same completion again.
+        // Before anybody is told: an observer that panics must not undo what has ended.
+        let was_over = self.completing(&outcome, at);
+        let work = self.complete_once(renewal, Step::Complete(outcome, at), now);
         let phase = || observe::CallPhase::Complete { attempt: self.facts.attempt };
-        match self.engine.begin(&self.key, phase) {
-            None => self.complete_once(renewal, outcome).await,
-            Some(span) => Watched::new(span, self.complete_once(renewal, outcome)).await,
+        let answer = match self.engine.begin(&self.key, phase) {
+            None => work.await,
+            Some(span) => Watched::new(span, work).await,
+        };
+        if answer.is_err() && !was_over {
+            self.set_phase(Phase::Ended);
         }
+        answer.map(|()| kept)
     }
 
     async fn complete_once(
         self: &Arc<Self>,
         renewal: Option<Renewal>,
-        outcome: Outcome,
+        step: Step,
+        now: Moment,
     ) -> Result<(), ClaimError> {
-        let outcome = self.engine.fit(outcome);
-        let now = self.engine.clock().now();
-        let at = self.engine.clock().unix(now);
-        // A claim that is over stays over: the protocol says whether this is the same completion again.
-        let was_over = self.phase() == Phase::Over;
-        if !was_over {
-            self.set_phase(Phase::Completing(outcome.clone(), at));
-        }
         self.let_end(renewal).await;
         let turn = self.turn_to_conclude().await;
-        let answer =
-            self.write_in(&turn, Step::Complete(outcome, at), Some(now), self.completion_until(now)).await;
-        if answer.is_err() && !was_over {
-            self.set_phase(Phase::Ended);
+        self.write_in(&turn, step, Some(now), self.completion_until(now)).await
+    }
+
+    /// Puts on record that the operation is done, without the outcome that the user's code did not make, and then lets that
+    /// code's panic go on.
+    pub(in crate::engine) async fn panic_on_record(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+        panicked: Panicked,
+    ) -> Infallible {
+        let Panicked { conclusion, panic } = panicked;
+        let outcome = Outcome { conclusion, body: OutcomeBody::Unencodable };
+        // Boxed: it is rare, and would make the future of every run larger.
+        if Box::pin(self.complete_after(renewal, outcome)).await.is_err() {
+            self.engine.tell(&self.key, || Event::Unrecorded);
         }
-        answer
+        resume_unwind(panic)
     }
 
     pub(in crate::engine) async fn release(
@@ -344,6 +363,10 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
             self.held.engine.waiting.poke(&self.held.key);
         }
         !self.step.keeps_the_claim() || self.turn.stands() || planted("held: who lost its turn writes on")
+    }
+
+    fn was_unanswered(&self) -> bool {
+        self.held.state.lock().unsure & self.step.bit() != 0
     }
 
     fn sending(&self) -> bool {

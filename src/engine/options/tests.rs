@@ -106,7 +106,8 @@ fn a_renewal_that_comes_too_late_is_told_how_long_there_is() {
 /// How a test sets a duration.
 type Set = fn(DeduplicatorBuilder<MemoryStore>, Duration) -> DeduplicatorBuilder<MemoryStore>;
 
-/// Each option that is a duration, at its extremes: an engine that runs and replays, or a refusal by name.
+/// Each option that is a duration, at its extremes: an engine that runs and replays, or a refusal
+/// by name.
 #[test]
 fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
     const NANO: Duration = Duration::from_nanos(1);
@@ -139,7 +140,7 @@ fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
             match (built, expected) {
                 (Ok(dedup), WORKS) => runs_and_replays(&dedup, option, duration),
                 (Err(error), refused) => {
-                    assert_eq!(error.option(), refused, "{option} of {duration:?}: {error}")
+                    assert_eq!(error.option(), refused, "{option} of {duration:?}: {error}");
                 }
                 (Ok(_), _) => panic!("{option} of {duration:?} is taken"),
             }

@@ -88,8 +88,9 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for somebody's transaction that holds its key, before it fails with [`Error::Locked`]: one
-    /// second by default. Keep it below the engine's `store_timeout`. A call that is dropped after it has waited for longer
-    /// than this leaves a connection that may be dead: its statement is cancelled, and a pool then closes it. One that is
+    /// second by default, at least a millisecond. Keep it below the engine's `store_timeout`. A
+    /// call that is dropped after it has waited for longer than this leaves a connection that may
+    /// be dead: its statement is cancelled, and a pool then closes it. One that is
     /// dropped sooner hands its connection back with the statement still waiting, until the next call there or the lock ends.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.options.lock_wait = wait;
@@ -111,7 +112,8 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for a connection, before it fails with [`Error::PoolExhausted`]: two seconds by default.
-    /// Keep it below the engine's `store_timeout`.
+    /// Keep it below the engine's `store_timeout`. Zero takes a connection that is free, and makes
+    /// none; [`Duration::MAX`] waits forever.
     pub fn connection_wait(mut self, wait: Duration) -> Self {
         self.options.connection_wait = wait;
         self

@@ -25,6 +25,11 @@ pub struct RedisStoreBuilder {
 /// How many more times a connection is tried to be made while a call waits for it. Two tries of 2 seconds are less than the
 /// 5 that the engine waits for a store, so that its callers are told the reason.
 const RECONNECTS: usize = 1;
+/// No answer takes less: with a shorter timeout the store could never be used.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// The kernel counts milliseconds in 31 bits.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux", test))]
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX.unsigned_abs() as u64);
 
 impl RedisStore {
     /// A builder with the defaults.
@@ -66,6 +71,9 @@ impl RedisStoreBuilder {
 
     /// How long an answer is waited for on a connection that the store makes; 3 seconds by default. What takes longer is
     /// [`RedisStoreError::TimedOut`], and may have been applied. Keep it below the engine's `store_timeout`.
+    ///
+    /// Less than 1 ms is refused by the store's `connect` functions; [`Duration::MAX`] waits
+    /// forever.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
@@ -76,6 +84,9 @@ impl RedisStoreBuilder {
     ///
     /// Keep twice this below the engine's `store_timeout` (5 seconds by default): what that ends is told as a timeout, and
     /// not by its reason.
+    ///
+    /// Less than 1 ms is refused by the store's `connect` functions; [`Duration::MAX`] waits
+    /// forever.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -93,7 +104,7 @@ impl RedisStoreBuilder {
     /// rule it out: the replica that is promoted may be another one. It also holds up all other calls on the same
     /// connection meanwhile. Not in a cluster.
     ///
-    /// Counted in whole milliseconds, at least one.
+    /// Counted in whole milliseconds, from one to a year.
     pub fn wait_replicas(mut self, replicas: u32, at_most: Duration) -> Self {
         self.wait = (replicas > 0).then_some(Wait { replicas, at_most });
         self
@@ -106,16 +117,27 @@ impl RedisStoreBuilder {
     /// that at once, rather than by the call after.
     ///
     /// # Errors
-    /// [`RedisStoreError`]: the server cannot be reached, or did not pass.
+    /// [`RedisStoreError`]: the server cannot be reached, or did not pass; a timeout is below 1 ms.
     pub async fn connect(self, server: impl IntoConnectionInfo) -> Result<RedisStore, RedisStoreError> {
         let info = server.into_connection_info().map_err(|error| RedisStoreError::of(error, false))?;
         // A peer that is gone without a word is noticed: idle by the probes, and with a request on the way by the limit.
         let probes = TcpKeepalive::new().with_time(Duration::from_secs(15));
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        let tcp = tcp.set_user_timeout(self.response_timeout.max(Duration::from_secs(1)) * 3);
+        let tcp = tcp.set_user_timeout(user_timeout(self.response_timeout));
         let client = Client::open(info.set_tcp_settings(tcp));
         self.connect_client(client.map_err(|error| RedisStoreError::of(error, false))?).await
+    }
+
+    /// Whether the timeouts can be kept.
+    fn check(&self) -> Result<(), RedisStoreError> {
+        if self.response_timeout < TIMEOUT_MIN {
+            return Err(RedisStoreError::Settings { what: "response_timeout must be at least 1 ms" });
+        }
+        if self.connect_timeout < TIMEOUT_MIN {
+            return Err(RedisStoreError::Settings { what: "connect_timeout must be at least 1 ms" });
+        }
+        Ok(())
     }
 
     /// The same with a client of your own: for certificates of your own, say (`redis::Client::build_with_tls`).
@@ -123,9 +145,10 @@ impl RedisStoreBuilder {
     /// # Errors
     /// As for [`connect`](Self::connect).
     pub async fn connect_client(self, client: Client) -> Result<RedisStore, RedisStoreError> {
+        self.check()?;
         let wait = self.wait.map_or(Duration::ZERO, |wait| wait.at_most);
         let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(self.response_timeout + wait))
+            .set_response_timeout(Some(self.response_timeout.saturating_add(wait)))
             .set_connection_timeout(Some(self.connect_timeout))
             // A call waits for these: a server that is down shall be reported soon. The engine tries again.
             .set_number_of_retries(RECONNECTS)
@@ -178,6 +201,12 @@ impl RedisStoreBuilder {
     }
 }
 
+/// How long what was sent may stay unacknowledged before the connection counts as broken.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux", test))]
+fn user_timeout(response_timeout: Duration) -> Duration {
+    response_timeout.max(Duration::from_secs(1)).saturating_mul(3).min(USER_TIMEOUT_MAX)
+}
+
 #[cfg(feature = "cluster")]
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 
@@ -195,6 +224,7 @@ impl RedisStoreBuilder {
         self,
         nodes: impl IntoIterator<Item = I>,
     ) -> Result<RedisStore<redis::cluster_async::ClusterConnection>, RedisStoreError> {
+        self.check()?;
         let client = redis::cluster::ClusterClientBuilder::new(nodes)
             .response_timeout(self.response_timeout)
             .connection_timeout(self.connect_timeout)
@@ -208,5 +238,17 @@ impl RedisStoreBuilder {
         let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
         let settings = connection.route_command(server::settings_request(), all).await;
         self.over_asked(connection, settings.ok()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_told_no_more_than_it_counts() {
+        assert_eq!(user_timeout(Duration::from_nanos(1)), Duration::from_secs(3));
+        assert_eq!(user_timeout(Duration::from_secs(5)), Duration::from_secs(15));
+        assert_eq!(user_timeout(Duration::MAX).as_millis(), i32::MAX.unsigned_abs().into());
     }
 }

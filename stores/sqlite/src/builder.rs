@@ -74,7 +74,8 @@ impl SqliteStoreBuilder {
     }
 
     /// How long a transaction of the store waits for the lock of another connection; 4 s by default, which is less than
-    /// the engine waits for a store, so that its callers are told the reason. A claim may also wait behind calls that already
+    /// the engine waits for a store, so that its callers are told the reason. Zero does not wait at
+    /// all, and [`Duration::MAX`] waits forever. A claim may also wait behind calls that already
     /// wait for the lock.
     ///
     /// Opening waits this long at each of its few steps. A connection from [`connect`](SqliteStore::connect) waits this long

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oncekey::store::{StoreError as _, StoreErrorKind};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{SqliteError, SqliteStep};
-use crate::lock::{wait_by, waiting_at_most};
+use crate::lock::{End, wait_by, waiting_at_most};
 use crate::options::Synchronous;
 
 /// The file of a store, and how it is opened.
@@ -61,14 +61,14 @@ impl Place {
 
     /// SQLite does not wait when two connections change the mode of a new file at once, so this does.
     fn set_wal(&self, connection: &Connection) -> Result<(), SqliteError> {
-        let end = Instant::now() + self.busy_timeout;
+        let end = End::of(self.busy_timeout);
         loop {
             let mode = connection
                 .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
             match mode.map_err(|error| SqliteError::of(error, SqliteStep::Open)) {
                 Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
                 Ok(found) => return Err(SqliteError::NotWal { found }),
-                Err(error) if error.kind() != StoreErrorKind::Unavailable || Instant::now() >= end => {
+                Err(error) if error.kind() != StoreErrorKind::Unavailable || end.has_come() => {
                     return Err(error);
                 }
                 Err(_) => thread::sleep(Duration::from_millis(2)),

@@ -9,13 +9,28 @@ use rusqlite::Connection;
 use crate::job::Job;
 use crate::queue::Queue;
 
+/// When a wait ends. One that is longer than the clock counts never does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End(Option<Instant>);
+
+impl End {
+    /// Of a wait of this length that begins now.
+    pub(crate) fn of(wait: Duration) -> Self {
+        Self(Instant::now().checked_add(wait))
+    }
+
+    pub(crate) fn has_come(self) -> bool {
+        self.0.is_some_and(|end| Instant::now() >= end)
+    }
+}
+
 thread_local! {
     /// Until when this thread waits for a lock, and the queue that may be closed meanwhile.
-    static PATIENCE: RefCell<Option<(Instant, Arc<Queue<Job>>)>> = const { RefCell::new(None) };
+    static PATIENCE: RefCell<Option<(End, Arc<Queue<Job>>)>> = const { RefCell::new(None) };
 }
 
 /// Runs `act`. Meanwhile this thread waits for a lock until `end`, and only while the queue is open.
-pub(crate) fn waiting_until<T>(end: Instant, queue: &Arc<Queue<Job>>, act: impl FnOnce() -> T) -> T {
+pub(crate) fn waiting_until<T>(end: End, queue: &Arc<Queue<Job>>, act: impl FnOnce() -> T) -> T {
     PATIENCE.set(Some((end, Arc::clone(queue))));
     let done = act();
     PATIENCE.set(None);
@@ -26,7 +41,7 @@ pub(crate) fn waiting_until<T>(end: Instant, queue: &Arc<Queue<Job>>, act: impl 
 /// again before one that waits. This one asks every millisecond or so.
 pub(crate) fn wait_for_lock(tries: i32) -> bool {
     let waits_on = PATIENCE.with_borrow(|patience| {
-        patience.as_ref().is_some_and(|(end, queue)| Instant::now() < *end && !queue.is_closed())
+        patience.as_ref().is_some_and(|(end, queue)| !end.has_come() && !queue.is_closed())
     });
     if waits_on {
         pause(tries);
@@ -106,11 +121,15 @@ mod tests {
     fn the_wait_for_a_lock_ends_with_the_patience_and_with_the_queue() {
         let queue = Arc::new(Queue::new());
         assert!(!wait_for_lock(0), "nobody said how long");
-        let later = Instant::now() + Duration::from_secs(60);
-        assert!(waiting_until(later, &queue, || wait_for_lock(0)));
-        assert!(!waiting_until(Instant::now(), &queue, || wait_for_lock(0)));
+        let later = [Duration::from_secs(60), Duration::MAX].map(End::of);
+        for later in later {
+            assert!(waiting_until(later, &queue, || wait_for_lock(0)));
+        }
+        assert!(!waiting_until(End::of(Duration::ZERO), &queue, || wait_for_lock(0)));
         queue.close();
-        assert!(!waiting_until(later, &queue, || wait_for_lock(0)));
+        for later in later {
+            assert!(!waiting_until(later, &queue, || wait_for_lock(0)));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one thread that writes: what waits goes into one transaction, and is answered when that is committed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oncekey::store::{Exchange, Purged};
 use rusqlite::Connection;
@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::clock::WallClock;
 use crate::error::{SqliteError, SqliteStep};
 use crate::job::{Exchanged, Job, Room, Write};
-use crate::lock::waiting_until;
+use crate::lock::{End, waiting_until};
 use crate::queue::Queue;
 use crate::table::{self, Meta};
 use crate::trim;
@@ -111,7 +111,7 @@ impl Writer {
         let not_begun = |error| Undone::NotBegun(SqliteError::of(error, SqliteStep::Write));
         let given_up = |error| Undone::GivenUp(SqliteError::of(error, SqliteStep::Write));
         self.roll_back().map_err(not_begun)?;
-        waiting_until(Instant::now() + self.busy_timeout, &self.queue, || self.say("BEGIN IMMEDIATE"))
+        waiting_until(End::of(self.busy_timeout), &self.queue, || self.say("BEGIN IMMEDIATE"))
             .map_err(not_begun)?;
         let came = self.judge(group, room).and_then(|(came, meta)| {
             meta.write(&self.connection).map_err(given_up)?;

@@ -1,6 +1,7 @@
 //! The explicit claim in a thread's hands.
 
 use oncekey::Store as _;
+use oncekey::answer::Kept;
 use oncekey::blocking::{Claim, ClaimAnswer};
 use oncekey::builder::OnDrop;
 use oncekey::protocol::Expected;
@@ -27,8 +28,8 @@ fn a_claim_is_completed_and_replayed() {
     assert_eq!((attempt.operation_id(), attempt.fence()), (claim.operation_id(), claim.fence()));
     let second = threads.dedup.request(key()).claim().unwrap();
     assert!(matches!(second, ClaimAnswer::InProgress(running) if running.left == LEASE));
-    claim.complete("done").unwrap();
-    claim.complete("done").unwrap();
+    assert_eq!(claim.complete("done").unwrap(), Kept::Whole);
+    assert_eq!(claim.complete("done").unwrap(), Kept::Whole);
     assert!(matches!(claim.complete("other"), Err(ClaimError::AlreadyCompleted { .. })));
     drop(claim);
     assert!(attempt.is_lost() && attempt.wait_lost(Duration::MAX));

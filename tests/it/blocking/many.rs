@@ -243,3 +243,31 @@ fn claims_are_taken_and_completed_in_a_round_trip_each() {
     assert_eq!((threads.dedup.held(), other.held()), (3, 1));
     claim.release().unwrap();
 }
+
+/// Panics where it is to write this.
+#[derive(Clone)]
+struct Panicking(&'static str);
+
+impl oncekey::codec::Codec<String> for Panicking {
+    fn encode(&self, value: &String) -> Result<Payload, oncekey::codec::CodecError> {
+        assert_ne!(value, self.0, "planned");
+        Ok(value.as_str().into())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Result<String, oncekey::codec::CodecError> {
+        oncekey::codec::Raw.decode(bytes)
+    }
+}
+
+#[test]
+fn of_a_poll_the_operation_whose_value_panics_is_done() {
+    let threads = threads();
+    let work = (0..3).map(|id| {
+        let request = request(&threads.dedup, id).codec(Panicking("shipped 1"));
+        (request, move |_: blocking::Attempt| Ok::<_, String>(format!("shipped {id}")))
+    });
+    assert!(catch_unwind(AssertUnwindSafe(|| threads.dedup.run_many(work))).is_err());
+    assert!(is_completed(&threads, 1));
+    let again = request(&threads.dedup, 1).run(|_| Err::<String, _>("runs again"));
+    assert!(matches!(again, Ok(Answer::Done { .. })), "{again:?}");
+}

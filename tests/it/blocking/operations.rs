@@ -72,7 +72,7 @@ fn a_failure_is_what_its_operation_says() {
     assert!(matches!(failed, Err(RunError::Operation { error: 7, claim: ClaimFate::InDoubt, .. })));
     let declined = || Err::<String, _>("declined".to_owned());
     let failed = request().run_classified(|_| declined(), |_| FailureKind::Final);
-    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Recorded, .. })));
+    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Recorded { .. }, .. })));
     let again = request().run_classified(|_| text("runs after all"), |_| FailureKind::Final);
     assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(why), .. }) if why == "declined"));
 }
@@ -414,4 +414,40 @@ fn an_operation_may_use_another_executor() {
     let threads = threads();
     let answer = threads.dedup.request(key()).run(|_| futures::executor::block_on(async { text("done") }));
     assert!(matches!(answer, Ok(Answer::Executed { .. })));
+}
+
+/// Panics where it is to write.
+struct Panicking;
+
+impl oncekey::codec::Codec<String> for Panicking {
+    fn encode(&self, _: &String) -> Result<oncekey::Payload, oncekey::codec::CodecError> {
+        panic!("planned")
+    }
+
+    fn decode(&self, _: &oncekey::Payload) -> Result<String, oncekey::codec::CodecError> {
+        panic!("planned")
+    }
+}
+
+#[test]
+fn a_panic_after_the_effect_leaves_the_operation_done() {
+    for encodes in [true, false] {
+        let threads = threads();
+        let request = threads.dedup.request(key());
+        let panicked = catch_unwind(AssertUnwindSafe(|| match encodes {
+            true => drop(request.codec(Panicking).run(|_| text("done"))),
+            false => drop(request.run_classified(
+                |_| Err::<String, _>("broken".to_owned()),
+                |_| -> FailureKind { panic!("planned") },
+            )),
+        }));
+        assert!(panicked.is_err());
+        threads.clock.advance(LEASE);
+        let again = threads.dedup.request(key()).run(|_| -> Result<String, String> { panic!("runs again") });
+        match again {
+            Ok(Answer::Done { .. }) => assert!(encodes),
+            Ok(Answer::FailedBefore { failure: None, .. }) => assert!(!encodes),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -61,3 +61,31 @@ fn a_call_that_comes_by_does_not_put_a_flush_to_sleep() {
     assert!(done, "the flush was never woken again");
     assert_eq!(bench.on_record().record.outcome(), Some(Outcome::success("first")));
 }
+
+/// tokio's timers panic once their runtime has shut down. Clean-up that waits on one is over then,
+/// and nothing else is: the claim is left to its lease.
+#[cfg(feature = "tokio")]
+#[test]
+fn clean_up_that_waits_on_a_runtime_that_has_shut_down_is_left_to_the_lease() {
+    let clock = ManualClock::new();
+    let store = crate::support::FaultyStore::new(&clock);
+    let dedup = Deduplicator::builder(store.clone()).tokio().lease(LEASE).build().unwrap();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let first = runtime();
+    // The claim is applied, and its answer never comes. Where the call is dropped there is no
+    // runtime to clean up on.
+    store.plan([Fault::HangAfter]);
+    let mut run = Box::pin(dedup.request(key()).run(|_| async { Ok::<_, &str>(String::new()) }));
+    first.block_on(async { assert!(poll(&mut run).is_none()) });
+    drop(run);
+    store.plan([Fault::Refused]);
+    first.block_on(async {
+        assert!(poll(&mut Box::pin(dedup.flush())).is_none(), "it waits for its next try");
+    });
+    drop(first);
+    runtime().block_on(dedup.flush());
+    assert_eq!(store.peek(&key()).unwrap().status(), Status::InProgress, "nobody released it");
+    clock.advance(LEASE);
+    let again = dedup.request(key()).run(|_| async { Ok::<_, &str>("second".to_owned()) });
+    assert!(matches!(runtime().block_on(again), Ok(Answer::Executed { info, .. }) if info.after_doubt));
+}

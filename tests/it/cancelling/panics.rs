@@ -20,7 +20,7 @@ fn the_lease_stands(bench: &Bench, policy: Policy, context: &str) {
 #[test]
 fn a_panic_in_the_operation_leaves_the_claim_to_its_lease() {
     for policy in [Policy::Reclaim, Policy::Hold] {
-        for place in ["making it", "its first poll", "after an await", "classify", "encoding"] {
+        for place in ["making it", "its first poll", "after an await"] {
             let bench = bench();
             let request = bench.dedup.request(key()).policy(policy);
             let panicked = match place {
@@ -31,21 +31,13 @@ fn a_panic_in_the_operation_leaves_the_claim_to_its_lease() {
                 "its first poll" => {
                     panics(&bench, request.run(|_| async { panic_unless(false).map(|()| String::new()) }))
                 }
-                "after an await" => panics(
+                _ => panics(
                     &bench,
                     request.run(|_| async {
                         yield_now().await;
                         panic_unless(false).map(|()| String::new())
                     }),
                 ),
-                "classify" => panics(
-                    &bench,
-                    request.run_classified(
-                        |_| async { Err::<String, _>("broken".to_owned()) },
-                        |_| -> FailureKind { panic!("planned") },
-                    ),
-                ),
-                _ => panics(&bench, request.codec(Panicking).run(|_| async { Ok::<_, &str>(String::new()) })),
             };
             assert!(panicked, "{place}");
             the_lease_stands(&bench, policy, place);
@@ -57,18 +49,6 @@ fn a_panic_in_the_operation_leaves_the_claim_to_its_lease() {
 fn panic_unless(fine: bool) -> Result<(), &'static str> {
     assert!(fine, "planned");
     Ok(())
-}
-
-struct Panicking;
-
-impl oncekey::codec::Codec<String> for Panicking {
-    fn encode(&self, _: &String) -> Result<Payload, oncekey::codec::CodecError> {
-        panic!("planned")
-    }
-
-    fn decode(&self, _: &Payload) -> Result<String, oncekey::codec::CodecError> {
-        panic!("planned")
-    }
 }
 
 #[test]

@@ -32,8 +32,8 @@ fn bound_states(bench: &Bench, owner: Option<Fingerprint>, state: &str) {
     let Ok(ClaimAnswer::Granted(mut claim)) = claim_with(&bench.dedup, owner) else { panic!("not granted") };
     match state {
         "in progress" => ready(claim.checkpoint("secret")).unwrap(),
-        "completed" => ready(claim.complete("secret")).unwrap(),
-        "failed" => ready(claim.fail("secret")).unwrap(),
+        "completed" => ready(claim.complete("secret")).map(drop).unwrap(),
+        "failed" => ready(claim.fail("secret")).map(drop).unwrap(),
         "abandoned" => {
             ready(claim.checkpoint("secret")).unwrap();
             ready(claim.abandon()).unwrap();

@@ -168,7 +168,7 @@ fn a_holder_of_a_claim_is_told_so_too() {
         let told = match step {
             "renew" => ready(claim.renew()),
             "checkpoint" => ready(claim.checkpoint("x")),
-            "complete" => ready(claim.complete("x")),
+            "complete" => ready(claim.complete("x")).map(drop),
             "release" => ready(claim.release()),
             _ => ready(claim.abandon()),
         };

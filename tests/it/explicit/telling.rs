@@ -19,7 +19,7 @@ fn poll_flagged<F: Future<Output = ()> + ?Sized>(future: Pin<&mut F>) -> (bool, 
 fn who_waits_for_the_loss_is_woken_by_whoever_learns_of_it() {
     type Act = fn(&Bench, &mut Claim<FaultyStore>);
     let acts: [(&str, Act); 5] = [
-        ("complete", |bench, claim| bench.run(claim.complete("a")).unwrap()),
+        ("complete", |bench, claim| bench.run(claim.complete("a")).map(drop).unwrap()),
         ("release", |bench, claim| bench.run(claim.release()).unwrap()),
         ("abandon", |bench, claim| bench.run(claim.abandon()).unwrap()),
         ("a renewal that is refused", |bench, claim| {
@@ -87,7 +87,7 @@ fn only_the_kind_of_write_that_went_unanswered_is_called_possibly_applied() {
     let write = |bench: &Bench, claim: &mut Claim<FaultyStore>, kind: &str| match kind {
         "renew" => bench.run(claim.renew()),
         "checkpoint" => bench.run(claim.checkpoint("x")),
-        "complete" => bench.run(claim.complete("x")),
+        "complete" => bench.run(claim.complete("x")).map(drop),
         "release" => bench.run(claim.release()),
         _ => bench.run(claim.abandon()),
     };
@@ -120,12 +120,12 @@ fn a_refusal_names_the_scope_and_not_the_id() {
     let bench = bench();
     let mut claim = bench.grant();
     let prepared = bench.run(claim.prepare("a")).unwrap();
-    told(bench.run(claim.complete("b"))); // prepared
+    told(bench.run(claim.complete("b")).map(drop)); // prepared
     claim.rolled_back();
     told(claim.committed(&prepared)); // not prepared
     told(bench.run(claim.checkpoint(vec![0; (64 << 10) + 1])));
     bench.run(claim.complete("a")).unwrap();
-    told(bench.run(claim.complete("b")));
+    told(bench.run(claim.complete("b")).map(drop));
     told(bench.run(claim.renew()));
 
     let bench = self::bench();
@@ -135,7 +135,7 @@ fn a_refusal_names_the_scope_and_not_the_id() {
     let mut claim = claim;
     bench.clock.advance(LEASE);
     let _successor = granted(bench.run(bench.other_process().request(key()).claim()));
-    told(bench.run(claim.complete("a"))); // superseded
+    told(bench.run(claim.complete("a")).map(drop)); // superseded
 }
 
 /// For at most so long: at that very moment no more.

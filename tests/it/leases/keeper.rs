@@ -350,7 +350,7 @@ fn it_learns_of_another_ones_conclusion_and_tells_the_owner() {
             let mut successor = claim(&bench.other_process());
             match end {
                 "release" => ready(successor.release()).unwrap(),
-                _ => ready(successor.complete("theirs")).unwrap(),
+                _ => ready(successor.complete("theirs")).map(drop).unwrap(),
             }
         }
         if end.starts_with("forget") {

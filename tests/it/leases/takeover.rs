@@ -18,7 +18,12 @@ fn superseded() -> (Bench, Claim<FaultyStore>, Claim<FaultyStore>, Entry) {
     (bench, owner, successor, record)
 }
 
-fn assert_refused(bench: &Bench, told: &Result<(), ClaimError>, before: &Entry, what: &str) {
+fn assert_refused<T: std::fmt::Debug>(
+    bench: &Bench,
+    told: &Result<T, ClaimError>,
+    before: &Entry,
+    what: &str,
+) {
     let superseded = matches!(told, Err(ClaimError::Superseded { possibly_applied: false, .. }));
     assert!(superseded, "{what}: {told:?}");
     let after = on_record(bench);

@@ -123,7 +123,7 @@ fn a_holders_write_that_can_never_succeed_is_not_tried_again() {
         let told = match kind {
             "renew" => bench.run(owner.renew()),
             "checkpoint" => bench.run(owner.checkpoint("half way")),
-            "complete" => bench.run(owner.complete("done")),
+            "complete" => bench.run(owner.complete("done")).map(drop),
             "release" => bench.run(owner.release()),
             _ => bench.run(owner.abandon()),
         };

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oncekey::Failure;
+use oncekey::answer::Kept;
 use oncekey::builder::OnLeaseLost;
 use oncekey::observe::Event;
 use oncekey::time::Clock as _;
+use oncekey::{DeduplicatorBuilder, Failure};
 
 use super::*;
 
@@ -14,10 +15,16 @@ type Heard = Arc<Mutex<Vec<String>>>;
 
 /// An engine that is listened to, and what is heard: the first word of each event, and its facts where they matter.
 fn listening() -> (Bench, Heard) {
+    listening_to(|builder| builder)
+}
+
+fn listening_to(
+    change: impl FnOnce(DeduplicatorBuilder<FaultyStore>) -> DeduplicatorBuilder<FaultyStore>,
+) -> (Bench, Heard) {
     let heard = Heard::default();
     let hears = Arc::clone(&heard);
     let bench = bench_with(|builder| {
-        builder.on_lease_lost(OnLeaseLost::Signal).observer(move |key: &Key, event: &Event<'_>| {
+        change(builder).on_lease_lost(OnLeaseLost::Signal).observer(move |key: &Key, event: &Event<'_>| {
             let shown = format!("{key:?} {event:?}");
             assert!(!shown.contains(key.id()), "{shown}");
             hears.lock().unwrap().push(match event {
@@ -28,6 +35,8 @@ fn listening() -> (Bench, Heard) {
                 Event::LeaseLost { superseded, .. } => format!("lease lost superseded:{superseded}"),
                 Event::StoreFailed { retry_in, .. } => format!("store failed retry:{}", retry_in.is_some()),
                 Event::LetGo => "let go".to_owned(),
+                Event::Completed { kept: Kept::Whole, .. } => "completed".to_owned(),
+                Event::Completed { kept, .. } => format!("completed {kept:?}"),
                 other => format!("{other:?}").to_lowercase(),
             });
         })
@@ -138,6 +147,38 @@ fn an_outcome_that_is_no_longer_kept_is_heard_as_done() {
     bench.clock.advance(RETENTION);
     assert!(matches!(run_text(&tailed, "x"), Answer::Done { .. }));
     assert_eq!(take(&heard), ["done"]);
+}
+
+/// Of an outcome that is not kept, the first call is heard to say so, and later ones have nothing to replay.
+#[test]
+fn an_outcome_that_is_not_kept_is_heard_at_once_and_as_done_then() {
+    let (bench, heard) = listening_to(|builder| builder.outcome_len_max(5));
+    run_text(&bench.dedup, "first and long");
+    let completed = ["granted 1 doubt:false lost:false", "completed TooLarge { len: 14 }", "let go"];
+    assert_eq!(take(&heard), completed);
+    assert!(matches!(run_text(&bench.dedup, "x"), Answer::Done { .. }));
+    assert!(matches!(ready(bench.dedup.request(key()).claim()), Ok(ClaimAnswer::Replay(_))));
+    let waits = bench.dedup.request(key()).wait(secs(1)).claim();
+    assert!(matches!(ready(waits), Ok(ClaimAnswer::Replay(_))));
+    assert_eq!(take(&heard), ["answered done"; 3]);
+    // So it is with a failure.
+    let (bench, heard) = listening_to(|builder| builder.outcome_len_max(5));
+    ready(claim(&bench.dedup).fail("refused")).unwrap();
+    assert!(matches!(run_text(&bench.dedup, "x"), Answer::FailedBefore { failure: None, .. }));
+    assert_eq!(take(&heard).last().unwrap(), "answered done");
+}
+
+/// A waiter hears the outcome from the call that it waited for, not from the store.
+#[test]
+fn a_waiter_of_an_outcome_that_is_not_kept_is_heard_to_get_none() {
+    let (bench, heard) = listening_to(|builder| builder.outcome_len_max(5));
+    let mut owner = claim(&bench.dedup);
+    let mut waits = Box::pin(bench.dedup.request(key()).wait(secs(1)).claim());
+    assert!(poll_once(waits.as_mut()).is_none());
+    ready(owner.complete("first and long")).unwrap();
+    assert!(matches!(bench.run_pinned(waits.as_mut()), Ok(ClaimAnswer::Replay(_))));
+    let told = ["waiting", "completed TooLarge { len: 14 }", "waited", "answered done"];
+    assert_eq!(take(&heard)[1..], told);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The one that looks for all who wait: what it hears while a look hangs, and that it lets others on its thread run.
+//! The one that looks for all who wait: what it hears while a look hangs, and that it lets others
+//! on its thread run.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -27,7 +28,8 @@ fn granted(dedup: &Deduplicator<FaultyStore>, fingerprint: Fingerprint) -> oncek
     }
 }
 
-/// Three that wait for a minute in the owner's process. The first one looks for all, and its look hangs.
+/// Three that wait for a minute in the owner's process. The first one looks for all, and its look
+/// hangs.
 fn three_of_whom_one_looks_in_vain<'a>(bench: &'a Bench, tasks: &mut Tasks<'a>) -> Vec<Slot<Told>> {
     bench.store.plan([Fault::None, Fault::HangBefore]);
     let waits = (0..3).map(|_| {
@@ -59,7 +61,8 @@ fn the_one_that_looks_hears_of_the_outcome_while_its_look_hangs() {
     assert_nothing_leaked(&bench, &bench.dedup);
 }
 
-/// An operator's resolution is heard too; and what somebody else's request left is no outcome of this one's.
+/// An operator's resolution is heard too; and what somebody else's request left is no outcome of
+/// this one's.
 #[test]
 fn the_one_that_looks_judges_what_it_hears_by_its_own_request() {
     for own_request in [true, false] {
@@ -82,7 +85,8 @@ fn the_one_that_looks_judges_what_it_hears_by_its_own_request() {
     }
 }
 
-/// A completion that no wake-up tells of is found by the look after, once the store gave the one that hangs up.
+/// A completion that no wake-up tells of is found by the look after, once the store gave the one
+/// that hangs up.
 #[test]
 fn a_look_that_hangs_ends_with_the_stores_timeout() {
     let bench = bench();
@@ -99,7 +103,8 @@ fn a_look_that_hangs_ends_with_the_stores_timeout() {
     assert!(matches!(waits.take(), Ok(Answer::Replayed { value, .. }) if value == "done"));
 }
 
-/// A claim in flight is another matter: dropped, it would have to be given up, so its answer is awaited.
+/// A claim in flight is another matter: dropped, it would have to be given up, so its answer is
+/// awaited.
 #[test]
 fn a_claim_in_flight_is_not_dropped_for_news() {
     let bench = patient_bench();
@@ -160,7 +165,8 @@ impl Clock for Restless {
     }
 }
 
-/// A waiter on a runtime of one thread must let the owner run there, however its clock and its store answer.
+/// A waiter on a runtime of one thread must let the owner run there, however its clock and its
+/// store answer.
 #[test]
 fn a_waiter_over_a_store_that_answers_at_once_looks_once_a_poll_whatever_its_clock_says() {
     for way in [Way::Leaps, Way::WakesTooEarly] {

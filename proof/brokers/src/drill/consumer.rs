@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
+use oncekey::answer::Kept;
 use oncekey::consume::{Acknowledged, Consumer, DeliveryAction};
 use oncekey::protocol::Payload;
 use oncekey::{Attempt, Failure};
@@ -221,7 +222,7 @@ async fn plain<D>(log: &Log, polled: &Polled<D>, stay: Option<&Stay>) -> Result<
     running.effect("");
     work_after(&running, stay).await;
     log.see(id)?;
-    Ok(DeliveryAction::Acknowledge(Acknowledged::Executed("shipped".into())))
+    Ok(DeliveryAction::Acknowledge(Acknowledged::Executed { value: "shipped".into(), kept: Kept::Whole }))
 }
 
 /// The work before an effect. Of the handlers that stay to be killed, half do it here, and half after their effect.

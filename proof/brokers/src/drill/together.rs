@@ -194,7 +194,7 @@ impl Together {
             stay.block(log, &begun)?;
         }
         for Granted { place, mut claim, .. } in granted {
-            let settled = claim.complete("shipped").await.map(|()| Settled::Committed);
+            let settled = claim.complete("shipped").await.map(|_kept| Settled::Committed);
             told[place] = Some(self.consumer.settled(&claim, settled, "shipped".into()));
         }
         Ok(())

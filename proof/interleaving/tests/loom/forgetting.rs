@@ -129,10 +129,10 @@ fn forgetting_and_a_late_completion_do_not_mix() {
         drop(claim);
         let forget = forget.join().unwrap();
         match (&completion, forget) {
-            (Ok(()), AdminAnswer::Changed { possibly_applied: false, .. }) => {
+            (Ok(_), AdminAnswer::Changed { possibly_applied: false, .. }) => {
                 assert_eq!(world.recorded().as_deref(), Some("late"), "an accepted completion stands");
             }
-            (Ok(()), AdminAnswer::Done) => assert!(is_forgotten(&world), "done means done"),
+            (Ok(_), AdminAnswer::Done) => assert!(is_forgotten(&world), "done means done"),
             (Err(ClaimError::Superseded { possibly_applied: false, .. }), AdminAnswer::Done) => {
                 assert!(is_forgotten(&world), "a refused completion changes nothing");
             }

@@ -156,7 +156,7 @@ fn a_final_failure_is_replayed_to_all_who_wait() {
         let world = World::new();
         let engine = world.engine();
         let (error, answers) = lead(&world, &engine, Failure::Final("declined".to_owned()));
-        assert!(matches!(error, RunError::Operation { claim: ClaimFate::Recorded, .. }), "{error:?}");
+        assert!(matches!(error, RunError::Operation { claim: ClaimFate::Recorded { .. }, .. }), "{error:?}");
         saw_both.saw(world.waited() == 2);
         for answer in answers {
             let told =

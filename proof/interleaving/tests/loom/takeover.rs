@@ -69,7 +69,7 @@ fn a_late_completion_or_a_takeover_is_accepted_and_never_both() {
         saw_completed.saw(completion.is_ok());
         saw_superseded.saw(completion.is_err());
         match completion {
-            Ok(()) => {
+            Ok(_) => {
                 let replays = matches!(&thief, Answer::Replayed { value, .. } if value == "by the owner");
                 assert!(replays, "an accepted completion is replayed: {thief:?}");
                 assert!(world.runs().is_empty(), "an accepted outcome is not executed again");

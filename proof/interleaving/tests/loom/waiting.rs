@@ -46,8 +46,8 @@ fn a_waiter_ends_by_the_completion_alone() {
     replayed.check();
 }
 
-/// The look is never answered, and no time passes: what a completion leaves that comes after it began has to reach the
-/// waiter all the same.
+/// The look is never answered, and no time passes: what a completion leaves that comes after it
+/// began has to reach the waiter all the same.
 #[test]
 fn a_waiter_whose_look_hangs_ends_by_the_completion_alone() {
     explore("a waiter whose look hangs, and a completion", PREEMPTIONS, move || {

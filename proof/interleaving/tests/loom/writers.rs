@@ -167,7 +167,7 @@ fn a_completion_outlasts_a_stalled_keeper() {
             "a completion and a stalled keeper",
             stall,
             keeper,
-            |claim| block_on(claim.complete("done")),
+            |claim| block_on(claim.complete("done")).map(drop),
             |world| assert_eq!(world.recorded().as_deref(), Some("done"), "the completion stands"),
         );
     }

@@ -163,7 +163,7 @@ pub(crate) async fn child<D: Deployment>(deployment: &D, mut job: Job) {
     say("at");
     job.go().await;
     let ended = match claim.complete(outcome.as_str()).await {
-        Ok(()) => "completed".to_owned(),
+        Ok(_) => "completed".to_owned(),
         Err(ClaimError::Superseded { .. }) => "superseded".to_owned(),
         Err(other) => format!("{other:?}"),
     };

@@ -4,6 +4,7 @@
 
 mod completion;
 mod deployment;
+mod durations;
 mod errors;
 mod faults;
 mod given_up;

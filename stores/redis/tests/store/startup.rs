@@ -1,8 +1,11 @@
 //! Which servers are taken, and what they are declared to be.
 
+use std::time::Duration;
+
 use oncekey::Store as _;
+use oncekey::protocol::Expected;
 use oncekey::store::{DurabilityClass, StoreError as _, StoreErrorKind};
-use oncekey_redis::{Persistence, RedisStore, RedisStoreError};
+use oncekey_redis::{Persistence, RedisStore, RedisStoreBuilder, RedisStoreError};
 use oncekey_store_testing::server::Redis;
 
 use crate::support::*;
@@ -33,6 +36,42 @@ fn a_server_that_can_drop_claims_is_refused_unless_that_is_accepted() {
         }
         let _: () = ask(&server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
         until("it is taken", || async { RedisStore::connect(server.url()).await.is_ok() }).await;
+    });
+}
+
+/// Each duration at its extremes: a store that serves, or a refusal by name.
+#[test]
+fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
+    type Set = fn(RedisStoreBuilder, Duration) -> RedisStoreBuilder;
+    let cases: [(&str, Set, [bool; 3]); 3] = [
+        ("response_timeout", |b, d| b.response_timeout(d), [false, false, true]),
+        ("connect_timeout", |b, d| b.connect_timeout(d), [false, false, true]),
+        // No replica is asked for: there is none.
+        ("wait_replicas", |b, d| b.wait_replicas(0, d), [true; 3]),
+    ];
+    block_on(async {
+        let server = Redis::start();
+        for (option, set, works) in cases {
+            for (duration, works) in [NOTHING, Duration::from_nanos(1), FOR_EVER].into_iter().zip(works) {
+                match set(builder().prefix(prefix()), duration).connect(server.url()).await {
+                    Ok(store) => {
+                        assert!(works, "{option} of {duration:?} is taken");
+                        write(&store, &key("1"), Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+                        assert!(store.load(&key("1")).await.unwrap().is_some(), "{option} of {duration:?}");
+                    }
+                    Err(error) => {
+                        let named =
+                            matches!(&error, RedisStoreError::Settings { what } if what.contains(option));
+                        assert!(named && !works, "{option} of {duration:?}: {error:?}");
+                    }
+                }
+            }
+        }
+        // A wait that no replica ends, though the server has none, is one that the server can
+        // count.
+        let mut lonely = connection(&server).await;
+        let answer: i64 = words(&["WAIT", "0", "31622400000"]).query_async(&mut lonely).await.unwrap();
+        assert_eq!(answer, 0);
     });
 }
 
@@ -72,11 +111,8 @@ fn a_user_needs_few_rights_and_is_told_which_are_missing() {
         words(&user("app", &rights)).exec_async(&mut admin).await.unwrap();
         let url = |name: &str| server.url().replace("redis://", &format!("redis://{name}:secret@"));
         let store = builder().connect(url("app")).await.unwrap();
-        let version =
-            write(&store, &key("1"), oncekey::protocol::Expected::Vacant, &in_progress(1), (HOUR, HOUR))
-                .await;
-        write(&store, &key("1"), oncekey::protocol::Expected::At(version), &in_progress(1), (HOUR, FOR_EVER))
-            .await;
+        let version = write(&store, &key("1"), Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+        write(&store, &key("1"), Expected::At(version), &in_progress(1), (HOUR, FOR_EVER)).await;
         assert!(store.load(&key("1")).await.unwrap().is_some());
 
         // Without CONFIG, all but the flushing is known.

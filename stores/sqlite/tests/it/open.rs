@@ -1,12 +1,13 @@
 //! Opening a file, and what is refused.
 
 use std::fs;
+use std::time::Duration;
 
 use futures::executor::block_on;
 use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, DurabilityClass, Put, Store as _, StoreError as _, StoreErrorKind};
 use oncekey_sqlite::rusqlite::Connection;
-use oncekey_sqlite::{MIGRATIONS, SqliteError, SqliteStore, Synchronous};
+use oncekey_sqlite::{MIGRATIONS, SqliteError, SqliteStore, SqliteStoreBuilder, Synchronous};
 
 use super::{HOUR, MINUTE, in_progress, key, look, open, put, scratch, until, written};
 
@@ -27,6 +28,40 @@ fn options_that_cannot_be_are_refused() {
         assert!(matches!(builder.open(), Err(SqliteError::Options { .. })));
     }
     assert!(!path.exists());
+}
+
+/// Each duration at its extremes, by the clock of a user's own too.
+#[test]
+fn each_duration_at_its_extremes_works() {
+    type Set = fn(SqliteStoreBuilder, Duration) -> SqliteStoreBuilder;
+    let cases: [(&str, Set); 2] = [
+        ("busy_timeout", |builder, duration| builder.busy_timeout(duration)),
+        ("clock", |builder, duration| builder.clock(move || duration)),
+    ];
+    for (option, set) in cases {
+        for duration in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            let (_directory, path) = scratch();
+            let store = set(SqliteStore::builder(&path), duration).open().unwrap();
+            let version = written(put(&store, &key("a"), Expected::Vacant, &in_progress(1)));
+            written(put(&store, &key("a"), Expected::At(version), &in_progress(1)));
+            assert!(block_on(store.load(&key("a"))).unwrap().is_some(), "{option} of {duration:?}");
+        }
+    }
+}
+
+/// A wait without end ends when the lock is free.
+#[test]
+fn a_call_that_waits_for_ever_gets_the_lock_when_it_is_free() {
+    let (_directory, path) = scratch();
+    let store = SqliteStore::builder(&path).busy_timeout(Duration::MAX).open().unwrap();
+    let lock = Connection::open(&path).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        let claims = scope.spawn(|| written(put(&store, &key("a"), Expected::Vacant, &in_progress(1))));
+        // The claim may come before this or after it: it is answered all the same.
+        lock.execute_batch("COMMIT").unwrap();
+        claims.join().unwrap();
+    });
 }
 
 #[test]

@@ -124,7 +124,8 @@ fn it_has_as_long_as_one_call_to_the_store_by_default() {
     }
 }
 
-/// One that is asked while many wait ends the call of the one that asked. The next one asks for itself.
+/// One that is asked while many wait ends the call of the one that asked. The next one asks for
+/// itself.
 #[test]
 fn each_of_those_who_wait_asks_for_itself_and_fails_or_comes_to_its_own_bound() {
     for how in WAYS {

@@ -1,6 +1,12 @@
 //! How values become outcome bytes and come back.
 
+#[cfg(feature = "json")]
+mod json;
+
 use crate::protocol::Payload;
+
+#[cfg(feature = "json")]
+pub use json::Json;
 
 /// What goes wrong in a codec.
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
@@ -8,17 +14,23 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 /// Turns values of `T` into bytes and back. An outcome is kept in this form, so a change of codec or of `T` must
 /// still read what is on record for as long as outcomes are retained.
 pub trait Codec<T> {
-    /// The bytes of `value`.
+    /// The bytes of `value`, which [`decode`](Self::decode) gives back: each later caller gets what comes of them.
+    ///
+    /// It runs after the operation. So if it panics, the operation is recorded as done and not available, and then the
+    /// panic goes on to the caller.
     ///
     /// # Errors
     /// If the value has no such form. Its outcome is then recorded as done and not available; the operation is not
     /// run again.
     fn encode(&self, value: &T) -> Result<Payload, CodecError>;
 
-    /// The value of `bytes`.
+    /// The value of `bytes`. A panic goes on to the caller; nothing was run.
     ///
     /// # Errors
     /// If these are not the bytes of a `T`. The record stays as it is, and the operation is not run.
+    ///
+    /// # Panics
+    /// If it does, the call panics with it. Again the record stays, and nothing is run.
     fn decode(&self, bytes: &Payload) -> Result<T, CodecError>;
 }
 
@@ -64,21 +76,5 @@ impl Codec<()> for Raw {
 
     fn decode(&self, bytes: &Payload) -> Result<(), CodecError> {
         if bytes.is_empty() { Ok(()) } else { Err("the outcome on record has bytes, () has none".into()) }
-    }
-}
-
-/// JSON, by serde.
-#[cfg(feature = "json")]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Json;
-
-#[cfg(feature = "json")]
-impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Json {
-    fn encode(&self, value: &T) -> Result<Payload, CodecError> {
-        Ok(serde_json::to_vec(value)?.into())
-    }
-
-    fn decode(&self, bytes: &Payload) -> Result<T, CodecError> {
-        Ok(serde_json::from_slice(bytes)?)
     }
 }

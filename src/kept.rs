@@ -1,0 +1,37 @@
+//! What is on record of an outcome.
+
+use crate::protocol::OutcomeBody;
+
+/// What is on record of an operation's outcome: whether later calls get it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kept {
+    /// The whole outcome. Later calls get it for as long as it is retained.
+    Whole,
+    /// Only that the operation is done: its outcome is over the engine's
+    /// [`outcome_len_max`](crate::DeduplicatorBuilder::outcome_len_max). Later calls get no outcome, and do not run.
+    #[non_exhaustive]
+    TooLarge {
+        /// Its encoded length in bytes.
+        len: u64,
+    },
+    /// Only that the operation is done: the codec refused its outcome, or panicked. Later calls get no outcome, and do not run.
+    Unencodable,
+}
+
+impl Kept {
+    /// Whether later calls get the outcome.
+    pub fn is_whole(self) -> bool {
+        self == Self::Whole
+    }
+
+    /// What is kept where this is on record.
+    pub(crate) fn of(body: &OutcomeBody) -> Self {
+        match body {
+            // Dropped at the end of its retention: it was kept as long as was promised.
+            OutcomeBody::Kept(_) | OutcomeBody::Dropped { .. } => Self::Whole,
+            OutcomeBody::TooLarge { len } => Self::TooLarge { len: *len },
+            OutcomeBody::Unencodable => Self::Unencodable,
+        }
+    }
+}
