@@ -37,11 +37,11 @@ PLACES = [".", "*", "stores/*", "proof/*"]
 # end with it.
 KNOWN = [
     (".", [
-        "src/engine/mod.rs", "src/engine/admin.rs", "src/engine/attempt.rs", "src/engine/claim.rs",
+        "src/engine/mod.rs", "src/engine/attempt.rs", "src/engine/builder.rs", "src/engine/claim.rs",
         "src/engine/claiming.rs", "src/engine/convoy.rs", "src/engine/held.rs",
         "src/engine/held/guard.rs", "src/engine/held/turn.rs", "src/engine/keeper.rs",
-        "src/engine/options.rs", "src/engine/prepared.rs", "src/engine/request.rs",
-        "src/engine/run.rs", "src/engine/wait.rs", "src/engine/watching.rs",
+        "src/engine/prepared.rs", "src/engine/request.rs", "src/engine/run.rs",
+        "src/engine/wait.rs", "src/engine/watching.rs",
     ]),
 ]
 

@@ -9,13 +9,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::Inner;
 use super::convoy::Route;
 use super::error::{ClaimError, Error, ResolverFailure};
 use super::held::{Guard, Held, Step};
 use super::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
+use super::resolver::Doubt;
 use super::wait::Wait;
 use super::watching::Watched;
-use super::{Doubt, Inner};
 use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{

@@ -7,6 +7,7 @@ mod after_effect;
 mod answer;
 mod attempt;
 mod background;
+mod builder;
 mod claim;
 mod claiming;
 mod convoy;
@@ -19,6 +20,7 @@ mod outcome;
 mod port;
 mod prepared;
 mod request;
+mod resolver;
 mod run;
 mod wait;
 mod waiting;
@@ -31,14 +33,16 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-pub use admin::{AdminAnswer, Doubt, Inspection, Resolver};
+pub use admin::{AdminAnswer, Inspection};
 pub use answer::{Answer, NoValue, RecordInfo, Unavailable, Unrecorded};
 pub use attempt::Attempt;
+pub use builder::{DeduplicatorBuilder, OptionsError};
 pub use claim::{Claim, ClaimAnswer, Running, Saved};
 pub use error::{ClaimError, ClaimFate, Error, ResolverFailure, RunError};
-pub use options::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
+pub use options::{OnDrop, OnLeaseLost};
 pub use prepared::{Prepared, Settled};
 pub use request::{Failure, FailureKind, Request};
+pub use resolver::{Doubt, Resolver};
 
 use crate::codec::Raw;
 use crate::observe::Event;

@@ -171,7 +171,8 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
 
     /// Nobody holds the key as far as `found` tells: this call tries, the others go on waiting.
     async fn claim(&mut self, found: Option<Entry>, sent: Moment) -> Result<Option<Claimed<S>>, Error> {
-        let mut claim = pin!(self.engine.claim_once(self.ask, found, sent));
+        let now = self.clock().now();
+        let mut claim = pin!(self.engine.claim_once(self.ask, found, now));
         // Not against the news: a claim that is dropped in flight must be given up in the
         // background.
         let claimed = poll_fn(|cx| {
