@@ -9,8 +9,8 @@ use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Entry, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict, Order, Outcome,
-    OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
+    Entry, Expected, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict, Order,
+    Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store, StoreFailure};
 use crate::time::Moment;
@@ -244,33 +244,24 @@ impl<S: Store + 'static> Inner<S> {
     async fn administer_found(
         &self,
         key: &Key,
-        mut entry: Option<Entry>,
+        entry: Option<Entry>,
         order: Order<'_>,
     ) -> Result<(AdminAnswer, Option<Entry>), Error> {
-        loop {
-            let command = OperatorCommand { at: entry.as_ref().map(|entry| entry.version), order };
-            let now = self.clock().now();
-            let start = Start::Known(entry, now);
-            match self.port.apply(key, &command, start, now, &Patiently(&self.port)).await {
-                Ok(Applied::Written { entry, .. }) => {
-                    self.administered(key, order, &entry);
-                    return Ok((AdminAnswer::Done, Some(entry)));
-                }
-                Ok(Applied::Answered { verdict: OperatorVerdict::Changed, entry: there, .. })
-                    if planted("admin: goes by a newer version") =>
-                {
-                    entry = there;
-                }
-                Ok(Applied::Answered { verdict, entry, unknown, .. }) => {
-                    let left = entry.as_ref().map_or(Duration::ZERO, |entry| entry.left);
-                    return Ok((answer(verdict, left, unknown), entry));
-                }
-                Err(Unapplied::Store(source)) => {
-                    return Err(Error::Store { scope: key.scope_label(), source });
-                }
-                Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => {
-                    return Err(Error::Inconsistent { scope: key.scope_label() });
-                }
+        let command = OperatorCommand { at: entry.as_ref().map(|entry| entry.version), order };
+        let now = self.clock().now();
+        let start = Start::Known(entry, now);
+        match self.port.apply(key, &command, start, now, &Patiently(&self.port)).await {
+            Ok(Applied::Written { entry, .. }) => {
+                self.administered(key, order, &entry);
+                Ok((AdminAnswer::Done, Some(entry)))
+            }
+            Ok(Applied::Answered { verdict, entry, unknown, .. }) => {
+                let left = entry.as_ref().map_or(Duration::ZERO, |entry| entry.left);
+                Ok((answer(verdict, left, unknown), entry))
+            }
+            Err(Unapplied::Store(source)) => Err(Error::Store { scope: key.scope_label(), source }),
+            Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => {
+                Err(Error::Inconsistent { scope: key.scope_label() })
             }
         }
     }
@@ -293,7 +284,17 @@ struct Patiently<'a, S>(&'a Port<S>);
 
 impl<S: Store> Terms for Patiently<'_, S> {
     async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
-        self.0.exchange(self.0.options.store_timeout, key, write).await
+        let timeout = self.0.options.store_timeout;
+        let answer = self.0.exchange(timeout, key, write).await;
+        match &answer {
+            Ok(Exchange::Conflict(Some(newer)))
+                if planted("admin: goes by a newer version") && newer.record != write.record =>
+            {
+                let write = Write { expected: Expected::At(newer.version), ..write.clone() };
+                self.0.exchange(timeout, key, &write).await
+            }
+            _ => answer,
+        }
     }
 
     /// What a copy of this very write put there, sent again by us or by the network.
