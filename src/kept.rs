@@ -3,6 +3,23 @@
 use crate::protocol::OutcomeBody;
 
 /// What is on record of an operation's outcome: whether later calls get it.
+///
+/// The first caller has the whole value in any case, and is the last that can keep it elsewhere.
+///
+/// ```
+/// # use oncekey::{Answer, Deduplicator, Key, MemoryStore};
+/// use oncekey::answer::Kept;
+///
+/// # futures::executor::block_on(async {
+/// let dedup = Deduplicator::builder(MemoryStore::new()).outcome_len_max(1_000).build()?;
+/// let report = || dedup.request(Key::new("reports.make", "2026-11").unwrap()).run(|_| async {
+///     Ok::<_, std::io::Error>("x".repeat(5_000))
+/// });
+/// let first = report().await?;
+/// assert!(matches!(first, Answer::Executed { kept: Kept::TooLarge { len: 5_000, .. }, .. }));
+/// assert!(matches!(report().await?, Answer::Done { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kept {

@@ -152,11 +152,11 @@ pub mod answer {
 /// |---|---|---|
 /// | operation | dropped once [`renew_for_max`](DeduplicatorBuilder::renew_for_max) and its lease are over | the call panics, the claim is left to its lease |
 /// | [`Codec::decode`](crate::codec::Codec::decode) | blocks its thread | the call panics; nothing runs, and the record stays |
-/// | [`Resolver`](crate::admin::Resolver) | [`Error::Resolver`](crate::Error::Resolver) after [`resolver_timeout`](DeduplicatorBuilder::resolver_timeout); nothing is granted | the same error |
+/// | [`Resolver`](crate::admin::Resolver) | [`Error::Resolver`] after [`resolver_timeout`](DeduplicatorBuilder::resolver_timeout); nothing is granted | the same error |
 /// | [`Observer`](crate::observe::Observer) | blocks its thread | the call panics; an operation that is running is dropped, one that has ended goes on record |
 /// | [`Clock`](crate::time::Clock) | blocks its thread | the call panics, the claim is left to its lease at the worst |
 /// | [`spawner`](DeduplicatorBuilder::spawner) | blocks the thread that drops a claim | the job is lost, and its claim is left to its lease |
-/// | [`Store`](crate::Store) | given up after [`store_timeout`](DeduplicatorBuilder::store_timeout) | the call panics; what it may have written is given up in the background |
+/// | [`Store`] | given up after [`store_timeout`](DeduplicatorBuilder::store_timeout) | the call panics; what it may have written is given up in the background |
 pub mod builder {
     pub use crate::engine::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
 }

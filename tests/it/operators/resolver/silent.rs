@@ -149,6 +149,7 @@ fn each_of_those_who_wait_asks_for_itself_and_fails_or_comes_to_its_own_bound() 
             }
         }
         assert!(*resolver.asked.lock().unwrap() >= 2, "{how:?}");
+        drop(owner);
         assert_eq!((bench.dedup.held(), bench.dedup.waiting(), bench.clock.sleepers()), (0, 0, 0));
     }
 }
