@@ -44,7 +44,7 @@ fn not_replayable(got: &Got) {
 #[tokio::test]
 async fn a_stream_goes_to_its_first_client_as_it_comes() {
     let (chunks, receive) = mpsc::unbounded_channel::<&'static str>();
-    let receive = std::sync::Arc::new(std::sync::Mutex::new(Some(receive)));
+    let receive = Arc::new(Mutex::new(Some(receive)));
     let (served, count) = serving(layer(), move |_| {
         let mut receive = receive.lock().unwrap().take().unwrap();
         Body::from_stream(stream::poll_fn(move |cx| {
