@@ -11,15 +11,17 @@ pub(super) struct Failures<Enc, Dec> {
     pub(super) decode: Dec,
 }
 
+/// What a codec makes of a value.
+type Encoded = Result<Payload, CodecError>;
+
 /// Failures that are kept in the codec of the values.
 pub(super) fn failures_in<E, C: Codec<E>>(
     codec: &C,
-) -> Failures<impl Fn(&E) -> Option<Result<Payload, CodecError>>, impl Fn(&Payload) -> Result<E, CodecError>>
-{
+) -> Failures<impl Fn(&E) -> Option<Encoded>, impl Fn(&Payload) -> Result<E, CodecError>> {
     Failures { encode: |error: &E| Some(codec.encode(error)), decode: |bytes: &Payload| codec.decode(bytes) }
 }
 
-pub(super) fn outcome(conclusion: Conclusion, encoded: Result<Payload, CodecError>) -> Outcome {
+pub(super) fn outcome(conclusion: Conclusion, encoded: Encoded) -> Outcome {
     let body = match encoded {
         Ok(bytes) if bytes.len() <= Payload::LEN_MAX => OutcomeBody::Kept(bytes),
         Ok(bytes) => OutcomeBody::TooLarge { len: bytes.len() as u64 },
