@@ -17,13 +17,13 @@ pub fn in_progress_with(tag: u64, checkpoint: &[u8]) -> Record {
 }
 
 /// A completed record with this outcome, of which every other field depends on `tag`.
-pub fn completed(tag: u64, outcome: Outcome) -> Record {
+pub fn completed(tag: u64, outcome: &Outcome) -> Record {
     draft(tag, State::Completed(outcome.borrowed())).into()
 }
 
 /// A completed record with these bytes for its outcome.
 pub fn completed_with(tag: u64, bytes: &[u8]) -> Record {
-    completed(tag, Outcome::success(bytes))
+    completed(tag, &Outcome::success(bytes))
 }
 
 /// A released record of which every field depends on `tag`.

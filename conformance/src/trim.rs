@@ -67,7 +67,7 @@ where
         ("abandoned", samples::in_progress_with(1, &large), tail),
         ("released", samples::released(3), tail),
         ("forgotten", samples::forgotten(4), tail),
-        ("too large", samples::completed(5, too_large()), tail),
+        ("too large", samples::completed(5, &too_large()), tail),
     ];
     let mut written = Vec::new();
     for (id, record, lives) in &kept {
@@ -77,7 +77,7 @@ where
     for index in 0..30_u64 {
         let key = key(format!("done-{index}"));
         let record = match index % 3 {
-            0 => samples::completed(index, Outcome::failure(large.clone())),
+            0 => samples::completed(index, &Outcome::failure(large.clone())),
             _ => samples::completed_with(index, &large),
         };
         let version = bench.write(&key, Expected::Vacant, &record, tail)?;

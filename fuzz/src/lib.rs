@@ -10,8 +10,8 @@
 mod reference;
 
 use http::HeaderValue;
+use oncekey::Key;
 use oncekey::protocol::Record;
-use oncekey::{Key, Payload};
 use oncekey_http::key;
 use reference::{register, steps, world};
 

@@ -46,14 +46,14 @@ pub(super) fn s6_odd_outcomes_come_back<H: Harness>(lab: &Lab<'_, H>) -> Checked
     for (index, outcome) in outcomes.into_iter().enumerate() {
         for (conclusion, name) in [(Conclusion::Succeeded, "success"), (Conclusion::Failed, "failure")] {
             let body = OutcomeBody::Kept(Payload::from(outcome));
-            let record = samples::completed(index as u64, Outcome { conclusion, body });
+            let record = samples::completed(index as u64, &Outcome { conclusion, body });
             there_and_back(&bench, &key(format!("odd-{index}-{name}")), &record)?;
         }
     }
     for (index, body) in
         [OutcomeBody::TooLarge { len: u64::MAX }, OutcomeBody::Unencodable].into_iter().enumerate()
     {
-        let record = samples::completed(7, Outcome { conclusion: Conclusion::Succeeded, body });
+        let record = samples::completed(7, &Outcome { conclusion: Conclusion::Succeeded, body });
         there_and_back(&bench, &key(format!("no outcome-{index}")), &record)?;
     }
     Ok(())

@@ -99,7 +99,7 @@ impl Kind {
     pub(crate) fn record(self, tag: u64) -> Record {
         match self {
             Self::InProgress => samples::in_progress(tag),
-            Self::Completed => samples::completed(tag, Outcome::success(tag.to_le_bytes().to_vec())),
+            Self::Completed => samples::completed(tag, &Outcome::success(tag.to_le_bytes().to_vec())),
             Self::Released => samples::released(tag),
             Self::Forgotten => samples::forgotten(tag),
         }

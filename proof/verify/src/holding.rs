@@ -60,12 +60,14 @@ impl Holding {
         let decision = decide(Some(entry), &command, &lifetimes);
         let forgets_doubt =
             config.planted(Plant::ReleaseForgetsDoubt) && matches!(step, Step::Release { .. });
-        if forgets_doubt && entry.record.doubt() && matches!(decision, Decision::Write(_)) {
-            if let Decision::Write(write) = decide_clean_release(entry, &lifetimes) {
-                return Decision::Write(write);
+        match decide_clean_release(entry, &lifetimes) {
+            Decision::Write(write)
+                if forgets_doubt && entry.record.doubt() && matches!(decision, Decision::Write(_)) =>
+            {
+                Decision::Write(write)
             }
+            _ => decision,
         }
-        decision
     }
 
     /// Whether `entry` shows that a write that keeps the claim, whose reply was lost, was applied and stands.

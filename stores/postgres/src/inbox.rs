@@ -372,7 +372,7 @@ fn answer(found: Found, entry: &Entry) -> InboxAnswer {
     let record = &entry.record;
     match found {
         Found::Replay => match record.outcome() {
-            Some(outcome) => InboxAnswer::Replay(outcome.clone()),
+            Some(outcome) => InboxAnswer::Replay(outcome),
             None => InboxAnswer::Done,
         },
         Found::Done => InboxAnswer::Done,

@@ -234,7 +234,7 @@ impl Store for Toy {
             }
             Expected::At(version) => write!(text, "{}", version.get()).unwrap(),
         }
-        let answer = self.exchange(key, &text, &put.record.as_bytes(), live, linger).await;
+        let answer = self.exchange(key, &text, put.record.as_bytes(), live, linger).await;
         match answer {
             Err(_) if self.flaw == Flaw::ErrorIsRefusal => Ok(Exchange::Conflict(None)),
             Err(_) if self.flaw == Flaw::GrantsWhenDown => Ok(Exchange::Done(Version::new(1))),

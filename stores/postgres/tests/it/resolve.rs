@@ -399,7 +399,7 @@ fn what_it_cannot_read_it_refuses() {
         for len in 0..bytes.len() {
             cases.push((bytes[..len].to_vec(), "XX001"));
         }
-        cases.push(([&bytes[..], b"x"].concat(), "XX001"));
+        cases.push(([bytes, b"x"].concat(), "XX001"));
         cases.push(([&bytes[..34], &[0xff; 40]].concat(), "XX001"));
         cases.push(([&[0], &bytes[1..]].concat(), "XX001"));
         cases.push(([&[2], &bytes[1..]].concat(), "0A000"));
