@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use crate::protocol::{Record, Version, joined};
+use crate::protocol::{Record, Version, filled, put};
 use crate::time::Moment;
 
 /// What a record costs besides its bytes: its slot, its places in table and queue, and what the allocator adds.
@@ -271,7 +271,11 @@ impl Shard {
 /// What a slot keeps: the key's length in two bytes, the key, and the record.
 fn body(key: &[u8], record: &Record) -> Arc<[u8]> {
     let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
-    joined([&key_len.to_le_bytes(), key, record.as_bytes()])
+    let record = record.as_bytes();
+    filled(2 + key.len() + record.len(), |bytes| {
+        let behind = put(put(bytes, &key_len.to_le_bytes()), key);
+        behind.copy_from_slice(record);
+    })
 }
 
 impl Slot {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::fingerprint::{self, Comparison};
-use super::transition::{Command, Decision, Lifetimes, grant};
+use super::transition::{Command, Decision, Lifetimes, follow_up, grant};
 use super::{
     Draft, Entry, Expected, ExpiredBecause, Fingerprint, OperationId, Owner, Policy, State, Status,
     UnixMillis, Version,
@@ -106,8 +106,7 @@ pub(super) fn claim(
         (Status::InProgress, _) => answer(Found::InProgress),
         // Our own, granted before and nothing started: the same attempt, for another lease.
         (Status::Expired(ExpiredBecause::Abandoned), _) if own => {
-            let record = Draft { token: Some(entry.fencing_token()), ..entry.record.draft() };
-            grant(Expected::At(entry.version), record, lifetimes)
+            grant(Expected::At(entry.version), follow_up(entry), lifetimes)
         }
         (Status::Expired(ExpiredBecause::Abandoned), _) if asks(entry, claim) => {
             Decision::Answer(ClaimVerdict::MeetsDoubt)

@@ -1,7 +1,8 @@
 //! The table of who holds a key.
 
+use super::follow_up::FollowUp;
 use super::transition::{Command, Decision, Lifetimes, completed, expire, follow_up, grant, released};
-use super::{Draft, Entry, Expected, Holder, Outcome, Payload, State, UnixMillis};
+use super::{Entry, Expected, Holder, Outcome, Payload, State, UnixMillis};
 
 /// What the holder of an attempt asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,11 +77,11 @@ pub(super) fn hold(
     if !entry.is_held_by(holder) {
         return Decision::Answer(Superseded);
     }
-    let keep = |record| grant(Expected::At(entry.version), record, lifetimes);
+    let keep = |record: FollowUp<'_>| grant(Expected::At(entry.version), record, lifetimes);
     let verdict = match (entry.record.state(), *act) {
         (State::InProgress, Act::Renew | Act::Settle(_)) => return keep(follow_up(entry)),
         (State::InProgress, Act::Checkpoint(checkpoint)) => {
-            return keep(Draft { checkpoint, ..follow_up(entry) });
+            return keep(FollowUp { checkpoint, ..follow_up(entry) });
         }
         // Late, but nobody took over: accepted.
         (State::InProgress, Act::Complete(outcome, now)) => {

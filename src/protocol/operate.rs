@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::transition::{Command, Decision, Lifetimes, completed, expire, follow_up, released, write};
+use super::transition::{Command, Decision, Lifetimes, completed, expire, released, write};
 use super::{Draft, Entry, Expected, ExpiredBecause, Outcome, State, Status, UnixMillis, Version};
 
 /// What somebody found out about an operation in doubt.
@@ -89,7 +89,7 @@ pub(super) fn operate(
         (Order::ResetAttempts, Status::Expired(ExpiredBecause::Forgotten)) => Absent,
         (Order::ResetAttempts, Status::Expired(_)) if entry.record.attempts_counted() == 0 => AlreadyDone,
         (Order::ResetAttempts, Status::Expired(cause)) => {
-            let record = Draft { forgiven: entry.record.attempt(), ..follow_up(entry) };
+            let record = Draft { forgiven: entry.record.attempt(), ..written_out(entry) };
             return match cause {
                 ExpiredBecause::Abandoned => expire(entry, record, lifetimes),
                 _ => write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.linger_undone()),
@@ -105,7 +105,12 @@ fn forgotten(entry: &Entry, now: UnixMillis, lifetimes: &Lifetimes) -> Decision<
         fingerprint: None,
         checkpoint: &[],
         finished_at: Some(now),
-        ..follow_up(entry)
+        ..written_out(entry)
     };
     write(Expected::At(entry.version), record, Duration::ZERO, lifetimes.retention)
+}
+
+/// The record of `entry`, with its attempt's token.
+fn written_out(entry: &Entry) -> Draft<'_> {
+    Draft { token: Some(entry.fencing_token()), ..entry.record.draft() }
 }

@@ -116,17 +116,23 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// These bytes behind each other, in one allocation.
-pub(crate) fn joined<const PARTS: usize>(parts: [&[u8]; PARTS]) -> Arc<[u8]> {
-    let len = parts.iter().map(|part| part.len()).sum();
-    let mut bytes: Arc<[u8]> = iter::repeat_n(0, len).collect();
-    let mut rest = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
-    for part in parts {
-        let (place, behind) = rest.split_at_mut(part.len());
-        place.copy_from_slice(part);
-        rest = behind;
-    }
+/// A buffer of this length, in one allocation, as `fill` leaves it. It begins with zeros.
+pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Arc<[u8]> {
+    // Copied at once: most records are as short.
+    const ZEROS: [u8; 512] = [0; 512];
+    let mut bytes: Arc<[u8]> = match ZEROS.get(..len) {
+        Some(zeros) => zeros.into(),
+        None => iter::repeat_n(0, len).collect(),
+    };
+    fill(Arc::get_mut(&mut bytes).expect("nobody else has it yet"));
     bytes
+}
+
+/// Puts bytes at the front of a buffer; what is behind them.
+pub(crate) fn put<'b>(buffer: &'b mut [u8], bytes: &[u8]) -> &'b mut [u8] {
+    let (place, behind) = buffer.split_at_mut(bytes.len());
+    place.copy_from_slice(bytes);
+    behind
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ impl Record {
         self.window_of(self.checkpoint_bytes())
     }
 
-    fn checkpoint_bytes(&self) -> &[u8] {
+    pub(super) fn checkpoint_bytes(&self) -> &[u8] {
         if self.is_completed() { &[] } else { self.last() }
     }
 

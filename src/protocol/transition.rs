@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Draft, Entry, Expected, Outcome, Policy, Record, State, UnixMillis};
+use super::follow_up::FollowUp;
+use super::{Entry, Expected, Outcome, Policy, Record, State, UnixMillis};
 
 /// How long what is written lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +76,7 @@ pub fn decide<C: Command>(entry: Option<&Entry>, command: &C, lifetimes: &Lifeti
 
 pub(super) fn write<V>(
     expected: Expected,
-    record: Draft<'_>,
+    record: impl Into<Record>,
     live: Duration,
     linger: Duration,
 ) -> Decision<V> {
@@ -83,20 +84,30 @@ pub(super) fn write<V>(
 }
 
 /// In progress, for a lease.
-pub(super) fn grant<V>(expected: Expected, record: Draft<'_>, lifetimes: &Lifetimes) -> Decision<V> {
-    let linger = lifetimes.linger_in_progress(record.policy);
+pub(super) fn grant<V>(expected: Expected, record: impl Into<Record>, lifetimes: &Lifetimes) -> Decision<V> {
+    let record = record.into();
+    let linger = lifetimes.linger_in_progress(record.policy());
     write(expected, record, lifetimes.lease, linger)
 }
 
 /// In progress with nothing left to live.
-pub(super) fn expire<V>(entry: &Entry, record: Draft<'_>, lifetimes: &Lifetimes) -> Decision<V> {
-    let linger = lifetimes.linger_in_progress(record.policy);
+pub(super) fn expire<V>(entry: &Entry, record: impl Into<Record>, lifetimes: &Lifetimes) -> Decision<V> {
+    let record = record.into();
+    let linger = lifetimes.linger_in_progress(record.policy());
     write(Expected::At(entry.version), record, Duration::ZERO, linger)
 }
 
 /// The record of `entry` with its attempt's token written out, as every write after the grant has it.
-pub(super) fn follow_up(entry: &Entry) -> Draft<'_> {
-    Draft { token: Some(entry.fencing_token()), ..entry.record.draft() }
+pub(super) fn follow_up(entry: &Entry) -> FollowUp<'_> {
+    let before = &entry.record;
+    FollowUp {
+        before,
+        token: entry.fencing_token(),
+        state: before.state(),
+        doubt: before.doubt(),
+        checkpoint: before.checkpoint_bytes(),
+        finished_at: before.finished_at(),
+    }
 }
 
 pub(super) fn completed<V>(
@@ -106,7 +117,7 @@ pub(super) fn completed<V>(
     now: UnixMillis,
     lifetimes: &Lifetimes,
 ) -> Decision<V> {
-    let record = Draft {
+    let record = FollowUp {
         state: State::Completed(outcome.borrowed()),
         doubt,
         finished_at: Some(now),
@@ -123,7 +134,7 @@ pub(super) fn released<V>(
     now: UnixMillis,
     lifetimes: &Lifetimes,
 ) -> Decision<V> {
-    let record = Draft {
+    let record = FollowUp {
         state: State::Released { fresh_operation_id },
         doubt: false,
         finished_at: Some(now),
