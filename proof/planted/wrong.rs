@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    Act, ClaimCommand, ClaimVerdict, Decision, Draft, Entry, Found, Holder, HolderCommand, HolderVerdict, Lifetimes,
-    OperatorCommand, OperatorVerdict, Order, Policy, Record, State, Status,
+    Act, ClaimCommand, ClaimVerdict, Decision, Draft, Entry, Found, Holder, HolderCommand, HolderVerdict,
+    Lifetimes, OperatorCommand, OperatorVerdict, Order, Policy, Record, State, Status,
 };
 use crate::planted::planted;
 
@@ -84,8 +84,7 @@ pub(super) fn hold(
         _ => {}
     }
     if planted("transition: anybody's write is the holder's") {
-        command.holder =
-            Holder { owner: draft.owner, token: found.fencing_token(), attempt: draft.attempt };
+        command.holder = Holder { owner: draft.owner, token: found.fencing_token(), attempt: draft.attempt };
     }
     let lifetimes = &kept(found, matches!(command.act, Act::Complete(..)), lifetimes);
     let asked = Entry { record: Draft { ..draft }.into(), ..found.clone() };
