@@ -163,7 +163,8 @@ impl<'a> BatchPut<'a> {
 ///         }
 ///         table.last_version += 1; // outlives every row (S2)
 ///         let version = table.last_version;
-///         let row = Row { body: put.record.as_bytes(), version, written: now, live: put.live, linger: put.linger };
+///         let body = put.record.as_bytes().to_vec();
+///         let row = Row { body, version, written: now, live: put.live, linger: put.linger };
 ///         table.rows.insert(key.as_bytes().to_vec(), row);
 ///         Ok(Exchange::Done(Version::new(version)))
 ///     }
