@@ -2,7 +2,7 @@
 //! kept of it.
 
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,8 +43,8 @@ where
     }
     let response = inner.call(request).await;
     let response = response.map_err(|error| Failure::Unknown(Given::nothing_kept(Live::Error(error))))?;
-    // The handler has run. What panics from here on, a rule or the response's body, costs this
-    // response and no more: the request is done all the same, and is not run again.
+    // The handler has run. A body that panics costs this response and no more: the request is done
+    // all the same, and is not run again.
     let failed = failed_by_head(response.status(), response.headers());
     let kept = AssertUnwindSafe(outcome(&shared.options, response)).catch_unwind().await;
     kept.unwrap_or_else(|_panic| done(Given::outcome_without_response(), failed))
@@ -57,7 +57,20 @@ async fn outcome<R: Body<Data = Bytes>, E>(
 ) -> Result<Given<R, E>, Failure<Given<R, E>>> {
     let (parts, body) = response.into_parts();
     let own = parts.extensions.get::<Effect>().copied().map(OutcomeRule::from);
-    let own = own.or_else(|| options.outcome_rule.as_ref().and_then(|rule| rule(&parts)));
+    let own = match (own, &options.outcome_rule) {
+        (None, Some(rule)) => match catch_unwind(AssertUnwindSafe(|| rule(&parts))) {
+            Ok(rule) => rule,
+            // Where the default would not have kept the response either, nobody knows what happened.
+            Err(_panic) if by_head(&parts) != OutcomeRule::Keep => {
+                return Err(Failure::Unknown(Given::nothing_kept(Live::Panicked)));
+            }
+            Err(_panic) => {
+                let failed = failed_by_head(parts.status, &parts.headers);
+                return done(Given::outcome_without_response(), failed);
+            }
+        },
+        (own, _) => own,
+    };
     match own.unwrap_or_else(|| by_head(&parts)) {
         OutcomeRule::Keep => {
             // What the head of a reply of gRPC leaves open, its trailers say.
