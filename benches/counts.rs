@@ -72,7 +72,7 @@ fn main() {
         _ => panic!("no such kind: {kind}"),
     }
     assert!(told.is_none_or(|told| told.0.load(Ordering::Relaxed) > 0));
-    // What is on record stays there: freeing it would count as an operation's.
+    // The records stay in the store: freeing them would count as an operation's.
     std::process::exit(0);
 }
 

@@ -50,7 +50,7 @@ where
     kept.unwrap_or_else(|_panic| done(Given::outcome_without_response(), failed))
 }
 
-/// What is to be kept of a response, by the rule.
+/// Applies the rule to a response: which part of it is kept, if any.
 async fn outcome<R: Body<Data = Bytes>, E>(
     options: &Options,
     response: Response<R>,

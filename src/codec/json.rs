@@ -27,7 +27,7 @@ use crate::protocol::Payload;
 ///
 /// A type that reads these by a way of its own is not refused: with `deserialize_with`, say, that takes `null` for NaN.
 ///
-/// What is refused is recorded as done and not available, and the first caller is told. `Json.encode(&value)` says why.
+/// A value that is refused is recorded as done and not available, and the first caller is told. `Json.encode(&value)` says why.
 ///
 /// Nothing is seen of a type that does not read what it writes. Such are fields that are skipped (`#[serde(skip)]`, or
 /// `skip_serializing_if` without a default), and untagged variants that look alike. Test that
@@ -92,7 +92,7 @@ struct Seen {
     others: Cell<bool>,
 }
 
-/// What is written as `null`.
+/// A value that is written as `null`.
 #[derive(Clone, Copy)]
 enum Null {
     /// Nothing, within `Some`.

@@ -58,7 +58,7 @@ async fn ask(
     }
 }
 
-/// What looks at a request comes before anything is claimed.
+/// Closures that look at a request run before anything is claimed.
 #[tokio::test]
 async fn a_closure_that_looks_at_a_request_and_panics_leaves_nothing_behind() {
     type With = fn(Deduplicator<MemoryStore>, Armed) -> Builder<MemoryStore>;
@@ -97,17 +97,22 @@ async fn a_closure_that_looks_at_a_request_and_panics_leaves_nothing_behind() {
     }
 }
 
+/// A layer whose rule for responses panics while it is armed, and else says nothing.
+fn with_rule(armed: &Armed) -> IdempotencyLayer<MemoryStore> {
+    let armed = armed.clone();
+    let rule = move |_: &http::response::Parts| {
+        armed.pass();
+        None::<OutcomeRule>
+    };
+    crate::support::layer().outcome_rule(rule).build().unwrap()
+}
+
 /// The handler came to its end, so it does not run again where its response would have been kept.
 #[tokio::test]
 async fn a_rule_for_responses_that_panics_does_not_make_a_handler_run_twice() {
     for (status, retry) in [(200, "done-not-replayable"), (422, "failed-not-replayable")] {
         let (armed, count) = (Armed::default(), Count::default());
-        let rule = armed.clone();
-        let layer = crate::support::layer().outcome_rule(move |_| {
-            rule.pass();
-            None::<OutcomeRule>
-        });
-        let layer = layer.build().unwrap();
+        let layer = with_rule(&armed);
         armed.set(true);
         let first = ask(&layer, &count, status, Some("k")).await.unwrap();
         assert_eq!((first.status.as_u16(), first.problem().as_str()), (500, "handler-ended"));
@@ -122,12 +127,7 @@ async fn a_rule_for_responses_that_panics_does_not_make_a_handler_run_twice() {
 #[tokio::test]
 async fn a_rule_that_panics_over_a_response_that_is_no_outcome_leaves_it_to_the_policy() {
     let (armed, count) = (Armed::default(), Count::default());
-    let rule = armed.clone();
-    let layer = crate::support::layer().outcome_rule(move |_| {
-        rule.pass();
-        None::<OutcomeRule>
-    });
-    let layer = layer.build().unwrap();
+    let layer = with_rule(&armed);
     armed.set(true);
     let first = ask(&layer, &count, 502, Some("k")).await.unwrap();
     assert_eq!((first.status.as_u16(), first.problem().as_str()), (500, "handler-ended"));
@@ -136,7 +136,7 @@ async fn a_rule_that_panics_over_a_response_that_is_no_outcome_leaves_it_to_the_
     assert_eq!((again.text(), count.get()), ("2", 2), "it is taken over, after doubt");
 }
 
-/// What writes a refusal comes after everything is decided.
+/// The closure that writes a refusal runs after everything is decided.
 #[tokio::test]
 async fn a_closure_that_writes_problems_and_panics_changes_no_record() {
     let (armed, count) = (Armed::default(), Count::default());
