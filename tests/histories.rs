@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 use reference::checks::Met;
+use reference::way::Way;
 use reference::{register, steps, world};
 
 fn steps<S: std::fmt::Debug>(from_bytes: fn([u8; 4]) -> S, most: usize) -> impl Strategy<Value = Vec<S>> {
@@ -31,7 +32,9 @@ proptest! {
     /// P1, P2, P3, P5, T1, and the whole table: several callers in two processes, stale holders, operators, time.
     #[test]
     fn the_engine_answers_as_the_table_says(steps in steps(steps::Step::from_bytes, 80)) {
-        world::play(&steps).map_err(TestCaseError::fail)?;
+        for way in [Way::AtOnce, Way::ByExchange] {
+            world::play(&steps, way).map_err(|what| TestCaseError::fail(format!("{way:?}: {what}")))?;
+        }
     }
 }
 
@@ -50,15 +53,17 @@ proptest! {
 fn the_histories_meet_every_answer() {
     let mut runner = TestRunner::deterministic();
     let strategy = steps(steps::Step::from_bytes, 80);
-    let mut met = Met::new();
-    for _ in 0..600 {
-        let steps = strategy.new_tree(&mut runner).unwrap().current();
-        for (what, times) in world::play(&steps).unwrap() {
-            *met.entry(what).or_default() += times;
+    for way in [Way::AtOnce, Way::ByExchange] {
+        let mut met = Met::new();
+        for _ in 0..600 {
+            let steps = strategy.new_tree(&mut runner).unwrap().current();
+            for (what, times) in world::play(&steps, way).unwrap() {
+                *met.entry(what).or_default() += times;
+            }
         }
+        let never: Vec<_> = ANSWERS.iter().filter(|answer| !met.contains_key(**answer)).collect();
+        assert!(never.is_empty(), "{way:?}, never met: {never:?}\nmet: {met:#?}");
     }
-    let never: Vec<_> = ANSWERS.iter().filter(|answer| !met.contains_key(**answer)).collect();
-    assert!(never.is_empty(), "never met: {never:?}\nmet: {met:#?}");
 }
 
 /// Every answer to every kind of command, and every way to be granted.

@@ -13,6 +13,7 @@ use http::HeaderValue;
 use oncekey::Key;
 use oncekey::protocol::Record;
 use oncekey_http::key;
+use reference::way::Way;
 use reference::{register, steps, world};
 
 /// Most steps of one history: long ones find nothing that short ones do not, and are slow.
@@ -62,8 +63,10 @@ pub fn http_kept(data: &[u8]) {
 /// A history of the engine, against the reference.
 pub fn history(data: &[u8]) {
     let steps: Vec<_> = in_fours(data).map(steps::Step::from_bytes).collect();
-    if let Err(difference) = world::play(&steps) {
-        panic!("{difference}\nhistory: {steps:#?}");
+    for way in [Way::AtOnce, Way::ByExchange] {
+        if let Err(difference) = world::play(&steps, way) {
+            panic!("{way:?}: {difference}\nhistory: {steps:#?}");
+        }
     }
 }
 

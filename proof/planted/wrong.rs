@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use super::{
     Act, ClaimCommand, ClaimVerdict, Decision, Draft, Entry, Found, Holder, HolderCommand, HolderVerdict,
-    Lifetimes, OperatorCommand, OperatorVerdict, Order, Policy, Record, State, Status,
+    Lifetimes, OperatorCommand, OperatorVerdict, Order, Plan, Policy, Record, State, Status,
 };
 use crate::planted::planted;
 
 /// The table of claims, with the bug that this process was started with, if it is one of these.
-pub(super) fn claim(
-    entry: Option<&Entry>,
+pub(super) fn claim<'a>(
+    entry: Option<&'a Entry>,
     claim: &ClaimCommand,
     lifetimes: &Lifetimes,
-) -> Decision<ClaimVerdict> {
+) -> Plan<'a, ClaimVerdict> {
     let Some(found) = entry else { return super::claim::claim(None, claim, lifetimes) };
     if planted("transition: fingerprints are compared last") && found.status() == Status::Completed {
         return Decision::Answer(ClaimVerdict::Found(Found::Replay));
@@ -39,13 +39,14 @@ pub(super) fn claim(
         draft.state = State::Released { fresh_operation_id: false };
     }
     asked.record = draft.into();
-    match super::claim::claim(Some(&asked), claim, lifetimes) {
+    let decision = match super::claim::claim(Some(&asked), claim, lifetimes).written_out() {
         Decision::Write(mut write) if write.record.token().is_none() => {
             write.record = granted(&write.record, found, claim);
             Decision::Write(write)
         }
         decision => decision,
-    }
+    };
+    decision.into()
 }
 
 /// The record of a grant over `found`.
@@ -66,11 +67,11 @@ fn granted(record: &Record, found: &Entry, claim: &ClaimCommand) -> Record {
 }
 
 /// The table of holders, likewise.
-pub(super) fn hold(
-    entry: Option<&Entry>,
-    command: &HolderCommand<'_>,
+pub(super) fn hold<'a>(
+    entry: Option<&'a Entry>,
+    command: &HolderCommand<'a>,
     lifetimes: &Lifetimes,
-) -> Decision<HolderVerdict> {
+) -> Plan<'a, HolderVerdict> {
     let Some(found) = entry else { return super::hold::hold(None, command, lifetimes) };
     let mut command = *command;
     let mut draft = found.record.draft();
@@ -88,22 +89,22 @@ pub(super) fn hold(
     }
     let lifetimes = &kept(found, matches!(command.act, Act::Complete(..)), lifetimes);
     let asked = Entry { record: Draft { ..draft }.into(), ..found.clone() };
-    super::hold::hold(Some(&asked), &command, lifetimes)
+    super::hold::hold(Some(&asked), &command, lifetimes).written_out().into()
 }
 
 /// The table of operators, likewise.
-pub(super) fn operate(
-    entry: Option<&Entry>,
-    command: &OperatorCommand<'_>,
+pub(super) fn operate<'a>(
+    entry: Option<&'a Entry>,
+    command: &OperatorCommand<'a>,
     lifetimes: &Lifetimes,
-) -> Decision<OperatorVerdict> {
+) -> Plan<'a, OperatorVerdict> {
     let Some(found) = entry else { return super::operate::operate(None, command, lifetimes) };
     let mut asked = found.clone();
     if planted("transition: a live claim is forgotten") && matches!(command.order, Order::Forget(_)) {
         asked.left = Duration::ZERO;
     }
     let lifetimes = &kept(found, matches!(command.order, Order::Resolve(..)), lifetimes);
-    super::operate::operate(Some(&asked), command, lifetimes)
+    super::operate::operate(Some(&asked), command, lifetimes).written_out().into()
 }
 
 fn kept(found: &Entry, completes: bool, lifetimes: &Lifetimes) -> Lifetimes {

@@ -16,7 +16,7 @@ use super::held::{Guard, Held, Step};
 use super::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
 use super::resolver::Doubt;
 use super::wait::Wait;
-use super::watching::Watched;
+use super::watching::{Watched, in_span};
 use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
@@ -52,47 +52,89 @@ impl<S: Store + 'static> Claimed<S> {
 }
 
 impl<S: Store + 'static> Inner<S> {
-    /// As [`claim`](Self::claim), watched and told of by whoever does.
-    pub(super) fn claim_watched<'a>(
-        self: &'a Arc<Self>,
-        ask: &'a Ask,
-    ) -> BoxFuture<'a, Result<Claimed<S>, Error>> {
-        let work = async move {
-            let claimed = self.claim(ask).await;
-            match &claimed {
-                Err(Error::Incomparable { .. }) => {
-                    self.tell(&ask.key, || Event::Answered { answer: "incomparable" });
-                }
-                Err(_) => self.tell(&ask.key, || Event::Unanswered),
-                Ok(_) => {}
+    /// Claims, and waits for whoever holds the key as long as the request says.
+    ///
+    /// Where the store answers at once and nobody is waited for, it is done when it is first polled.
+    #[inline]
+    pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
+        let begun = self.clock().now();
+        let mut span = self.begin(&ask.key, || CallPhase::Claim);
+        let at_once = || in_span(&mut span, || self.claim_at_once(ask, begun));
+        let first = match self.port.is_at_once().then(at_once).flatten() {
+            // An observer, which has heard of the grant, may have taken its time over it.
+            Some(claimed @ Claimed::Granted(_)) if !self.is_watched() || !claimed.is_late() => {
+                return Ok(claimed);
             }
-            claimed
+            Some(Claimed::Answered(found, entry)) if found != Found::InProgress || ask.wait.is_zero() => {
+                self.tell(&ask.key, || Event::Answered { answer: answer_name(found, &entry) });
+                return Ok(Claimed::Answered(found, entry));
+            }
+            first => first,
         };
-        match self.begin(&ask.key, || CallPhase::Claim) {
-            Some(span) => Box::pin(Watched::new(span, work)),
-            None => Box::pin(work),
+        // Apart, so that a call which need not wait is no larger for it.
+        let work = self.claim_on(ask, begun, first);
+        match span {
+            Some(span) => Box::pin(Watched::new(span, work)).await,
+            None => Box::pin(work).await,
         }
     }
 
-    /// Claims, and waits for whoever holds the key as long as the request says.
-    pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
+    /// The first try of a claim, by the short way, where the store has one. A store that fails is asked again by the long
+    /// way, and so is one that contradicts itself.
+    fn claim_at_once(self: &Arc<Self>, ask: &Ask, sent: Moment) -> Option<Claimed<S>> {
+        let attempt = Claiming::new(self, ask, sent);
+        match self.port.at_once(&ask.key, &attempt.command, sent, &attempt)?.ok()? {
+            Applied::Written { entry, sent } => Some(attempt.granted(entry, sent, false)),
+            Applied::Answered { verdict: ClaimVerdict::Found(found), entry, .. } => {
+                Some(Claimed::Answered(found, entry?))
+            }
+            Applied::Answered { .. } => None,
+        }
+    }
+
+    /// Goes on claiming from what the `first` try came to.
+    async fn claim_on(
+        self: &Arc<Self>,
+        ask: &Ask,
+        begun: Moment,
+        first: Option<Claimed<S>>,
+    ) -> Result<Claimed<S>, Error> {
+        let claimed = self.claim_patiently(ask, begun, first).await;
+        match &claimed {
+            Ok(Claimed::Answered(found, entry)) => {
+                self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
+            }
+            Ok(Claimed::Granted(_)) => {}
+            Err(Error::Incomparable { .. }) => {
+                self.tell(&ask.key, || Event::Answered { answer: "incomparable" });
+            }
+            Err(_) => self.tell(&ask.key, || Event::Unanswered),
+        }
+        claimed
+    }
+
+    async fn claim_patiently(
+        self: &Arc<Self>,
+        ask: &Ask,
+        begun: Moment,
+        mut first: Option<Claimed<S>>,
+    ) -> Result<Claimed<S>, Error> {
         self.background.nudge();
-        let begun = self.clock().now();
         let until = begun + ask.wait;
         let mut now = begun;
         for _ in 0..=CONFLICTS_MAX {
-            let claimed = match self.claim_once(ask, None, now).await? {
+            let claimed = match first.take() {
+                Some(claimed) => claimed,
+                None => self.claim_once(ask, None, now).await?,
+            };
+            let claimed = match claimed {
                 Claimed::Answered(Found::InProgress, entry) if until > now => {
-                    // Apart, so that a call which need not wait is no larger for it.
                     Box::pin(Wait::begin(self, ask, entry, until).run()).await?
                 }
                 claimed => claimed,
             };
             match &claimed {
-                Claimed::Answered(verdict, entry) => {
-                    self.tell(&ask.key, || Event::Answered { answer: answer_name(*verdict, entry) });
-                    return Ok(claimed);
-                }
+                Claimed::Answered(..) => return Ok(claimed),
                 // A grant that arrives past its own deadline is renewed before anything starts.
                 Claimed::Granted(guard) => match guard.held.renew_if_late().await {
                     Ok(()) => return Ok(claimed),
@@ -114,26 +156,11 @@ impl<S: Store + 'static> Inner<S> {
         mut found: Option<Entry>,
         mut sent: Moment,
     ) -> Result<Claimed<S>, Error> {
-        // A generation is known by the id of the call that begins it: 128 random bits are drawn once.
-        let id = random::id(sent.as_nanos());
-        let mut command = ClaimCommand {
-            owner: Owner::from_bytes(id),
-            operation_id: OperationId::from_bytes(id),
-            fingerprint: ask.fingerprint,
-            policy: ask.policy,
-            attempts_max: ask.attempts_max,
-            on_doubt: match self.options.resolver {
-                Some(_) => OnDoubt::Ask { unless: None },
-                None => OnDoubt::GoByPolicy,
-            },
-            now: self.clock().unix(sent),
-        };
-        let attempt =
-            Claiming { engine: self, ask, owner: command.owner, maybe_written: AtomicBool::new(false) };
+        let mut attempt = Claiming::new(self, ask, sent);
         // Bounded, so that a resolver which never settles anything cannot go on forever.
         for _ in 0..=CONFLICTS_MAX {
             let start = Start::Known(found, sent);
-            match self.port.apply(&ask.key, &command, start, sent, &attempt).await {
+            match self.port.apply(&ask.key, &attempt.command, start, sent, &attempt).await {
                 Ok(Applied::Written { entry, sent }) => return Ok(attempt.granted(entry, sent, false)),
                 Ok(Applied::Answered { verdict, entry, sent: at, .. }) => {
                     let entry = entry.expect("a vacant key is answered by a write");
@@ -147,7 +174,7 @@ impl<S: Store + 'static> Inner<S> {
                             return Ok(Claimed::Answered(what, entry));
                         }
                         ClaimVerdict::MeetsDoubt => {
-                            command.on_doubt = OnDoubt::Ask { unless: Some(entry.version) };
+                            attempt.command.on_doubt = OnDoubt::Ask { unless: Some(entry.version) };
                             let settled = Box::pin(self.ask_resolver(&ask.key, &entry)).await?;
                             sent = self.clock().now(); // not ours, so no deadline will count from it
                             found = settled.unwrap_or(Some(entry));
@@ -156,7 +183,9 @@ impl<S: Store + 'static> Inner<S> {
                 }
                 Err(Unapplied::Store(source)) => {
                     if planted("claiming: a claim that failed counts as granted") {
-                        if let Decision::Write(write) = decide(None, &command, &self.options.lifetimes) {
+                        if let Decision::Write(write) =
+                            decide(None, &attempt.command, &self.options.lifetimes)
+                        {
                             let version = Version::new(u64::MAX / 2);
                             let entry = Entry { record: write.record, version, left: write.live };
                             return Ok(attempt.granted(entry, sent, false));
@@ -242,11 +271,29 @@ fn has_outcome(entry: &Entry) -> bool {
 struct Claiming<'a, S: Store + 'static> {
     engine: &'a Arc<Inner<S>>,
     ask: &'a Ask,
-    owner: Owner,
+    command: ClaimCommand,
     maybe_written: AtomicBool,
 }
 
-impl<S: Store + 'static> Claiming<'_, S> {
+impl<'a, S: Store + 'static> Claiming<'a, S> {
+    fn new(engine: &'a Arc<Inner<S>>, ask: &'a Ask, sent: Moment) -> Self {
+        // A generation is known by the id of the call that begins it: 128 random bits are drawn once.
+        let id = random::id(sent.as_nanos());
+        let command = ClaimCommand {
+            owner: Owner::from_bytes(id),
+            operation_id: OperationId::from_bytes(id),
+            fingerprint: ask.fingerprint,
+            policy: ask.policy,
+            attempts_max: ask.attempts_max,
+            on_doubt: match engine.options.resolver {
+                Some(_) => OnDoubt::Ask { unless: None },
+                None => OnDoubt::GoByPolicy,
+            },
+            now: engine.clock().unix(sent),
+        };
+        Self { engine, ask, command, maybe_written: AtomicBool::new(false) }
+    }
+
     /// The guard takes over from here.
     fn granted(&self, mut entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
         if reply_lost && planted("claiming: a deadline counts from the last resend") {
@@ -306,7 +353,7 @@ impl<S: Store + 'static> Drop for Claiming<'_, S> {
         if !*self.maybe_written.get_mut() {
             return;
         }
-        let (engine, key, owner) = (Arc::clone(self.engine), self.ask.key.clone(), self.owner);
+        let (engine, key, owner) = (Arc::clone(self.engine), self.ask.key.clone(), self.command.owner);
         self.engine.in_background(Box::pin(async move {
             // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
             let sent = engine.clock().now();

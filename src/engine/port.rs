@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use super::options::Options;
 use crate::observe::{Event, StoreCall};
 use crate::planted::planted;
-use crate::protocol::{Command, Decision, Entry, Key, Write, decide};
-use crate::store::{BatchPut, Exchange, Put, Store, StoreError, StoreErrorKind, StoreFailure};
+use crate::protocol::{Command, Decision, Entry, Key, Lifetimes, Write, decide};
+use crate::store::{BatchPut, Exchange, Put, Step, StepPut, Store, StoreError, StoreErrorKind, StoreFailure};
 use crate::time::{Clock, Moment};
 
 /// How often a command meets a conflict before the store is said to contradict itself.
@@ -140,6 +140,15 @@ impl<S: Store> Port<S> {
                     return Ok(Applied::Answered { verdict, entry: found, sent: found_sent, unknown });
                 }
             };
+            match self.at_once(key, command, sent, terms) {
+                None => {}
+                Some(Err(Unapplied::Store(failure))) => {
+                    self.failed(key, failure, sent, &mut tries, terms).await.map_err(Unapplied::Store)?;
+                    sent = self.clock().now();
+                    continue;
+                }
+                Some(applied) => return applied,
+            }
             let before = terms.sending();
             match terms.exchange(key, &write, sent).await {
                 Ok(Exchange::Done(version)) => {
@@ -171,6 +180,40 @@ impl<S: Store> Port<S> {
             }
             sent = self.clock().now();
         }
+    }
+
+    /// Whether the store has the short way.
+    #[inline]
+    pub(super) fn is_at_once(&self) -> bool {
+        self.store.at_once().is_some()
+    }
+
+    /// One try of the short way, where the store has one. `sent` is a reading of the clock just taken.
+    #[inline]
+    pub(super) fn at_once<C: Command + Sync>(
+        &self,
+        key: &Key,
+        command: &C,
+        sent: Moment,
+        terms: &impl Terms,
+    ) -> Option<Result<Applied<C::Verdict>, Unapplied>>
+    where
+        C::Verdict: Send,
+    {
+        let store = self.store.at_once()?;
+        let mut step = Decided { command, lifetimes: &self.options.lifetimes, found: None, verdict: None };
+        // Should the store panic, nobody knows what was done.
+        let before = terms.sending();
+        let updated = store.update(key, &mut step);
+        terms.answered(before, matches!(updated, Ok(Some(_))));
+        Some(match (updated, step.verdict) {
+            (Ok(Some(entry)), None) => Ok(Applied::Written { entry, sent }),
+            (Ok(None), Some(verdict)) => {
+                Ok(Applied::Answered { verdict, entry: step.found, sent, unknown: false })
+            }
+            (Ok(_), _) => Err(Unapplied::Inconsistent),
+            (Err(error), _) => Err(Unapplied::Store(StoreFailure::new(error).without_effect())),
+        })
     }
 
     /// What is on record.
@@ -233,7 +276,7 @@ impl<S: Store> Port<S> {
         let answer = self.in_time(self.options.store_timeout, self.store.load(key)).await;
         let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
         self.timed(begun, "load", 1, answer.as_ref().err());
-        answer.map_err(StoreFailure::of_read)
+        answer.map_err(StoreFailure::without_effect)
     }
 
     pub(super) async fn exchange(
@@ -305,6 +348,28 @@ impl<S: Store> Port<S> {
         if let (Some(observer), Some(begun)) = (&self.options.observer, begun) {
             let took = self.clock().now().saturating_since(begun);
             observer.store_call(&StoreCall { method, keys, took, failure: failure.map(StoreFailure::kind) });
+        }
+    }
+}
+
+/// A command, as a store asks it in one atomic step.
+struct Decided<'c, C: Command> {
+    command: &'c C,
+    lifetimes: &'c Lifetimes,
+    found: Option<Entry>,
+    verdict: Option<C::Verdict>,
+}
+
+impl<C: Command> Step for Decided<'_, C> {
+    fn next(&mut self, found: Option<Entry>) -> Option<StepPut<'_>> {
+        self.found = found;
+        self.verdict = None;
+        match self.command.plan(self.found.as_ref(), self.lifetimes) {
+            Decision::Write(Write { record, live, linger, .. }) => Some(StepPut::new(record, live, linger)),
+            Decision::Answer(verdict) => {
+                self.verdict = Some(verdict);
+                None
+            }
         }
     }
 }

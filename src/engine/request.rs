@@ -217,10 +217,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
     /// The claim, in nobody's hands yet: dropped now, it is released.
     pub(super) async fn claimed(&self) -> Result<Claimed<S>, Error> {
-        match self.engine.is_watched() {
-            false => self.engine.claim(&self.ask).await,
-            true => self.engine.claim_watched(&self.ask).await,
-        }
+        self.engine.claim(&self.ask).await
     }
 
     /// A grant that waited for others: renewed if its deadline has passed, claimed anew if somebody took over since.
@@ -399,11 +396,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         Enc: Fn(&E) -> Option<Result<Payload, CodecError>>,
         Dec: Fn(&Payload) -> Result<G, CodecError>,
     {
-        let claimed = match self.engine.is_watched() {
-            false => self.engine.claim(&self.ask).await,
-            true => self.engine.claim_watched(&self.ask).await,
-        };
-        let guard = match claimed {
+        let guard = match self.engine.claim(&self.ask).await {
             Ok(Claimed::Granted(guard)) => guard,
             Ok(Claimed::Answered(verdict, entry)) => {
                 let here = verdict == Found::InProgress && self.engine.held.holds(&self.ask.key, &entry);

@@ -17,6 +17,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// Whoever wants to watch this phase.
+    #[inline]
     pub(super) fn begin(&self, key: &Key, phase: impl FnOnce() -> CallPhase) -> Option<Box<dyn Span>> {
         self.options.observer.as_ref()?.begin(key, phase())
     }
@@ -77,4 +78,11 @@ impl Drop for Entered<'_> {
         // While a panic unwinds, a second one would end the process.
         let _panicked = catch_unwind(AssertUnwindSafe(|| self.0.exit()));
     }
+}
+
+/// Does this within the span, if there is one.
+#[inline]
+pub(super) fn in_span<T>(span: &mut Option<Box<dyn Span>>, work: impl FnOnce() -> T) -> T {
+    let _entered = span.as_deref_mut().map(|span| Entered::new(span));
+    work()
 }

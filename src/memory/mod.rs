@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use crate::protocol::{Entry, Expected, Key, Payload, Record};
 use crate::store::{
-    Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
-    StoreErrorKind, TrimOutcomes, Trimmed,
+    AtOnce, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Step, Store,
+    StoreError, StoreErrorKind, TrimOutcomes, Trimmed, exchange_at_once, load_at_once,
 };
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::{Clock, Moment, SystemClock};
@@ -200,55 +200,6 @@ impl MemoryStore {
         (lower, &self.shards[upper as usize & (self.shards.len() - 1)].0)
     }
 
-    fn read(&self, key: &Key) -> Option<Entry> {
-        let (hash, shard) = self.place(key);
-        let (found, now) = {
-            let shard = shard.lock();
-            // Read under the lock, or two calls could see the key's times in another order than its writes.
-            let now = self.clock.now();
-            (shard.find(hash, key.as_bytes(), now), now)
-        };
-        found.map(|found| found.into_entry(now))
-    }
-
-    fn exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, MemoryError> {
-        let (hash, mutex) = self.place(key);
-        let len = key.as_bytes().len() + put.record.as_bytes().len();
-        if len > Payload::LEN_MAX {
-            return Err(MemoryError::TooLarge { len });
-        }
-        for refused_before in [false, true] {
-            let mut shard = mutex.lock();
-            let now = self.clock.now();
-            let lives = Lives::new(now, put.live, put.linger);
-            let found = shard.find(hash, key.as_bytes(), now);
-            match (found, expected) {
-                (None, Expected::Vacant) => match self.check_bounds() {
-                    Ok(()) => {
-                        let version = shard.put_vacant(hash, key.as_bytes(), put.record, lives, self);
-                        shard.reclaim(now, 3, self);
-                        return Ok(Exchange::Done(version));
-                    }
-                    Err(full) if refused_before => return Err(full),
-                    Err(_) => {
-                        drop(shard);
-                        self.make_room();
-                    }
-                },
-                (Some(found), Expected::At(version)) if found.version == version => {
-                    let version = shard.put_at(found.slot, key.as_bytes(), put.record, lives, self);
-                    shard.reclaim(now, 1, self);
-                    return Ok(Exchange::Done(version));
-                }
-                (found, _) => {
-                    drop(shard);
-                    return Ok(Exchange::Conflict(found.map(|found| found.into_entry(now))));
-                }
-            }
-        }
-        unreachable!("the second round returns")
-    }
-
     fn check_bounds(&self) -> Result<(), MemoryError> {
         let usage = self.usage();
         if usage.records >= self.bounds.records {
@@ -378,9 +329,50 @@ impl shard::Account for MemoryStore {
 impl Found {
     fn into_entry(self, now: Moment) -> Entry {
         let left = self.live_until.saturating_since(now);
-        let body = Payload::from_shared(self.body);
-        let record = Record::from_own(body.slice(shard::record_at(&body)..body.len()));
-        Entry { record, version: self.version, left }
+        Entry { record: record_in(self.body), version: self.version, left }
+    }
+}
+
+/// The record in the body of a slot. It shares the slot's buffer.
+fn record_in(body: Arc<[u8]>) -> Record {
+    Record::from_own(Payload::window(body, shard::record_at))
+}
+
+impl AtOnce for MemoryStore {
+    type Error = MemoryError;
+
+    fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, MemoryError> {
+        let (hash, mutex) = self.place(key);
+        let name = (hash, key.as_bytes());
+        for refused_before in [false, true] {
+            let mut shard = mutex.lock();
+            // Read under the lock, or two calls could see the key's times in another order than its writes.
+            let now = self.clock.now();
+            let place = shard.place(hash, key.as_bytes(), now);
+            let found = shard.found(place).map(|found| found.into_entry(now));
+            let vacant = found.is_none();
+            let Some(put) = step.next(found) else { return Ok(None) };
+            let len = key.as_bytes().len() + put.record.byte_len();
+            if len > Payload::LEN_MAX {
+                return Err(MemoryError::TooLarge { len });
+            }
+            if vacant {
+                match self.check_bounds() {
+                    Ok(()) => {}
+                    Err(full) if refused_before => return Err(full),
+                    Err(_) => {
+                        drop(shard);
+                        self.make_room();
+                        continue;
+                    }
+                }
+            }
+            let (version, body) =
+                shard.put(place, name, &put.record, Lives::new(now, put.live, put.linger), self);
+            shard.reclaim(now, if vacant { 3 } else { 1 }, self);
+            return Ok(Some(Entry { record: record_in(body), version, left: put.live }));
+        }
+        unreachable!("the second round returns")
     }
 }
 
@@ -391,7 +383,7 @@ impl Store for MemoryStore {
     /// # Cancel safety
     /// Never pending: what was polled once is done.
     async fn load(&self, key: &Key) -> Result<Option<Entry>, MemoryError> {
-        Ok(self.read(key))
+        load_at_once(self, key)
     }
 
     /// # Cancel safety
@@ -402,11 +394,15 @@ impl Store for MemoryStore {
         expected: Expected,
         put: Put<'_>,
     ) -> Result<Exchange, MemoryError> {
-        self.exchange(key, expected, put)
+        exchange_at_once(self, key, expected, put)
     }
 
     async fn purge(&self, limit: usize) -> Result<Purged, MemoryError> {
         Ok(self.purge_now(limit))
+    }
+
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = MemoryError>> {
+        Some(self)
     }
 
     fn durability(&self) -> Durability {

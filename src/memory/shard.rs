@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use crate::protocol::{Record, Version, filled, put};
+use crate::protocol::{Record, Unwritten, Version, filled, put};
 use crate::time::Moment;
 
 /// What a record costs besides its bytes: its slot, its places in table and queue, and what the allocator adds.
@@ -66,6 +66,17 @@ impl Lives {
     }
 }
 
+/// Where a key is in a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In no slot.
+    None,
+    /// In a slot that is gone, and not reclaimed.
+    Gone(u32),
+    /// In this slot, readable.
+    Taken(u32),
+}
+
 pub(super) struct Scan {
     pub(super) entries: Vec<(Vec<u8>, Found)>,
     /// The slot to go on from; `None` at the end of the shard.
@@ -83,27 +94,50 @@ impl Shard {
         }
     }
 
-    /// The entry under `key`, unless it is gone by `now`.
-    pub(super) fn find(&self, hash: u32, key: &[u8], now: Moment) -> Option<Found> {
-        let index = *self.table.find(spread(hash), |&index| self.slots[index as usize].is(hash, key))?;
-        let slot = &self.slots[index as usize];
-        (slot.gone_at > now).then(|| slot.found(index))
+    /// Where `key` is, or would be.
+    pub(super) fn place(&self, hash: u32, key: &[u8], now: Moment) -> Place {
+        match self.table.find(spread(hash), |&index| self.slots[index as usize].is(hash, key)) {
+            Some(&index) if self.slots[index as usize].gone_at > now => Place::Taken(index),
+            Some(&index) => Place::Gone(index),
+            None => Place::None,
+        }
     }
 
-    /// Puts a record under a key that has no readable entry; a slot that is gone and not reclaimed is used again.
-    pub(super) fn put_vacant(
+    /// What is readable there.
+    pub(super) fn found(&self, place: Place) -> Option<Found> {
+        match place {
+            Place::Taken(index) => Some(self.slots[index as usize].found(index)),
+            Place::Gone(_) | Place::None => None,
+        }
+    }
+
+    /// Puts a record in the place of `key`. A slot that is gone and not reclaimed is used again.
+    pub(super) fn put(
         &mut self,
-        hash: u32,
-        key: &[u8],
-        record: &Record,
+        place: Place,
+        (hash, key): (u32, &[u8]),
+        record: &Unwritten<'_>,
         lives: Lives,
         account: &impl Account,
-    ) -> Version {
-        if let Some(&index) = self.table.find(spread(hash), |&index| self.slots[index as usize].is(hash, key))
-        {
-            return self.put_at(index, key, record, lives, account);
-        }
+    ) -> (Version, Arc<[u8]>) {
         let (body, version) = (body(key, record), self.next_version());
+        match place {
+            Place::Taken(index) | Place::Gone(index) => {
+                self.put_again(index, version, Arc::clone(&body), lives, account);
+            }
+            Place::None => self.put_first(hash, version, Arc::clone(&body), lives, account),
+        }
+        (version, body)
+    }
+
+    fn put_first(
+        &mut self,
+        hash: u32,
+        version: Version,
+        body: Arc<[u8]>,
+        lives: Lives,
+        account: &impl Account,
+    ) {
         account.added(1, body.len() + OVERHEAD);
         let slot = Slot {
             version,
@@ -128,19 +162,16 @@ impl Shard {
         // A record in progress is looked at when its lease is over; by then it is completed as a rule, lives on, and
         // is put back in the queue once.
         self.schedule(index, tick(lives.live_until));
-        version
     }
 
-    /// Puts a record into a slot that holds this key.
-    pub(super) fn put_at(
+    fn put_again(
         &mut self,
         index: u32,
-        key: &[u8],
-        record: &Record,
+        version: Version,
+        body: Arc<[u8]>,
         lives: Lives,
         account: &impl Account,
-    ) -> Version {
-        let (body, version) = (body(key, record), self.next_version());
+    ) {
         let slot = &mut self.slots[index as usize];
         let len_before = slot.body.as_ref().map_or(0, |body| body.len());
         if body.len() >= len_before {
@@ -155,7 +186,6 @@ impl Shard {
         if slot.scheduled > tick(lives.gone_at) {
             self.schedule(index, tick(lives.gone_at));
         }
-        version
     }
 
     /// Whether some slot is due to be looked at.
@@ -230,7 +260,7 @@ impl Shard {
         record: &Record,
         account: &impl Account,
     ) -> bool {
-        let body = body(key, record);
+        let body = body(key, &record.clone().into());
         let slot = &mut self.slots[found.slot as usize];
         match &mut slot.body {
             Some(there) if Arc::ptr_eq(there, &found.body) => {
@@ -269,12 +299,10 @@ impl Shard {
 }
 
 /// What a slot keeps: the key's length in two bytes, the key, and the record.
-fn body(key: &[u8], record: &Record) -> Arc<[u8]> {
+fn body(key: &[u8], record: &Unwritten<'_>) -> Arc<[u8]> {
     let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
-    let record = record.as_bytes();
-    filled(2 + key.len() + record.len(), |bytes| {
-        let behind = put(put(bytes, &key_len.to_le_bytes()), key);
-        behind.copy_from_slice(record);
+    filled(2 + key.len() + record.byte_len(), |bytes| {
+        record.write_to(put(put(bytes, &key_len.to_le_bytes()), key));
     })
 }
 
@@ -360,10 +388,19 @@ mod tests {
         Moment::ORIGIN + SECOND * u32::try_from(seconds).unwrap()
     }
 
+    fn put_record(shard: &mut Shard, hash: u32, key: &[u8], record: &Record, lives: Lives) -> Version {
+        let place = shard.place(hash, key, at(0));
+        shard.put(place, (hash, key), &record.clone().into(), lives, &Uncounted).0
+    }
+
+    fn find(shard: &Shard, hash: u32, key: &[u8], now: Moment) -> Option<Found> {
+        shard.found(shard.place(hash, key, now))
+    }
+
     /// Puts under a vacant key; gone after `seconds`.
     fn put(shard: &mut Shard, hash: u32, key: &[u8], seconds: u64) {
         let lives = Lives::new(Moment::ORIGIN, SECOND * u32::try_from(seconds).unwrap(), Duration::ZERO);
-        let _version = shard.put_vacant(hash, key, &record(0), lives, &Uncounted);
+        let _version = put_record(shard, hash, key, &record(0), lives);
     }
 
     /// S6: what the table compares is the key.
@@ -371,9 +408,9 @@ mod tests {
     fn keys_whose_hashes_are_equal_are_distinct() {
         let mut shard = Shard::new();
         put(&mut shard, 5, b"one", 10);
-        assert!(shard.find(5, b"other", at(0)).is_none());
+        assert!(find(&shard, 5, b"other", at(0)).is_none());
         put(&mut shard, 5, b"other", 10);
-        let slot = |key: &[u8]| shard.find(5, key, at(0)).map(|found| found.slot);
+        let slot = |key: &[u8]| find(&shard, 5, key, at(0)).map(|found| found.slot);
         assert_eq!((slot(b"one"), slot(b"other")), (Some(0), Some(1)));
     }
 
@@ -413,9 +450,8 @@ mod tests {
     fn what_now_ends_earlier_is_reclaimed_when_it_ends() {
         let mut shard = Shard::new();
         put(&mut shard, 1, b"key", 1000);
-        let slot = shard.find(1, b"key", at(0)).unwrap().slot;
         let lives = Lives::new(at(0), Duration::ZERO, SECOND);
-        let _version = shard.put_at(slot, b"key", &record(0), lives, &Uncounted);
+        let _version = put_record(&mut shard, 1, b"key", &record(0), lives);
         assert_eq!(shard.reclaim(at(2), 10, &Uncounted), 1);
     }
 
@@ -425,18 +461,18 @@ mod tests {
         let mut shard = Shard::new();
         let lives = Lives::new(at(0), Duration::ZERO, 100 * SECOND);
         let short = record(1000).without_outcome().unwrap();
-        let version = shard.put_vacant(1, b"key", &record(1000), lives, &Uncounted);
-        let found = shard.find(1, b"key", at(1)).unwrap();
+        let version = put_record(&mut shard, 1, b"key", &record(1000), lives);
+        let found = find(&shard, 1, b"key", at(1)).unwrap();
         assert!(shard.replace(b"key", &found, &short, &Uncounted));
-        let shorter = shard.find(1, b"key", at(1)).unwrap();
+        let shorter = find(&shard, 1, b"key", at(1)).unwrap();
         assert_eq!((shorter.version, shorter.live_until), (version, found.live_until));
         assert!(shorter.body.len() < found.body.len() - 900);
 
         assert!(!shard.replace(b"key", &found, &short, &Uncounted), "it was replaced already");
         let found = shorter;
-        let version = shard.put_at(found.slot, b"key", &record(500), lives, &Uncounted);
+        let version = put_record(&mut shard, 1, b"key", &record(500), lives);
         assert!(!shard.replace(b"key", &found, &short, &Uncounted), "it was written over");
-        let there = shard.find(1, b"key", at(1)).unwrap();
+        let there = find(&shard, 1, b"key", at(1)).unwrap();
         assert_eq!((there.version, there.body.len() > 500), (version, true));
         assert_eq!(shard.reclaim(at(200), 10, &Uncounted), 1);
         assert!(!shard.replace(b"key", &there, &short, &Uncounted), "it is gone");
@@ -447,8 +483,7 @@ mod tests {
     fn what_ends_later_in_this_tick_is_not_due() {
         let mut shard = Shard::new();
         let milli = Duration::from_millis(1);
-        let _version =
-            shard.put_vacant(1, b"key", &record(0), Lives::new(at(0), milli, milli * 9), &Uncounted);
+        let _version = put_record(&mut shard, 1, b"key", &record(0), Lives::new(at(0), milli, milli * 9));
         assert!(!shard.is_due(at(0)) && !shard.is_due(at(0) + milli * 9));
         assert!(shard.is_due(at(0) + milli * 10));
         assert_eq!(shard.reclaim(at(0) + milli * 10, 1, &Uncounted), 1);
@@ -465,10 +500,10 @@ mod tests {
         }
         // The last one goes first, then the first one, whose time is moved up.
         for i in [u32::try_from(late).unwrap(), 0] {
-            let slot = shard.find(i, &i.to_le_bytes(), at(0)).unwrap().slot;
+            let slot = find(&shard, i, &i.to_le_bytes(), at(0)).unwrap().slot;
             assert_eq!(slot, i);
             let lives = Lives::new(at(0), SECOND * if i == 0 { 2 } else { 1 }, Duration::ZERO);
-            let _version = shard.put_at(slot, &i.to_le_bytes(), &record(0), lives, &Uncounted);
+            let _version = put_record(&mut shard, i, &i.to_le_bytes(), &record(0), lives);
         }
         assert_eq!(shard.reclaim(at(3), 10, &Uncounted), 2);
         assert_eq!(u64::from(shard.slots[0].scheduled), late, "the link has the number of that tick");

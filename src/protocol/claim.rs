@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::fingerprint::{self, Comparison};
-use super::transition::{Command, Decision, Lifetimes, follow_up, grant};
+use super::transition::{Command, Decision, Lifetimes, Plan, follow_up, grant};
 use super::{
     Draft, Entry, Expected, ExpiredBecause, Fingerprint, OperationId, Owner, Policy, State, Status,
     UnixMillis, Version,
@@ -75,16 +75,16 @@ pub enum Found {
 impl Command for ClaimCommand {
     type Verdict = ClaimVerdict;
 
-    fn decide(&self, entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision<ClaimVerdict> {
+    fn plan<'a>(&'a self, entry: Option<&'a Entry>, lifetimes: &Lifetimes) -> Plan<'a, ClaimVerdict> {
         claim(entry, self, lifetimes)
     }
 }
 
-pub(super) fn claim(
-    entry: Option<&Entry>,
+pub(super) fn claim<'a>(
+    entry: Option<&'a Entry>,
     claim: &ClaimCommand,
     lifetimes: &Lifetimes,
-) -> Decision<ClaimVerdict> {
+) -> Plan<'a, ClaimVerdict> {
     let Some(entry) = entry else {
         return grant(Expected::Vacant, first_attempt(claim), lifetimes);
     };

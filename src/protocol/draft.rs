@@ -1,12 +1,10 @@
 //! A record before it is written.
 
-use std::sync::Arc;
-
 use super::encoding::{
-    DOUBT, DROPPED, FAILED, FORGOTTEN, FORMAT, HOLD, IN_PROGRESS, KEPT, OWN_ID, Parts, RELEASED,
-    RELEASED_FRESH, RESET, TIME_LEN, TIME_MAX, TOKEN, TOO_LARGE, UNENCODABLE, at,
+    DOUBT, DROPPED, FAILED, FORGOTTEN, FORMAT, HOLD, IN_PROGRESS, KEPT, OWN_ID, RELEASED, RELEASED_FRESH,
+    RESET, TIME_LEN, TIME_MAX, TOKEN, TOO_LARGE, UNENCODABLE, at,
 };
-use super::payload::{filled, put};
+use super::payload::put;
 use super::{
     Conclusion, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Policy, State,
     UnixMillis,
@@ -38,11 +36,27 @@ pub struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// The stored form: see [`encoding`](super::encoding).
-    pub(super) fn encode(&self) -> Arc<[u8]> {
+    /// How long the stored form is.
+    #[inline]
+    pub(super) fn byte_len(&self) -> usize {
+        let digest = self.fingerprint.as_ref().map_or(&[][..], Fingerprint::digest);
+        let mut number = [0; 8];
+        let (_, last) = state_and_last(&self.state, self.checkpoint, &mut number);
+        let id = if self.has_own_id() { 0 } else { 16 };
+        let reset = if self.forgiven > 0 { 4 } else { 0 };
+        let fingerprint = if digest.is_empty() { 0 } else { 1 + digest.len() };
+        at::REST + id + reset + fingerprint + last.len()
+    }
+
+    fn has_own_id(&self) -> bool {
+        self.operation_id.to_bytes() == self.owner.to_bytes()
+    }
+
+    /// Writes the stored form: see [`encoding`](super::encoding).
+    pub(super) fn write_to(&self, bytes: &mut [u8]) {
         let mut number = [0; 8];
         let (state, last) = state_and_last(&self.state, self.checkpoint, &mut number);
-        let own_id = self.operation_id.to_bytes() == self.owner.to_bytes();
+        let own_id = self.has_own_id();
         let digest = self.fingerprint.as_ref().map_or(&[][..], Fingerprint::digest);
         let digest_len = u8::try_from(digest.len()).expect("a digest has at most 32 bytes");
         let flags = state
@@ -51,31 +65,27 @@ impl Draft<'_> {
             | flag(self.token.is_some(), TOKEN)
             | flag(own_id, OWN_ID);
         let lengths = digest_len | flag(self.forgiven > 0, RESET);
-        let parts = Parts::of(flags, lengths);
-        filled(parts.last + last.len(), |bytes| {
-            let (head, rest) = bytes.split_first_chunk_mut().expect("the fixed part is counted in");
-            let head: &mut [u8; at::REST] = head;
-            head[..at::OWNER].copy_from_slice(&[FORMAT, flags, lengths]);
-            head[at::OWNER..at::ATTEMPT].copy_from_slice(&self.owner.to_bytes());
-            head[at::ATTEMPT..at::CREATED].copy_from_slice(&self.attempt.to_be_bytes());
-            head[at::CREATED..at::TOKEN].copy_from_slice(&time(self.created_at));
-            let token = self.token.map_or(0, FencingToken::get);
-            head[at::TOKEN..at::FINISHED].copy_from_slice(&token.to_be_bytes());
-            let finished = if state == IN_PROGRESS { None } else { self.finished_at };
-            head[at::FINISHED..at::LEN].copy_from_slice(&time(finished.unwrap_or_default()));
-            head[at::LEN..].copy_from_slice(&last_len(last));
-            let mut rest = rest;
-            if !own_id {
-                rest = put(rest, &self.operation_id.to_bytes());
-            }
-            if self.forgiven > 0 {
-                rest = put(rest, &self.forgiven.to_be_bytes());
-            }
-            if let Some(fingerprint) = &self.fingerprint {
-                rest = put(put(rest, &[fingerprint.algorithm().number()]), digest);
-            }
-            rest.copy_from_slice(last);
-        })
+        let (head, mut rest) = bytes.split_first_chunk_mut().expect("the fixed part is counted in");
+        let head: &mut [u8; at::REST] = head;
+        head[..at::OWNER].copy_from_slice(&[FORMAT, flags, lengths]);
+        head[at::OWNER..at::ATTEMPT].copy_from_slice(&self.owner.to_bytes());
+        head[at::ATTEMPT..at::CREATED].copy_from_slice(&self.attempt.to_be_bytes());
+        head[at::CREATED..at::TOKEN].copy_from_slice(&time(self.created_at));
+        let token = self.token.map_or(0, FencingToken::get);
+        head[at::TOKEN..at::FINISHED].copy_from_slice(&token.to_be_bytes());
+        let finished = if state == IN_PROGRESS { None } else { self.finished_at };
+        head[at::FINISHED..at::LEN].copy_from_slice(&time(finished.unwrap_or_default()));
+        head[at::LEN..].copy_from_slice(&last_len(last));
+        if !own_id {
+            rest = put(rest, &self.operation_id.to_bytes());
+        }
+        if self.forgiven > 0 {
+            rest = put(rest, &self.forgiven.to_be_bytes());
+        }
+        if let Some(fingerprint) = &self.fingerprint {
+            rest = put(put(rest, &[fingerprint.algorithm().number()]), digest);
+        }
+        rest.copy_from_slice(last);
     }
 }
 

@@ -2,11 +2,10 @@
 
 use super::draft::{flag, last_len, state_and_last, time};
 use super::encoding::{DOUBT, IN_PROGRESS, Parts, STATE, TOKEN, at};
-use super::payload::filled;
-use super::{FencingToken, Payload, Record, State, UnixMillis};
+use super::{FencingToken, Record, State, UnixMillis};
 
 /// What a write after the grant changes. The rest, whose attempt it is and what it is bound to, is copied as it stands.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct FollowUp<'a> {
     pub(super) before: &'a Record,
     pub(super) token: FencingToken,
@@ -18,25 +17,32 @@ pub(super) struct FollowUp<'a> {
     pub(super) finished_at: Option<UnixMillis>,
 }
 
-impl From<FollowUp<'_>> for Record {
-    fn from(follow_up: FollowUp<'_>) -> Self {
-        let FollowUp { before, token, state, doubt, checkpoint, finished_at } = follow_up;
+impl FollowUp<'_> {
+    /// How many bytes are copied.
+    #[inline]
+    fn copied(&self) -> usize {
+        let before = self.before.as_bytes();
+        Parts::of(before[at::FLAGS], before[at::DIGEST]).last
+    }
+
+    #[inline]
+    pub(super) fn byte_len(&self) -> usize {
         let mut number = [0; 8];
-        let (state, last) = state_and_last(&state, checkpoint, &mut number);
-        let before = before.as_bytes();
-        let parts = Parts::of(before[at::FLAGS], before[at::DIGEST]);
-        let bytes = filled(parts.last + last.len(), |bytes| {
-            let (front, end) = bytes.split_at_mut(parts.last);
-            front.copy_from_slice(&before[..parts.last]);
-            end.copy_from_slice(last);
-            let head: &mut [u8; at::REST] = front.first_chunk_mut().expect("the fixed part comes first");
-            head[at::FLAGS] = head[at::FLAGS] & !(STATE | DOUBT) | TOKEN | state | flag(doubt, DOUBT);
-            head[at::TOKEN..at::FINISHED].copy_from_slice(&token.get().to_be_bytes());
-            let finished = if state == IN_PROGRESS { None } else { finished_at };
-            head[at::FINISHED..at::LEN].copy_from_slice(&time(finished.unwrap_or_default()));
-            head[at::LEN..].copy_from_slice(&last_len(last));
-        });
-        Self::from_own(Payload::from_shared(bytes))
+        self.copied() + state_and_last(&self.state, self.checkpoint, &mut number).1.len()
+    }
+
+    pub(super) fn write_to(&self, bytes: &mut [u8]) {
+        let mut number = [0; 8];
+        let (state, last) = state_and_last(&self.state, self.checkpoint, &mut number);
+        let (front, end) = bytes.split_at_mut(self.copied());
+        front.copy_from_slice(&self.before.as_bytes()[..front.len()]);
+        end.copy_from_slice(last);
+        let head: &mut [u8; at::REST] = front.first_chunk_mut().expect("the fixed part comes first");
+        head[at::FLAGS] = head[at::FLAGS] & !(STATE | DOUBT) | TOKEN | state | flag(self.doubt, DOUBT);
+        head[at::TOKEN..at::FINISHED].copy_from_slice(&self.token.get().to_be_bytes());
+        let finished = if state == IN_PROGRESS { None } else { self.finished_at };
+        head[at::FINISHED..at::LEN].copy_from_slice(&time(finished.unwrap_or_default()));
+        head[at::LEN..].copy_from_slice(&last_len(last));
     }
 }
 
@@ -44,6 +50,7 @@ impl From<FollowUp<'_>> for Record {
 mod tests {
     use super::super::{
         Algorithm, Conclusion, Draft, Fingerprint, OperationId, Outcome, OutcomeBody, Owner, Policy,
+        Unwritten,
     };
     use super::*;
 
@@ -100,7 +107,11 @@ mod tests {
                     let copied = FollowUp { before, token, state, doubt, checkpoint, finished_at };
                     let token = Some(token);
                     let anew = Draft { token, state, doubt, checkpoint, finished_at, ..record.draft() };
-                    assert_eq!(Record::from(copied), Record::from(anew), "{number}, {state:?}");
+                    assert_eq!(
+                        Unwritten::from(copied).to_record(),
+                        Record::from(anew),
+                        "{number}, {state:?}"
+                    );
                 }
             }
         }

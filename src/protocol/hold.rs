@@ -1,7 +1,7 @@
 //! The table of who holds a key.
 
 use super::follow_up::FollowUp;
-use super::transition::{Command, Decision, Lifetimes, completed, expire, follow_up, grant, released};
+use super::transition::{Command, Decision, Lifetimes, Plan, completed, expire, follow_up, grant, released};
 use super::{Entry, Expected, Holder, Outcome, Payload, State, UnixMillis};
 
 /// What the holder of an attempt asks.
@@ -61,23 +61,23 @@ pub enum HolderVerdict {
 impl Command for HolderCommand<'_> {
     type Verdict = HolderVerdict;
 
-    fn decide(&self, entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision<HolderVerdict> {
+    fn plan<'a>(&'a self, entry: Option<&'a Entry>, lifetimes: &Lifetimes) -> Plan<'a, HolderVerdict> {
         hold(entry, self, lifetimes)
     }
 }
 
-pub(super) fn hold(
-    entry: Option<&Entry>,
-    HolderCommand { holder, act }: &HolderCommand<'_>,
+pub(super) fn hold<'a>(
+    entry: Option<&'a Entry>,
+    HolderCommand { holder, act }: &HolderCommand<'a>,
     lifetimes: &Lifetimes,
-) -> Decision<HolderVerdict> {
+) -> Plan<'a, HolderVerdict> {
     use HolderVerdict::{Absent, AlreadyCompleted, AlreadyDone, AlreadyReleased, Superseded};
     let Some(entry) = entry else { return Decision::Answer(Absent) };
     // Commands of a holder reach only a record that is its own.
     if !entry.is_held_by(holder) {
         return Decision::Answer(Superseded);
     }
-    let keep = |record: FollowUp<'_>| grant(Expected::At(entry.version), record, lifetimes);
+    let keep = |record: FollowUp<'a>| grant(Expected::At(entry.version), record, lifetimes);
     let verdict = match (entry.record.state(), *act) {
         (State::InProgress, Act::Renew | Act::Settle(_)) => return keep(follow_up(entry)),
         (State::InProgress, Act::Checkpoint(checkpoint)) => {

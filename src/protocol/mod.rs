@@ -21,6 +21,7 @@ mod record;
 mod state;
 mod transition;
 mod unix_millis;
+mod unwritten;
 
 #[cfg(test)]
 mod matrix;
@@ -41,5 +42,6 @@ pub use payload::Payload;
 pub(crate) use payload::{filled, put};
 pub use record::Record;
 pub use state::{Policy, State};
-pub use transition::{Command, Decision, Lifetimes, Write, decide};
+pub use transition::{Command, Decision, Lifetimes, Plan, Write, decide};
 pub use unix_millis::UnixMillis;
+pub use unwritten::Unwritten;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::transition::{Command, Decision, Lifetimes, completed, expire, released, write};
+use super::transition::{Command, Decision, Lifetimes, Plan, completed, expire, released, write};
 use super::{Draft, Entry, Expected, ExpiredBecause, Outcome, State, Status, UnixMillis, Version};
 
 /// What somebody found out about an operation in doubt.
@@ -54,16 +54,16 @@ pub enum OperatorVerdict {
 impl Command for OperatorCommand<'_> {
     type Verdict = OperatorVerdict;
 
-    fn decide(&self, entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision<OperatorVerdict> {
+    fn plan<'a>(&'a self, entry: Option<&'a Entry>, lifetimes: &Lifetimes) -> Plan<'a, OperatorVerdict> {
         operate(entry, self, lifetimes)
     }
 }
 
-pub(super) fn operate(
-    entry: Option<&Entry>,
-    OperatorCommand { at, order }: &OperatorCommand<'_>,
+pub(super) fn operate<'a>(
+    entry: Option<&'a Entry>,
+    OperatorCommand { at, order }: &OperatorCommand<'a>,
     lifetimes: &Lifetimes,
-) -> Decision<OperatorVerdict> {
+) -> Plan<'a, OperatorVerdict> {
     use OperatorVerdict::{Absent, AlreadyCompleted, AlreadyDone, Changed, Live, NotInDoubt};
     if at.is_some_and(|at| entry.is_none_or(|entry| entry.version != at)) {
         return Decision::Answer(Changed);
@@ -99,7 +99,7 @@ pub(super) fn operate(
     Decision::Answer(verdict)
 }
 
-fn forgotten(entry: &Entry, now: UnixMillis, lifetimes: &Lifetimes) -> Decision<OperatorVerdict> {
+fn forgotten<'a>(entry: &'a Entry, now: UnixMillis, lifetimes: &Lifetimes) -> Plan<'a, OperatorVerdict> {
     let record = Draft {
         state: State::Forgotten,
         fingerprint: None,

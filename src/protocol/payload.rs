@@ -33,6 +33,13 @@ impl Payload {
         Self { bytes: Some(bytes), start: 0, end }
     }
 
+    /// The end of a buffer, from where `begin` says.
+    pub(crate) fn window(bytes: Arc<[u8]>, begin: impl FnOnce(&[u8]) -> usize) -> Self {
+        let (start, end) = (begin(&bytes), bytes.len());
+        assert!(start <= end, "a window from {start} of {end} bytes");
+        Self { bytes: Some(bytes), start, end }
+    }
+
     /// A window into this payload that shares its buffer.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use super::encoding::{
 use super::fingerprint::Algorithm;
 use super::{
     Conclusion, DecodeError, Draft, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner,
-    Payload, Policy, State, UnixMillis,
+    Payload, Policy, State, UnixMillis, Unwritten,
 };
 
 /// One record: what the state machine keeps of a key. Made by [`decide`](super::decide), or read from a store. It *is* its
@@ -224,7 +224,7 @@ fn number_u32(bytes: &[u8]) -> u32 {
 
 impl From<Draft<'_>> for Record {
     fn from(draft: Draft<'_>) -> Self {
-        Self::from_own(Payload::from_shared(draft.encode()))
+        Unwritten::from(draft).to_record()
     }
 }
 

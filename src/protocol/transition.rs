@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::follow_up::FollowUp;
-use super::{Entry, Expected, Outcome, Policy, Record, State, UnixMillis};
+use super::{Entry, Expected, Outcome, Policy, Record, State, UnixMillis, Unwritten};
 
 /// How long what is written lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,26 +40,26 @@ pub trait Command {
     /// The answers that need no write.
     type Verdict;
 
-    /// See [`decide`].
-    fn decide(&self, entry: Option<&Entry>, lifetimes: &Lifetimes) -> Decision<Self::Verdict>;
+    /// As [`decide`], with the record not written out yet.
+    fn plan<'a>(&'a self, entry: Option<&'a Entry>, lifetimes: &Lifetimes) -> Plan<'a, Self::Verdict>;
 }
 
 /// What to do about a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Decision<V> {
+pub enum Decision<V, R = Record> {
     /// Send this write. If it is done, so is the command; on a conflict, decide again on the entry it carries.
-    Write(Write),
+    Write(Write<R>),
     /// Write nothing; this is the answer.
     Answer(V),
 }
 
 /// One write for a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Write {
+pub struct Write<R = Record> {
     /// What it expects to find.
     pub expected: Expected,
     /// What it puts there.
-    pub record: Record,
+    pub record: R,
     /// How long that stays live.
     pub live: Duration,
     /// How much longer it stays readable.
@@ -71,27 +71,63 @@ pub struct Write {
 /// Pure, and total: every state has an answer to every command. A caller sends the write it gets and, on a
 /// conflict, asks again with the entry that the conflict carried.
 pub fn decide<C: Command>(entry: Option<&Entry>, command: &C, lifetimes: &Lifetimes) -> Decision<C::Verdict> {
-    command.decide(entry, lifetimes)
+    command.plan(entry, lifetimes).written_out()
 }
 
-pub(super) fn write<V>(
+/// A [`Decision`] whose record is not written out yet.
+pub type Plan<'a, V> = Decision<V, Unwritten<'a>>;
+
+impl<V> Plan<'_, V> {
+    /// The same, with the record as bytes.
+    pub fn written_out(self) -> Decision<V> {
+        match self {
+            Self::Write(Write { expected, record, live, linger }) => {
+                Decision::Write(Write { expected, record: record.to_record(), live, linger })
+            }
+            Self::Answer(verdict) => Decision::Answer(verdict),
+        }
+    }
+}
+
+impl<V> From<Decision<V>> for Plan<'_, V> {
+    fn from(decision: Decision<V>) -> Self {
+        match decision {
+            Decision::Write(Write { expected, record, live, linger }) => {
+                Self::Write(Write { expected, record: record.into(), live, linger })
+            }
+            Decision::Answer(verdict) => Self::Answer(verdict),
+        }
+    }
+}
+
+#[inline]
+pub(super) fn write<'a, V>(
     expected: Expected,
-    record: impl Into<Record>,
+    record: impl Into<Unwritten<'a>>,
     live: Duration,
     linger: Duration,
-) -> Decision<V> {
+) -> Plan<'a, V> {
     Decision::Write(Write { expected, record: record.into(), live, linger })
 }
 
 /// In progress, for a lease.
-pub(super) fn grant<V>(expected: Expected, record: impl Into<Record>, lifetimes: &Lifetimes) -> Decision<V> {
+#[inline]
+pub(super) fn grant<'a, V>(
+    expected: Expected,
+    record: impl Into<Unwritten<'a>>,
+    lifetimes: &Lifetimes,
+) -> Plan<'a, V> {
     let record = record.into();
     let linger = lifetimes.linger_in_progress(record.policy());
     write(expected, record, lifetimes.lease, linger)
 }
 
 /// In progress with nothing left to live.
-pub(super) fn expire<V>(entry: &Entry, record: impl Into<Record>, lifetimes: &Lifetimes) -> Decision<V> {
+pub(super) fn expire<'a, V>(
+    entry: &Entry,
+    record: impl Into<Unwritten<'a>>,
+    lifetimes: &Lifetimes,
+) -> Plan<'a, V> {
     let record = record.into();
     let linger = lifetimes.linger_in_progress(record.policy());
     write(Expected::At(entry.version), record, Duration::ZERO, linger)
@@ -110,13 +146,14 @@ pub(super) fn follow_up(entry: &Entry) -> FollowUp<'_> {
     }
 }
 
-pub(super) fn completed<V>(
-    entry: &Entry,
-    outcome: &Outcome,
+#[inline]
+pub(super) fn completed<'a, V>(
+    entry: &'a Entry,
+    outcome: &'a Outcome,
     doubt: bool,
     now: UnixMillis,
     lifetimes: &Lifetimes,
-) -> Decision<V> {
+) -> Plan<'a, V> {
     let record = FollowUp {
         state: State::Completed(outcome.borrowed()),
         doubt,
@@ -128,12 +165,12 @@ pub(super) fn completed<V>(
     write(Expected::At(entry.version), record, lifetimes.retention, lifetimes.tail)
 }
 
-pub(super) fn released<V>(
-    entry: &Entry,
+pub(super) fn released<'a, V>(
+    entry: &'a Entry,
     fresh_operation_id: bool,
     now: UnixMillis,
     lifetimes: &Lifetimes,
-) -> Decision<V> {
+) -> Plan<'a, V> {
     let record = FollowUp {
         state: State::Released { fresh_operation_id },
         doubt: false,

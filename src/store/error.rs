@@ -81,8 +81,8 @@ impl StoreFailure {
         Self { kind: StoreErrorKind::TimedOut, maybe_applied: true, source: Arc::new(TooSlow) }
     }
 
-    /// A read changes nothing, whatever its error says.
-    pub(crate) fn of_read(self) -> Self {
+    /// Of a read, or of a store's atomic step: whatever its error says, nothing was changed.
+    pub(crate) fn without_effect(self) -> Self {
         Self { maybe_applied: false, ..self }
     }
 

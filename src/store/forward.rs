@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
+use super::{AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
 use crate::protocol::{Entry, Expected, Key};
 
 #[deny(clippy::missing_trait_methods)]
@@ -31,6 +31,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         (**self).purge(limit).await
+    }
+
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        (**self).at_once()
     }
 
     fn durability(&self) -> Durability {

@@ -3,6 +3,7 @@
 //! A store holds no policy. It is, per key, a linearizable register with compare-and-exchange and a lifetime; the
 //! state machine lives in the engine, once. See [`Store`] for the contract and a worked example.
 
+mod at_once;
 mod cache;
 mod durability;
 mod error;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 
+pub use at_once::{AtOnce, Step, StepPut, exchange_at_once, load_at_once};
 pub use cache::CachedStore;
 pub use durability::{Durability, DurabilityClass};
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
@@ -224,6 +226,17 @@ pub trait Store: Send + Sync {
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         let _ = limit;
         Ok(Purged { removed: 0, more: false })
+    }
+
+    /// The short way to this store, if it has one: one atomic step, without waiting. The answer is always the same.
+    ///
+    /// The default has none. A store that wraps another hands it through only if it does nothing in `load` and
+    /// `compare_exchange`, since calls would go round it.
+    ///
+    /// # Guarantees
+    /// Those of [`AtOnce`].
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        None
     }
 
     /// What the store declares about its durability, and about its clock.

@@ -10,7 +10,10 @@ pub mod checks;
 pub mod convert;
 pub mod register;
 pub mod steps;
+pub mod way;
 pub mod world;
+
+use way::Way;
 
 /// Never: a time past all others.
 pub const NEVER: u64 = u64::MAX;
@@ -205,6 +208,7 @@ pub struct Grant {
 pub struct Reference {
     pub now: u64,
     options: Vec<Options>,
+    way: Way,
     cells: Vec<Option<Cell>>,
     versions: Vec<u64>,
     pub grants: Vec<Grant>,
@@ -213,10 +217,11 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub fn new(options: &[Options], keys: usize, now: u64) -> Self {
+    pub fn new(options: &[Options], keys: usize, now: u64, way: Way) -> Self {
         Self {
             now,
             options: options.to_vec(),
+            way,
             cells: vec![None; keys],
             versions: vec![0; keys],
             grants: Vec::new(),
@@ -403,8 +408,13 @@ impl Reference {
             }
             // Attempt 2 cannot vouch for attempt 1: a release under doubt is the same as giving up in doubt.
             (_, Command::Release { .. } | Command::Abandon) => {
-                // What an operator wrote as expired already needs no second write.
-                if cell.live > 0 {
+                // What is expired already needs no second write. By exchanges, that is seen only if an operator wrote it so:
+                // whoever held it goes by its last answer.
+                let seen_live = match self.way {
+                    Way::AtOnce => cell.live_until > now,
+                    Way::ByExchange => cell.live > 0,
+                };
+                if seen_live {
                     self.write(engine, key, 0, cell);
                 }
                 (HolderReply::Ok, Concluded::Abandoned)

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use oncekey::admin::AdminAnswer;
 use oncekey::answer::ClaimFate;
 use oncekey::builder::OnDrop;
-use oncekey::store::{ListInDoubt as _, Store as _};
+use oncekey::memory::MemoryError;
+use oncekey::store::{ListInDoubt as _, Store};
 use oncekey::time::ManualClock;
 use oncekey::{
     Answer, Claim, ClaimAnswer, Deduplicator, Error, Failure, Key, MemoryStore, Request, RunError,
@@ -17,13 +18,15 @@ use oncekey::{
 use super::checks::{Checked, Met, Seen, ready, same, seconds};
 use super::convert::{admin_reply, engine_outcome, fingerprint, holder_reply, key, outcome, policy, status};
 use super::steps::{ENGINES, End, KEYS, Step};
+use super::way::Way;
 use super::{
     AdminReply, Ask, ClaimReply, Command, Concluded, HolderReply, NO_PRINT, Options, Outcome, Reference,
     Resolution, Status,
 };
 
 type RunAnswer = Result<Answer<String, String>, RunError<String>>;
-type Engine = Deduplicator<Arc<MemoryStore>>;
+type AnyStore = Arc<dyn Store<Error = MemoryError>>;
+type Engine = Deduplicator<AnyStore>;
 
 /// Two processes with different options on one store.
 const OPTIONS: [Options; ENGINES] = [
@@ -39,14 +42,14 @@ pub struct World {
     clock: ManualClock,
     pub(super) store: Arc<MemoryStore>,
     pub(super) engines: Vec<Engine>,
-    pub(super) claims: Vec<(usize, Claim<Arc<MemoryStore>>)>,
+    pub(super) claims: Vec<(usize, Claim<AnyStore>)>,
     pub(super) reference: Reference,
     pub(super) seen: Seen,
 }
 
 /// Plays a whole history, and counts what it met; the first difference, with the step that showed it.
-pub fn play(steps: &[Step]) -> Result<Met, String> {
-    let mut world = World::new();
+pub fn play(steps: &[Step], way: Way) -> Result<Met, String> {
+    let mut world = World::new(way);
     for (index, step) in steps.iter().enumerate() {
         world.step(step).map_err(|difference| format!("step {index}, {step:?}: {difference}"))?;
     }
@@ -54,14 +57,14 @@ pub fn play(steps: &[Step]) -> Result<Met, String> {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub fn new(way: Way) -> Self {
         let clock = ManualClock::new();
         clock.advance(seconds(START));
         // One shard: where a key goes must not depend on the process.
         let one = std::num::NonZeroUsize::MIN;
         let store = Arc::new(MemoryStore::builder().clock(clock.clone()).shards(one).build());
         let engine = |options: &Options| {
-            Deduplicator::builder(Arc::clone(&store))
+            Deduplicator::builder(way.to(&store))
                 .clock(clock.clone())
                 .lease(seconds(options.lease))
                 .margin(seconds(options.margin))
@@ -73,7 +76,7 @@ impl World {
                 .expect("the options are in order")
         };
         let engines = OPTIONS.iter().map(engine).collect();
-        let reference = Reference::new(&OPTIONS, KEYS, START);
+        let reference = Reference::new(&OPTIONS, KEYS, START, way);
         Self { clock, store, engines, claims: Vec::new(), reference, seen: Seen::default() }
     }
 
@@ -159,7 +162,7 @@ impl World {
         *self.seen.met.entry(what()).or_default() += 1;
     }
 
-    fn granted(&mut self, id: usize, claim: Claim<Arc<MemoryStore>>) -> Checked {
+    fn granted(&mut self, id: usize, claim: Claim<AnyStore>) -> Checked {
         let grant = self.reference.grants[id].clone();
         same("the attempt", claim.number(), grant.attempt)?;
         same("after doubt", claim.after_doubt(), grant.after_doubt)?;
@@ -371,7 +374,7 @@ impl World {
     }
 }
 
-fn request<'a>(engine: &'a Engine, at: usize, ask: &Ask) -> Request<'a, Arc<MemoryStore>> {
+fn request<'a>(engine: &'a Engine, at: usize, ask: &Ask) -> Request<'a, AnyStore> {
     let mut request = engine.request(key(at)).policy(policy(ask.policy));
     if let Some(print) = fingerprint(ask.print) {
         request = request.fingerprint(print);
