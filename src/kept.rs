@@ -43,7 +43,7 @@ impl Kept {
     }
 
     /// What is kept where this is on record.
-    pub(crate) fn of(body: &OutcomeBody) -> Self {
+    pub(crate) fn of<B>(body: &OutcomeBody<B>) -> Self {
         match body {
             // Dropped at the end of its retention: it was kept as long as was promised.
             OutcomeBody::Kept(_) | OutcomeBody::Dropped { .. } => Self::Whole,

@@ -14,7 +14,7 @@ use crate::planted::planted;
 /// The table of claims, with the bug that this process was started with, if it is one of these.
 pub(super) fn claim<'a>(
     entry: Option<&'a Entry>,
-    claim: &ClaimCommand,
+    claim: &'a ClaimCommand,
     lifetimes: &Lifetimes,
 ) -> Plan<'a, ClaimVerdict> {
     let Some(found) = entry else { return super::claim::claim(None, claim, lifetimes) };
@@ -77,7 +77,7 @@ pub(super) fn hold<'a>(
     let mut draft = found.record.draft();
     match (command.act, draft.state) {
         (Act::Complete(outcome, _), State::Completed(recorded))
-            if planted("transition: a second completion is accepted") && recorded != outcome.borrowed() =>
+            if planted("transition: a second completion is accepted") && recorded != outcome =>
         {
             draft.state = State::InProgress;
         }

@@ -24,6 +24,13 @@ pub trait Codec<T> {
     /// run again.
     fn encode(&self, value: &T) -> Result<Payload, CodecError>;
 
+    /// The bytes that [`encode`](Self::encode) gives, where `value` has them already: they need not be copied then before a
+    /// store in this process keeps them. `None`, as by default: they are to be made.
+    fn lend<'v>(&self, value: &'v T) -> Option<&'v [u8]> {
+        let _unused = value;
+        None
+    }
+
     /// The value of `bytes`. A panic goes on to the caller; nothing was run.
     ///
     /// # Errors
@@ -43,6 +50,10 @@ impl Codec<Vec<u8>> for Raw {
         Ok(value.as_slice().into())
     }
 
+    fn lend<'v>(&self, value: &'v Vec<u8>) -> Option<&'v [u8]> {
+        Some(value)
+    }
+
     fn decode(&self, bytes: &Payload) -> Result<Vec<u8>, CodecError> {
         Ok(bytes.to_vec())
     }
@@ -53,6 +64,10 @@ impl Codec<Payload> for Raw {
         Ok(value.clone())
     }
 
+    fn lend<'v>(&self, value: &'v Payload) -> Option<&'v [u8]> {
+        Some(value)
+    }
+
     fn decode(&self, bytes: &Payload) -> Result<Payload, CodecError> {
         Ok(bytes.clone())
     }
@@ -61,6 +76,10 @@ impl Codec<Payload> for Raw {
 impl Codec<String> for Raw {
     fn encode(&self, value: &String) -> Result<Payload, CodecError> {
         Ok(value.as_str().into())
+    }
+
+    fn lend<'v>(&self, value: &'v String) -> Option<&'v [u8]> {
+        Some(value.as_bytes())
     }
 
     fn decode(&self, bytes: &Payload) -> Result<String, CodecError> {

@@ -282,7 +282,7 @@ impl<S: Store + 'static> Claim<S> {
         match guarded(conclusion, || bytes.into()) {
             Ok(bytes) => {
                 let outcome = Outcome { conclusion, body: OutcomeBody::Kept(bytes) };
-                self.held().complete_after(None, outcome).await
+                self.held().complete_after(None, outcome.into()).await
             }
             Err(panicked) => match self.held().panic_on_record(None, panicked).await {},
         }

@@ -83,7 +83,11 @@ impl<S: Store + 'static> Inner<S> {
     /// way, and so is one that contradicts itself.
     fn claim_at_once(self: &Arc<Self>, ask: &Ask, sent: Moment) -> Option<Claimed<S>> {
         let attempt = Claiming::new(self, ask, sent);
-        match self.port.at_once(&ask.key, &attempt.command, sent, &attempt)?.ok()? {
+        // Should the store panic, nobody knows what was done.
+        let before = attempt.sending();
+        let applied = self.port.at_once(&ask.key, &attempt.command, sent);
+        attempt.answered(before, matches!(applied, Some(Ok(Applied::Written { .. }))));
+        match applied?.ok()? {
             Applied::Written { entry, sent } => Some(attempt.granted(entry, sent, false)),
             Applied::Answered { verdict: ClaimVerdict::Found(found), entry, .. } => {
                 Some(Claimed::Answered(found, entry?))

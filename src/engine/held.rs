@@ -5,6 +5,7 @@
 //! decided by the protocol on the last entry known; a lost reply leads to sending it again, and a conflict to looking
 //! whether the entry there is still this attempt's.
 
+mod completing;
 mod guard;
 mod turn;
 mod writing;
@@ -18,6 +19,7 @@ use super::Inner;
 use super::convoy::Route;
 use super::error::ClaimError;
 use super::options::Options;
+use crate::kept::Kept;
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
@@ -168,12 +170,21 @@ impl Step {
         match self {
             Self::Renew => Act::Renew,
             Self::Checkpoint(bytes) => Act::Checkpoint(bytes),
-            Self::Complete(outcome, now) => Act::Complete(outcome, *now),
+            Self::Complete(outcome, now) => Act::Complete(outcome.borrowed(), *now),
             Self::Release { fresh_operation_id, now } => {
                 Act::Release { fresh_operation_id: *fresh_operation_id, now: *now }
             }
             Self::Abandon => Act::Abandon,
-            Self::Settle(outcome) => Act::Settle(outcome),
+            Self::Settle(outcome) => Act::Settle(outcome.borrowed()),
+        }
+    }
+
+    /// How it concludes the claim, if it does.
+    fn concluded(&self) -> Concluded {
+        match self {
+            Self::Complete(outcome, _) => Concluded::Completed(Kept::of(&outcome.body)),
+            Self::Release { .. } => Concluded::Released,
+            _ => Concluded::Abandoned,
         }
     }
 
@@ -193,6 +204,15 @@ impl Step {
             Self::Abandon => 16,
         }
     }
+}
+
+/// What a concluding write came to.
+#[derive(Clone, Copy, Debug)]
+enum Concluded {
+    Completed(Kept),
+    /// Or left in doubt, as after doubt.
+    Released,
+    Abandoned,
 }
 
 /// Until when an attempt may act, of whose lease `left` was left at `sent`.

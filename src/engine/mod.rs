@@ -46,7 +46,7 @@ pub use resolver::{Doubt, Resolver};
 
 use crate::codec::Raw;
 use crate::observe::Event;
-use crate::protocol::{Key, Outcome, OutcomeBody};
+use crate::protocol::{Key, Lent, Outcome, OutcomeBody};
 use crate::store::Store;
 use crate::time::Clock;
 use background::Background;
@@ -196,9 +196,13 @@ impl<S: Store + 'static> Inner<S> {
 
     /// An outcome within the limit, or the note that it was not.
     pub(crate) fn fit(&self, outcome: Outcome) -> Outcome {
+        self.fit_lent(outcome.into()).into_owned()
+    }
+
+    pub(crate) fn fit_lent<'v>(&self, outcome: Outcome<Lent<'v>>) -> Outcome<Lent<'v>> {
         match &outcome.body {
-            OutcomeBody::Kept(bytes) if bytes.len() > self.options.outcome_len_max => {
-                Outcome { body: OutcomeBody::TooLarge { len: bytes.len() as u64 }, ..outcome }
+            OutcomeBody::Kept(kept) if kept.bytes().len() > self.options.outcome_len_max => {
+                Outcome { body: OutcomeBody::TooLarge { len: kept.bytes().len() as u64 }, ..outcome }
             }
             _ => outcome,
         }

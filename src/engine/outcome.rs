@@ -3,7 +3,7 @@
 use super::answer::{Answer, RecordInfo, Unavailable};
 use super::error::RunError;
 use crate::codec::{Codec, CodecError};
-use crate::protocol::{Conclusion, Entry, Found, Key, Outcome, OutcomeBody, Payload};
+use crate::protocol::{Conclusion, Entry, Found, Key, Lent, Outcome, OutcomeBody, Payload};
 
 /// How the failures of an operation are kept and read; `encode` gives `None` where none is ever final.
 pub(super) struct Failures<Enc, Dec> {
@@ -19,6 +19,16 @@ pub(super) fn failures_in<E, C: Codec<E>>(
     codec: &C,
 ) -> Failures<impl Fn(&E) -> Option<Encoded>, impl Fn(&Payload) -> Result<E, CodecError>> {
     Failures { encode: |error: &E| Some(codec.encode(error)), decode: |bytes: &Payload| codec.decode(bytes) }
+}
+
+/// The outcome of a value that is about to be kept: its own bytes, where it has them, or those that are made of it.
+pub(super) fn outcome_of<'v, T, C: Codec<T>>(codec: &C, value: &'v T) -> Outcome<Lent<'v>> {
+    match codec.lend(value) {
+        Some(bytes) if bytes.len() <= Payload::LEN_MAX => {
+            Outcome { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(Lent::Of(bytes)) }
+        }
+        _ => outcome(Conclusion::Succeeded, codec.encode(value)).into(),
+    }
 }
 
 pub(super) fn outcome(conclusion: Conclusion, encoded: Encoded) -> Outcome {

@@ -140,14 +140,20 @@ impl<S: Store> Port<S> {
                     return Ok(Applied::Answered { verdict, entry: found, sent: found_sent, unknown });
                 }
             };
-            match self.at_once(key, command, sent, terms) {
-                None => {}
-                Some(Err(Unapplied::Store(failure))) => {
-                    self.failed(key, failure, sent, &mut tries, terms).await.map_err(Unapplied::Store)?;
-                    sent = self.clock().now();
-                    continue;
+            if self.is_at_once() {
+                // Should the store panic, nobody knows what was done.
+                let before = terms.sending();
+                let applied = self.at_once(key, command, sent);
+                terms.answered(before, matches!(applied, Some(Ok(Applied::Written { .. }))));
+                match applied {
+                    None => {}
+                    Some(Err(Unapplied::Store(failure))) => {
+                        self.failed(key, failure, sent, &mut tries, terms).await.map_err(Unapplied::Store)?;
+                        sent = self.clock().now();
+                        continue;
+                    }
+                    Some(applied) => return applied,
                 }
-                Some(applied) => return applied,
             }
             let before = terms.sending();
             match terms.exchange(key, &write, sent).await {
@@ -195,17 +201,13 @@ impl<S: Store> Port<S> {
         key: &Key,
         command: &C,
         sent: Moment,
-        terms: &impl Terms,
     ) -> Option<Result<Applied<C::Verdict>, Unapplied>>
     where
         C::Verdict: Send,
     {
         let store = self.store.at_once()?;
         let mut step = Decided { command, lifetimes: &self.options.lifetimes, found: None, verdict: None };
-        // Should the store panic, nobody knows what was done.
-        let before = terms.sending();
         let updated = store.update(key, &mut step);
-        terms.answered(before, matches!(updated, Ok(Some(_))));
         Some(match (updated, step.verdict) {
             (Ok(Some(entry)), None) => Ok(Applied::Written { entry, sent }),
             (Ok(None), Some(verdict)) => {

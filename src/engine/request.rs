@@ -15,7 +15,7 @@ use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::held::{Facts, Guard};
-use super::outcome::{Failures, failures_in, outcome, read};
+use super::outcome::{Failures, failures_in, outcome, outcome_of, read};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
@@ -416,9 +416,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         let Ended { output, renewal } = ended.map_err(|source| RunError::LeaseLost { source })?;
         // From here on the effect may have happened: the user's code that runs now is guarded.
         match output {
-            Ok(value) => match guarded(Conclusion::Succeeded, || self.codec.encode(&value)) {
-                Ok(encoded) => {
-                    let outcome = outcome(Conclusion::Succeeded, encoded);
+            Ok(value) => match guarded(Conclusion::Succeeded, || outcome_of(&self.codec, &value)) {
+                Ok(outcome) => {
                     let recorded = guard.held.complete_after(renewal, outcome).await;
                     Ok(self.executed(&guard, value, recorded))
                 }
@@ -489,7 +488,7 @@ async fn conclude_failure<S: Store + 'static>(
     let held = &guard.held;
     let (stored, then) = match (kind, encoded) {
         (FailureKind::Final, Some(encoded)) => {
-            let recorded = held.complete_after(renewal, outcome(Conclusion::Failed, encoded)).await;
+            let recorded = held.complete_after(renewal, outcome(Conclusion::Failed, encoded).into()).await;
             return match recorded {
                 Ok(kept) => ClaimFate::Recorded { kept },
                 Err(error) => ClaimFate::NotStored(error),

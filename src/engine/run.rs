@@ -84,7 +84,10 @@ where
     .await;
     match output {
         Ok(output) => {
-            held.wind_up();
+            // At once, the next write is the conclusion, and no renewal is under way that could go on without it.
+            if upkeep.renewal.is_some() || !held.engine.port.is_at_once() {
+                held.wind_up();
+            }
             Ok(Ended { output, renewal: upkeep.renewal })
         }
         Err(lost) => Err(held.lost_error(lost, None)),

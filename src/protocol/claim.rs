@@ -82,11 +82,11 @@ impl Command for ClaimCommand {
 
 pub(super) fn claim<'a>(
     entry: Option<&'a Entry>,
-    claim: &ClaimCommand,
+    claim: &'a ClaimCommand,
     lifetimes: &Lifetimes,
 ) -> Plan<'a, ClaimVerdict> {
     let Some(entry) = entry else {
-        return grant(Expected::Vacant, first_attempt(claim), lifetimes);
+        return grant(Expected::Vacant, claim, lifetimes);
     };
     let same = fingerprint::compare(entry.record.fingerprint().as_ref(), claim.fingerprint.as_ref());
     let own = entry.record.owner() == claim.owner;
@@ -95,7 +95,7 @@ pub(super) fn claim<'a>(
         // The generation is over, or ended cleanly under another request: the key is as good as vacant.
         (Status::Expired(ExpiredBecause::Forgotten), _)
         | (Status::Expired(ExpiredBecause::Released), Comparison::Differs | Comparison::Incomparable) => {
-            grant(Expected::At(entry.version), first_attempt(claim), lifetimes)
+            grant(Expected::At(entry.version), claim, lifetimes)
         }
         // A mismatch comes before any other answer.
         (_, Comparison::Differs) => answer(Found::Mismatch),
@@ -133,20 +133,24 @@ fn used_up(entry: &Entry, claim: &ClaimCommand) -> bool {
     claim.attempts_max.is_some_and(|max| entry.record.attempts_counted() >= max.get())
 }
 
-fn first_attempt(claim: &ClaimCommand) -> Draft<'static> {
-    Draft {
-        state: State::InProgress,
-        owner: claim.owner,
-        token: None,
-        attempt: 1,
-        forgiven: 0,
-        operation_id: claim.operation_id,
-        doubt: false,
-        policy: claim.policy,
-        fingerprint: claim.fingerprint,
-        checkpoint: &[],
-        created_at: claim.now,
-        finished_at: None,
+impl ClaimCommand {
+    /// The record of the first attempt of the generation that it begins.
+    #[inline]
+    pub(super) fn first_attempt(&self) -> Draft<'static> {
+        Draft {
+            state: State::InProgress,
+            owner: self.owner,
+            token: None,
+            attempt: 1,
+            forgiven: 0,
+            operation_id: self.operation_id,
+            doubt: false,
+            policy: self.policy,
+            fingerprint: self.fingerprint,
+            checkpoint: &[],
+            created_at: self.now,
+            finished_at: None,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub enum Act<'a> {
     /// Record how far the attempt got, and renew.
     Checkpoint(&'a Payload),
     /// Conclude with this outcome.
-    Complete(&'a Outcome, UnixMillis),
+    Complete(Outcome<&'a [u8]>, UnixMillis),
     /// Give up: nothing happened.
     Release {
         /// The next attempt shall get a new operation id.
@@ -33,7 +33,7 @@ pub enum Act<'a> {
     Abandon,
     /// Find out whether a transaction concluded with this outcome ([`HolderVerdict::AlreadyDone`]); if it did not, renew, so
     /// that it no longer can.
-    Settle(&'a Outcome),
+    Settle(Outcome<&'a [u8]>),
 }
 
 impl Act<'_> {

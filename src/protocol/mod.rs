@@ -37,6 +37,7 @@ pub use ids::{FencingToken, OperationId, Owner, ParseOperationIdError, Version};
 pub use key::{Key, KeyError};
 pub(crate) use key_map::KeyMap;
 pub use operate::{OperatorCommand, OperatorVerdict, Order, Resolution};
+pub(crate) use outcome::Lent;
 pub use outcome::{Conclusion, Outcome, OutcomeBody};
 pub use payload::Payload;
 pub(crate) use payload::{filled, put};

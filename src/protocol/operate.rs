@@ -73,7 +73,7 @@ pub(super) fn operate<'a>(
         (_, Status::InProgress) => Live,
         (Order::Resolve(resolution, now), Status::Expired(ExpiredBecause::Abandoned)) => {
             return match resolution {
-                Resolution::Completed(outcome) => completed(entry, outcome, false, now, lifetimes),
+                Resolution::Completed(outcome) => completed(entry, outcome.borrowed(), false, now, lifetimes),
                 Resolution::NoEffect => released(entry, false, now, lifetimes),
             };
         }

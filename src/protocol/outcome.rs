@@ -42,6 +42,65 @@ pub struct Outcome<B = Payload> {
     pub body: OutcomeBody<B>,
 }
 
+/// Bytes of an outcome that is about to be kept: somebody else's, or its own.
+#[derive(Clone, Debug)]
+pub(crate) enum Lent<'v> {
+    Of(&'v [u8]),
+    Own(Payload),
+}
+
+impl Lent<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Of(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl<B> OutcomeBody<B> {
+    /// The same, with its bytes in another form.
+    #[inline]
+    pub(crate) fn map<C>(self, bytes: impl FnOnce(B) -> C) -> OutcomeBody<C> {
+        match self {
+            Self::Kept(kept) => OutcomeBody::Kept(bytes(kept)),
+            Self::TooLarge { len } => OutcomeBody::TooLarge { len },
+            Self::Unencodable => OutcomeBody::Unencodable,
+            Self::Dropped { len } => OutcomeBody::Dropped { len },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn as_ref(&self) -> OutcomeBody<&B> {
+        match self {
+            Self::Kept(bytes) => OutcomeBody::Kept(bytes),
+            Self::TooLarge { len } => OutcomeBody::TooLarge { len: *len },
+            Self::Unencodable => OutcomeBody::Unencodable,
+            Self::Dropped { len } => OutcomeBody::Dropped { len: *len },
+        }
+    }
+}
+
+impl Outcome<Lent<'_>> {
+    pub(crate) fn lent(&self) -> Outcome<&[u8]> {
+        Outcome { conclusion: self.conclusion, body: self.body.as_ref().map(Lent::bytes) }
+    }
+
+    pub(crate) fn into_owned(self) -> Outcome {
+        let owned = |bytes| match bytes {
+            Lent::Of(bytes) => bytes.into(),
+            Lent::Own(bytes) => bytes,
+        };
+        Outcome { conclusion: self.conclusion, body: self.body.map(owned) }
+    }
+}
+
+impl From<Outcome> for Outcome<Lent<'_>> {
+    fn from(outcome: Outcome) -> Self {
+        Self { conclusion: outcome.conclusion, body: outcome.body.map(Lent::Own) }
+    }
+}
+
 impl Outcome {
     /// A success with these encoded bytes.
     pub fn success(bytes: impl Into<Payload>) -> Self {
@@ -55,21 +114,14 @@ impl Outcome {
 
     /// The same, with its bytes borrowed.
     pub fn borrowed(&self) -> Outcome<&[u8]> {
-        let body = match &self.body {
-            OutcomeBody::Kept(bytes) => OutcomeBody::Kept(&**bytes),
-            OutcomeBody::TooLarge { len } => OutcomeBody::TooLarge { len: *len },
-            OutcomeBody::Unencodable => OutcomeBody::Unencodable,
-            OutcomeBody::Dropped { len } => OutcomeBody::Dropped { len: *len },
-        };
-        Outcome { conclusion: self.conclusion, body }
+        Outcome { conclusion: self.conclusion, body: self.body.as_ref().map(|bytes| &**bytes) }
     }
 }
 
 impl Outcome<&[u8]> {
     /// Whether this, which is on record, is what a completion with `again` would have put there. Of an outcome whose bytes
     /// were dropped, the length is known.
-    pub(crate) fn is_again(&self, again: &Outcome) -> bool {
-        let again = again.borrowed();
+    pub(crate) fn is_again(&self, again: Self) -> bool {
         let same_body = match (self.body, again.body) {
             (OutcomeBody::Dropped { len }, OutcomeBody::Kept(bytes)) => len == bytes.len() as u64,
             (recorded, again) => recorded == again,

@@ -7,9 +7,10 @@ use super::encoding::{
     TOKEN, TOO_LARGE, at, number,
 };
 use super::fingerprint::Algorithm;
+use super::payload::filled;
 use super::{
     Conclusion, DecodeError, Draft, FencingToken, Fingerprint, OperationId, Outcome, OutcomeBody, Owner,
-    Payload, Policy, State, UnixMillis, Unwritten,
+    Payload, Policy, State, UnixMillis,
 };
 
 /// One record: what the state machine keeps of a key. Made by [`decide`](super::decide), or read from a store. It *is* its
@@ -171,13 +172,7 @@ impl Record {
     /// The outcome of a completed record. It shares the record's buffer.
     pub fn outcome(&self) -> Option<Outcome> {
         let State::Completed(Outcome { conclusion, body }) = self.state() else { return None };
-        let body = match body {
-            OutcomeBody::Kept(bytes) => OutcomeBody::Kept(self.window_of(bytes)),
-            OutcomeBody::TooLarge { len } => OutcomeBody::TooLarge { len },
-            OutcomeBody::Unencodable => OutcomeBody::Unencodable,
-            OutcomeBody::Dropped { len } => OutcomeBody::Dropped { len },
-        };
-        Some(Outcome { conclusion, body })
+        Some(Outcome { conclusion, body: body.map(|bytes| self.window_of(bytes)) })
     }
 
     /// The last bytes of this record, so many as these.
@@ -224,7 +219,7 @@ fn number_u32(bytes: &[u8]) -> u32 {
 
 impl From<Draft<'_>> for Record {
     fn from(draft: Draft<'_>) -> Self {
-        Unwritten::from(draft).to_record()
+        Self::from_own(Payload::from_shared(filled(draft.byte_len(), |bytes| draft.write_to(bytes))))
     }
 }
 

@@ -149,13 +149,13 @@ pub(super) fn follow_up(entry: &Entry) -> FollowUp<'_> {
 #[inline]
 pub(super) fn completed<'a, V>(
     entry: &'a Entry,
-    outcome: &'a Outcome,
+    outcome: Outcome<&'a [u8]>,
     doubt: bool,
     now: UnixMillis,
     lifetimes: &Lifetimes,
 ) -> Plan<'a, V> {
     let record = FollowUp {
-        state: State::Completed(outcome.borrowed()),
+        state: State::Completed(outcome),
         doubt,
         finished_at: Some(now),
         // A recovery point is of no use to a finished operation.

@@ -2,7 +2,7 @@
 
 use super::follow_up::FollowUp;
 use super::payload::filled;
-use super::{Draft, Payload, Policy, Record};
+use super::{ClaimCommand, Draft, Payload, Policy, Record};
 
 /// What a write puts on record, before its bytes are made: so that a store in this process can have them written to where
 /// it keeps them, instead of copying them there.
@@ -11,7 +11,9 @@ pub struct Unwritten<'a>(Form<'a>);
 
 #[derive(Clone, Debug)]
 enum Form<'a> {
-    Anew(Draft<'a>),
+    First(&'a ClaimCommand),
+    /// Apart: it is rare, and large.
+    Anew(Box<Draft<'a>>),
     FollowUp(FollowUp<'a>),
     Whole(Record),
 }
@@ -21,6 +23,7 @@ impl Unwritten<'_> {
     #[inline]
     pub fn byte_len(&self) -> usize {
         match &self.0 {
+            Form::First(claim) => claim.first_attempt().byte_len(),
             Form::Anew(draft) => draft.byte_len(),
             Form::FollowUp(follow_up) => follow_up.byte_len(),
             Form::Whole(record) => record.as_bytes().len(),
@@ -34,6 +37,7 @@ impl Unwritten<'_> {
     #[inline]
     pub fn write_to(&self, bytes: &mut [u8]) {
         match &self.0 {
+            Form::First(claim) => claim.first_attempt().write_to(bytes),
             Form::Anew(draft) => draft.write_to(bytes),
             Form::FollowUp(follow_up) => follow_up.write_to(bytes),
             Form::Whole(record) => bytes.copy_from_slice(record.as_bytes()),
@@ -44,7 +48,7 @@ impl Unwritten<'_> {
     pub fn to_record(&self) -> Record {
         match &self.0 {
             Form::Whole(record) => record.clone(),
-            Form::Anew(_) | Form::FollowUp(_) => {
+            Form::First(_) | Form::Anew(_) | Form::FollowUp(_) => {
                 Record::from_own(Payload::from_shared(filled(self.byte_len(), |bytes| self.write_to(bytes))))
             }
         }
@@ -53,6 +57,7 @@ impl Unwritten<'_> {
     #[inline]
     pub(super) fn policy(&self) -> Policy {
         match &self.0 {
+            Form::First(claim) => claim.policy,
             Form::Anew(draft) => draft.policy,
             Form::FollowUp(follow_up) => follow_up.before.policy(),
             Form::Whole(record) => record.policy(),
@@ -60,10 +65,18 @@ impl Unwritten<'_> {
     }
 }
 
+/// The first attempt of a generation that this claim begins.
+impl<'a> From<&'a ClaimCommand> for Unwritten<'a> {
+    #[inline]
+    fn from(claim: &'a ClaimCommand) -> Self {
+        Self(Form::First(claim))
+    }
+}
+
 impl<'a> From<Draft<'a>> for Unwritten<'a> {
     #[inline]
     fn from(draft: Draft<'a>) -> Self {
-        Self(Form::Anew(draft))
+        Self(Form::Anew(Box::new(draft)))
     }
 }
 

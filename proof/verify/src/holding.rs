@@ -52,7 +52,7 @@ impl Holding {
         let act = match step {
             Step::Renew => Act::Renew,
             Step::Checkpoint => Act::Checkpoint(&progress),
-            Step::Complete => Act::Complete(&outcome, UnixMillis(0)),
+            Step::Complete => Act::Complete(outcome.borrowed(), UnixMillis(0)),
             Step::Release { fresh_operation_id } => Act::Release { fresh_operation_id, now: UnixMillis(0) },
             Step::Abandon => Act::Abandon,
         };

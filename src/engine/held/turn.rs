@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::future::{Either, select};
 
-use super::{Held, HeldState, Step};
+use super::{Held, HeldState, Phase, Step};
 use crate::planted::planted;
 use crate::store::Store;
 use crate::time::Moment;
@@ -19,16 +19,7 @@ pub(in crate::engine) struct Turn<S: Store + 'static> {
 
 impl<S: Store + 'static> Drop for Turn<S> {
     fn drop(&mut self) {
-        let next = {
-            let mut state = self.held.state.lock();
-            if state.taken != Some(self.number) {
-                return; // it was taken away
-            }
-            state.taken = None;
-            state.take_turn_wakers()
-        };
-        let next = if planted("held: the turn ends in silence") { Vec::new() } else { next };
-        next.into_iter().for_each(Waker::wake);
+        self.held.end_turn(self.number);
     }
 }
 
@@ -55,6 +46,27 @@ impl HeldState {
 }
 
 impl<S: Store + 'static> Held<S> {
+    /// Takes the turn of a claim that is not over, if nobody has it; for [`end_turn`](Self::end_turn).
+    pub(super) fn turn_unless_over(&self) -> Option<u64> {
+        let mut state = self.state.lock();
+        let free = state.taken.is_none() && state.phase != Phase::Over;
+        free.then(|| state.take_turn())
+    }
+
+    /// Ends the turn of this number, unless it was taken away.
+    pub(super) fn end_turn(&self, number: u64) {
+        let next = {
+            let mut state = self.state.lock();
+            if state.taken != Some(number) {
+                return;
+            }
+            state.taken = None;
+            state.take_turn_wakers()
+        };
+        let next = if planted("held: the turn ends in silence") { Vec::new() } else { next };
+        next.into_iter().for_each(Waker::wake);
+    }
+
     pub(in crate::engine) fn try_turn(self: &Arc<Self>) -> Option<Turn<S>> {
         let mut state = self.state.lock();
         if state.taken.is_some() {

@@ -1,25 +1,20 @@
 //! Writing for a claim: sent until it is stored or refused, and what each answer means for the claim.
 
-use std::convert::Infallible;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::super::after_effect::Panicked;
 use super::super::convoy::Route;
 use super::super::error::ClaimError;
 use super::super::port::{Applied, Start, Terms, Unapplied};
 use super::super::run::Renewal;
-use super::super::watching::{Watched, in_span};
-use super::{Held, Lost, Phase, Step, Turn, deadline, renew_at};
+use super::super::watching::Watched;
+use super::{Concluded, Held, Lost, Phase, Step, Turn, deadline, renew_at};
 use crate::kept::Kept;
 use crate::observe::{self, Event};
 use crate::planted::planted;
-use crate::protocol::{
-    Decision, Entry, HolderCommand, HolderVerdict, Key, Outcome, OutcomeBody, State, Write, decide,
-};
+use crate::protocol::{Decision, Entry, HolderCommand, HolderVerdict, Key, State, Write, decide};
 use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
 
@@ -52,7 +47,7 @@ impl<S: Store + 'static> Held<S> {
                 Ok(())
             }
             Ok(Applied::Answered { verdict, entry, unknown, .. }) => {
-                self.answered(&step, verdict, entry, unknown)
+                self.answered(step.concluded(), verdict, entry, unknown)
             }
             Err(unapplied) => Err(self.unapplied(&step, unapplied)),
         }
@@ -144,14 +139,13 @@ impl<S: Store + 'static> Held<S> {
     pub(in crate::engine) fn landed(&self, step: &Step, entry: Entry, sent: Moment) {
         match step {
             Step::Renew | Step::Checkpoint(_) | Step::Settle(_) => self.confirmed(entry, sent),
-            Step::Complete(..) | Step::Release { .. } | Step::Abandon => self.over(step, entry),
+            Step::Complete(..) | Step::Release { .. } | Step::Abandon => self.over(step.concluded(), entry),
         }
     }
 
     /// A concluding write is on record as `entry`.
-    fn over(&self, step: &Step, entry: Entry) {
+    pub(super) fn over(&self, how: Concluded, entry: Entry) {
         let engine = &*self.engine;
-        let completed = matches!(step, Step::Complete(..));
         // A release after doubt leaves it in doubt.
         let released = matches!(entry.record.state(), State::Released { .. });
         // Another attempt may start from here on, so whoever still acts is told.
@@ -164,16 +158,16 @@ impl<S: Store + 'static> Held<S> {
         };
         wakers.wake();
         // Recorded first, wakened second.
-        if !completed {
+        if !matches!(how, Concluded::Completed(_)) {
             if !planted("held: gives up in silence") {
                 engine.waiting.poke(&self.key);
             }
         } else if !planted("held: wakes before it stores") {
             engine.waiting.publish(&self.key, || self.entry());
         }
-        engine.tell(&self.key, || match step {
-            Step::Complete(outcome, _) => Event::Completed { kept: Kept::of(&outcome.body) },
-            Step::Release { .. } if released => Event::Released,
+        engine.tell(&self.key, || match how {
+            Concluded::Completed(kept) => Event::Completed { kept },
+            Concluded::Released if released => Event::Released,
             _ => Event::Abandoned,
         });
     }
@@ -181,15 +175,14 @@ impl<S: Store + 'static> Held<S> {
     /// A completion of this attempt that somebody's transaction wrote.
     pub(in crate::engine) fn landed_elsewhere(&self, entry: Entry) {
         if let Some(outcome) = entry.record.outcome() {
-            let at = entry.record.finished_at().unwrap_or_default();
-            self.over(&Step::Complete(outcome, at), entry);
+            self.over(Concluded::Completed(Kept::of(&outcome.body)), entry);
         }
     }
 
     /// The protocol's answer where there is nothing to write.
-    fn answered(
+    pub(super) fn answered(
         &self,
-        step: &Step,
+        step: Concluded,
         verdict: HolderVerdict,
         found: Option<Entry>,
         possibly_applied: bool,
@@ -263,90 +256,6 @@ impl<S: Store + 'static> Held<S> {
         if let Some(renewal) = renewal {
             let _renewed: Result<(), ClaimError> = renewal.await;
         }
-    }
-
-    /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: if this is dropped after
-    /// that, or an observer panics, the claim's guard brings the completion to its end.
-    pub(in crate::engine) async fn complete_after(
-        self: &Arc<Self>,
-        renewal: Option<Renewal>,
-        outcome: Outcome,
-    ) -> Result<Kept, ClaimError> {
-        let outcome = self.engine.fit(outcome);
-        let kept = Kept::of(&outcome.body);
-        let now = self.engine.clock().now();
-        let at = self.engine.clock().unix(now);
-        // A claim that is over stays over: the protocol says whether this is the same completion again.
-        // Before anybody is told: an observer that panics must not undo what has ended.
-        let was_over = self.completing(&outcome, at);
-        let step = Step::Complete(outcome, at);
-        let phase = || observe::CallPhase::Complete { attempt: self.facts.attempt };
-        let mut span = self.engine.begin(&self.key, phase);
-        let at_once = match renewal {
-            None if self.engine.port.is_at_once() && !was_over => {
-                in_span(&mut span, || self.write_at_once(&step, now))
-            }
-            _ => None,
-        };
-        let answer = match at_once {
-            Some(answer) => answer,
-            // Apart, so that a run whose store answers at once is no larger for it.
-            None => {
-                let work = self.complete_once(renewal, step, now);
-                match span {
-                    None => Box::pin(work).await,
-                    Some(span) => Box::pin(Watched::new(span, work)).await,
-                }
-            }
-        };
-        if answer.is_err() && !was_over {
-            self.set_phase(Phase::Ended);
-        }
-        answer.map(|()| kept)
-    }
-
-    /// Writes by the short way, where the store has one and nobody writes for this claim just now. `None`: nothing was done.
-    #[inline]
-    fn write_at_once(self: &Arc<Self>, step: &Step, now: Moment) -> Option<Result<(), ClaimError>> {
-        let turn = self.try_turn()?;
-        let terms = Writing { held: self, turn: &turn, step, until: now, route: None };
-        match self.engine.port.at_once(&self.key, &self.command(step), now, &terms)? {
-            Err(_) => None,
-            Ok(Applied::Written { entry, sent }) => {
-                self.landed(step, entry, sent);
-                Some(Ok(()))
-            }
-            Ok(Applied::Answered { verdict, entry, unknown, .. }) => {
-                Some(self.answered(step, verdict, entry, unknown))
-            }
-        }
-    }
-
-    async fn complete_once(
-        self: &Arc<Self>,
-        renewal: Option<Renewal>,
-        step: Step,
-        now: Moment,
-    ) -> Result<(), ClaimError> {
-        self.let_end(renewal).await;
-        let turn = self.turn_to_conclude().await;
-        self.write_in(&turn, step, Some(now), self.completion_until(now)).await
-    }
-
-    /// Puts on record that the operation is done, without the outcome that the user's code did not make, and then lets that
-    /// code's panic go on.
-    pub(in crate::engine) async fn panic_on_record(
-        self: &Arc<Self>,
-        renewal: Option<Renewal>,
-        panicked: Panicked,
-    ) -> Infallible {
-        let Panicked { conclusion, panic } = panicked;
-        let outcome = Outcome { conclusion, body: OutcomeBody::Unencodable };
-        // Boxed: it is rare, and would make the future of every run larger.
-        if Box::pin(self.complete_after(renewal, outcome)).await.is_err() {
-            self.engine.tell(&self.key, || Event::Unrecorded);
-        }
-        resume_unwind(panic)
     }
 
     pub(in crate::engine) async fn release(

@@ -358,7 +358,7 @@ impl Ticket {
         let record = &self.entry.record;
         let holder =
             Holder { owner: record.owner(), token: self.entry.fencing_token(), attempt: record.attempt() };
-        let command = HolderCommand { holder, act: Act::Complete(&outcome, now()) };
+        let command = HolderCommand { holder, act: Act::Complete(outcome.borrowed(), now()) };
         let Decision::Write(write) = decide(Some(&self.entry), &command, &self.lifetimes) else {
             unreachable!("a record of ours in progress can be completed")
         };

@@ -59,7 +59,7 @@ pub fn completed(outcome_len: usize) -> Record {
     let holder =
         Holder { owner: entry.record.owner(), token: entry.fencing_token(), attempt: entry.record.attempt() };
     let outcome = Outcome::success(vec![b'x'; outcome_len]);
-    let act = Act::Complete(&outcome, UnixMillis(1_795_478_400_100));
+    let act = Act::Complete(outcome.borrowed(), UnixMillis(1_795_478_400_100));
     let command = HolderCommand { holder, act };
     written(decide(Some(&entry), &command, &LIFETIMES))
 }

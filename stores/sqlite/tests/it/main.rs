@@ -98,7 +98,7 @@ fn completed(outcome: &[u8]) -> Record {
     let outcome = Outcome::success(outcome);
     match decide(
         Some(&entry),
-        &HolderCommand { holder, act: Act::Complete(&outcome, UnixMillis(1_795_478_400_001)) },
+        &HolderCommand { holder, act: Act::Complete(outcome.borrowed(), UnixMillis(1_795_478_400_001)) },
         &LIFETIMES,
     ) {
         Decision::Write(write) => write.record,

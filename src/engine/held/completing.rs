@@ -1,0 +1,132 @@
+//! Completing a claim: what came of the operation is noted first, so that it is not lost whatever happens to the call.
+
+use std::convert::Infallible;
+use std::mem;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use super::super::after_effect::Panicked;
+use super::super::error::ClaimError;
+use super::super::port::Applied;
+use super::super::run::Renewal;
+use super::super::watching::{Watched, in_span};
+use super::{Concluded, Held, Phase, Step};
+use crate::kept::Kept;
+use crate::observe::{CallPhase, Event, Span};
+use crate::protocol::{Act, HolderCommand, Lent, Outcome, OutcomeBody, Payload, UnixMillis};
+use crate::store::Store;
+use crate::time::Moment;
+
+impl<S: Store + 'static> Held<S> {
+    /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: if this is dropped after
+    /// that, or an observer panics, the claim's guard brings the completion to its end.
+    pub(in crate::engine) async fn complete_after(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+        outcome: Outcome<Lent<'_>>,
+    ) -> Result<Kept, ClaimError> {
+        let outcome = self.engine.fit_lent(outcome);
+        let kept = Kept::of(&outcome.body);
+        let now = self.engine.clock().now();
+        let at = self.engine.clock().unix(now);
+        let mut begun = None;
+        if renewal.is_none() && self.engine.port.is_at_once() {
+            if let Some(answer) = self.complete_at_once(outcome.lent(), at, now, &mut begun) {
+                return answer.map(|()| kept);
+            }
+        }
+        let outcome = outcome.into_owned();
+        // A claim that is over stays over: the protocol says whether this is the same completion again.
+        // Before anybody is told: an observer that panics must not undo what has ended.
+        let was_over = self.completing(&outcome, at);
+        let work = self.complete_once(renewal, Step::Complete(outcome, at), now);
+        // Apart, so that a run whose store answers at once is no larger for it.
+        let answer = match begun.unwrap_or_else(|| self.begin_completing()) {
+            None => Box::pin(work).await,
+            Some(span) => Box::pin(Watched::new(span, work)).await,
+        };
+        if answer.is_err() && !was_over {
+            self.set_phase(Phase::Ended);
+        }
+        answer.map(|()| kept)
+    }
+
+    fn begin_completing(&self) -> Option<Box<dyn Span>> {
+        self.engine.begin(&self.key, || CallPhase::Complete { attempt: self.facts.attempt })
+    }
+
+    /// Completes by the short way, in the span that it leaves in `begun`. `None`: nothing was done, since the claim is over,
+    /// or somebody writes for it just now, or the store failed.
+    fn complete_at_once(
+        &self,
+        outcome: Outcome<&[u8]>,
+        at: UnixMillis,
+        now: Moment,
+        begun: &mut Option<Option<Box<dyn Span>>>,
+    ) -> Option<Result<(), ClaimError>> {
+        let number = self.turn_unless_over()?;
+        // Its drop ends the turn too.
+        let noted = NotedInPanic { held: self, number, outcome, at };
+        let span = begun.insert(self.begin_completing());
+        let command = HolderCommand { holder: self.holder, act: Act::Complete(outcome, at) };
+        let concluded = Concluded::Completed(Kept::of(&outcome.body));
+        let answer = in_span(span, || match self.engine.port.at_once(&self.key, &command, now) {
+            Some(Ok(Applied::Written { entry, .. })) => {
+                self.over(concluded, entry);
+                Some(Ok(()))
+            }
+            Some(Ok(Applied::Answered { verdict, entry, unknown, .. })) => {
+                Some(self.answered(concluded, verdict, entry, unknown))
+            }
+            Some(Err(_)) | None => None,
+        });
+        mem::forget(noted);
+        self.end_turn(number);
+        answer
+    }
+
+    async fn complete_once(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+        step: Step,
+        now: Moment,
+    ) -> Result<(), ClaimError> {
+        self.wind_up();
+        self.let_end(renewal).await;
+        let turn = self.turn_to_conclude().await;
+        self.write_in(&turn, step, Some(now), self.completion_until(now)).await
+    }
+
+    /// Puts on record that the operation is done, without the outcome that the user's code did not make, and then lets that
+    /// code's panic go on.
+    pub(in crate::engine) async fn panic_on_record(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+        panicked: Panicked,
+    ) -> Infallible {
+        let Panicked { conclusion, panic } = panicked;
+        let outcome: Outcome = Outcome { conclusion, body: OutcomeBody::Unencodable };
+        // Boxed: it is rare, and would make the future of every run larger.
+        if Box::pin(self.complete_after(renewal, outcome.into())).await.is_err() {
+            self.engine.tell(&self.key, || Event::Unrecorded);
+        }
+        resume_unwind(panic)
+    }
+}
+
+/// A completion that is being written at once. Should the store or an observer panic, it is noted for the claim's guard.
+struct NotedInPanic<'a, S: Store + 'static> {
+    held: &'a Held<S>,
+    /// Of its turn.
+    number: u64,
+    outcome: Outcome<&'a [u8]>,
+    at: UnixMillis,
+}
+
+impl<S: Store + 'static> Drop for NotedInPanic<'_, S> {
+    fn drop(&mut self) {
+        let Outcome { conclusion, body } = self.outcome;
+        self.held.completing(&Outcome { conclusion, body: body.map(Payload::from) }, self.at);
+        self.held.end_turn(self.number);
+    }
+}
