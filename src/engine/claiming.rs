@@ -21,7 +21,7 @@ use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
     ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, OutcomeBody,
-    Owner, Policy, Version, Write, decide,
+    Owner, Policy, UnixMillis, Version, Write, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store, StoreFailure};
@@ -57,40 +57,47 @@ impl<S: Store + 'static> Inner<S> {
     /// Where the store answers at once and nobody is waited for, it is done when it is first polled.
     #[inline]
     pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
-        let begun = self.clock().now();
         let mut span = self.begin(&ask.key, || CallPhase::Claim);
-        let at_once = || in_span(&mut span, || self.claim_at_once(ask, begun));
+        let at_once = || in_span(&mut span, || self.claim_at_once(ask));
         let first = match self.port.is_at_once().then(at_once).flatten() {
             // An observer, which has heard of the grant, may have taken its time over it.
-            Some(claimed @ Claimed::Granted(_)) if !self.is_watched() || !claimed.is_late() => {
+            Some((claimed @ Claimed::Granted(_), _)) if !self.is_watched() || !claimed.is_late() => {
                 return Ok(claimed);
             }
-            Some(Claimed::Answered(found, entry)) if found != Found::InProgress || ask.wait.is_zero() => {
+            Some((Claimed::Answered(found, entry), _))
+                if found != Found::InProgress || ask.wait.is_zero() =>
+            {
                 self.tell(&ask.key, || Event::Answered { answer: answer_name(found, &entry) });
                 return Ok(Claimed::Answered(found, entry));
             }
             first => first,
         };
         // Apart, so that a call which need not wait is no larger for it.
-        let work = self.claim_on(ask, begun, first);
+        let work = self.claim_on(ask, first);
         match span {
             Some(span) => Box::pin(Watched::new(span, work)).await,
             None => Box::pin(work).await,
         }
     }
 
-    /// The first try of a claim, by the short way, where the store has one. A store that fails is asked again by the long
-    /// way, and so is one that contradicts itself.
-    fn claim_at_once(self: &Arc<Self>, ask: &Ask, sent: Moment) -> Option<Claimed<S>> {
-        let attempt = Claiming::new(self, ask, sent);
+    /// The first try of a claim, by the short way, and when it was made. A store that fails is asked again by the long way,
+    /// and so is one that contradicts itself.
+    fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<(Claimed<S>, Moment)> {
+        let mut attempt = Claiming::new(self, ask);
         // Should the store panic, nobody knows what was done.
         let before = attempt.sending();
-        let applied = self.port.at_once(&ask.key, &attempt.command, sent);
+        let applied = self.port.at_once(&ask.key, &mut attempt.command, |command, found, reading| {
+            command.now = reading.unix;
+            // What is completed is never granted, and the answer to most calls: they need no id.
+            if found.is_none_or(|found| !found.record.is_completed()) {
+                name(command, reading.now);
+            }
+        });
         attempt.answered(before, matches!(applied, Some(Ok(Applied::Written { .. }))));
         match applied?.ok()? {
-            Applied::Written { entry, sent } => Some(attempt.granted(entry, sent, false)),
-            Applied::Answered { verdict: ClaimVerdict::Found(found), entry, .. } => {
-                Some(Claimed::Answered(found, entry?))
+            Applied::Written { entry, sent } => Some((attempt.granted(entry, sent, false), sent)),
+            Applied::Answered { verdict: ClaimVerdict::Found(found), entry, sent, .. } => {
+                Some((Claimed::Answered(found, entry?), sent))
             }
             Applied::Answered { .. } => None,
         }
@@ -100,10 +107,9 @@ impl<S: Store + 'static> Inner<S> {
     async fn claim_on(
         self: &Arc<Self>,
         ask: &Ask,
-        begun: Moment,
-        first: Option<Claimed<S>>,
+        first: Option<(Claimed<S>, Moment)>,
     ) -> Result<Claimed<S>, Error> {
-        let claimed = self.claim_patiently(ask, begun, first).await;
+        let claimed = self.claim_patiently(ask, first).await;
         match &claimed {
             Ok(Claimed::Answered(found, entry)) => {
                 self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
@@ -120,12 +126,12 @@ impl<S: Store + 'static> Inner<S> {
     async fn claim_patiently(
         self: &Arc<Self>,
         ask: &Ask,
-        begun: Moment,
-        mut first: Option<Claimed<S>>,
+        first: Option<(Claimed<S>, Moment)>,
     ) -> Result<Claimed<S>, Error> {
         self.background.nudge();
-        let until = begun + ask.wait;
-        let mut now = begun;
+        let (mut first, begun) = first.unzip();
+        let mut now = begun.unwrap_or_else(|| self.clock().now());
+        let until = now + ask.wait;
         for _ in 0..=CONFLICTS_MAX {
             let claimed = match first.take() {
                 Some(claimed) => claimed,
@@ -160,7 +166,9 @@ impl<S: Store + 'static> Inner<S> {
         mut found: Option<Entry>,
         mut sent: Moment,
     ) -> Result<Claimed<S>, Error> {
-        let mut attempt = Claiming::new(self, ask, sent);
+        let mut attempt = Claiming::new(self, ask);
+        attempt.command.now = self.clock().unix(sent);
+        name(&mut attempt.command, sent);
         // Bounded, so that a resolver which never settles anything cannot go on forever.
         for _ in 0..=CONFLICTS_MAX {
             let start = Start::Known(found, sent);
@@ -231,7 +239,7 @@ impl<S: Store + 'static> Inner<S> {
     /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
     pub(super) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
         let command = ClaimCommand {
-            owner: Owner::from_bytes([0; 16]), // of nobody: news is never this call's own
+            owner: NOBODY, // news is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
             fingerprint: if planted("claiming: news is for every fingerprint") {
                 entry.record.fingerprint()
@@ -270,6 +278,17 @@ fn has_outcome(entry: &Entry) -> bool {
     entry.record.outcome().is_some_and(|outcome| matches!(outcome.body, OutcomeBody::Kept(_)))
 }
 
+/// No call has this id.
+const NOBODY: Owner = Owner::from_bytes([0; 16]);
+
+/// Names a claim call, once. A generation is known by the id of the call that begins it: 128 random bits are drawn.
+fn name(command: &mut ClaimCommand, now: Moment) {
+    if command.owner == NOBODY {
+        let id = random::id(now.as_nanos());
+        (command.owner, command.operation_id) = (Owner::from_bytes(id), OperationId::from_bytes(id));
+    }
+}
+
 /// A claim call under way. Dropped while its write may have been applied, it gives its own record up, in the
 /// background where possible: nothing was started under it.
 struct Claiming<'a, S: Store + 'static> {
@@ -280,12 +299,11 @@ struct Claiming<'a, S: Store + 'static> {
 }
 
 impl<'a, S: Store + 'static> Claiming<'a, S> {
-    fn new(engine: &'a Arc<Inner<S>>, ask: &'a Ask, sent: Moment) -> Self {
-        // A generation is known by the id of the call that begins it: 128 random bits are drawn once.
-        let id = random::id(sent.as_nanos());
+    /// Of a call that has no name yet, and no time.
+    fn new(engine: &'a Arc<Inner<S>>, ask: &'a Ask) -> Self {
         let command = ClaimCommand {
-            owner: Owner::from_bytes(id),
-            operation_id: OperationId::from_bytes(id),
+            owner: NOBODY,
+            operation_id: OperationId::from_bytes([0; 16]),
             fingerprint: ask.fingerprint,
             policy: ask.policy,
             attempts_max: ask.attempts_max,
@@ -293,7 +311,7 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
                 Some(_) => OnDoubt::Ask { unless: None },
                 None => OnDoubt::GoByPolicy,
             },
-            now: engine.clock().unix(sent),
+            now: UnixMillis::default(),
         };
         Self { engine, ask, command, maybe_written: AtomicBool::new(false) }
     }

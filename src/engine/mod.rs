@@ -156,7 +156,7 @@ impl<S: Store + 'static> Inner<S> {
     pub(crate) fn new(store: S, options: Options) -> Self {
         let options = Arc::new(options);
         Self {
-            port: Port { store, options: Arc::clone(&options) },
+            port: Port::new(store, Arc::clone(&options)),
             options,
             waiting: Waiting::new(),
             held: HeldSet::new(),

@@ -11,8 +11,10 @@ use futures::future::BoxFuture;
 use super::options::Options;
 use crate::observe::{Event, StoreCall};
 use crate::planted::planted;
-use crate::protocol::{Command, Decision, Entry, Key, Lifetimes, Write, decide};
-use crate::store::{BatchPut, Exchange, Put, Step, StepPut, Store, StoreError, StoreErrorKind, StoreFailure};
+use crate::protocol::{Command, Decision, Entry, Key, UnixMillis, Write, decide};
+use crate::store::{
+    AtOnce, BatchPut, Exchange, Put, Step, StepPut, Store, StoreError, StoreErrorKind, StoreFailure,
+};
 use crate::time::{Clock, Moment};
 
 /// How often a command meets a conflict before the store is said to contradict itself.
@@ -26,6 +28,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Port<S> {
     pub(super) store: S,
     pub(super) options: Arc<Options>,
+    /// The store reads the engine's clock, in its atomic step.
+    one_clock: bool,
 }
 
 /// What is known of a key before a command is applied to it.
@@ -103,6 +107,12 @@ struct Tries {
 }
 
 impl<S: Store> Port<S> {
+    pub(super) fn new(store: S, options: Arc<Options>) -> Self {
+        let timeline = store.at_once().and_then(AtOnce::timeline);
+        let one_clock = timeline.is_some() && timeline == options.clock.timeline();
+        Self { store, options, one_clock }
+    }
+
     /// Applies `command` to `key`. `now` is a reading of the clock just taken.
     ///
     /// # Cancel safety
@@ -143,7 +153,7 @@ impl<S: Store> Port<S> {
             if self.is_at_once() {
                 // Should the store panic, nobody knows what was done.
                 let before = terms.sending();
-                let applied = self.at_once(key, command, sent);
+                let applied = self.at_once(key, &mut &*command, |_, _, _| {});
                 terms.answered(before, matches!(applied, Some(Ok(Applied::Written { .. }))));
                 match applied {
                     None => {}
@@ -194,24 +204,31 @@ impl<S: Store> Port<S> {
         self.store.at_once().is_some()
     }
 
-    /// One try of the short way, where the store has one. `sent` is a reading of the clock just taken.
+    /// One try of the short way, where the store has one.
+    ///
+    /// `ready` makes the command ready for what is there. It may be asked more than once, and runs under the store's lock.
     #[inline]
-    pub(super) fn at_once<C: Command + Sync>(
+    pub(super) fn at_once<C: Command + Send>(
         &self,
         key: &Key,
-        command: &C,
-        sent: Moment,
+        command: &mut C,
+        ready: impl FnMut(&mut C, Option<&Entry>, Reading) + Send,
     ) -> Option<Result<Applied<C::Verdict>, Unapplied>>
     where
         C::Verdict: Send,
     {
         let store = self.store.at_once()?;
-        let mut step = Decided { command, lifetimes: &self.options.lifetimes, found: None, verdict: None };
+        // A clock of the user's is not read under the store's lock.
+        let reading = if self.one_clock { Reading::default() } else { Reading::of(self.clock()) };
+        let (options, one_clock) = (&*self.options, self.one_clock);
+        let mut step = Decided { command, ready, options, one_clock, reading, found: None, verdict: None };
         let updated = store.update(key, &mut step);
-        Some(match (updated, step.verdict) {
+        let Decided { reading, found, verdict, .. } = step;
+        let sent = reading.now;
+        Some(match (updated, verdict) {
             (Ok(Some(entry)), None) => Ok(Applied::Written { entry, sent }),
             (Ok(None), Some(verdict)) => {
-                Ok(Applied::Answered { verdict, entry: step.found, sent, unknown: false })
+                Ok(Applied::Answered { verdict, entry: found, sent, unknown: false })
             }
             (Ok(_), _) => Err(Unapplied::Inconsistent),
             (Err(error), _) => Err(Unapplied::Store(StoreFailure::new(error).without_effect())),
@@ -354,24 +371,48 @@ impl<S: Store> Port<S> {
     }
 }
 
+/// A look at the engine's clock.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Reading {
+    pub(super) now: Moment,
+    pub(super) unix: UnixMillis,
+}
+
+impl Reading {
+    fn of(clock: &dyn Clock) -> Self {
+        let now = clock.now();
+        Self { now, unix: clock.unix(now) }
+    }
+}
+
 /// A command, as a store asks it in one atomic step.
-struct Decided<'c, C: Command> {
-    command: &'c C,
-    lifetimes: &'c Lifetimes,
+struct Decided<'c, C: Command, F> {
+    command: &'c mut C,
+    ready: F,
+    options: &'c Options,
+    one_clock: bool,
+    reading: Reading,
     found: Option<Entry>,
     verdict: Option<C::Verdict>,
 }
 
-impl<C: Command> Step for Decided<'_, C> {
+impl<C: Command, F: FnMut(&mut C, Option<&Entry>, Reading)> Step for Decided<'_, C, F> {
     fn next(&mut self, found: Option<Entry>) -> Option<StepPut<'_>> {
         self.found = found;
         self.verdict = None;
-        match self.command.plan(self.found.as_ref(), self.lifetimes) {
+        (self.ready)(self.command, self.found.as_ref(), self.reading);
+        match self.command.plan(self.found.as_ref(), &self.options.lifetimes) {
             Decision::Write(Write { record, live, linger, .. }) => Some(StepPut::new(record, live, linger)),
             Decision::Answer(verdict) => {
                 self.verdict = Some(verdict);
                 None
             }
+        }
+    }
+
+    fn read_at(&mut self, now: Moment) {
+        if self.one_clock {
+            self.reading = Reading { now, unix: self.options.clock.unix(now) };
         }
     }
 }

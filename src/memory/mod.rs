@@ -14,7 +14,7 @@ use crate::store::{
     StoreError, StoreErrorKind, TrimOutcomes, Trimmed, exchange_at_once, load_at_once,
 };
 use crate::sync::{AtomicUsize, Mutex, Ordering};
-use crate::time::{Clock, Moment, SystemClock};
+use crate::time::{Clock, Moment, SystemClock, Timeline};
 use shard::{Found, Lives, Shard};
 
 /// The embedded store: a sharded table in this process's memory, bounded by records and by bytes.
@@ -341,6 +341,10 @@ fn record_in(body: Arc<[u8]>) -> Record {
 impl AtOnce for MemoryStore {
     type Error = MemoryError;
 
+    fn timeline(&self) -> Option<Timeline> {
+        self.clock.timeline()
+    }
+
     fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, MemoryError> {
         let (hash, mutex) = self.place(key);
         let name = (hash, key.as_bytes());
@@ -351,6 +355,7 @@ impl AtOnce for MemoryStore {
             let place = shard.place(hash, key.as_bytes(), now);
             let found = shard.found(place).map(|found| found.into_entry(now));
             let vacant = found.is_none();
+            step.read_at(now);
             let Some(put) = step.next(found) else { return Ok(None) };
             let len = key.as_bytes().len() + put.record.byte_len();
             if len > Payload::LEN_MAX {

@@ -95,6 +95,7 @@ impl Shard {
     }
 
     /// Where `key` is, or would be.
+    #[inline]
     pub(super) fn place(&self, hash: u32, key: &[u8], now: Moment) -> Place {
         match self.table.find(spread(hash), |&index| self.slots[index as usize].is(hash, key)) {
             Some(&index) if self.slots[index as usize].gone_at > now => Place::Taken(index),
@@ -104,6 +105,7 @@ impl Shard {
     }
 
     /// What is readable there.
+    #[inline]
     pub(super) fn found(&self, place: Place) -> Option<Found> {
         match place {
             Place::Taken(index) => Some(self.slots[index as usize].found(index)),
@@ -299,6 +301,7 @@ impl Shard {
 }
 
 /// What a slot keeps: the key's length in two bytes, the key, and the record.
+#[inline]
 fn body(key: &[u8], record: &Unwritten<'_>) -> Arc<[u8]> {
     let key_len = u16::try_from(key.len()).expect("a key is at most Key::LEN_MAX bytes");
     filled(2 + key.len() + record.byte_len(), |bytes| {
@@ -307,10 +310,12 @@ fn body(key: &[u8], record: &Unwritten<'_>) -> Arc<[u8]> {
 }
 
 impl Slot {
+    #[inline]
     fn key(&self) -> &[u8] {
         self.body.as_ref().map_or(&[], |body| &body[2..record_at(body)])
     }
 
+    #[inline]
     fn is(&self, hash: u32, key: &[u8]) -> bool {
         self.hash == hash && self.key() == key
     }
@@ -326,6 +331,7 @@ impl Slot {
 }
 
 /// Where the record begins in the body of a slot.
+#[inline]
 pub(super) fn record_at(body: &[u8]) -> usize {
     2 + usize::from(u16::from_le_bytes([body[0], body[1]]))
 }

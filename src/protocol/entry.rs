@@ -42,18 +42,21 @@ pub enum ExpiredBecause {
 
 impl Entry {
     /// The state, judged by the time left.
+    #[inline]
     pub fn status(&self) -> Status {
-        match (self.record.state(), self.left.is_zero()) {
-            (State::InProgress, false) => Status::InProgress,
-            (State::InProgress, true) => Status::Expired(ExpiredBecause::Abandoned),
-            (State::Completed(_), false) => Status::Completed,
-            (State::Completed(_), true) => Status::Expired(ExpiredBecause::Completed),
-            (State::Released { .. }, _) => Status::Expired(ExpiredBecause::Released),
-            (State::Forgotten, _) => Status::Expired(ExpiredBecause::Forgotten),
+        let expired = self.left.is_zero();
+        match self.record.state() {
+            State::InProgress if expired => Status::Expired(ExpiredBecause::Abandoned),
+            State::InProgress => Status::InProgress,
+            State::Completed(_) if expired => Status::Expired(ExpiredBecause::Completed),
+            State::Completed(_) => Status::Completed,
+            State::Released { .. } => Status::Expired(ExpiredBecause::Released),
+            State::Forgotten => Status::Expired(ExpiredBecause::Forgotten),
         }
     }
 
     /// The fencing token of the latest attempt.
+    #[inline]
     pub fn fencing_token(&self) -> FencingToken {
         self.record.token().unwrap_or_else(|| self.version.into())
     }

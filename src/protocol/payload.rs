@@ -34,6 +34,7 @@ impl Payload {
     }
 
     /// The end of a buffer, from where `begin` says.
+    #[inline]
     pub(crate) fn window(bytes: Arc<[u8]>, begin: impl FnOnce(&[u8]) -> usize) -> Self {
         let (start, end) = (begin(&bytes), bytes.len());
         assert!(start <= end, "a window from {start} of {end} bytes");
@@ -124,6 +125,7 @@ impl fmt::Debug for Payload {
 }
 
 /// A buffer of this length, in one allocation, as `fill` leaves it. It begins with zeros.
+#[inline]
 pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Arc<[u8]> {
     // Copied at once: most records are as short.
     const ZEROS: [u8; 512] = [0; 512];
@@ -136,6 +138,7 @@ pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Arc<[u8]> {
 }
 
 /// Puts bytes at the front of a buffer; what is behind them.
+#[inline]
 pub(crate) fn put<'b>(buffer: &'b mut [u8], bytes: &[u8]) -> &'b mut [u8] {
     let (place, behind) = buffer.split_at_mut(bytes.len());
     place.copy_from_slice(bytes);

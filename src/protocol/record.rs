@@ -59,11 +59,13 @@ impl Record {
     }
 
     /// The checkpoint, or what is kept of the outcome.
+    #[inline]
     fn last(&self) -> &[u8] {
         &self.0[self.parts().last..]
     }
 
     /// The stored state.
+    #[inline]
     pub fn state(&self) -> State<'_> {
         let state = self.head()[at::FLAGS] & STATE;
         let body = match state & !FAILED {
@@ -119,10 +121,14 @@ impl Record {
 
     pub(super) fn forgiven(&self) -> u32 {
         let parts = self.parts();
-        number_u32(&self.0[parts.forgiven..parts.fingerprint])
+        match &self.0[parts.forgiven..parts.fingerprint] {
+            [] => 0,
+            forgiven => number_u32(forgiven),
+        }
     }
 
     /// The id of this generation.
+    #[inline]
     pub fn operation_id(&self) -> OperationId {
         match self.0[at::REST..self.parts().forgiven].first_chunk() {
             Some(&id) => OperationId::from_bytes(id),
@@ -143,6 +149,7 @@ impl Record {
     }
 
     /// The fingerprint that this generation is bound to.
+    #[inline]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         let parts = self.parts();
         let (&algorithm, digest) = self.0[parts.fingerprint..parts.last].split_first()?;
@@ -151,31 +158,37 @@ impl Record {
     }
 
     /// How far the latest attempt said it got; empty if it never said.
+    #[inline]
     pub fn checkpoint(&self) -> Payload {
         self.window_of(self.checkpoint_bytes())
     }
 
+    #[inline]
     pub(super) fn checkpoint_bytes(&self) -> &[u8] {
         if self.is_completed() { &[] } else { self.last() }
     }
 
     /// When the generation began, by the first owner's wall clock.
+    #[inline]
     pub fn created_at(&self) -> UnixMillis {
         UnixMillis(number(&self.head()[at::CREATED..at::TOKEN]))
     }
 
     /// When it was completed, released or forgotten, by the wall clock of who did.
+    #[inline]
     pub fn finished_at(&self) -> Option<UnixMillis> {
         (!self.is_in_progress()).then(|| UnixMillis(number(&self.head()[at::FINISHED..at::LEN])))
     }
 
     /// The outcome of a completed record. It shares the record's buffer.
+    #[inline]
     pub fn outcome(&self) -> Option<Outcome> {
         let State::Completed(Outcome { conclusion, body }) = self.state() else { return None };
         Some(Outcome { conclusion, body: body.map(|bytes| self.window_of(bytes)) })
     }
 
     /// The last bytes of this record, so many as these.
+    #[inline]
     fn window_of(&self, last: &[u8]) -> Payload {
         if last.is_empty() { Payload::empty() } else { self.0.slice(self.0.len() - last.len()..self.0.len()) }
     }
@@ -211,10 +224,10 @@ impl Record {
     }
 }
 
+/// The four bytes here.
+#[inline]
 fn number_u32(bytes: &[u8]) -> u32 {
-    let mut number = [0; 4];
-    number[4 - bytes.len()..].copy_from_slice(bytes);
-    u32::from_be_bytes(number)
+    u32::from_be_bytes(*bytes.first_chunk().expect("four bytes are there"))
 }
 
 impl From<Draft<'_>> for Record {

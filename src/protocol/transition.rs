@@ -44,6 +44,14 @@ pub trait Command {
     fn plan<'a>(&'a self, entry: Option<&'a Entry>, lifetimes: &Lifetimes) -> Plan<'a, Self::Verdict>;
 }
 
+impl<C: Command> Command for &C {
+    type Verdict = C::Verdict;
+
+    fn plan<'a>(&'a self, entry: Option<&'a Entry>, lifetimes: &Lifetimes) -> Plan<'a, Self::Verdict> {
+        (**self).plan(entry, lifetimes)
+    }
+}
+
 /// What to do about a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision<V, R = Record> {
@@ -134,6 +142,7 @@ pub(super) fn expire<'a, V>(
 }
 
 /// The record of `entry` with its attempt's token written out, as every write after the grant has it.
+#[inline]
 pub(super) fn follow_up(entry: &Entry) -> FollowUp<'_> {
     let before = &entry.record;
     FollowUp {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Exchange, Put, StoreError};
 use crate::protocol::{Entry, Expected, Key, Unwritten};
+use crate::time::{Moment, Timeline};
 
 /// A store that can look at a key and write to it in one atomic step, without waiting: under a lock of its own, say.
 ///
@@ -86,12 +87,24 @@ pub trait AtOnce: Send + Sync {
     /// # Errors
     /// The store's own. Nothing was done.
     fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, Self::Error>;
+
+    /// Of whose moments it tells each step, before it asks it; see [`Step::read_at`].
+    #[doc(hidden)]
+    fn timeline(&self) -> Option<Timeline> {
+        None
+    }
 }
 
 /// What an update does. Made by the engine, and by [`load_at_once`] and [`exchange_at_once`].
 pub trait Step {
     /// What to write, if `found` is what is readable under the key; `None`: nothing.
     fn next(&mut self, found: Option<Entry>) -> Option<StepPut<'_>>;
+
+    /// When the store read its clock, under its lock: if it is the engine's too, that need not be read again.
+    #[doc(hidden)]
+    fn read_at(&mut self, now: Moment) {
+        let _unused = now;
+    }
 }
 
 /// One write of a step.

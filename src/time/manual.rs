@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::{Clock, Moment};
+use super::{Clock, Moment, Timeline, TimelineOf};
 use crate::protocol::UnixMillis;
 use crate::sync::Mutex;
 
@@ -85,6 +85,10 @@ impl fmt::Debug for ManualClock {
 }
 
 impl Clock for ManualClock {
+    fn timeline(&self) -> Option<Timeline> {
+        Some(Timeline(TimelineOf::Manual(Arc::as_ptr(&self.shared).addr())))
+    }
+
     fn now(&self) -> Moment {
         self.shared.state.lock().now
     }

@@ -41,6 +41,7 @@ impl Moment {
     }
 
     /// How long after `earlier` this is; zero if it is not.
+    #[inline]
     pub fn saturating_since(self, earlier: Self) -> Duration {
         if self == Self::NEVER {
             Duration::MAX
@@ -51,6 +52,7 @@ impl Moment {
 }
 
 /// As `Duration::as_nanos`, in 64 bits: 584 years; saturates.
+#[inline]
 fn nanos(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
@@ -58,6 +60,7 @@ fn nanos(duration: Duration) -> u64 {
 impl Add<Duration> for Moment {
     type Output = Self;
     /// Saturates: a moment that cannot be counted never comes.
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
@@ -66,6 +69,7 @@ impl Add<Duration> for Moment {
 impl Sub<Duration> for Moment {
     type Output = Self;
     /// Saturates at the origin; a moment that never comes stays so.
+    #[inline]
     fn sub(self, duration: Duration) -> Self {
         match self {
             Self::NEVER => self,
@@ -101,4 +105,24 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall clock, for people; `now` is a reading of [`Clock::now`] taken just before, which an implementation
     /// may use instead of a second look at a clock. May be off by as much as people would not mind.
     fn unix(&self, now: Moment) -> UnixMillis;
+
+    /// Whose moments these are, for clocks of this crate: a store's reading then serves the engine too.
+    #[doc(hidden)]
+    fn timeline(&self) -> Option<Timeline> {
+        None
+    }
+}
+
+/// Says whether two clocks read the same time. Only clocks of this crate have one: a clock that adds something to another's
+/// time must not pass for it.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeline(TimelineOf);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TimelineOf {
+    /// Of all system clocks of the process.
+    System,
+    /// Of a manual clock and its clones, by their address. Both are alive when they are compared.
+    Manual(usize),
 }

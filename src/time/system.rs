@@ -1,5 +1,6 @@
 //! The default clock, which needs no runtime.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,8 +8,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::timers::{Sleep, TIMERS};
-use super::{Clock, Moment, nanos};
+use super::{Clock, Moment, Timeline, TimelineOf, nanos};
 use crate::protocol::UnixMillis;
+
+/// The origin of all of them: so their moments can be told from each other.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The system's monotonic clock, with sleeps on one timer thread that all of them share. Works
 /// under any executor, and without one. The thread starts with the first sleep that is waited for.
@@ -17,16 +21,15 @@ use crate::protocol::UnixMillis;
 /// A sleep, where the system cannot start that thread. The next sleep tries again.
 #[derive(Debug)]
 pub struct SystemClock {
-    origin: Instant,
     /// Wall time minus monotonic time in milliseconds, and the second of monotonic time it was taken in plus one.
     wall_offset: AtomicU64,
     wall_second: AtomicU64,
 }
 
 impl SystemClock {
-    /// A clock whose origin is now.
+    /// A clock. All of a process read the same time.
     pub fn new() -> Self {
-        Self { origin: Instant::now(), wall_offset: AtomicU64::new(0), wall_second: AtomicU64::new(0) }
+        Self { wall_offset: AtomicU64::new(0), wall_second: AtomicU64::new(0) }
     }
 }
 
@@ -39,18 +42,22 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> Moment {
-        Moment::from_nanos(nanos(self.origin.elapsed()))
+        Moment::from_nanos(nanos(ORIGIN.elapsed()))
     }
 
     fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {
         if until == Moment::NEVER {
             return futures::future::pending().boxed();
         }
-        match self.origin.checked_add(Duration::from_nanos(until.as_nanos())) {
+        match ORIGIN.checked_add(Duration::from_nanos(until.as_nanos())) {
             Some(at) => Sleep::new(&TIMERS, at).boxed(),
             // The system cannot count so far.
             None => futures::future::pending().boxed(),
         }
+    }
+
+    fn timeline(&self) -> Option<Timeline> {
+        Some(Timeline(TimelineOf::System))
     }
 
     /// Right to within a second of a step of the wall clock: it is read once in each second of monotonic time.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::mem;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use super::super::after_effect::Panicked;
@@ -13,7 +13,7 @@ use super::super::watching::{Watched, in_span};
 use super::{Concluded, Held, Phase, Step};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event, Span};
-use crate::protocol::{Act, HolderCommand, Lent, Outcome, OutcomeBody, Payload, UnixMillis};
+use crate::protocol::{Act, HolderCommand, Lent, Outcome, OutcomeBody, Payload};
 use crate::store::Store;
 use crate::time::Moment;
 
@@ -27,15 +27,15 @@ impl<S: Store + 'static> Held<S> {
     ) -> Result<Kept, ClaimError> {
         let outcome = self.engine.fit_lent(outcome);
         let kept = Kept::of(&outcome.body);
-        let now = self.engine.clock().now();
-        let at = self.engine.clock().unix(now);
         let mut begun = None;
         if renewal.is_none() && self.engine.port.is_at_once() {
-            if let Some(answer) = self.complete_at_once(outcome.lent(), at, now, &mut begun) {
+            if let Some(answer) = self.complete_at_once(outcome.lent(), &mut begun) {
                 return answer.map(|()| kept);
             }
         }
         let outcome = outcome.into_owned();
+        let now = self.engine.clock().now();
+        let at = self.engine.clock().unix(now);
         // A claim that is over stays over: the protocol says whether this is the same completion again.
         // Before anybody is told: an observer that panics must not undo what has ended.
         let was_over = self.completing(&outcome, at);
@@ -60,17 +60,20 @@ impl<S: Store + 'static> Held<S> {
     fn complete_at_once(
         &self,
         outcome: Outcome<&[u8]>,
-        at: UnixMillis,
-        now: Moment,
         begun: &mut Option<Option<Box<dyn Span>>>,
     ) -> Option<Result<(), ClaimError>> {
         let number = self.turn_unless_over()?;
         // Its drop ends the turn too.
-        let noted = NotedInPanic { held: self, number, outcome, at };
+        let noted = NotedInPanic { held: self, number, outcome };
         let span = begun.insert(self.begin_completing());
-        let command = HolderCommand { holder: self.holder, act: Act::Complete(outcome, at) };
+        let mut command = HolderCommand { holder: self.holder, act: Act::Renew };
         let concluded = Concluded::Completed(Kept::of(&outcome.body));
-        let answer = in_span(span, || match self.engine.port.at_once(&self.key, &command, now) {
+        let mut complete = || {
+            self.engine.port.at_once(&self.key, &mut command, |command, _, reading| {
+                command.act = Act::Complete(outcome, reading.unix);
+            })
+        };
+        let answer = in_span(span, || match complete() {
             Some(Ok(Applied::Written { entry, .. })) => {
                 self.over(concluded, entry);
                 Some(Ok(()))
@@ -120,13 +123,15 @@ struct NotedInPanic<'a, S: Store + 'static> {
     /// Of its turn.
     number: u64,
     outcome: Outcome<&'a [u8]>,
-    at: UnixMillis,
 }
 
 impl<S: Store + 'static> Drop for NotedInPanic<'_, S> {
     fn drop(&mut self) {
         let Outcome { conclusion, body } = self.outcome;
-        self.held.completing(&Outcome { conclusion, body: body.map(Payload::from) }, self.at);
+        let clock = self.held.engine.clock();
+        // A clock that panics here would end the process: the time is for people.
+        let at = catch_unwind(AssertUnwindSafe(|| clock.unix(clock.now()))).unwrap_or_default();
+        self.held.completing(&Outcome { conclusion, body: body.map(Payload::from) }, at);
         self.held.end_turn(self.number);
     }
 }
