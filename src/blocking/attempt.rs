@@ -62,7 +62,7 @@ impl Attempt {
     }
 
     /// How far the attempt before said it got; empty if it never said.
-    pub fn last_checkpoint(&self) -> &Payload {
+    pub fn last_checkpoint(&self) -> Payload {
         self.attempt.last_checkpoint()
     }
 

@@ -148,7 +148,7 @@ impl<S: Store + 'static> Claim<S> {
     }
 
     /// How far the attempt before said it got; empty if it never said.
-    pub fn last_checkpoint(&self) -> &Payload {
+    pub fn last_checkpoint(&self) -> Payload {
         self.as_async().last_checkpoint()
     }
 

@@ -40,33 +40,33 @@ impl Attempt {
 
     /// The id of this generation, the same for all of its attempts: the idempotency key to hand downstream.
     pub fn operation_id(&self) -> OperationId {
-        self.claim.facts().operation_id
+        self.claim.facts().operation_id()
     }
 
     /// The number of this attempt, from 1.
     pub fn number(&self) -> u32 {
-        self.claim.facts().attempt
+        self.claim.facts().holder.attempt
     }
 
     /// The fencing token: greater than that of every earlier attempt of this key. Hand it to a resource that refuses
     /// smaller ones. A call that runs unprotected has token 0, smaller than all.
     pub fn fence(&self) -> FencingToken {
-        self.claim.facts().token
+        self.claim.facts().holder.token
     }
 
     /// Whether an earlier attempt was taken over, so that its effect may have happened.
     pub fn after_doubt(&self) -> bool {
-        self.claim.facts().after_doubt
+        self.claim.facts().after_doubt()
     }
 
     /// When the generation began, by its first owner's wall clock.
     pub fn created_at(&self) -> UnixMillis {
-        self.claim.facts().created_at
+        self.claim.facts().grant.created_at()
     }
 
     /// How far the attempt before said it got; empty if it never said.
-    pub fn last_checkpoint(&self) -> &Payload {
-        &self.claim.facts().checkpoint
+    pub fn last_checkpoint(&self) -> Payload {
+        self.claim.facts().grant.checkpoint()
     }
 
     /// How long the attempt may act unless the lease is renewed; zero once it is lost.

@@ -177,27 +177,27 @@ impl<S: Store + 'static> Claim<S> {
 
     /// The id of this generation, the same for all of its attempts.
     pub fn operation_id(&self) -> OperationId {
-        self.held().facts.operation_id
+        self.held().facts.operation_id()
     }
 
     /// The number of this attempt, from 1.
     pub fn number(&self) -> u32 {
-        self.held().facts.attempt
+        self.held().facts.holder.attempt
     }
 
     /// The fencing token of this attempt.
     pub fn fence(&self) -> FencingToken {
-        self.held().facts.token
+        self.held().facts.holder.token
     }
 
     /// Whether an earlier attempt was taken over, so that its effect may have happened.
     pub fn after_doubt(&self) -> bool {
-        self.held().facts.after_doubt
+        self.held().facts.after_doubt()
     }
 
     /// How far the attempt before said it got; empty if it never said.
-    pub fn last_checkpoint(&self) -> &Payload {
-        &self.held().facts.checkpoint
+    pub fn last_checkpoint(&self) -> Payload {
+        self.held().facts.grant.checkpoint()
     }
 
     /// How long this attempt may act unless renewed; zero once it is lost.
@@ -381,7 +381,7 @@ impl<S: Store + 'static> Claim<S> {
         let step = Step::Complete(outcome.clone(), clock.unix(clock.now()));
         match held.decide(&step) {
             Decision::Write(Write { record, live, linger, .. }) => {
-                held.set_phase(Phase::Prepared(outcome));
+                held.set_phase(Phase::Prepared(Box::new(outcome)));
                 Ok(Prepared { key: held.key.clone(), expected: held.entry().version, record, live, linger })
             }
             Decision::Answer(HolderVerdict::AlreadyReleased) => {
@@ -398,7 +398,7 @@ impl<S: Store + 'static> Claim<S> {
     pub fn committed(&mut self, prepared: &Prepared) -> Result<(), ClaimError> {
         self.held().check_prepared(prepared)?;
         match self.held().phase() {
-            Phase::Prepared(outcome) if Some(&outcome) == prepared.record.outcome().as_ref() => {}
+            Phase::Prepared(outcome) if prepared.record.outcome().as_ref() == Some(&outcome) => {}
             Phase::Over if self.held().entry().record.outcome() == prepared.record.outcome() => return Ok(()),
             _ => return Err(ClaimError::NotPrepared { scope: self.held().scope() }),
         }
@@ -467,8 +467,8 @@ impl<S: Store + 'static> Held<S> {
     fn check_prepared(&self, prepared: &Prepared) -> Result<(), ClaimError> {
         let record = &prepared.record;
         let ours = prepared.key == self.key
-            && record.owner() == self.holder.owner
-            && record.token() == Some(self.holder.token);
+            && record.owner() == self.facts.holder.owner
+            && record.token() == Some(self.facts.holder.token);
         if ours { Ok(()) } else { Err(ClaimError::NotPrepared { scope: self.scope() }) }
     }
 

@@ -328,10 +328,10 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
         self.maybe_written.store(false, Ordering::Relaxed);
         let facts = &guard.held.facts;
         self.engine.tell(&self.ask.key, || Event::Granted {
-            attempt: facts.attempt,
-            token: facts.token,
-            operation_id: facts.operation_id,
-            after_doubt: facts.after_doubt,
+            attempt: facts.holder.attempt,
+            token: facts.holder.token,
+            operation_id: facts.operation_id(),
+            after_doubt: facts.after_doubt(),
             reply_lost,
         });
         Claimed::Granted(guard)

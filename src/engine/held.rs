@@ -23,7 +23,8 @@ use crate::kept::Kept;
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Act, Entry, FencingToken, Holder, Key, OperationId, Outcome, Payload, State, UnixMillis,
+    Act, Draft, Entry, FencingToken, Holder, Key, OperationId, Outcome, Owner, Payload, Policy, Record,
+    State, UnixMillis,
 };
 use crate::store::Store;
 use crate::sync::Mutex;
@@ -35,7 +36,6 @@ pub(super) use turn::Turn;
 pub(crate) struct Held<S: Store + 'static> {
     pub(super) engine: Arc<Inner<S>>,
     pub(super) key: Key,
-    pub(super) holder: Holder,
     pub(super) facts: Facts,
     /// When automatic renewal ends.
     renew_until: Moment,
@@ -45,13 +45,39 @@ pub(crate) struct Held<S: Store + 'static> {
 /// What does not change during an attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    pub(crate) operation_id: OperationId,
-    pub(crate) attempt: u32,
-    pub(crate) token: FencingToken,
-    pub(crate) after_doubt: bool,
-    pub(crate) created_at: UnixMillis,
-    /// What the attempt before left.
-    pub(crate) checkpoint: Payload,
+    pub(crate) holder: Holder,
+    /// The record that granted it.
+    pub(crate) grant: Record,
+}
+
+impl Facts {
+    /// Of an operation that runs without a claim: its attempt has no number and no token.
+    pub(crate) fn unprotected(id: [u8; 16], now: UnixMillis) -> Self {
+        let owner = Owner::from_bytes(id);
+        let grant = Draft {
+            state: State::InProgress,
+            owner,
+            token: None,
+            attempt: 1,
+            forgiven: 0,
+            operation_id: OperationId::from_bytes(id),
+            doubt: false,
+            policy: Policy::Reclaim,
+            fingerprint: None,
+            checkpoint: &[],
+            created_at: now,
+            finished_at: None,
+        };
+        Self { holder: Holder { owner, token: FencingToken::new(0), attempt: 0 }, grant: grant.into() }
+    }
+
+    pub(crate) fn operation_id(&self) -> OperationId {
+        self.grant.operation_id()
+    }
+
+    pub(crate) fn after_doubt(&self) -> bool {
+        self.grant.doubt()
+    }
 }
 
 struct HeldState {
@@ -87,9 +113,9 @@ pub(super) enum Phase {
     /// The operation may have begun.
     Started,
     /// The operation is over, and this outcome is being stored.
-    Completing(Outcome, UnixMillis),
+    Completing(Box<(Outcome, UnixMillis)>),
     /// A completion is prepared for somebody else's transaction.
-    Prepared(Outcome),
+    Prepared(Box<Outcome>),
     /// The operation is over, and its outcome could not be stored: a holder may try again.
     Ended,
     /// Concluded.
@@ -233,15 +259,8 @@ impl<S: Store + 'static> Held<S> {
     pub(super) fn new(engine: Arc<Inner<S>>, key: Key, entry: Entry, sent: Moment) -> Arc<Self> {
         let record = &entry.record;
         let token = entry.fencing_token();
-        let facts = Facts {
-            operation_id: record.operation_id(),
-            attempt: record.attempt(),
-            token,
-            after_doubt: record.doubt(),
-            created_at: record.created_at(),
-            checkpoint: record.checkpoint(),
-        };
         let holder = Holder { owner: record.owner(), token, attempt: record.attempt() };
+        let facts = Facts { holder, grant: record.clone() };
         let options = &engine.options;
         let state = HeldState {
             deadline: deadline(options, sent, entry.left),
@@ -259,7 +278,7 @@ impl<S: Store + 'static> Held<S> {
             route: None,
         };
         let renew_until = sent + options.renew_for_max;
-        Arc::new(Self { key, holder, facts, renew_until, state: Mutex::new(state), engine })
+        Arc::new(Self { key, facts, renew_until, state: Mutex::new(state), engine })
     }
 
     pub(super) fn scope(&self) -> String {
@@ -286,7 +305,7 @@ impl<S: Store + 'static> Held<S> {
         let mut state = self.state.lock();
         let was_over = state.phase == Phase::Over;
         if !was_over {
-            state.phase = Phase::Completing(outcome.clone(), at);
+            state.phase = Phase::Completing(Box::new((outcome.clone(), at)));
         }
         was_over
     }

@@ -49,7 +49,7 @@ impl<S: Store + 'static> HeldSet<S> {
     pub(super) fn holds(&self, key: &Key, entry: &Entry) -> bool {
         let slots = self.shard(entry.fencing_token()).lock();
         let mut claims = slots.claims.iter().flatten().filter_map(Weak::upgrade);
-        claims.any(|held| entry.is_held_by(&held.holder) && held.key == *key)
+        claims.any(|held| entry.is_held_by(&held.facts.holder) && held.key == *key)
     }
 
     fn shard(&self, token: FencingToken) -> &Mutex<Slots<S>> {
@@ -59,7 +59,7 @@ impl<S: Store + 'static> HeldSet<S> {
 
     /// Registers a claim; answers the slot to remove it from.
     pub(crate) fn add(&self, held: &Arc<Held<S>>) -> usize {
-        let mut slots = self.shard(held.holder.token).lock();
+        let mut slots = self.shard(held.facts.holder.token).lock();
         let claim = Some(Arc::downgrade(held));
         match slots.free.pop() {
             Some(slot) => {
@@ -75,7 +75,7 @@ impl<S: Store + 'static> HeldSet<S> {
 
     pub(crate) fn remove(&self, held: &Held<S>, slot: usize) {
         let claim = {
-            let mut slots = self.shard(held.holder.token).lock();
+            let mut slots = self.shard(held.facts.holder.token).lock();
             slots.free.push(slot);
             slots.claims[slot].take()
         };

@@ -87,7 +87,7 @@ impl<S: Store + 'static> Held<S> {
             (HolderVerdict::AlreadyCompleted, _) => Err(ClaimError::AlreadyCompleted { scope }),
             (HolderVerdict::AlreadyReleased, _) => Err(ClaimError::AlreadyReleased { scope }),
             // An operator ended it, and there was no outcome then.
-            (HolderVerdict::Superseded, Some(entry)) if entry.is_held_by(&self.holder) => {
+            (HolderVerdict::Superseded, Some(entry)) if entry.is_held_by(&self.facts.holder) => {
                 Err(ClaimError::Superseded { scope, possibly_applied: false })
             }
             (HolderVerdict::Superseded, _) => {

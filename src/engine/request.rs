@@ -21,7 +21,7 @@ use super::watching::Watched;
 use crate::codec::{Codec, CodecError, Raw};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
-use crate::protocol::{Conclusion, FencingToken, Fingerprint, Found, Key, OperationId, Payload, Policy};
+use crate::protocol::{Conclusion, Fingerprint, Found, Key, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
 
@@ -408,11 +408,13 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
             Err(error) => return Err(error.into()),
         };
         let running = run::drive(&guard.held, self.by_keeper, operation);
-        let ended =
-            match self.engine.begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.attempt }) {
-                None => running.await,
-                Some(span) => Watched::new(span, running).await,
-            };
+        let ended = match self
+            .engine
+            .begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.holder.attempt })
+        {
+            None => running.await,
+            Some(span) => Watched::new(span, running).await,
+        };
         let Ended { output, renewal } = ended.map_err(|source| RunError::LeaseLost { source })?;
         // From here on the effect may have happened: the user's code that runs now is guarded.
         match output {
@@ -462,14 +464,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     {
         self.engine.tell(&self.ask.key, || Event::FailedOpen);
         let now = self.engine.clock().now();
-        let facts = Facts {
-            operation_id: OperationId::from_bytes(random::id(now.as_nanos())),
-            attempt: 0,
-            token: FencingToken::new(0),
-            after_doubt: false,
-            created_at: self.engine.clock().unix(now),
-            checkpoint: Payload::empty(),
-        };
+        let facts = Facts::unprotected(random::id(now.as_nanos()), self.engine.clock().unix(now));
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
             Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
             Err(failure) => {
@@ -496,7 +491,7 @@ async fn conclude_failure<S: Store + 'static>(
         }
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt { ClaimFate::InDoubt } else { ClaimFate::Released };
+            let then = if held.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
             held.let_end(renewal).await;
             (held.release(false).await, then)
         }

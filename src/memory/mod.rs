@@ -348,7 +348,8 @@ impl AtOnce for MemoryStore {
     fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, MemoryError> {
         let (hash, mutex) = self.place(key);
         let name = (hash, key.as_bytes());
-        for refused_before in [false, true] {
+        let mut refused_before = false;
+        loop {
             let mut shard = mutex.lock();
             // Read under the lock, or two calls could see the key's times in another order than its writes.
             let now = self.clock.now();
@@ -368,6 +369,7 @@ impl AtOnce for MemoryStore {
                     Err(_) => {
                         drop(shard);
                         self.make_room();
+                        refused_before = true;
                         continue;
                     }
                 }
@@ -377,7 +379,6 @@ impl AtOnce for MemoryStore {
             shard.reclaim(now, if vacant { 3 } else { 1 }, self);
             return Ok(Some(Entry { record: record_in(body), version, left: put.live }));
         }
-        unreachable!("the second round returns")
     }
 }
 

@@ -40,12 +40,11 @@ impl Draft<'_> {
     #[inline]
     pub(super) fn byte_len(&self) -> usize {
         let digest = self.fingerprint.as_ref().map_or(&[][..], Fingerprint::digest);
-        let mut number = [0; 8];
-        let (_, last) = state_and_last(&self.state, self.checkpoint, &mut number);
+        let last = last_byte_len(&self.state, self.checkpoint);
         let id = if self.has_own_id() { 0 } else { 16 };
         let reset = if self.forgiven > 0 { 4 } else { 0 };
         let fingerprint = if digest.is_empty() { 0 } else { 1 + digest.len() };
-        at::REST + id + reset + fingerprint + last.len()
+        at::REST + id + reset + fingerprint + last
     }
 
     fn has_own_id(&self) -> bool {
@@ -115,6 +114,20 @@ pub(super) fn state_and_last<'b>(
         }
     };
     (kind | flag(conclusion == Conclusion::Failed, FAILED), last)
+}
+
+/// How many bytes come last.
+#[inline]
+pub(super) fn last_byte_len(state: &State<'_>, checkpoint: &[u8]) -> usize {
+    match state {
+        State::InProgress | State::Released { .. } => checkpoint.len(),
+        State::Forgotten => 0,
+        State::Completed(Outcome { body, .. }) => match body {
+            OutcomeBody::Kept(bytes) => bytes.len(),
+            OutcomeBody::TooLarge { .. } | OutcomeBody::Dropped { .. } => 8,
+            OutcomeBody::Unencodable => 0,
+        },
+    }
 }
 
 /// No engine and no store takes more than [`Payload::LEN_MAX`](super::Payload::LEN_MAX), so 32 bits suffice.

@@ -1,6 +1,6 @@
 //! A record that follows another one of the same attempt.
 
-use super::draft::{flag, last_len, state_and_last, time};
+use super::draft::{flag, last_byte_len, last_len, state_and_last, time};
 use super::encoding::{DOUBT, IN_PROGRESS, Parts, STATE, TOKEN, at};
 use super::{FencingToken, Record, State, UnixMillis};
 
@@ -27,8 +27,7 @@ impl FollowUp<'_> {
 
     #[inline]
     pub(super) fn byte_len(&self) -> usize {
-        let mut number = [0; 8];
-        self.copied() + state_and_last(&self.state, self.checkpoint, &mut number).1.len()
+        self.copied() + last_byte_len(&self.state, self.checkpoint)
     }
 
     pub(super) fn write_to(&self, bytes: &mut [u8]) {

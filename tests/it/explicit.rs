@@ -110,7 +110,7 @@ fn a_release_keeps_the_operation_id_unless_a_fresh_one_is_asked_for() {
     let mut second = bench.grant();
     assert_eq!((second.number(), second.after_doubt()), (2, false));
     assert_eq!(second.operation_id(), first.operation_id());
-    assert_eq!(second.last_checkpoint(), &Payload::from("half way"));
+    assert_eq!(second.last_checkpoint(), Payload::from("half way"));
     assert!(second.fence() > first.fence());
     bench.run(second.release_with_fresh_id()).unwrap();
     let third = bench.grant();
@@ -181,7 +181,7 @@ fn a_checkpoint_that_is_too_large_is_refused_and_nothing_is_lost() {
     assert_eq!(bench.on_record().record.checkpoint(), Payload::from("12345678"), "a renewal keeps it");
     drop(claim);
     bench.clock.advance(LEASE);
-    assert_eq!(bench.grant().last_checkpoint(), &Payload::from("12345678"), "the next attempt sees it");
+    assert_eq!(bench.grant().last_checkpoint(), Payload::from("12345678"), "the next attempt sees it");
 }
 
 #[test]

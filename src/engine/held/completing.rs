@@ -52,7 +52,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     fn begin_completing(&self) -> Option<Box<dyn Span>> {
-        self.engine.begin(&self.key, || CallPhase::Complete { attempt: self.facts.attempt })
+        self.engine.begin(&self.key, || CallPhase::Complete { attempt: self.facts.holder.attempt })
     }
 
     /// Completes by the short way, in the span that it leaves in `begun`. `None`: nothing was done, since the claim is over,
@@ -66,7 +66,7 @@ impl<S: Store + 'static> Held<S> {
         // Its drop ends the turn too.
         let noted = NotedInPanic { held: self, number, outcome };
         let span = begun.insert(self.begin_completing());
-        let mut command = HolderCommand { holder: self.holder, act: Act::Renew };
+        let mut command = HolderCommand { holder: self.facts.holder, act: Act::Renew };
         let concluded = Concluded::Completed(Kept::of(&outcome.body));
         let mut complete = || {
             self.engine.port.at_once(&self.key, &mut command, |command, _, reading| {

@@ -39,7 +39,8 @@ impl<S: Store + 'static> Guard<S> {
                 (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, held.release_until(now))
             }
             // The operation is over and its outcome known: a completion that began is brought to its end.
-            Phase::Completing(outcome, at) => {
+            Phase::Completing(completion) => {
+                let (outcome, at) = *completion;
                 (Step::Complete(outcome, at), held.completion_until(clock.now()))
             }
         })

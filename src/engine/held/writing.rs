@@ -67,7 +67,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     pub(in crate::engine) fn command<'a>(&self, step: &'a Step) -> HolderCommand<'a> {
-        HolderCommand { holder: self.holder, act: step.act() }
+        HolderCommand { holder: self.facts.holder, act: step.act() }
     }
 
     pub(in crate::engine) fn unapplied(&self, step: &Step, why: Unapplied) -> ClaimError {
@@ -110,9 +110,9 @@ impl<S: Store + 'static> Held<S> {
         let live = entry.record.is_in_progress() && !entry.left.is_zero();
         let newer = entry.version > self.state.lock().entry.version;
         match step {
-            Step::Renew | Step::Settle(_) => live && newer && entry.is_held_by(&self.holder),
+            Step::Renew | Step::Settle(_) => live && newer && entry.is_held_by(&self.facts.holder),
             Step::Checkpoint(bytes) => {
-                live && newer && entry.is_held_by(&self.holder) && entry.record.checkpoint() == *bytes
+                live && newer && entry.is_held_by(&self.facts.holder) && entry.record.checkpoint() == *bytes
             }
             // For the others, the protocol answers that it is done already.
             Step::Complete(..) | Step::Release { .. } | Step::Abandon => false,
@@ -231,13 +231,13 @@ impl<S: Store + 'static> Held<S> {
             Ok(Exchange::Conflict(Some(entry))) => {
                 if self.shows(&Step::Renew, &entry) {
                     self.confirmed(entry, sent);
-                } else if entry.is_held_by(&self.holder) && entry.record.is_in_progress() {
+                } else if entry.is_held_by(&self.facts.holder) && entry.record.is_in_progress() {
                     // Ours, and expired: the next round renews it from here.
                     let mut state = self.state.lock();
                     if state.phase != Phase::Over && entry.version > state.entry.version {
                         state.entry = entry;
                     }
-                } else if entry.is_held_by(&self.holder) && entry.record.is_completed() {
+                } else if entry.is_held_by(&self.facts.holder) && entry.record.is_completed() {
                     // Completed by this very attempt, which has yet to hear of it.
                 } else {
                     self.mark_lost(Lost::Superseded);
@@ -274,7 +274,7 @@ impl<S: Store + 'static> Held<S> {
 
     async fn give_up(self: &Arc<Self>, step: Step, now: Moment) -> Result<(), ClaimError> {
         let work = self.write(step, self.release_until(now));
-        let phase = || observe::CallPhase::Complete { attempt: self.facts.attempt };
+        let phase = || observe::CallPhase::Complete { attempt: self.facts.holder.attempt };
         match self.engine.begin(&self.key, phase) {
             None => work.await,
             Some(span) => Watched::new(span, work).await,
