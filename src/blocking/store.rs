@@ -10,7 +10,8 @@ use async_trait::async_trait;
 
 use crate::protocol::{Entry, Expected, Key, Record};
 use crate::store::{
-    BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, StoreErrorKind,
+    AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
+    StoreErrorKind, TrimOutcomes,
 };
 
 /// A store whose calls block their thread until they have their answer: a [`Store`] for databases with a blocking client.
@@ -337,6 +338,21 @@ impl<B: BlockingStore + 'static> Store for Blocking<B> {
 
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         self.ask(move |store| store.purge(limit)).await
+    }
+
+    /// None: its calls block their thread.
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        None
+    }
+
+    /// None: whether the store can is not known here.
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        None
+    }
+
+    /// None, likewise.
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        None
     }
 
     fn durability(&self) -> Durability {

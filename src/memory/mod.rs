@@ -411,6 +411,14 @@ impl Store for MemoryStore {
         Some(self)
     }
 
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        Some(self)
+    }
+
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        Some(self)
+    }
+
     fn durability(&self) -> Durability {
         Durability::new(
             DurabilityClass::Process,

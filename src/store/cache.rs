@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
+use super::{
+    AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, TrimOutcomes,
+};
 use crate::protocol::{Entry, Expected, Key, KeyMap, State, Status};
 use crate::sync::Mutex;
 use crate::time::{Clock, Moment, SystemClock};
@@ -244,6 +246,19 @@ impl<S: Store> Store for CachedStore<S> {
 
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         self.store.purge(limit).await
+    }
+
+    /// None: it would go round the cache.
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        None
+    }
+
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        self.store.lists()
+    }
+
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        self.store.trims()
     }
 
     fn durability(&self) -> Durability {

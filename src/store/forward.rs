@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
+use super::{
+    AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, TrimOutcomes,
+};
 use crate::protocol::{Entry, Expected, Key};
 
 #[deny(clippy::missing_trait_methods)]
@@ -35,6 +37,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
         (**self).at_once()
+    }
+
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        (**self).lists()
+    }
+
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        (**self).trims()
     }
 
     fn durability(&self) -> Durability {

@@ -239,6 +239,17 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// How to list the keys in doubt, if the store can. Whoever can gives `Some(self)`; a store that wraps another gives that
+    /// one's. It serves where the store's type is not known.
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        None
+    }
+
+    /// How to trim outcomes, if the store can; as for [`lists`](Self::lists).
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        None
+    }
+
     /// What the store declares about its durability, and about its clock.
     ///
     /// The default declares nothing. A store for production should.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oncekey::protocol::{Entry, Expected, Version};
 use oncekey::store::{
-    BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put,
+    BatchPut, Durability, DurabilityClass, Exchange, InDoubtPage, ListInDoubt, Purged, Put, TrimOutcomes,
 };
 use oncekey::{Key, Store};
 use tokio::sync::Mutex;
@@ -388,6 +388,14 @@ impl<C: Connections> Store for PostgresStore<C> {
 
     async fn purge(&self, limit: usize) -> Result<Purged, Error> {
         self.purge_some(limit).await
+    }
+
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        Some(self)
+    }
+
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        Some(self)
     }
 
     fn durability(&self) -> Durability {

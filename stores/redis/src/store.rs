@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use oncekey::protocol::{Entry, Expected};
-use oncekey::store::{BatchPut, Durability, Exchange, Purged, Put};
+use oncekey::store::{BatchPut, Durability, Exchange, ListInDoubt, Purged, Put};
 use oncekey::{Key, Store};
 use redis::aio::{ConnectionLike, ConnectionManager};
 
@@ -156,6 +156,10 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Store for RedisStore<C> 
     /// Nothing: Redis reclaims by itself.
     async fn purge(&self, _limit: usize) -> Result<Purged, RedisStoreError> {
         Ok(Purged { removed: 0, more: false })
+    }
+
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        Some(self)
     }
 
     fn durability(&self) -> Durability {

@@ -269,6 +269,14 @@ impl Store for SqliteStore {
         Self::answer(answer).await
     }
 
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        Some(self)
+    }
+
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        Some(self)
+    }
+
     fn durability(&self) -> Durability {
         const CLOCK: &str = "Expiry is judged by the host's wall clock: a step forward ends leases early by as much, \
              a step back only delays. A restored backup loses what was acknowledged since. Each connection to the file \
