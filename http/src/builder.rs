@@ -24,7 +24,8 @@ impl<S: Store + 'static> IdempotencyLayer<S> {
     ///
     /// # Errors
     /// [`LayerError::NoSpawner`] without the feature `tokio`: [say](Builder::spawner) where
-    /// handlers run.
+    /// handlers run. [`LayerError::NoRoute`] without the feature `axum`: name a
+    /// [route](Builder::route).
     pub fn new(dedup: Deduplicator<S>, principal: Principal) -> Result<Self, LayerError> {
         Self::builder(dedup, principal).build()
     }
@@ -87,6 +88,11 @@ pub enum LayerError {
         "nothing says where handlers run: name a spawner, or enable the feature `tokio`, or choose run_in_request"
     )]
     NoSpawner,
+    /// Nothing tells two mounts of a router apart.
+    #[error(
+        "nothing says what a request is made to: enable the feature `axum`, or name a route; Route::path() if nothing takes a prefix off the path outside of this layer"
+    )]
+    NoRoute,
     /// The documentation's URL cannot stand in a header field.
     #[error("the URL of the documentation cannot stand in a Link field: {url:?}")]
     Documentation {
@@ -125,8 +131,9 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Where a request goes; by default the path that the client sent. In nested axum routers this
-    /// needs the feature `axum`. [`Route`] has examples.
+    /// Where a request goes; by default the path that the client sent, which needs the feature
+    /// `axum`. Without it a route must be named: [`Route::path`] in a service that takes no prefixes
+    /// off its paths. [`Route`] has examples.
     pub fn route(mut self, route: Route) -> Self {
         self.options.route = route;
         self
@@ -333,6 +340,9 @@ impl<S: Store + 'static> Builder<S> {
         #[cfg(not(feature = "tokio"))]
         if matches!(options.run, Run::Unsaid) {
             return Err(LayerError::NoSpawner);
+        }
+        if !options.route.is_known() {
+            return Err(LayerError::NoRoute);
         }
         if options.namespace.is_empty() {
             return Err(LayerError::Namespace);

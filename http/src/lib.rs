@@ -66,7 +66,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tokio` | yes | handlers of clients that went away run on, on tokio's runtime |
-//! | `axum` | no | `Route::matched_path()`, for nested routers; [`Effect`] in what a handler returns |
+//! | `axum` | yes | for axum 0.8: two mounts of a nested router are two routes; `Route::matched_path()`; [`Effect`] in what a handler returns |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,10 +1,24 @@
 use http::HeaderValue;
 use oncekey::{Deduplicator, MemoryStore};
 
-use crate::{Builder, IdempotencyLayer, LayerError, Principal};
+use crate::{Builder, IdempotencyLayer, LayerError, Principal, Route};
+
+fn without_route() -> Builder<MemoryStore> {
+    IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), Principal::waived())
+}
 
 fn builder() -> Builder<MemoryStore> {
-    IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), Principal::waived())
+    without_route().route(Route::path())
+}
+
+/// axum leaves the path that the client sent in the request. Without it, nobody tells two mounts of
+/// one router apart.
+#[test]
+fn the_route_has_a_default_only_where_that_tells_mounts_apart() {
+    let built = without_route().run_in_request().build().err();
+    assert_eq!(built, (!cfg!(feature = "axum")).then_some(LayerError::NoRoute));
+    let found = Route::from_request(|parts| Some(Route::path_of(parts).to_owned()));
+    assert!(without_route().route(found).run_in_request().build().is_ok());
 }
 
 #[test]

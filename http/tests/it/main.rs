@@ -9,7 +9,6 @@ mod duplicates;
 mod failures;
 mod grpc;
 mod hooks;
-#[cfg(feature = "axum")]
 mod nested;
 mod outcomes;
 mod refusals;
