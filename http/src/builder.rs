@@ -264,12 +264,51 @@ impl<S: Store + 'static> Builder<S> {
 
     /// Where the rest of a request runs once its client has gone away, so that its handler is not
     /// cancelled. With the feature `tokio` the default is tokio. Until then a handler runs as it
-    /// would without this layer.
+    /// would without this layer. What is around it then, [`carry_context`](Self::carry_context)
+    /// takes along.
     ///
     /// A server that shuts down does not wait for spawned handlers. If it should, give a spawner
     /// that can be waited for.
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
         self.options.run = Run::Spawner(Arc::new(spawn));
+        self
+    }
+
+    /// Takes along what is around a request when the rest of it goes on elsewhere, since its client
+    /// has gone away: tokio's task-locals above all, without which a handler that reads one would
+    /// panic in the middle. With the feature `tracing` the request's span goes along by itself.
+    ///
+    /// `capture` is called once for each request with a key, in its context, after its body was
+    /// read; it returns what puts the rest of the request into that context again. That is called
+    /// only if the client goes away. What it clones is a copy: a task-local that handlers change
+    /// should hold an `Arc`.
+    ///
+    /// ```
+    /// use futures::FutureExt as _;
+    /// use futures::future::BoxFuture;
+    /// # use oncekey::{Deduplicator, MemoryStore};
+    /// # use oncekey_http::{IdempotencyLayer, Principal};
+    ///
+    /// tokio::task_local! { static TENANT: String; } // set by a layer outside: TENANT.scope(tenant, next.run(request))
+    ///
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).carry_context(|_parts| {
+    ///     let tenant = TENANT.try_with(Clone::clone);
+    ///     move |job: BoxFuture<'static, ()>| match tenant {
+    ///         Ok(tenant) => TENANT.scope(tenant, job).boxed(),
+    ///         Err(_) => job, // a request without a tenant
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// If `capture` panics, the server sees it, and nothing was claimed. If what it returned does,
+    /// the handler is dropped with its request, as with a [spawner](Self::spawner) that panics.
+    pub fn carry_context<W>(mut self, capture: impl Fn(&request::Parts) -> W + Send + Sync + 'static) -> Self
+    where
+        W: FnOnce(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + 'static,
+    {
+        self.options.context = Some(Arc::new(move |parts| Box::new(capture(parts))));
         self
     }
 

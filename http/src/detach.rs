@@ -10,7 +10,9 @@ use std::task::{Context, Poll};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
+use crate::context::{Context as Around, Job};
+
+pub(crate) type Spawn = dyn Fn(Job) + Send + Sync;
 
 /// Where a handler runs.
 pub(crate) enum Run {
@@ -63,7 +65,7 @@ pub(crate) enum Runner {
 }
 
 impl Runner {
-    fn run(&self, job: BoxFuture<'static, ()>) {
+    fn run(&self, job: Job) {
         match self {
             #[cfg(feature = "tokio")]
             Self::Tokio(runtime) => drop(runtime.spawn(job)),
@@ -106,12 +108,14 @@ impl GoesOn {
 pub(crate) struct Detaching<T: Send + 'static> {
     job: Option<BoxFuture<'static, T>>,
     runner: Runner,
+    /// Taken when the job is moved.
+    around: Option<Around>,
     goes_on: GoesOn,
 }
 
 impl<T: Send + 'static> Detaching<T> {
-    pub(crate) fn new(job: BoxFuture<'static, T>, runner: Runner, goes_on: GoesOn) -> Self {
-        Self { job: Some(job), runner, goes_on }
+    pub(crate) fn new(job: BoxFuture<'static, T>, runner: Runner, around: Around, goes_on: GoesOn) -> Self {
+        Self { job: Some(job), runner, around: Some(around), goes_on }
     }
 }
 
@@ -133,9 +137,16 @@ impl<T: Send + 'static> Drop for Detaching<T> {
     fn drop(&mut self) {
         if let Some(job) = self.job.take().filter(|_| self.goes_on.0.goes_on.load(Ordering::Relaxed)) {
             self.goes_on.0.alone.store(true, Ordering::Relaxed);
-            // This may run while a panic unwinds: a spawner that panics costs its job and nothing
-            // else.
-            let _lost = catch_unwind(AssertUnwindSafe(|| self.runner.run(job.map(drop).boxed())));
+            let around = self.around.take();
+            // This may run while a panic unwinds: a spawner or a context that panics costs its job
+            // and nothing else.
+            let _lost = catch_unwind(AssertUnwindSafe(|| {
+                let job = job.map(drop).boxed();
+                self.runner.run(match around {
+                    Some(around) => around.around(job),
+                    None => job,
+                });
+            }));
         }
     }
 }

@@ -13,6 +13,7 @@ use oncekey::{Answer, Failure, Fingerprint, Key, Store};
 use tower_service::Service;
 
 use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
+use crate::context::Context;
 use crate::detach::{Detaching, GoesOn};
 use crate::fingerprint::Digest;
 use crate::given::{Given, Live};
@@ -67,11 +68,15 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
             Ok(whole) => whole,
             Err(refused) => return Ok(self.shared.refusal(&refused, &self.shared.refusal_form(&self.parts))),
         };
-        let runner = self.shared.options.run.runner();
+        let options = &self.shared.options;
+        let moves = options.run.runner().map(|runner| {
+            let around = Context::here(options.context.as_deref(), &self.parts);
+            (runner, around)
+        });
         let goes_on = GoesOn::yes();
         let run = self.run(whole, digest.finish(), goes_on.clone());
-        match runner {
-            Some(runner) => Detaching::new(run.boxed(), runner, goes_on).await,
+        match moves {
+            Some((runner, around)) => Detaching::new(run.boxed(), runner, around, goes_on).await,
             None => run.await,
         }
     }

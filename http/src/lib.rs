@@ -66,12 +66,14 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tokio` | yes | handlers of clients that went away run on, on tokio's runtime |
+//! | `tracing` | yes | those handlers stay in the tracing span of their request |
 //! | `axum` | yes | for axum 0.8: two mounts of a nested router are two routes; `Route::matched_path()`; [`Effect`] in what a handler returns |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
 mod builder;
+mod context;
 mod detach;
 mod fingerprint;
 #[doc(hidden)]

@@ -9,6 +9,7 @@ use http::header::HeaderName;
 use http::{HeaderValue, Method, Response, request, response};
 use oncekey::Policy;
 
+use crate::context::Capture;
 use crate::detach::{Run, default_run};
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
@@ -39,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
     pub(crate) run: Run,
+    /// What else than the tracing span goes along with a job that is moved.
+    pub(crate) context: Option<Arc<Capture>>,
     pub(crate) replayed: HeaderName,
     pub(crate) unrecorded: HeaderName,
     pub(crate) problem_base: String,
@@ -67,6 +70,7 @@ impl Options {
             policy: None,
             fail_open: false,
             run: default_run(),
+            context: None,
             replayed: HeaderName::from_static("idempotent-replayed"),
             unrecorded: HeaderName::from_static("idempotent-unrecorded"),
             problem_base: problem::BASE.to_owned(),
