@@ -114,6 +114,7 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
             }
             let answer = request.run_or_fail(|attempt| {
                 goes_on.set(true);
+                shared.lease.see(|| attempt.time_left());
                 let (inner, parts, body) = work.take().expect("a claim that is granted ends the loop");
                 let operation = operate(Arc::clone(&shared), inner, parts, body, attempt);
                 async move {

@@ -14,6 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{BoxError, RequestBody, ResponseBody};
+use crate::hint::LeaseSeen;
 use crate::keyed_call::KeyedCall;
 use crate::options::Options;
 use crate::rules::Before;
@@ -58,7 +59,7 @@ pub struct IdempotencyLayer<S: Store + 'static> {
 
 impl<S: Store + 'static> IdempotencyLayer<S> {
     pub(crate) fn new_with(dedup: Deduplicator<S>, options: Options) -> Self {
-        Self { shared: Arc::new(Shared { dedup, options }) }
+        Self { shared: Arc::new(Shared { dedup, options, lease: LeaseSeen::default() }) }
     }
 
     #[cfg(test)]

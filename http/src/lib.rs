@@ -82,6 +82,7 @@ mod given;
 mod grpc;
 mod grpc_problem;
 mod headers;
+mod hint;
 mod kept;
 pub mod key;
 mod keyed_call;

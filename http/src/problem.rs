@@ -34,8 +34,8 @@ pub enum Situation {
     Mismatch,
     /// The first request is running: the draft's sections 2.6 and 2.7.
     InProgress {
-        /// How long its lease runs unless renewed.
-        left: Duration,
+        /// When its response may be there.
+        retry_after: Duration,
     },
     /// An attempt stopped in the middle, and nobody knows what came of it.
     InDoubt {
@@ -230,7 +230,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 fn retry_after(situation: &Situation) -> Option<Duration> {
     use Situation as S;
     match situation {
-        S::InProgress { left } => Some(*left),
+        S::InProgress { retry_after } => Some(*retry_after),
         S::LeaseLost | S::StoreUnavailable => Some(RETRY_SOON),
         S::KeyMissing
         | S::KeyMalformed(_)

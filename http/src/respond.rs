@@ -7,6 +7,7 @@ use oncekey::{Answer, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
+use crate::hint::{chance, retry_hint};
 use crate::problem::Situation;
 use crate::shared::{RefusalForm, Shared};
 
@@ -46,7 +47,10 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
         },
         Ok(Answer::Done { .. }) => Situation::Done,
         Ok(Answer::FailedBefore { failure: None, .. }) => Situation::FailedBefore,
-        Ok(Answer::InProgress { left, .. }) => Situation::InProgress { left },
+        Ok(Answer::InProgress { left, .. }) => {
+            let age = shared.lease.age(left);
+            Situation::InProgress { retry_after: retry_hint(age, left, chance()) }
+        }
         Ok(Answer::Mismatch) => Situation::Mismatch,
         Ok(Answer::InDoubt { operation_id, .. }) => Situation::InDoubt { operation_id },
         Ok(Answer::Exhausted { attempts, .. }) => Situation::Exhausted { attempts },

@@ -7,6 +7,7 @@ use oncekey::{Deduplicator, Store};
 
 use crate::body::ResponseBody;
 use crate::grpc;
+use crate::hint::LeaseSeen;
 use crate::options::Options;
 use crate::problem::{Problem, Situation};
 
@@ -14,6 +15,7 @@ use crate::problem::{Problem, Situation};
 pub(crate) struct Shared<S: Store + 'static> {
     pub(crate) dedup: Deduplicator<S>,
     pub(crate) options: Options,
+    pub(crate) lease: LeaseSeen,
 }
 
 /// How a refusal of a request is written.

@@ -31,7 +31,7 @@ fn situations() -> [Situation; 16] {
         Situation::BodyTooLarge { limit: Some(1) },
         Situation::BodyUnreadable,
         Situation::Mismatch,
-        Situation::InProgress { left: LEFT },
+        Situation::InProgress { retry_after: SOON },
         Situation::InDoubt { operation_id: OperationId::from_bytes([7; 16]) },
         Situation::Exhausted { attempts: 3 },
         Situation::Done,
@@ -44,7 +44,7 @@ fn situations() -> [Situation; 16] {
     ]
 }
 
-const LEFT: Duration = Duration::from_millis(12_345);
+const SOON: Duration = Duration::from_millis(12_345);
 
 #[test]
 fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
@@ -52,7 +52,7 @@ fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
         let problem = Problem::of(&situation);
         let after = match problem.retry_after {
             None => String::new(),
-            Some(after) if after == LEFT => "time left of its lease".to_owned(),
+            Some(after) if after == SOON => "1 to 7 s, more the longer it runs".to_owned(),
             Some(after) => format!("{} s", after.as_secs()),
         };
         [problem.status.as_u16().to_string(), problem.slug.to_owned(), after]

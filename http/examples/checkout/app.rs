@@ -25,7 +25,7 @@ use crate::{page, visitor};
 /// How long a duplicate waits for the first answer; longer than the bank ever takes.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Short, so that a refused duplicate is told to come back soon. It is renewed while the bank is busy.
+/// Short, so that a shop that was killed can be tried again soon. It is renewed while the bank is busy.
 pub(crate) const LEASE: Duration = Duration::from_secs(4);
 
 /// The whole shop, over an engine.

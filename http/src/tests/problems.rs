@@ -21,7 +21,7 @@ pub(super) fn situations() -> Vec<Situation> {
         S::BodyTooLarge { limit: Some(2 << 20) },
         S::BodyUnreadable,
         S::Mismatch,
-        S::InProgress { left: Duration::from_millis(29_001) },
+        S::InProgress { retry_after: Duration::from_millis(1_001) },
         S::InDoubt { operation_id: OperationId::from_bytes([9; 16]) },
         S::Exhausted { attempts: 3 },
         S::Done,
@@ -113,8 +113,8 @@ fn a_documentation_is_linked_from_each() {
 
 /// Never "at once", and never too early.
 #[test]
-fn time_left_is_rounded_up_to_whole_seconds() {
-    for (left, seconds) in [
+fn a_time_to_wait_is_rounded_up_to_whole_seconds() {
+    for (retry_after, seconds) in [
         (Duration::ZERO, "1"),
         (Duration::from_nanos(1), "1"),
         (Duration::from_millis(1000), "1"),
@@ -122,8 +122,8 @@ fn time_left_is_rounded_up_to_whole_seconds() {
         (Duration::from_millis(29_999), "30"),
         (Duration::MAX, "18446744073709551615"),
     ] {
-        let response = Problem::of(&Situation::InProgress { left }).response("", None);
-        assert_eq!(response.headers()["retry-after"], seconds, "{left:?}");
+        let response = Problem::of(&Situation::InProgress { retry_after }).response("", None);
+        assert_eq!(response.headers()["retry-after"], seconds, "{retry_after:?}");
     }
 }
 
