@@ -1,0 +1,97 @@
+//! How a handler runs, and who waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::request;
+use oncekey::{Policy, Store};
+
+use super::Builder;
+use crate::detach::Run;
+
+impl<S: Store + 'static> Builder<S> {
+    /// How long a duplicate waits for the response of the first request, instead of being told that
+    /// it is in progress. By default it does not wait, as the draft's section 2.6 has it: "The
+    /// request was retried before the original request completed. The resource SHOULD respond with
+    /// a resource conflict error."
+    ///
+    /// A duplicate that waits keeps its body in memory, since it takes over if the first request
+    /// fails. It ends when its client goes away. [`IdempotencyLayer`] says under cancel safety what
+    /// that may leave behind.
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.options.wait = at_most;
+        self
+    }
+
+    /// The policy for attempts that stop in the middle, instead of the engine's default.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.options.policy = Some(policy);
+        self
+    }
+
+    /// Runs the handler even if the store cannot answer, **without any promise**. By default such a
+    /// request is refused with 503.
+    pub fn fail_open(mut self) -> Self {
+        self.options.fail_open = true;
+        self
+    }
+
+    /// Where the rest of a request runs once its client has gone away, so that its handler is not
+    /// cancelled. With the feature `tokio` the default is tokio. Until then a handler runs as it
+    /// would without this layer. What is around it then, [`carry_context`](Self::carry_context)
+    /// takes along.
+    ///
+    /// A server that shuts down does not wait for spawned handlers. If it should, give a spawner
+    /// that can be waited for.
+    pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
+        self.options.run = Run::Spawner(Arc::new(spawn));
+        self
+    }
+
+    /// Takes along what is around a request when the rest of it goes on elsewhere, since its client
+    /// has gone away: tokio's task-locals above all, without which a handler that reads one would
+    /// panic in the middle. With the feature `tracing` the request's span goes along by itself.
+    ///
+    /// `capture` is called once for each request with a key, in its context, after its body was
+    /// read; it returns what puts the rest of the request into that context again. That is called
+    /// only if the client goes away. What it clones is a copy: a task-local that handlers change
+    /// should hold an `Arc`.
+    ///
+    /// ```
+    /// use futures::FutureExt as _;
+    /// use futures::future::BoxFuture;
+    /// # use oncekey::{Deduplicator, MemoryStore};
+    /// # use oncekey_http::{IdempotencyLayer, Principal};
+    ///
+    /// tokio::task_local! { static TENANT: String; } // set by a layer outside: TENANT.scope(tenant, next.run(request))
+    ///
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).carry_context(|_parts| {
+    ///     let tenant = TENANT.try_with(Clone::clone);
+    ///     move |job: BoxFuture<'static, ()>| match tenant {
+    ///         Ok(tenant) => TENANT.scope(tenant, job).boxed(),
+    ///         Err(_) => job, // a request without a tenant
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// If `capture` panics, the server sees it, and nothing was claimed. If what it returned does,
+    /// the handler is dropped with its request, as with a [spawner](Self::spawner) that panics.
+    pub fn carry_context<W>(mut self, capture: impl Fn(&request::Parts) -> W + Send + Sync + 'static) -> Self
+    where
+        W: FnOnce(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + 'static,
+    {
+        self.options.context = Some(Arc::new(move |parts| Box::new(capture(parts))));
+        self
+    }
+
+    /// Lets a handler end with its request: **a client that goes away in the middle cancels it**,
+    /// and its effect is in doubt. Use this for handlers that undo their work when they are
+    /// dropped.
+    pub fn run_in_request(mut self) -> Self {
+        self.options.run = Run::Request;
+        self
+    }
+}
