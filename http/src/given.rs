@@ -8,6 +8,7 @@ use oncekey::codec::{Codec, CodecError};
 
 use crate::body::ResponseBody;
 use crate::kept::{Kept, Responses};
+use crate::vary::Varied;
 
 pub(crate) struct Given<R: Body, E> {
     kept: Kept,
@@ -47,6 +48,14 @@ impl<R: Body, E> Given<R, E> {
 
     pub(crate) fn into_live(self) -> Live<R, E> {
         *self.live.expect("the engine gives back what the operation returned")
+    }
+
+    /// What a kept response depends on.
+    pub(crate) fn varied(&self) -> Option<&Varied> {
+        match &self.kept {
+            Kept::Whole(recorded) => Some(&recorded.varied),
+            Kept::NotReplayable | Kept::Nothing => None,
+        }
     }
 
     /// The response as it was kept.

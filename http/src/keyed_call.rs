@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use http::Response;
+use http::header::HeaderName;
 use http::request::Parts;
 use http_body::Body;
 use oncekey::{Answer, Failure, Fingerprint, Key, Store};
@@ -15,15 +16,15 @@ use tower_service::Service;
 use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
 use crate::context::Context;
 use crate::detach::{Detaching, GoesOn};
-use crate::fingerprint::Digest;
 use crate::given::{Given, Live};
 use crate::kept::Responses;
 use crate::operation::operate;
 use crate::problem::Situation;
-use crate::respond::respond;
+use crate::respond::{RunResult, respond};
 use crate::rules;
 use crate::scope;
 use crate::shared::Shared;
+use crate::vary::{OnVary, Varied};
 
 /// A request with a key that is under way.
 pub(crate) struct KeyedCall<S: Store + 'static, I> {
@@ -46,7 +47,7 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         R::Error: Send,
     {
         let limit = self.shared.options.request_body_max;
-        let mut digest = Digest::of(&self.parts, scope::target(&self.parts));
+        let mut digest = self.shared.options.compared.begin(&self.parts, scope::target(&self.parts));
         // Nothing is read of a body that declares too great a length.
         let read = if body.size_hint().lower() > limit as u64 {
             Err(Situation::BodyTooLarge { limit: Some(limit) })
@@ -74,7 +75,8 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
             (runner, around)
         });
         let goes_on = GoesOn::yes();
-        let run = self.run(whole, digest.finish(), goes_on.clone());
+        let fingerprint = digest.finish(&self.parts, &whole.bytes);
+        let run = self.run(whole, fingerprint, goes_on.clone());
         match moves {
             Some((runner, around)) => Detaching::new(run.boxed(), runner, around, goes_on).await,
             None => run.await,
@@ -96,7 +98,7 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Send,
     {
-        let Self { shared, inner, mut parts, key } = self;
+        let Self { shared, inner, mut parts, mut key } = self;
         let options = &shared.options;
         let form = shared.refusal_form(&parts);
         rules::claimed_for(&mut parts, key.clone());
@@ -131,10 +133,33 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                     goes_on.set(false);
                     wait = options.wait;
                 }
-                answer => break answer,
+                answer => {
+                    let (Some(kept), Some((_, parts, _))) = (kept(&answer), &work) else { break answer };
+                    let differing = kept.differing(&parts.headers);
+                    match options.on_vary {
+                        _ if differing.is_empty() => break answer,
+                        OnVary::Replay => break answer,
+                        OnVary::Run => key = scope::variant(&key, kept.variant(&parts.headers)),
+                        OnVary::Mismatch => {
+                            let names: Vec<_> = differing.iter().map(HeaderName::as_str).collect();
+                            let differs = Situation::VaryMismatch { fields: names.join(", ") };
+                            return Ok(shared.refusal(&differs, &form));
+                        }
+                    }
+                }
             }
         };
         respond(&shared, &form, answer)
+    }
+}
+
+/// What the kept response that is about to be given again depends on.
+fn kept<R: Body, E>(answer: &RunResult<R, E>) -> Option<&Varied> {
+    match answer {
+        Ok(Answer::Replayed { value, .. } | Answer::FailedBefore { failure: Some(value), .. }) => {
+            value.varied()
+        }
+        _ => None,
     }
 }
 

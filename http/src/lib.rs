@@ -99,14 +99,17 @@ mod structured;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod vary;
 
 pub use body::{RequestBody, ResponseBody};
 pub use builder::{Builder, LayerError};
+pub use fingerprint::{Compared, Part};
 pub use headers::KeptHeaders;
 pub use key::Syntax;
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use outcome_rule::{Effect, OutcomeRule};
 pub use scope::{Principal, Route};
+pub use vary::OnVary;
 
 /// The README's code compiles.
 #[cfg(doctest)]

@@ -20,6 +20,7 @@ use crate::kept::{Kept, Recorded};
 use crate::options::Options;
 use crate::outcome_rule::{Effect, OutcomeRule};
 use crate::shared::Shared;
+use crate::vary::{OnVary, Varied};
 
 pub(crate) async fn operate<S, I, B, R>(
     shared: Arc<Shared<S>>,
@@ -34,6 +35,7 @@ where
     B: Body<Data = Bytes>,
     R: Body<Data = Bytes>,
 {
+    let asked = (shared.options.on_vary != OnVary::Replay).then(|| parts.headers.clone());
     let mut request = Request::from_parts(parts, RequestBody::whole(body.bytes, body.trailers));
     request.extensions_mut().insert(attempt);
     // Only what is about to run takes room: a duplicate that is answered, or waits, takes none.
@@ -46,13 +48,15 @@ where
     // The handler has run. A body that panics costs this response and no more: the request is done
     // all the same, and is not run again.
     let failed = failed_by_head(response.status(), response.headers());
-    let kept = AssertUnwindSafe(outcome(&shared.options, response)).catch_unwind().await;
+    let kept = AssertUnwindSafe(outcome(&shared.options, asked.as_ref(), response)).catch_unwind().await;
     kept.unwrap_or_else(|_panic| done(Given::outcome_without_response(), failed))
 }
 
-/// Applies the rule to a response: which part of it is kept, if any.
+/// Applies the rule to a response: which part of it is kept, if any. `asked`: the header fields of
+/// its request, unless none of them matters.
 async fn outcome<R: Body<Data = Bytes>, E>(
     options: &Options,
+    asked: Option<&HeaderMap>,
     response: Response<R>,
 ) -> Result<Given<R, E>, Failure<Given<R, E>>> {
     let (parts, body) = response.into_parts();
@@ -75,7 +79,7 @@ async fn outcome<R: Body<Data = Bytes>, E>(
         OutcomeRule::Keep => {
             // What the head of a reply of gRPC leaves open, its trailers say.
             let open = own.is_none() && grpc::is(&parts.headers) && grpc::status(&parts.headers).is_none();
-            keep(options, parts, body, open).await
+            keep(options, asked, parts, body, open).await
         }
         other => {
             let response = Response::from_parts(parts, ResponseBody::untouched(body));
@@ -113,10 +117,11 @@ fn not_kept<R: Body, E>(rule: OutcomeRule, response: Response<ResponseBody<R>>) 
 /// its head says what came of the operation, the client gets the body as far as it came, and it is
 /// not run again for the rest.
 ///
-/// `open`: only the trailers say what came of the operation. Of a stream that is passed on, the
+/// `asked`: the header fields of the request, unless none of them matters. `open`: only the trailers say what came of the operation. Of a stream that is passed on, the
 /// head has to do.
 async fn keep<R: Body<Data = Bytes>, E>(
     options: &Options,
+    asked: Option<&HeaderMap>,
     parts: response::Parts,
     body: R,
     open: bool,
@@ -145,7 +150,9 @@ async fn keep<R: Body<Data = Bytes>, E>(
                 headers.remove(mark);
             }
             let kept = trailers.as_ref().map(|trailers| options.kept_headers.pick(trailers));
-            let recorded = Recorded { status: parts.status, headers, body: bytes.clone(), trailers: kept };
+            let varied = asked.map(|asked| Varied::of(&parts.headers, asked)).unwrap_or_default();
+            let recorded =
+                Recorded { status: parts.status, headers, body: bytes.clone(), trailers: kept, varied };
             let response = Response::from_parts(parts, ResponseBody::whole(bytes, trailers));
             let given = Given::new(Kept::Whole(Box::new(recorded)), response);
             done(given, failed || grpc::failed(status))

@@ -11,11 +11,13 @@ use oncekey::Policy;
 
 use crate::context::Capture;
 use crate::detach::{Run, default_run};
+use crate::fingerprint::Compared;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
 use crate::outcome_rule::OutcomeRule;
 use crate::problem::{self, Problem};
 use crate::scope::{Principal, Route};
+use crate::vary::OnVary;
 
 type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
 type Render = dyn Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync;
@@ -31,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) required: Arc<Required>,
     pub(crate) methods: Vec<Method>,
     pub(crate) request_body_max: usize,
+    pub(crate) compared: Compared,
+    pub(crate) on_vary: OnVary,
     pub(crate) response_body_max: usize,
     pub(crate) buffer_streams: bool,
     pub(crate) kept_headers: KeptHeaders,
@@ -62,6 +66,8 @@ impl Options {
             required: Arc::new(|_| false),
             methods: vec![Method::POST, Method::PATCH],
             request_body_max: 2 << 20,
+            compared: Compared::default(),
+            on_vary: OnVary::default(),
             response_body_max: 512 << 10,
             buffer_streams: false,
             kept_headers: KeptHeaders::default(),
@@ -90,6 +96,8 @@ impl fmt::Debug for Options {
             .field("syntax", &self.syntax)
             .field("methods", &self.methods)
             .field("request_body_max", &self.request_body_max)
+            .field("compared", &self.compared)
+            .field("on_vary", &self.on_vary)
             .field("response_body_max", &self.response_body_max)
             .field("wait", &self.wait)
             .field("policy", &self.policy)

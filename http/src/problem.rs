@@ -32,6 +32,11 @@ pub enum Situation {
     BodyUnreadable,
     /// The key was used for another request: the draft's sections 2.2 and 2.7.
     Mismatch,
+    /// The kept response depends on header fields in which this request differs from the first.
+    VaryMismatch {
+        /// Their names, with commas.
+        fields: String,
+    },
     /// The first request is running: the draft's sections 2.6 and 2.7.
     InProgress {
         /// When its response may be there.
@@ -128,6 +133,11 @@ impl Problem {
             ),
             S::BodyUnreadable => (StatusCode::BAD_REQUEST, "body-unreadable", "The body could not be read"),
             S::Mismatch => (StatusCode::UNPROCESSABLE_ENTITY, "mismatch", "Idempotency-Key is already used"),
+            S::VaryMismatch { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "vary-mismatch",
+                "The kept response is for a request with other header fields",
+            ),
             S::InProgress { .. } => {
                 (StatusCode::CONFLICT, "in-progress", "A request is outstanding for this Idempotency-Key")
             }
@@ -238,6 +248,7 @@ fn retry_after(situation: &Situation) -> Option<Duration> {
         | S::BodyTooLarge { .. }
         | S::BodyUnreadable
         | S::Mismatch
+        | S::VaryMismatch { .. }
         | S::InDoubt { .. }
         | S::Exhausted { .. }
         | S::Done
@@ -268,6 +279,9 @@ fn detail(situation: &Situation) -> String {
             "Not processed: this key was sent with another request. Use a new key for a new request, and the very same request for a retry."
                 .to_owned()
         }
+        S::VaryMismatch { fields } => format!(
+            "Not processed again: the response to the first request with this key depends on `{fields}`, and this request has other values there. Send the very same request for a retry."
+        ),
         S::InProgress { .. } => {
             "The first request with this key is being processed. Ask again with the same key for its response.".to_owned()
         }

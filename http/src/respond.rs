@@ -12,7 +12,7 @@ use crate::problem::Situation;
 use crate::shared::{RefusalForm, Shared};
 
 /// The engine's answer to a run.
-type RunResult<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
+pub(crate) type RunResult<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
 type ServiceResult<R, E> = Result<Response<ResponseBody<R>>, E>;
 
 /// The response that the client gets.

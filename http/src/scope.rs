@@ -179,6 +179,9 @@ pub(crate) fn target(parts: &Parts) -> &Uri {
     &parts.uri
 }
 
+/// Parts of a key's scope.
+const SCOPE_LEN: usize = 4;
+
 /// The engine's key for a request: the "unique composite key" that the draft's section 5 asks for,
 /// so that nobody who guesses a key gets at what belongs to another client. In the scope of the
 /// service, method, route and principal.
@@ -196,7 +199,19 @@ pub(crate) fn key(
     let (route, principal) = (component(route.of(parts)), component(principal.to_owned()));
     // An asterisk-form target has no path (RFC 9112, section 3.2.4).
     let route = if route.is_empty() { "*".to_owned() } else { route };
-    Key::scoped([&namespace, parts.method.as_str(), &route, &principal], id)
+    let scope: [&str; SCOPE_LEN] = [&namespace, parts.method.as_str(), &route, &principal];
+    Key::scoped(scope, id)
+}
+
+/// The key of a variant of this key's operation. A variant may have variants: each has a key of its
+/// own, so that whoever goes from one to the next comes to an end.
+pub(crate) fn variant(key: &Key, variant: String) -> Key {
+    let variant = match key.scope().nth(SCOPE_LEN) {
+        Some(of) => component(format!("{of} {variant}")),
+        None => variant,
+    };
+    let scope = key.scope().take(SCOPE_LEN).chain([&*variant]);
+    Key::scoped(scope, key.id()).expect("a key has room for one more part")
 }
 
 /// Text that fits into a key: by its digest where it is too long. Text that looks like such a

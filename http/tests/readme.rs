@@ -23,7 +23,7 @@ fn rows() -> Vec<[String; 3]> {
         .collect()
 }
 
-fn situations() -> [Situation; 16] {
+fn situations() -> [Situation; 17] {
     [
         Situation::KeyMissing,
         Situation::KeyMalformed(KeyProblem::Several),
@@ -31,6 +31,7 @@ fn situations() -> [Situation; 16] {
         Situation::BodyTooLarge { limit: Some(1) },
         Situation::BodyUnreadable,
         Situation::Mismatch,
+        Situation::VaryMismatch { fields: String::new() },
         Situation::InProgress { retry_after: SOON },
         Situation::InDoubt { operation_id: OperationId::from_bytes([7; 16]) },
         Situation::Exhausted { attempts: 3 },

@@ -7,6 +7,7 @@ use http::{Method, request};
 use oncekey::Store;
 
 use super::Builder;
+use crate::fingerprint::Compared;
 use crate::key::Syntax;
 use crate::scope::Route;
 
@@ -65,6 +66,14 @@ impl<S: Store + 'static> Builder<S> {
     /// since all of it is compared before the handler runs. A larger one is refused with 413.
     pub fn request_body_max(mut self, bytes: usize) -> Self {
         self.options.request_body_max = bytes;
+        self
+    }
+
+    /// What tells one request from another under the same key; by default method, path, query,
+    /// content type and body. [`Compared`] has examples, and **a recipe for webhooks, which need
+    /// another choice**.
+    pub fn compared(mut self, compared: Compared) -> Self {
+        self.options.compared = compared;
         self
     }
 }

@@ -8,6 +8,7 @@ use oncekey::Store;
 use super::Builder;
 use crate::headers::KeptHeaders;
 use crate::outcome_rule::OutcomeRule;
+use crate::vary::OnVary;
 
 impl<S: Store + 'static> Builder<S> {
     /// Most bytes of a response's body that are kept; 512 KiB by default, and at most 512 MiB. A
@@ -35,6 +36,13 @@ impl<S: Store + 'static> Builder<S> {
     /// has an example.
     pub fn kept_headers(mut self, kept: KeptHeaders) -> Self {
         self.options.kept_headers = kept;
+        self
+    }
+
+    /// What a request meets if the kept response depends, by its `Vary`, on a header field in which
+    /// the request differs from the first one; a problem by default.
+    pub fn on_vary(mut self, choice: OnVary) -> Self {
+        self.options.on_vary = choice;
         self
     }
 

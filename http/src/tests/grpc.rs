@@ -66,6 +66,7 @@ fn every_problem_has_a_status() {
         (11, "body-too-large"),
         (3, "body-unreadable"),
         (3, "mismatch"),
+        (3, "vary-mismatch"),
         (14, "in-progress"),
         (9, "in-doubt"),
         (9, "exhausted"),

@@ -21,6 +21,7 @@ pub(super) fn situations() -> Vec<Situation> {
         S::BodyTooLarge { limit: Some(2 << 20) },
         S::BodyUnreadable,
         S::Mismatch,
+        S::VaryMismatch { fields: "accept-encoding, x-api-version".to_owned() },
         S::InProgress { retry_after: Duration::from_millis(1_001) },
         S::InDoubt { operation_id: OperationId::from_bytes([9; 16]) },
         S::Exhausted { attempts: 3 },
@@ -39,18 +40,19 @@ pub(super) fn situations() -> Vec<Situation> {
         S::BodyTooLarge { .. } => 3,
         S::BodyUnreadable => 4,
         S::Mismatch => 5,
-        S::InProgress { .. } => 6,
-        S::InDoubt { .. } => 7,
-        S::Exhausted { .. } => 8,
-        S::Done => 9,
-        S::FailedBefore => 10,
-        S::LeaseLost => 11,
-        S::HandlerEnded => 12,
-        S::StoreUnavailable => 13,
-        S::StoreFailed => 14,
-        S::RecordUnusable => 15,
+        S::VaryMismatch { .. } => 6,
+        S::InProgress { .. } => 7,
+        S::InDoubt { .. } => 8,
+        S::Exhausted { .. } => 9,
+        S::Done => 10,
+        S::FailedBefore => 11,
+        S::LeaseLost => 12,
+        S::HandlerEnded => 13,
+        S::StoreUnavailable => 14,
+        S::StoreFailed => 15,
+        S::RecordUnusable => 16,
     };
-    assert!(all.iter().map(place).eq(0..16), "each is there, once");
+    assert!(all.iter().map(place).eq(0..17), "each is there, once");
     all
 }
 

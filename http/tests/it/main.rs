@@ -3,6 +3,7 @@
 
 mod axum_app;
 mod bodies;
+mod compared;
 mod context;
 mod curl;
 mod disconnect;
