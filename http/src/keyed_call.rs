@@ -69,6 +69,10 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
             Ok(whole) => whole,
             Err(refused) => return Ok(self.shared.refusal(&refused, &self.shared.refusal_form(&self.parts))),
         };
+        let Some(under_way) = self.shared.running.enter() else {
+            let form = self.shared.refusal_form(&self.parts);
+            return Ok(self.shared.refusal(&Situation::ShuttingDown, &form));
+        };
         let options = &self.shared.options;
         let moves = options.run.runner().map(|runner| {
             let around = Context::here(options.context.as_deref(), &self.parts);
@@ -76,7 +80,7 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         });
         let goes_on = GoesOn::yes();
         let fingerprint = digest.finish(&self.parts, &whole.bytes);
-        let run = self.run(whole, fingerprint, goes_on.clone());
+        let run = self.run(whole, fingerprint, goes_on.clone()).inspect(move |_| drop(under_way));
         match moves {
             Some((runner, around)) => Detaching::new(run.boxed(), runner, around, goes_on).await,
             None => run.await,

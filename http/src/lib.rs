@@ -73,6 +73,7 @@
 
 mod body;
 mod builder;
+mod close;
 mod context;
 mod detach;
 mod fingerprint;
@@ -93,6 +94,7 @@ mod outcome_rule;
 pub mod problem;
 mod respond;
 mod rules;
+mod running;
 mod scope;
 mod shared;
 mod structured;
@@ -103,6 +105,7 @@ mod vary;
 
 pub use body::{RequestBody, ResponseBody};
 pub use builder::{Builder, LayerError};
+pub use close::StillRunning;
 pub use fingerprint::{Compared, Part};
 pub use headers::KeptHeaders;
 pub use key::Syntax;

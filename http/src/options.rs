@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::HeaderName;
 use http::{HeaderValue, Method, Response, request, response};
 use oncekey::Policy;
+use oncekey::time::{Clock, SystemClock};
 
 use crate::context::Capture;
 use crate::detach::{Run, default_run};
@@ -43,6 +44,7 @@ pub(crate) struct Options {
     pub(crate) wait: Duration,
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) run: Run,
     /// What else than the tracing span goes along with a job that is moved.
     pub(crate) context: Option<Arc<Capture>>,
@@ -75,6 +77,7 @@ impl Options {
             wait: Duration::ZERO,
             policy: None,
             fail_open: false,
+            clock: Arc::new(SystemClock::new()),
             run: default_run(),
             context: None,
             replayed: HeaderName::from_static("idempotent-replayed"),

@@ -60,6 +60,8 @@ pub enum Situation {
     LeaseLost,
     /// The handler ended without a response.
     HandlerEnded,
+    /// The service shuts down; the handler did not run.
+    ShuttingDown,
     /// The store, or the engine's resolver, cannot answer for now; the handler did not run.
     StoreUnavailable,
     /// The store refuses, or returns inconsistent answers, and asking again will not help; the handler did
@@ -159,6 +161,9 @@ impl Problem {
             S::HandlerEnded => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "handler-ended", "The request ended without a response")
             }
+            S::ShuttingDown => {
+                (StatusCode::SERVICE_UNAVAILABLE, "shutting-down", "The service is shutting down")
+            }
             S::StoreUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "store-unavailable",
@@ -241,7 +246,7 @@ fn retry_after(situation: &Situation) -> Option<Duration> {
     use Situation as S;
     match situation {
         S::InProgress { retry_after } => Some(*retry_after),
-        S::LeaseLost | S::StoreUnavailable => Some(RETRY_SOON),
+        S::LeaseLost | S::ShuttingDown | S::StoreUnavailable => Some(RETRY_SOON),
         S::KeyMissing
         | S::KeyMalformed(_)
         | S::NoPrincipal
@@ -300,7 +305,7 @@ fn detail(situation: &Situation) -> String {
         S::LeaseLost | S::HandlerEnded => {
             "Processing was interrupted, and may have taken effect. Ask again with the same key, and only with that.".to_owned()
         }
-        S::StoreUnavailable => "Not processed. Ask again with the same key.".to_owned(),
+        S::ShuttingDown | S::StoreUnavailable => "Not processed. Ask again with the same key.".to_owned(),
         S::StoreFailed => {
             "Not processed: the store of this service refuses to keep keys. Ask the operator of this service."
                 .to_owned()

@@ -1,5 +1,7 @@
 //! What the services of a layer share, and how they write refusals.
 
+use std::sync::Arc;
+
 use http::Response;
 use http::request::Parts;
 use http_body::Body;
@@ -10,12 +12,14 @@ use crate::grpc;
 use crate::hint::LeaseSeen;
 use crate::options::Options;
 use crate::problem::{Problem, Situation};
+use crate::running::Running;
 
 /// What all services of a layer share.
 pub(crate) struct Shared<S: Store + 'static> {
     pub(crate) dedup: Deduplicator<S>,
     pub(crate) options: Options,
     pub(crate) lease: LeaseSeen,
+    pub(crate) running: Arc<Running>,
 }
 
 /// How a refusal of a request is written.
@@ -27,6 +31,10 @@ pub(crate) enum RefusalForm {
 }
 
 impl<S: Store + 'static> Shared<S> {
+    pub(crate) fn new(dedup: Deduplicator<S>, options: Options) -> Self {
+        Self { dedup, options, lease: LeaseSeen::default(), running: Arc::default() }
+    }
+
     /// The response for this situation.
     pub(crate) fn refusal<B: Body>(
         &self,

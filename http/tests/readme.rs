@@ -23,7 +23,7 @@ fn rows() -> Vec<[String; 3]> {
         .collect()
 }
 
-fn situations() -> [Situation; 17] {
+fn situations() -> [Situation; 18] {
     [
         Situation::KeyMissing,
         Situation::KeyMalformed(KeyProblem::Several),
@@ -39,6 +39,7 @@ fn situations() -> [Situation; 17] {
         Situation::FailedBefore,
         Situation::LeaseLost,
         Situation::HandlerEnded,
+        Situation::ShuttingDown,
         Situation::StoreUnavailable,
         Situation::StoreFailed,
         Situation::RecordUnusable,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::request;
+use oncekey::time::Clock;
 use oncekey::{Policy, Store};
 
 use super::Builder;
@@ -30,6 +31,14 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
+    /// The clock that the layer's own time limits are counted on; a
+    /// [`SystemClock`](oncekey::time::SystemClock) by default, which needs no runtime. Tests can move
+    /// one by hand: [`ManualClock`](oncekey::time::ManualClock).
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.options.clock = Arc::new(clock);
+        self
+    }
+
     /// Runs the handler even if the store cannot answer, **without any promise**. By default such a
     /// request is refused with 503.
     pub fn fail_open(mut self) -> Self {
@@ -42,8 +51,8 @@ impl<S: Store + 'static> Builder<S> {
     /// would without this layer. What is around it then, [`carry_context`](Self::carry_context)
     /// takes along.
     ///
-    /// A server that shuts down does not wait for spawned handlers. If it should, give a spawner
-    /// that can be waited for.
+    /// A server that shuts down does not wait for spawned handlers:
+    /// [`close`](crate::IdempotencyLayer::close) does.
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
         self.options.run = Run::Spawner(Arc::new(spawn));
         self

@@ -74,6 +74,7 @@ fn every_problem_has_a_status() {
         (9, "failed-not-replayable"),
         (14, "lease-lost"),
         (13, "handler-ended"),
+        (14, "shutting-down"),
         (14, "store-unavailable"),
         (13, "store-failed"),
         (13, "record-unusable"),

@@ -29,6 +29,7 @@ pub(super) fn situations() -> Vec<Situation> {
         S::FailedBefore,
         S::LeaseLost,
         S::HandlerEnded,
+        S::ShuttingDown,
         S::StoreUnavailable,
         S::StoreFailed,
         S::RecordUnusable,
@@ -48,11 +49,12 @@ pub(super) fn situations() -> Vec<Situation> {
         S::FailedBefore => 11,
         S::LeaseLost => 12,
         S::HandlerEnded => 13,
-        S::StoreUnavailable => 14,
-        S::StoreFailed => 15,
-        S::RecordUnusable => 16,
+        S::ShuttingDown => 14,
+        S::StoreUnavailable => 15,
+        S::StoreFailed => 16,
+        S::RecordUnusable => 17,
     };
-    assert!(all.iter().map(place).eq(0..17), "each is there, once");
+    assert!(all.iter().map(place).eq(0..18), "each is there, once");
     all
 }
 

@@ -15,6 +15,7 @@ mod nested;
 mod outcomes;
 mod refusals;
 mod room;
+mod shutdown;
 mod streams;
 mod support;
 mod twice;
