@@ -92,6 +92,7 @@ mod operation;
 mod options;
 mod outcome_rule;
 pub mod problem;
+pub mod problems;
 mod respond;
 mod rules;
 mod running;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, LINK, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderName, LINK, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use oncekey::OperationId;
 use oncekey::store::StoreErrorKind;
@@ -108,11 +108,17 @@ pub struct Problem {
     pub title: &'static str,
     /// What happened, and what to do about it.
     pub detail: String,
-    /// When asking again makes sense; `None` if it does not, until somebody acts.
+    /// When asking again makes sense; `None` if nobody knows, or it does not.
     pub retry_after: Option<Duration>,
+    /// Whether the very same request can fare better if it is sent again, before somebody acts.
+    /// Where it cannot, clients are [told](Self::tell_clients).
+    pub retry_may_help: bool,
     /// The operation that somebody must resolve, for a program to read: the member `operation_id`.
     pub operation_id: Option<OperationId>,
 }
+
+const STRIPE_SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// How long a client is told to wait where nothing better is known.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -188,12 +194,33 @@ impl Problem {
             title,
             detail: detail(situation),
             retry_after: retry_after(situation),
+            retry_may_help: retry_may_help(situation),
             operation_id,
         }
     }
 
-    /// The response: problem details as JSON, `Retry-After` where asking again makes sense, and no
-    /// caching.
+    /// The value of `Retry-After`: [`retry_after`](Self::retry_after), rounded up to whole seconds,
+    /// and at least one.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        self.retry_after.map(whole_seconds)
+    }
+
+    /// Adds the fields that tell clients not to send the request again, where
+    /// [that does not help](Self::retry_may_help): `Stripe-Should-Retry: false`, which Stripe's
+    /// clients read, and `X-Should-Retry: false`, which those made by Stainless read. Such clients
+    /// otherwise send a request again after each 409 and 5xx. A field that is there stays as it is.
+    ///
+    /// The layer does this to each problem over HTTP, in whatever form it was written.
+    pub fn tell_clients(&self, headers: &mut HeaderMap) {
+        for name in [STRIPE_SHOULD_RETRY, X_SHOULD_RETRY] {
+            if !self.retry_may_help && !headers.contains_key(&name) {
+                headers.insert(name, HeaderValue::from_static("false"));
+            }
+        }
+    }
+
+    /// The response: problem details as JSON, `Retry-After` where asking again makes sense, what
+    /// [tells clients](Self::tell_clients) where it does not, and no caching.
     ///
     /// `base` goes before the slug to make the type's URI. `documentation`, if any, is linked as
     /// the draft's section 2.7 shows.
@@ -219,9 +246,10 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        if let Some(after) = self.retry_after_secs() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(after));
         }
+        self.tell_clients(&mut headers);
         if let Some(link) = documentation {
             headers.insert(LINK, link.clone());
         }
@@ -261,6 +289,30 @@ fn retry_after(situation: &Situation) -> Option<Duration> {
         | S::HandlerEnded
         | S::StoreFailed
         | S::RecordUnusable => None,
+    }
+}
+
+fn retry_may_help(situation: &Situation) -> bool {
+    use Situation as S;
+    match situation {
+        S::BodyUnreadable
+        | S::InProgress { .. }
+        | S::LeaseLost
+        | S::HandlerEnded
+        | S::ShuttingDown
+        | S::StoreUnavailable => true,
+        S::KeyMissing
+        | S::KeyMalformed(_)
+        | S::NoPrincipal
+        | S::BodyTooLarge { .. }
+        | S::Mismatch
+        | S::VaryMismatch { .. }
+        | S::InDoubt { .. }
+        | S::Exhausted { .. }
+        | S::Done
+        | S::FailedBefore
+        | S::StoreFailed
+        | S::RecordUnusable => false,
     }
 }
 

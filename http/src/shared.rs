@@ -45,7 +45,12 @@ impl<S: Store + 'static> Shared<S> {
         let json = || problem.response(&self.options.problem_base, self.options.documentation.as_ref());
         let response = match form {
             RefusalForm::Custom(parts) => {
-                self.options.render.as_ref().map_or_else(json, |render| render(&problem, parts))
+                let mut response =
+                    self.options.render.as_ref().map_or_else(json, |render| render(&problem, parts));
+                if !grpc::is(response.headers()) {
+                    problem.tell_clients(response.headers_mut());
+                }
+                response
             }
             RefusalForm::Grpc => problem.grpc_response(),
             RefusalForm::Json => json(),

@@ -42,7 +42,9 @@ impl<S: Store + 'static> Builder<S> {
 
     /// Writes problems in a form of the service's own; the parts are those of the request. The
     /// default is [`Problem::response`], and [`Problem::grpc_response`] for gRPC. With this, the
-    /// parts of each request with a key are copied.
+    /// parts of each request with a key are copied. [`problems`](crate::problems) has forms that are
+    /// ready. Where no retry can help, the response gets the fields that
+    /// [say so](Problem::tell_clients), unless it has them.
     ///
     /// ```
     /// # use oncekey_http::{IdempotencyLayer, Principal};

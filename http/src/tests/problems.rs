@@ -8,8 +8,10 @@ use std::time::Duration;
 use http::HeaderValue;
 use oncekey::OperationId;
 
+use super::parts;
 use crate::key::KeyProblem;
 use crate::problem::{BASE, Problem, Situation};
+use crate::problems::stripe_like;
 
 /// Every situation. A new one breaks the match below on purpose.
 pub(super) fn situations() -> Vec<Situation> {
@@ -59,12 +61,18 @@ pub(super) fn situations() -> Vec<Situation> {
 }
 
 fn table() -> String {
-    let mut table = "status | Retry-After | type, title, detail, members\n".to_owned();
+    let mut table = "status | Retry-After | again? | type, title, detail, members\n".to_owned();
     for situation in situations() {
         let response = Problem::of(&situation).response(BASE, None);
         let after = response.headers().get("retry-after").map_or("-", |value| value.to_str().unwrap());
+        let told = ["stripe-should-retry", "x-should-retry"].map(|name| response.headers().get(name));
+        let again = match told {
+            [None, None] => "may help",
+            [Some(a), Some(b)] if a == "false" && b == "false" => "no",
+            other => panic!("{other:?}"),
+        };
         let body = std::str::from_utf8(response.body()).unwrap();
-        writeln!(table, "{} | {after} | {body}", response.status().as_u16()).unwrap();
+        writeln!(table, "{} | {after} | {again} | {body}", response.status().as_u16()).unwrap();
     }
     table
 }
@@ -142,4 +150,46 @@ fn only_what_is_in_doubt_names_an_operation() {
         };
         assert_eq!(body["operation_id"], expected);
     }
+}
+
+/// As Stripe's clients read errors: whatever has no member `error` is a success for its node client.
+#[test]
+fn stripes_form_has_what_its_clients_look_for() {
+    let render = stripe_like();
+    let request = parts(|request| request.method("POST").uri("/v1/charges"));
+    for situation in situations() {
+        let problem = Problem::of(&situation);
+        let response = render(&problem, &request);
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        let error = &body["error"];
+        let (kind, status) = match problem.status.as_u16() {
+            409 => ("idempotency_error", 409),
+            422 => ("idempotency_error", 400),
+            status @ 400..500 => ("invalid_request_error", status),
+            status => ("api_error", status),
+        };
+        assert_eq!(
+            (error["type"].as_str(), response.status().as_u16()),
+            (Some(kind), status),
+            "{situation:?}"
+        );
+        assert_eq!(error["message"], problem.detail);
+        let in_progress = matches!(situation, Situation::InProgress { .. });
+        let code =
+            if in_progress { "idempotency_key_in_use".to_owned() } else { problem.slug.replace('-', "_") };
+        assert_eq!(error["code"], code);
+        assert_eq!(error["doc_url"], format!("{BASE}{}", problem.slug));
+        assert_eq!(error.get("operation_id").is_some(), problem.operation_id.is_some());
+        let ours = problem.response(BASE, None);
+        for field in ["retry-after", "stripe-should-retry", "x-should-retry", "cache-control"] {
+            assert_eq!(response.headers().get(field), ours.headers().get(field), "{field}: {situation:?}");
+        }
+        assert_eq!(response.headers()["content-type"], "application/json");
+    }
+    let grpc = parts(|request| request.method("POST").uri("/").header("content-type", "application/grpc"));
+    let response = render(&Problem::of(&Situation::Mismatch), &grpc);
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["grpc-status"]),
+        (200, &HeaderValue::from(3))
+    );
 }
