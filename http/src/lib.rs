@@ -84,6 +84,7 @@ mod grpc;
 mod grpc_problem;
 mod headers;
 mod hint;
+mod keep;
 mod kept;
 pub mod key;
 mod keyed_call;

@@ -20,13 +20,17 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
-    /// Keeps bodies of unknown length too, up to the limit. A client then gets nothing of such a
-    /// body until all of it is there. By default a body of unknown length is taken for a stream: it
-    /// goes to the first caller as it comes, and is not kept.
+    /// Keeps bodies of unknown length too, however long they take, up to the limit. A client then
+    /// gets nothing of such a body until all of it is there.
     ///
-    /// All replies of gRPC are of unknown length, those to unary calls too. **A service of unary
-    /// calls needs this**: without it, duplicates are told that the call was processed and its
-    /// reply not kept.
+    /// By default a body is read to its end if it has a length, by its size hint or in
+    /// `Content-Length`. Another is read for as long as it does not pause, and for 100 ms after its
+    /// first pause. If it has not ended then, it is taken for a stream: it goes to the first caller
+    /// as it comes, and is not kept. Server-sent events, by their content type, are not waited for
+    /// at all.
+    ///
+    /// Replies of gRPC have no length. Those of unary calls are there at once, so they are kept
+    /// without this; those of server-streaming calls need it.
     pub fn buffer_streams(mut self) -> Self {
         self.options.buffer_streams = true;
         self
