@@ -10,10 +10,11 @@ use http::Response;
 use http::header::HeaderName;
 use http::request::Parts;
 use http_body::Body;
-use oncekey::{Answer, Failure, Fingerprint, Key, Store};
+use oncekey::{Answer, Failure, Fingerprint, Key, RunError, Store};
 use tower_service::Service;
 
 use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
+use crate::bounds::Place;
 use crate::context::Context;
 use crate::detach::{Detaching, GoesOn};
 use crate::given::{Given, Live};
@@ -67,11 +68,14 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         };
         let whole = match read {
             Ok(whole) => whole,
-            Err(refused) => return Ok(self.shared.refusal(&refused, &self.shared.refusal_form(&self.parts))),
+            Err(refused) => return Ok(self.refused(&refused)),
         };
         let Some(under_way) = self.shared.running.enter() else {
-            let form = self.shared.refusal_form(&self.parts);
-            return Ok(self.shared.refusal(&Situation::ShuttingDown, &form));
+            return Ok(self.refused(&Situation::ShuttingDown));
+        };
+        let place = match self.shared.admit(&self.key).await {
+            Ok(place) => place,
+            Err(refused) => return Ok(self.refused(&refused)),
         };
         let options = &self.shared.options;
         let moves = options.run.runner().map(|runner| {
@@ -80,17 +84,22 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         });
         let goes_on = GoesOn::yes();
         let fingerprint = digest.finish(&self.parts, &whole.bytes);
-        let run = self.run(whole, fingerprint, goes_on.clone()).inspect(move |_| drop(under_way));
+        let run = self.run(whole, fingerprint, place, goes_on.clone()).inspect(move |_| drop(under_way));
         match moves {
             Some((runner, around)) => Detaching::new(run.boxed(), runner, around, goes_on).await,
             None => run.await,
         }
     }
 
+    fn refused<R: Body>(&self, situation: &Situation) -> Response<ResponseBody<R>> {
+        self.shared.refusal(situation, &self.shared.refusal_form(&self.parts))
+    }
+
     async fn run<B, R>(
         self,
         body: Whole,
         fingerprint: Fingerprint,
+        mut place: Option<Place>,
         goes_on: GoesOn,
     ) -> Result<Response<ResponseBody<R>>, I::Error>
     where
@@ -143,7 +152,14 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                     match options.on_vary {
                         _ if differing.is_empty() => break answer,
                         OnVary::Replay => break answer,
-                        OnVary::Run => key = scope::variant(&key, kept.variant(&parts.headers)),
+                        OnVary::Run => {
+                            key = scope::variant(&key, kept.variant(&parts.headers));
+                            // A record of its own.
+                            place = match shared.admit(&key).await {
+                                Ok(place) => place,
+                                Err(refused) => return Ok(shared.refusal(&refused, &form)),
+                            };
+                        }
                         OnVary::Mismatch => {
                             let names: Vec<_> = differing.iter().map(HeaderName::as_str).collect();
                             let differs = Situation::VaryMismatch { fields: names.join(", ") };
@@ -153,6 +169,12 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                 }
             }
         };
+        match (&mut place, &answer) {
+            (Some(place), Err(RunError::Claim { .. })) => place.left_nothing(),
+            (Some(place), Ok(Answer::Executed { .. } | Answer::Unrecorded { .. })) => place.ran(),
+            (Some(place), Err(RunError::Operation { .. } | RunError::LeaseLost { .. })) => place.ran(),
+            _ => {}
+        }
         respond(&shared, &form, answer)
     }
 }

@@ -17,7 +17,7 @@
 //!     let caller = Principal::from_request(|parts| parts.extensions.get().map(|Account(id)| id.clone()));
 //!     Ok(Router::new()
 //!         .route("/charges", post(charge))
-//!         .layer(IdempotencyLayer::builder(dedup, caller).required().build()?)
+//!         .route_layer(IdempotencyLayer::builder(dedup, caller).required().build()?) // not the router's own 404s
 //!         .layer(middleware::from_fn(authenticate))) // outside, so it runs first
 //! }
 //!
@@ -71,7 +71,9 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod admit;
 mod body;
+mod bounds;
 mod builder;
 mod close;
 mod context;

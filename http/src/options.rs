@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Response, request, response};
 use oncekey::Policy;
 use oncekey::time::{Clock, SystemClock};
 
+use crate::bounds::Limits;
 use crate::context::Capture;
 use crate::detach::{Run, default_run};
 use crate::fingerprint::Compared;
@@ -45,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
     pub(crate) run: Run,
     /// What else than the tracing span goes along with a job that is moved.
     pub(crate) context: Option<Arc<Capture>>,
@@ -78,6 +80,7 @@ impl Options {
             policy: None,
             fail_open: false,
             clock: Arc::new(SystemClock::new()),
+            limits: Limits::default(),
             run: default_run(),
             context: None,
             replayed: HeaderName::from_static("idempotent-replayed"),
@@ -104,6 +107,7 @@ impl fmt::Debug for Options {
             .field("response_body_max", &self.response_body_max)
             .field("wait", &self.wait)
             .field("policy", &self.policy)
+            .field("limits", &self.limits)
             .field("fail_open", &self.fail_open)
             .finish_non_exhaustive()
     }

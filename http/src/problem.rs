@@ -30,6 +30,11 @@ pub enum Situation {
     },
     /// The body could not be read to its end.
     BodyUnreadable,
+    /// The caller has as many keys in progress, or kept, as one may have; the handler did not run.
+    TooManyKeys {
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// The key was used for another request: the draft's sections 2.2 and 2.7.
     Mismatch,
     /// The kept response depends on header fields in which this request differs from the first.
@@ -121,7 +126,7 @@ const STRIPE_SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-r
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// How long a client is told to wait where nothing better is known.
-const RETRY_SOON: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_SOON: Duration = Duration::from_secs(1);
 
 impl Problem {
     /// What a client is told of a situation.
@@ -140,6 +145,9 @@ impl Problem {
                 "The body is too large for an Idempotency-Key",
             ),
             S::BodyUnreadable => (StatusCode::BAD_REQUEST, "body-unreadable", "The body could not be read"),
+            S::TooManyKeys { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-keys", "This caller has too many keys")
+            }
             S::Mismatch => (StatusCode::UNPROCESSABLE_ENTITY, "mismatch", "Idempotency-Key is already used"),
             S::VaryMismatch { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -273,7 +281,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 fn retry_after(situation: &Situation) -> Option<Duration> {
     use Situation as S;
     match situation {
-        S::InProgress { retry_after } => Some(*retry_after),
+        S::InProgress { retry_after } | S::TooManyKeys { retry_after } => Some(*retry_after),
         S::LeaseLost | S::ShuttingDown | S::StoreUnavailable => Some(RETRY_SOON),
         S::KeyMissing
         | S::KeyMalformed(_)
@@ -296,6 +304,7 @@ fn retry_may_help(situation: &Situation) -> bool {
     use Situation as S;
     match situation {
         S::BodyUnreadable
+        | S::TooManyKeys { .. }
         | S::InProgress { .. }
         | S::LeaseLost
         | S::HandlerEnded
@@ -332,6 +341,10 @@ fn detail(situation: &Situation) -> String {
             format!("Not processed: with an Idempotency-Key, a body may have at most {limit} bytes.")
         }
         S::BodyUnreadable => "Not processed: the body broke off, or could not be decoded.".to_owned(),
+        S::TooManyKeys { .. } => {
+            "Not processed: this caller has as many keys in progress, or kept, as the service allows. Ask again later, with the same key."
+                .to_owned()
+        }
         S::Mismatch => {
             "Not processed: this key was sent with another request. Use a new key for a new request, and the very same request for a retry."
                 .to_owned()

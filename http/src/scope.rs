@@ -203,6 +203,11 @@ pub(crate) fn key(
     Key::scoped(scope, id)
 }
 
+/// The principal of such a key, as its scope has it.
+pub(crate) fn principal_of(key: &Key) -> &str {
+    key.scope().nth(SCOPE_LEN - 1).expect("the scope of each key has a principal")
+}
+
 /// The key of a variant of this key's operation. A variant may have variants: each has a key of its
 /// own, so that whoever goes from one to the next comes to an end.
 pub(crate) fn variant(key: &Key, variant: String) -> Key {

@@ -8,6 +8,7 @@ use http_body::Body;
 use oncekey::{Deduplicator, Store};
 
 use crate::body::ResponseBody;
+use crate::bounds::Bounds;
 use crate::grpc;
 use crate::hint::LeaseSeen;
 use crate::options::Options;
@@ -20,6 +21,7 @@ pub(crate) struct Shared<S: Store + 'static> {
     pub(crate) options: Options,
     pub(crate) lease: LeaseSeen,
     pub(crate) running: Arc<Running>,
+    pub(crate) bounds: Arc<Bounds>,
 }
 
 /// How a refusal of a request is written.
@@ -32,7 +34,8 @@ pub(crate) enum RefusalForm {
 
 impl<S: Store + 'static> Shared<S> {
     pub(crate) fn new(dedup: Deduplicator<S>, options: Options) -> Self {
-        Self { dedup, options, lease: LeaseSeen::default(), running: Arc::default() }
+        let bounds = Arc::new(Bounds::new(options.limits, Arc::clone(&options.clock)));
+        Self { dedup, options, lease: LeaseSeen::default(), running: Arc::default(), bounds }
     }
 
     /// The response for this situation.

@@ -23,13 +23,14 @@ fn rows() -> Vec<[String; 3]> {
         .collect()
 }
 
-fn situations() -> [Situation; 18] {
+fn situations() -> [Situation; 19] {
     [
         Situation::KeyMissing,
         Situation::KeyMalformed(KeyProblem::Several),
         Situation::NoPrincipal,
         Situation::BodyTooLarge { limit: Some(1) },
         Situation::BodyUnreadable,
+        Situation::TooManyKeys { retry_after: ROOM },
         Situation::Mismatch,
         Situation::VaryMismatch { fields: String::new() },
         Situation::InProgress { retry_after: SOON },
@@ -46,6 +47,7 @@ fn situations() -> [Situation; 18] {
     ]
 }
 
+const ROOM: Duration = Duration::from_millis(67_890);
 const SOON: Duration = Duration::from_millis(12_345);
 
 #[test]
@@ -55,6 +57,7 @@ fn every_situation_is_in_the_table_with_its_status_and_retry_after() {
         let after = match problem.retry_after {
             None => String::new(),
             Some(after) if after == SOON => "1 to 7 s, more the longer it runs".to_owned(),
+            Some(after) if after == ROOM => "when there may be room".to_owned(),
             Some(after) => format!("{} s", after.as_secs()),
         };
         [problem.status.as_u16().to_string(), problem.slug.to_owned(), after]

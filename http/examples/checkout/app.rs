@@ -39,8 +39,8 @@ pub(crate) fn shop<S: Store + 'static>(
     };
     let endpoint = Router::new().route("/charges", post(charge)).with_state(Arc::clone(bank));
     let doors = Doors {
-        waiting: endpoint.clone().layer(layer().wait(WAIT).build()?),
-        refusing: endpoint.clone().layer(layer().build()?),
+        waiting: endpoint.clone().route_layer(layer().wait(WAIT).build()?),
+        refusing: endpoint.clone().route_layer(layer().build()?),
         without_oncekey: endpoint,
     };
     Ok(Router::new()

@@ -39,6 +39,31 @@ impl<S: Store + 'static> Builder<S> {
         self
     }
 
+    /// Most keys of one [principal](crate::Principal) that may be in progress at a time in this
+    /// process; no limit by default. A request with one more gets the problem `too-many-keys`, status
+    /// 429, and claims nothing. Duplicates of what runs, and replays, are answered as ever.
+    pub fn in_progress_max(mut self, keys: usize) -> Self {
+        self.options.limits.in_progress_max = Some(keys);
+        self
+    }
+
+    /// Most keys of one [principal](crate::Principal) that may be on record; no limit by default. A
+    /// new key past it gets the problem `too-many-keys`, status 429, and claims nothing; requests
+    /// with keys that are on record are answered as ever.
+    ///
+    /// So that one caller cannot fill the store for all. Any key that was claimed is on record, also
+    /// where its handler refused the request and the key is free again. Each counts for `within`
+    /// from its end: as long as the engine keeps outcomes, which is its
+    /// [`retention`](oncekey::DeduplicatorBuilder::retention) and
+    /// [`tail`](oncekey::DeduplicatorBuilder::tail).
+    ///
+    /// Counted in memory, in each process by itself, from its start on: with several processes a
+    /// principal has so many keys in each. It takes some 40 bytes a key.
+    pub fn kept_max(mut self, keys: usize, within: Duration) -> Self {
+        self.options.limits.kept_max = Some((keys, within));
+        self
+    }
+
     /// Runs the handler even if the store cannot answer, **without any promise**. By default such a
     /// request is refused with 503.
     pub fn fail_open(mut self) -> Self {

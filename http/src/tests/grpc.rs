@@ -65,6 +65,7 @@ fn every_problem_has_a_status() {
         (7, "no-principal"),
         (11, "body-too-large"),
         (3, "body-unreadable"),
+        (8, "too-many-keys"),
         (3, "mismatch"),
         (3, "vary-mismatch"),
         (14, "in-progress"),

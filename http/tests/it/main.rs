@@ -3,6 +3,7 @@
 
 mod axum_app;
 mod bodies;
+mod bounds;
 mod compared;
 mod context;
 mod curl;
