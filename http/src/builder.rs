@@ -10,10 +10,10 @@ use std::fmt;
 use http::HeaderValue;
 use oncekey::{Deduplicator, Store};
 
-#[cfg(not(feature = "tokio"))]
-use crate::detach::Run;
 use crate::layer::IdempotencyLayer;
 use crate::options::Options;
+#[cfg(not(feature = "tokio"))]
+use crate::runner::Run;
 use crate::scope::Principal;
 
 impl<S: Store + 'static> IdempotencyLayer<S> {
@@ -99,6 +99,9 @@ pub enum LayerError {
     /// The namespace is empty, so it does not tell services apart.
     #[error("the namespace is empty; give it a name")]
     Namespace,
+    /// The budget is zero, so that no store could keep to it.
+    #[error("the budget is zero; give the store some time, 10 s by default")]
+    Budget,
     /// A limit is above what can be kept.
     #[error("{option} is {bytes} bytes; at most {most} can be kept")]
     TooMuch {
@@ -135,6 +138,9 @@ impl<S: Store + 'static> Builder<S> {
         }
         if options.namespace.is_empty() {
             return Err(LayerError::Namespace);
+        }
+        if options.budget.is_zero() {
+            return Err(LayerError::Budget);
         }
         if options.response_body_max > BODY_MAX {
             return Err(LayerError::TooMuch {

@@ -14,17 +14,16 @@ use oncekey::{Answer, Failure, Fingerprint, Key, RunError, Store};
 use tower_service::Service;
 
 use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
-use crate::bounds::Place;
 use crate::context::Context;
-use crate::detach::{Detaching, GoesOn};
-use crate::given::{Given, Live};
+use crate::detach::{Detaching, Progress, Stage, Told};
+use crate::given::{Given, Live, Slot};
 use crate::kept::Responses;
 use crate::operation::operate;
 use crate::problem::Situation;
-use crate::respond::{RunResult, respond};
+use crate::respond::{RunResult, respond, told};
 use crate::rules;
 use crate::scope;
-use crate::shared::Shared;
+use crate::shared::{RefusalForm, Shared};
 use crate::vary::{OnVary, Varied};
 
 /// A request with a key that is under way.
@@ -73,21 +72,25 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         let Some(under_way) = self.shared.running.enter() else {
             return Ok(self.refused(&Situation::ShuttingDown));
         };
-        let place = match self.shared.admit(&self.key).await {
-            Ok(place) => place,
-            Err(refused) => return Ok(self.refused(&refused)),
-        };
         let options = &self.shared.options;
+        // Looked at here, where the request is polled.
         let moves = options.run.runner().map(|runner| {
             let around = Context::here(options.context.as_deref(), &self.parts);
             (runner, around)
         });
-        let goes_on = GoesOn::yes();
+        let (clock, budget) = (Arc::clone(&options.clock), options.time_for_the_store());
         let fingerprint = digest.finish(&self.parts, &whole.bytes);
-        let run = self.run(whole, fingerprint, place, goes_on.clone()).inspect(move |_| drop(under_way));
-        match moves {
-            Some((runner, around)) => Detaching::new(run.boxed(), runner, around, goes_on).await,
-            None => run.await,
+        let (shared, form) = (Arc::clone(&self.shared), self.shared.refusal_form(&self.parts));
+        let (progress, slot) = (Progress::new(), Slot::new());
+        let run = self.run(whole, fingerprint, form.clone(), progress.clone(), slot.clone());
+        let run = run.inspect(move |_| drop(under_way)).boxed();
+        match Detaching::new(run, progress, moves, clock, budget).await {
+            Told::Answer(answer) => answer,
+            Told::NotAnswered => Ok(shared.refusal(&Situation::StoreUnavailable, &form)),
+            Told::NotRecorded => match slot.take() {
+                Some(ended) => told(&shared, &form, *ended.live, !ended.is_an_outcome),
+                None => Ok(shared.refusal(&Situation::HandlerEnded, &form)),
+            },
         }
     }
 
@@ -99,8 +102,9 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         self,
         body: Whole,
         fingerprint: Fingerprint,
-        mut place: Option<Place>,
-        goes_on: GoesOn,
+        form: RefusalForm,
+        progress: Progress,
+        slot: Slot<R, I::Error>,
     ) -> Result<Response<ResponseBody<R>>, I::Error>
     where
         I: Service<Request<B>, Response = Response<R>> + Send + 'static,
@@ -113,7 +117,10 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
     {
         let Self { shared, inner, mut parts, mut key } = self;
         let options = &shared.options;
-        let form = shared.refusal_form(&parts);
+        let mut place = match shared.admit(&key).await {
+            Ok(place) => place,
+            Err(refused) => return Ok(shared.refusal(&refused, &form)),
+        };
         rules::claimed_for(&mut parts, key.clone());
         // Taken by the claim that is granted.
         let mut work = Some((inner, parts, body));
@@ -128,22 +135,31 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                 request = request.fail_open();
             }
             let answer = request.run_or_fail(|attempt| {
-                goes_on.set(true);
                 shared.lease.see(|| attempt.time_left());
-                let (inner, parts, body) = work.take().expect("a claim that is granted ends the loop");
-                let operation = operate(Arc::clone(&shared), inner, parts, body, attempt);
+                let operation = (!progress.is_refused()).then(|| {
+                    progress.set(Stage::Running);
+                    let (inner, parts, body) = work.take().expect("a claim that is granted ends the loop");
+                    operate(Arc::clone(&shared), inner, parts, body, attempt)
+                });
+                let (progress, slot) = (progress.clone(), slot.clone());
                 async move {
+                    let Some(operation) = operation else {
+                        return Err(Failure::NoEffect(Given::nothing_kept(Live::Panicked)));
+                    };
                     // A handler that panicked has stopped, its effect unknown: nobody needs to wait
                     // for its lease to end.
                     let ended = AssertUnwindSafe(operation).catch_unwind().await;
-                    ended.unwrap_or_else(|_| Err(Failure::Unknown(Given::nothing_kept(Live::Panicked))))
+                    let ended =
+                        ended.unwrap_or_else(|_| Err(Failure::Unknown(Given::nothing_kept(Live::Panicked))));
+                    progress.set(Stage::Ended);
+                    lend(ended, slot)
                 }
             });
             match answer.await {
                 // Another request runs, and this one has nothing to run: from here on it may be
                 // dropped. If its client left during its first claim, there is nobody to wait for.
-                Ok(Answer::InProgress { .. }) if wait < options.wait && !goes_on.is_alone() => {
-                    goes_on.set(false);
+                Ok(Answer::InProgress { .. }) if wait < options.wait && !progress.is_alone() => {
+                    progress.set(Stage::Waiting);
                     wait = options.wait;
                 }
                 answer => {
@@ -176,6 +192,19 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
             _ => {}
         }
         respond(&shared, &form, answer)
+    }
+}
+
+/// Leaves the answer where its client can have it before it is on record.
+fn lend<R: Body, E>(
+    ended: Result<Given<R, E>, Failure<Given<R, E>>>,
+    slot: Slot<R, E>,
+) -> Result<Given<R, E>, Failure<Given<R, E>>> {
+    match ended {
+        Ok(given) => Ok(given.lend(slot)),
+        Err(Failure::Final(given)) => Err(Failure::Final(given.lend(slot))),
+        Err(Failure::NoEffect(given)) => Err(Failure::NoEffect(given.lend(slot))),
+        Err(Failure::Unknown(given)) => Err(Failure::Unknown(given.lend(slot))),
     }
 }
 

@@ -98,6 +98,7 @@ pub mod problem;
 pub mod problems;
 mod respond;
 mod rules;
+mod runner;
 mod running;
 mod scope;
 mod shared;

@@ -12,12 +12,13 @@ use oncekey::time::{Clock, SystemClock};
 
 use crate::bounds::Limits;
 use crate::context::Capture;
-use crate::detach::{Run, default_run};
+use crate::detach::Budget;
 use crate::fingerprint::Compared;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
 use crate::outcome_rule::OutcomeRule;
 use crate::problem::{self, Problem};
+use crate::runner::{Run, default_run};
 use crate::scope::{Principal, Route};
 use crate::vary::OnVary;
 
@@ -47,6 +48,7 @@ pub(crate) struct Options {
     pub(crate) fail_open: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
+    pub(crate) budget: Duration,
     pub(crate) run: Run,
     /// What else than the tracing span goes along with a job that is moved.
     pub(crate) context: Option<Arc<Capture>>,
@@ -81,6 +83,7 @@ impl Options {
             fail_open: false,
             clock: Arc::new(SystemClock::new()),
             limits: Limits::default(),
+            budget: Duration::from_secs(10),
             run: default_run(),
             context: None,
             replayed: HeaderName::from_static("idempotent-replayed"),
@@ -89,6 +92,13 @@ impl Options {
             documentation: None,
             render: None,
         }
+    }
+}
+
+impl Options {
+    pub(crate) fn time_for_the_store(&self) -> Budget {
+        let claim = (!self.fail_open).then_some(self.budget);
+        Budget { claim, wait: claim.map(|claim| claim.saturating_add(self.wait)), record: self.budget }
     }
 }
 
@@ -108,6 +118,7 @@ impl fmt::Debug for Options {
             .field("wait", &self.wait)
             .field("policy", &self.policy)
             .field("limits", &self.limits)
+            .field("budget", &self.budget)
             .field("fail_open", &self.fail_open)
             .finish_non_exhaustive()
     }

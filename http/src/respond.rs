@@ -70,7 +70,19 @@ fn live<S: Store + 'static, R: Body, E>(
     given: Given<R, E>,
     recorded: bool,
 ) -> ServiceResult<R, E> {
-    let response = match given.into_live() {
+    // One that was taken was told to the client.
+    let answered = given.into_live().unwrap_or(Live::Panicked);
+    told(shared, form, answered, recorded)
+}
+
+/// What a handler answered, for its own client.
+pub(crate) fn told<S: Store + 'static, R: Body, E>(
+    shared: &Shared<S>,
+    form: &RefusalForm,
+    answered: Live<R, E>,
+    recorded: bool,
+) -> ServiceResult<R, E> {
+    let response = match answered {
         Live::Response(mut response) => {
             // Only this layer sets these fields.
             for mark in [&shared.options.replayed, &shared.options.unrecorded] {

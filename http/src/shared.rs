@@ -25,11 +25,12 @@ pub(crate) struct Shared<S: Store + 'static> {
 }
 
 /// How a refusal of a request is written.
+#[derive(Clone)]
 pub(crate) enum RefusalForm {
     Json,
     Grpc,
     /// By the user's own renderer, which gets the parts of the request.
-    Custom(Box<Parts>),
+    Custom(Arc<Parts>),
 }
 
 impl<S: Store + 'static> Shared<S> {
@@ -64,7 +65,7 @@ impl<S: Store + 'static> Shared<S> {
     /// The form of a refusal of this request.
     pub(crate) fn refusal_form(&self, parts: &Parts) -> RefusalForm {
         match self.options.render {
-            Some(_) => RefusalForm::Custom(Box::new(parts.clone())),
+            Some(_) => RefusalForm::Custom(Arc::new(parts.clone())),
             None if grpc::is(&parts.headers) => RefusalForm::Grpc,
             None => RefusalForm::Json,
         }

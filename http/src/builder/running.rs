@@ -9,7 +9,7 @@ use oncekey::time::Clock;
 use oncekey::{Policy, Store};
 
 use super::Builder;
-use crate::detach::Run;
+use crate::runner::Run;
 
 impl<S: Store + 'static> Builder<S> {
     /// How long a duplicate waits for the response of the first request, instead of being told that
@@ -28,6 +28,27 @@ impl<S: Store + 'static> Builder<S> {
     /// The policy for attempts that stop in the middle, instead of the engine's default.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.options.policy = Some(policy);
+        self
+    }
+
+    /// How long a client waits for the store: at most so long until its claim is answered, and at most
+    /// so long from the end of its handler until that is on record; 10 s by default, and not zero.
+    /// **Twice that, [`wait`](Self::wait) and the handler's own time should be below what gateways
+    /// and clients wait**, or a store that is down is never told as such.
+    ///
+    /// A client whose claim is late gets the problem `store-unavailable`, status 503, and its handler
+    /// does not run: should the claim be granted later, it is released. A client whose record is late
+    /// gets the handler's response, marked as [unrecorded](Self::unrecorded_field), and the engine
+    /// goes on trying until its
+    /// [`completion_timeout`](oncekey::DeduplicatorBuilder::completion_timeout).
+    ///
+    /// With [`fail_open`](Self::fail_open) the claim has the engine's own time, since the handler runs
+    /// after that: its [`claim_tries`](oncekey::DeduplicatorBuilder::claim_tries) by its
+    /// [`store_timeout`](oncekey::DeduplicatorBuilder::store_timeout). With
+    /// [`run_in_request`](Self::run_in_request) the record has it, since nothing goes on after the
+    /// request; a claim that is late is given up as if the client had left.
+    pub fn budget(mut self, at_most: Duration) -> Self {
+        self.options.budget = at_most;
         self
     }
 

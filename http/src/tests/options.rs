@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::HeaderValue;
 use oncekey::{Deduplicator, MemoryStore};
 
@@ -26,6 +28,10 @@ fn what_cannot_be_carried_out_is_refused_when_the_layer_is_built() {
     let ready = || builder().run_in_request();
     assert!(ready().build().is_ok());
     assert_eq!(ready().namespace("").build().err(), Some(LayerError::Namespace));
+    assert_eq!(ready().budget(Duration::ZERO).build().err(), Some(LayerError::Budget));
+    for budget in [Duration::from_nanos(1), Duration::MAX] {
+        assert!(ready().budget(budget).build().is_ok());
+    }
     let too_much = ready().response_body_max((1 << 29) + 1).build().err();
     assert!(matches!(too_much, Some(LayerError::TooMuch { option: "response_body_max", .. })));
     assert!(ready().response_body_max(1 << 29).build().is_ok());

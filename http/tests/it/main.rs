@@ -4,6 +4,7 @@
 mod axum_app;
 mod bodies;
 mod bounds;
+mod budget;
 mod compared;
 mod context;
 mod curl;
