@@ -10,6 +10,9 @@ use oncekey::time::{Clock, Moment};
 
 use crate::scope;
 
+/// Whoever is past a bound is not told to wait for longer, where keys are kept forever too.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// The bounds of each principal.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Limits {
@@ -100,8 +103,10 @@ impl Bounds {
             if in_progress_max.is_some_and(|most| tally.in_progress >= most) {
                 return Entered::Busy;
             }
-            if known.is_none() && kept_max.is_some_and(|(most, _)| tally.keys.len() >= most) {
-                return Entered::Full(tally.look_again.saturating_since(now));
+            if let Some((_, within)) =
+                kept_max.filter(|(most, _)| known.is_none() && tally.keys.len() >= *most)
+            {
+                return Entered::Full(tally.look_again.saturating_since(now).min(within).min(ASK_AGAIN_MAX));
             }
             tally.in_progress += 1;
         }

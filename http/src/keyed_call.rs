@@ -185,11 +185,13 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                 }
             }
         };
-        match (&mut place, &answer) {
-            (Some(place), Err(RunError::Claim { .. })) => place.left_nothing(),
-            (Some(place), Ok(Answer::Executed { .. } | Answer::Unrecorded { .. })) => place.ran(),
-            (Some(place), Err(RunError::Operation { .. } | RunError::LeaseLost { .. })) => place.ran(),
-            _ => {}
+        if let Some(place) = &mut place {
+            match &answer {
+                Err(RunError::Claim { .. }) => place.left_nothing(),
+                Ok(Answer::Executed { .. } | Answer::Unrecorded { .. }) => place.ran(),
+                Err(RunError::Operation { .. } | RunError::LeaseLost { .. }) => place.ran(),
+                _ => {}
+            }
         }
         respond(&shared, &form, answer)
     }

@@ -37,6 +37,7 @@
 //!    response of another.
 //! 3. The body is read, up to [a limit](Builder::request_body_max). Its digest, with that of
 //!    method, path, query and content type, tells whether the key was used for another request.
+//!    [`Compared`] chooses other parts.
 //! 4. The engine claims the key. Either the handler runs, with an [`oncekey::Attempt`] in the
 //!    extensions of its request; or the first response is given again, marked `Idempotent-Replayed:
 //!    true`; or the client gets a [problem](problem::Problem) that says what to do.
@@ -49,8 +50,12 @@
 //!
 //! - A client that goes away does not cancel its handler, unless
 //!   [`run_in_request`](Builder::run_in_request) was chosen.
+//!   What layers outside put around it goes along: [`carry_context`](Builder::carry_context). At a
+//!   shutdown, [`close`](IdempotencyLayer::close) waits for it.
 //! - A store that cannot answer means 503 and no run, unless [`fail_open`](Builder::fail_open) was
-//!   chosen.
+//!   chosen. A client waits for it no longer than a [budget](Builder::budget).
+//! - All callers share the store: [`kept_max`](Builder::kept_max) bounds the keys of one.
+//! - Webhooks, whose redelivery may have another body, need [`Compared::webhook`].
 //! - Authentication, time limits and compression go outside of this layer. The principal comes from
 //!   authentication; inside, a time limit would cut a handler off, and a compressed response would
 //!   be kept.

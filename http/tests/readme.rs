@@ -77,3 +77,29 @@ fn every_problem_has_a_heading_where_its_type_leads() {
         assert!(documentation.contains(&below), "{below}");
     }
 }
+
+/// Each line of the tables of SECURITY.md names tests, and they are where it says.
+#[test]
+fn every_test_that_the_account_of_security_names_exists() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let page = std::fs::read_to_string(format!("{root}/SECURITY.md")).unwrap();
+    let (_, attacks) = page.split_once("\n## What an attacker can do\n").expect("the section is there");
+    let rows: Vec<_> = attacks.lines().filter(|line| line.starts_with('|')).collect();
+    let mut lines = 0;
+    for row in rows.iter().filter(|row| !row.starts_with("|---") && !row.starts_with("| tries to |")) {
+        lines += 1;
+        let shown_by = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let (mut source, mut named) = (None, 0);
+        for name in shown_by.split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                source = Some(std::fs::read_to_string(format!("{root}/{name}")).unwrap());
+            } else {
+                named += 1;
+                let source = source.as_ref().expect("a file goes before its tests");
+                assert!(source.contains(&format!("fn {name}(")), "{name}, in: {row}");
+            }
+        }
+        assert!(named > 0, "no test is named in: {row}");
+    }
+    assert!(lines > 20, "the tables were found");
+}

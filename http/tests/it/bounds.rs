@@ -143,6 +143,26 @@ async fn keys_that_are_on_record_already_are_answered_past_the_bound() {
     assert_eq!(shop.count.get(), 1);
 }
 
+/// Bounds and times at their limits.
+#[tokio::test]
+async fn a_bound_may_be_nothing_and_last_forever() {
+    let (dedup, clock) = engine(100);
+    let set_up = || by_caller(&dedup).clock(clock.clone());
+    let none = Shop::new(set_up().kept_max(0, DAY));
+    assert_eq!(too_many(&none.ask("ada", "/", "a").await), 24 * 3600);
+    assert_eq!(too_many(&Shop::new(set_up().in_progress_max(0)).ask("ada", "/", "a").await), 1);
+    let forever = Shop::new(set_up().kept_max(1, Duration::MAX));
+    assert_eq!(forever.ask("ada", "/", "b").await.status, 200);
+    clock.advance(DAY / 2);
+    assert_eq!(too_many(&forever.ask("ada", "/", "c").await), 24 * 3600);
+    assert!(forever.ask("ada", "/", "b").await.replayed());
+    // Only what is in progress counts.
+    let at_once = Shop::new(set_up().kept_max(1, Duration::ZERO));
+    for key in ["d", "e"] {
+        assert_eq!(at_once.ask("ada", "/", key).await.status, 200);
+    }
+}
+
 /// Each variant is a record, so whoever makes up variants comes to the bound as well.
 #[tokio::test]
 async fn variants_count_as_keys_do() {
