@@ -25,7 +25,7 @@ CATEGORIES = {
 }
 
 # These features add no public item: a default, an address scheme, a library compiled in.
-UNLABELLED = {"oncekey-http": {"tokio"}, "oncekey-redis": {"tls"}, "oncekey-sqlite": {"bundled"}}
+UNLABELLED = {"oncekey-http": {"tokio", "tracing"}, "oncekey-redis": {"tls"}, "oncekey-sqlite": {"bundled"}}
 
 # Files of these kinds may be in an archive, if the manifest's `include` names them.
 KINDS = [

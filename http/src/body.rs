@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::LengthLimitError;
@@ -59,7 +60,8 @@ impl<B: Body> ResponseBody<B> {
 
     /// One that goes on after what was read of it.
     pub(crate) fn begun(read: Bytes, rest: Pin<Box<B>>) -> Self {
-        Self { inner: Inner::Read { read: VecDeque::from([Ok(Frame::data(read))]), rest: Some(rest) } }
+        let read = Some(read).filter(|read| !read.is_empty()).map(|read| Ok(Frame::data(read)));
+        Self { inner: Inner::Read { read: read.into_iter().collect(), rest: Some(rest) } }
     }
 
     /// One that broke off after what was read of it.
@@ -165,7 +167,8 @@ pub(crate) struct Whole {
 /// What came of reading a body.
 pub(crate) enum Read<B: Body> {
     Whole(Whole),
-    /// It has more bytes than the limit. It goes on where reading stopped.
+    /// It has more bytes than the limit, or its end was not waited for. It goes on where reading
+    /// stopped.
     Over(Bytes, Pin<Box<B>>),
     /// It broke off after these bytes.
     Broken(Bytes, B::Error),
@@ -180,15 +183,47 @@ pub(crate) fn is_too_long(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Reads a body to its end, up to `limit` bytes; `see` sees its data as it comes in.
-pub(crate) async fn read<B: Body<Data = Bytes>>(
+pub(crate) async fn read<B: Body<Data = Bytes>>(body: B, limit: usize, see: impl FnMut(&[u8])) -> Read<B> {
+    read_until(body, limit, see, |_| Poll::Pending).await
+}
+
+/// Reads a body to its end, up to `limit` bytes, unless it makes its reader wait for longer than
+/// `patience`, which is begun at its first pause.
+pub(crate) async fn read_patiently<B: Body<Data = Bytes>>(
+    body: B,
+    limit: usize,
+    patience: impl FnOnce() -> BoxFuture<'static, ()>,
+) -> Read<B> {
+    let (mut patience, mut begun) = (Some(patience), None);
+    let out_of_patience = move |cx: &mut Context<'_>| {
+        begun = begun.take().or_else(|| patience.take().map(|begin| begin()));
+        begun.as_mut().map_or(Poll::Ready(()), |sleep| sleep.as_mut().poll(cx))
+    };
+    read_until(body, limit, |_| (), out_of_patience).await
+}
+
+/// Once the body pauses, `enough` says whether to stop.
+async fn read_until<B: Body<Data = Bytes>>(
     body: B,
     limit: usize,
     mut see: impl FnMut(&[u8]),
+    mut enough: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Read<B> {
     let mut body = Box::pin(body);
     let mut data = Gathered::default();
     let mut trailers = None;
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+    loop {
+        let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Some(frame)),
+            // Nothing comes after the trailers but the end.
+            Poll::Pending if trailers.is_some() => Poll::Pending,
+            Poll::Pending => enough(cx).map(|()| None),
+        });
+        let frame = match frame.await {
+            Some(Some(frame)) => frame,
+            Some(None) => break,
+            None => return Read::Over(data.into_bytes(), body),
+        };
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => return Read::Broken(data.into_bytes(), error),

@@ -1,141 +1,180 @@
-//! A request whose client may go away in the middle, and where the rest of it runs then.
+//! A request whose client may go away in the middle, or is not to wait any longer.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use oncekey::time::Clock;
 
-pub(crate) type Spawn = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
+use crate::context::Context as Around;
+use crate::runner::Runner;
 
-/// Where a handler runs.
-pub(crate) enum Run {
-    /// With its request, and in a task of its own once that is dropped: on the tokio runtime that
-    /// the request is on.
-    #[cfg(feature = "tokio")]
-    Tokio,
-    /// The same, on a spawner.
-    Spawner(Arc<Spawn>),
-    /// With its request: it ends with it.
-    Request,
-    /// No runtime was named.
-    #[cfg(not(feature = "tokio"))]
-    Unsaid,
+/// How far a request has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// Its claim is under way.
+    Claiming,
+    /// It waits for another request to end. It has nothing to run, and may be dropped.
+    Waiting,
+    /// Its handler runs.
+    Running,
+    /// Its handler has ended, and what that means is not on record yet.
+    Ended,
 }
 
-impl Run {
-    /// Where the rest of a request runs if it is dropped; `None` if its handler ends with it.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime, if handlers run on tokio.
-    pub(crate) fn runner(&self) -> Option<Runner> {
-        match self {
-            #[cfg(feature = "tokio")]
-            Self::Tokio => Some(Runner::Tokio(tokio::runtime::Handle::current())),
-            Self::Spawner(spawn) => Some(Runner::Spawner(Arc::clone(spawn))),
-            Self::Request => None,
-            #[cfg(not(feature = "tokio"))]
-            Self::Unsaid => unreachable!("such a layer is not built"),
-        }
-    }
-}
+const STAGES: [Stage; 4] = [Stage::Claiming, Stage::Waiting, Stage::Running, Stage::Ended];
 
-#[cfg(feature = "tokio")]
-pub(crate) fn default_run() -> Run {
-    Run::Tokio
-}
-
-#[cfg(not(feature = "tokio"))]
-pub(crate) fn default_run() -> Run {
-    Run::Unsaid
-}
-
-/// Where the rest of a request runs once nobody polls it any more.
-pub(crate) enum Runner {
-    /// The runtime that its request came in on: known here, since a drop may come from elsewhere.
-    #[cfg(feature = "tokio")]
-    Tokio(tokio::runtime::Handle),
-    Spawner(Arc<Spawn>),
-}
-
-impl Runner {
-    fn run(&self, job: BoxFuture<'static, ()>) {
-        match self {
-            #[cfg(feature = "tokio")]
-            Self::Tokio(runtime) => drop(runtime.spawn(job)),
-            Self::Spawner(spawn) => spawn(job),
-        }
-    }
-}
-
-/// Whether a request that is dropped goes on: it does, but for the time in which it waits for
-/// another to end.
+/// How far a request has come, for whoever polls or drops its future.
 #[derive(Clone)]
-pub(crate) struct GoesOn(Arc<Flags>);
+pub(crate) struct Progress(Arc<Flags>);
 
 struct Flags {
-    goes_on: AtomicBool,
+    stage: AtomicU8,
     alone: AtomicBool,
+    refused: AtomicBool,
 }
 
-impl GoesOn {
-    pub(crate) fn yes() -> Self {
-        Self(Arc::new(Flags { goes_on: AtomicBool::new(true), alone: AtomicBool::new(false) }))
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let stage = AtomicU8::new(Stage::Claiming as u8);
+        Self(Arc::new(Flags { stage, alone: AtomicBool::new(false), refused: AtomicBool::new(false) }))
     }
 
-    pub(crate) fn set(&self, goes_on: bool) {
-        // The future sets this, and its drop reads it: never both at once.
-        self.0.goes_on.store(goes_on, Ordering::Relaxed);
+    // The future sets these, and whoever polls or drops it reads them, or the other way round: never
+    // both at once. A task that gets the future sees everything before that.
+
+    pub(crate) fn set(&self, stage: Stage) {
+        self.0.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    /// Whether its client has left, and it goes on without it.
+    fn stage(&self) -> Stage {
+        STAGES[usize::from(self.0.stage.load(Ordering::Relaxed))]
+    }
+
+    /// Whether nobody waits for its answer any more, and it goes on by itself.
     pub(crate) fn is_alone(&self) -> bool {
-        // Set before the future is handed to its task, which sees everything before that.
         self.0.alone.load(Ordering::Relaxed)
     }
+
+    /// Whether its client was told that nothing ran: so nothing may.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.0.refused.load(Ordering::Relaxed)
+    }
 }
 
-/// A future that goes on in a task of its own if it is dropped before its end.
+/// How long a client waits for the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// For the claim; none if its handler is to run all the same once the store has failed.
+    pub(crate) claim: Option<Duration>,
+    /// For the claim of one that waits for another request.
+    pub(crate) wait: Option<Duration>,
+    /// For the record, once the handler has ended.
+    pub(crate) record: Duration,
+}
+
+/// What comes of a request for its client.
+pub(crate) enum Told<T> {
+    Answer(T),
+    /// Its claim was not answered in time, and its handler will not run.
+    NotAnswered,
+    /// Its handler has ended, and that was not put on record in time.
+    NotRecorded,
+}
+
+/// A future that goes on in a task of its own if it is dropped before its end, or if the store takes
+/// too long for its client.
 ///
 /// As long as it is polled it runs where its request runs, with the task-locals, the tracing span
 /// and the backpressure of that place. No task is made for a request that is not dropped.
 pub(crate) struct Detaching<T: Send + 'static> {
     job: Option<BoxFuture<'static, T>>,
-    runner: Runner,
-    goes_on: GoesOn,
+    progress: Progress,
+    /// Where it goes on, and what is put around it there; `None` if it ends where it is dropped.
+    moves: Option<(Runner, Around)>,
+    clock: Arc<dyn Clock>,
+    budget: Budget,
+    time: Option<(Stage, BoxFuture<'static, ()>)>,
 }
 
 impl<T: Send + 'static> Detaching<T> {
-    pub(crate) fn new(job: BoxFuture<'static, T>, runner: Runner, goes_on: GoesOn) -> Self {
-        Self { job: Some(job), runner, goes_on }
+    pub(crate) fn new(
+        job: BoxFuture<'static, T>,
+        progress: Progress,
+        moves: Option<(Runner, Around)>,
+        clock: Arc<dyn Clock>,
+        budget: Budget,
+    ) -> Self {
+        Self { job: Some(job), progress, moves, clock, budget, time: None }
+    }
+
+    /// Whether the time of this stage is over. It is counted from the first pause in the stage.
+    fn is_late(&mut self, stage: Stage, cx: &mut Context<'_>) -> bool {
+        let limit = match stage {
+            Stage::Claiming => self.budget.claim,
+            Stage::Waiting => self.budget.wait,
+            Stage::Running => None,
+            // One that cannot go on elsewhere must come to its end here.
+            Stage::Ended => self.moves.is_some().then_some(self.budget.record),
+        };
+        let Some(limit) = limit else {
+            self.time = None;
+            return false;
+        };
+        let time = self.time.take().filter(|(of, _)| *of == stage);
+        let (_, mut sleep) =
+            time.unwrap_or_else(|| (stage, self.clock.sleep_until(self.clock.now() + limit)));
+        let late = sleep.as_mut().poll(cx).is_ready();
+        self.time = Some((stage, sleep));
+        late
+    }
+
+    /// Lets the job go on elsewhere, if it has anything to do, and may.
+    fn move_on(&mut self) {
+        let (Some(job), moves) = (self.job.take(), self.moves.take()) else { return };
+        let Some((runner, around)) = moves.filter(|_| self.progress.stage() != Stage::Waiting) else {
+            return;
+        };
+        self.progress.0.alone.store(true, Ordering::Relaxed);
+        // This may run while a panic unwinds: a spawner or a context that panics costs its job and
+        // nothing else.
+        let _lost = catch_unwind(AssertUnwindSafe(|| runner.run(around.around(job.map(drop).boxed()))));
     }
 }
 
 impl<T: Send + 'static> Future for Detaching<T> {
-    type Output = T;
+    type Output = Told<T>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Told<T>> {
         // Taken out, so that one that panics is not polled again.
         let mut job = self.job.take().expect("not polled after its end");
-        let polled = job.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.job = Some(job);
+        if let Poll::Ready(answer) = job.as_mut().poll(cx) {
+            return Poll::Ready(Told::Answer(answer));
         }
-        polled
+        self.job = Some(job);
+        let stage = self.progress.stage();
+        if !self.is_late(stage, cx) {
+            return Poll::Pending;
+        }
+        let told = if stage == Stage::Ended {
+            Told::NotRecorded
+        } else {
+            self.progress.0.refused.store(true, Ordering::Relaxed);
+            Told::NotAnswered
+        };
+        self.move_on();
+        Poll::Ready(told)
     }
 }
 
 impl<T: Send + 'static> Drop for Detaching<T> {
     fn drop(&mut self) {
-        if let Some(job) = self.job.take().filter(|_| self.goes_on.0.goes_on.load(Ordering::Relaxed)) {
-            self.goes_on.0.alone.store(true, Ordering::Relaxed);
-            // This may run while a panic unwinds: a spawner that panics costs its job and nothing
-            // else.
-            let _lost = catch_unwind(AssertUnwindSafe(|| self.runner.run(job.map(drop).boxed())));
-        }
+        self.move_on();
     }
 }

@@ -28,6 +28,8 @@ impl Problem {
 
 fn problem_status(problem: &Problem) -> u16 {
     match problem.status {
+        // RESOURCE_EXHAUSTED.
+        StatusCode::TOO_MANY_REQUESTS => 8,
         // UNAVAILABLE: the very same call again, a little later. Clients may do so by themselves.
         _ if problem.retry_after.is_some() => 14,
         // INVALID_ARGUMENT, PERMISSION_DENIED, OUT_OF_RANGE.

@@ -1,8 +1,10 @@
 //! The stored form of a response: what the engine keeps as the outcome.
 //!
-//! One byte of format, the status, the header fields, the body, the trailer fields; each byte
-//! string with its length, and each field with a byte that says whether its value is sensitive.
-//! Integers are big-endian. A later format gets another first byte.
+//! One byte of format, the status, the header fields, the body, a byte that says whether trailer
+//! fields and the fields that the response depends on follow, and these; each byte string with its
+//! length, each header field with a byte that says whether its value is sensitive, and each field
+//! that the response depends on with a digest of its values. Integers are big-endian. A later
+//! format gets another first byte.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
@@ -10,7 +12,12 @@ use http::{HeaderMap, StatusCode};
 use oncekey::Payload;
 use oncekey::codec::CodecError;
 
+use crate::vary::Varied;
+
 const FORMAT: u8 = 1;
+/// What follows the body.
+const TRAILERS: u8 = 1;
+const VARIED: u8 = 2;
 
 /// What is kept of a response.
 pub(crate) enum Kept {
@@ -29,6 +36,7 @@ pub(crate) struct Recorded {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) varied: Varied,
 }
 
 /// The codec of responses.
@@ -61,11 +69,17 @@ impl Recorded {
         out.put_u16(self.status.as_u16());
         put_fields(&mut out, &self.headers);
         put_bytes(&mut out, &self.body);
-        match &self.trailers {
-            None => out.put_u8(0),
-            Some(trailers) => {
-                out.put_u8(1);
-                put_fields(&mut out, trailers);
+        let varied = &self.varied.0;
+        let flag = |is_there, flag| if is_there { flag } else { 0 };
+        out.put_u8(flag(self.trailers.is_some(), TRAILERS) | flag(!varied.is_empty(), VARIED));
+        if let Some(trailers) = &self.trailers {
+            put_fields(&mut out, trailers);
+        }
+        if !varied.is_empty() {
+            out.put_u32(length(varied.len()));
+            for (name, digest) in varied {
+                put_bytes(&mut out, name.as_str().as_bytes());
+                out.put_slice(digest);
             }
         }
         out.freeze()
@@ -81,13 +95,14 @@ impl Recorded {
         let status = StatusCode::from_u16(input.u16()?).map_err(|_| KeptError::Damaged("no such status"))?;
         let headers = input.fields()?;
         let body = bytes.slice_ref(input.bytes()?);
-        let trailers = match input.u8()? {
-            0 => None,
-            1 => Some(input.fields()?),
-            _ => return Err(KeptError::Damaged("it neither has trailers nor lacks them")),
-        };
+        let follows = input.u8()?;
+        if follows & !(TRAILERS | VARIED) != 0 {
+            return Err(KeptError::Damaged("nobody knows what follows the body"));
+        }
+        let trailers = (follows & TRAILERS != 0).then(|| input.fields()).transpose()?;
+        let varied = if follows & VARIED != 0 { input.varied()? } else { Varied::default() };
         if input.0.is_empty() {
-            Ok(Self { status, headers, body, trailers })
+            Ok(Self { status, headers, body, trailers, varied })
         } else {
             Err(KeptError::Damaged("it goes on after its end"))
         }
@@ -157,12 +172,27 @@ impl<'b> Input<'b> {
         self.take(len)
     }
 
+    fn name(&mut self) -> Result<HeaderName, KeptError> {
+        HeaderName::from_bytes(self.bytes()?).map_err(|_| KeptError::Damaged("a field has no such name"))
+    }
+
+    fn varied(&mut self) -> Result<Varied, KeptError> {
+        let mut varied = Vec::new();
+        for _ in 0..self.len()? {
+            let (name, digest) = (self.name()?, self.take(16)?);
+            varied.push((name, digest.try_into().expect("sixteen bytes were taken")));
+        }
+        match varied.is_empty() {
+            true => Err(KeptError::Damaged("it depends on no field")),
+            false => Ok(Varied(varied)),
+        }
+    }
+
     fn fields(&mut self) -> Result<HeaderMap, KeptError> {
         let count = self.len()?;
         let mut fields = HeaderMap::new();
         for _ in 0..count {
-            let name = HeaderName::from_bytes(self.bytes()?);
-            let name = name.map_err(|_| KeptError::Damaged("a field has no such name"))?;
+            let name = self.name()?;
             let value = HeaderValue::from_bytes(self.bytes()?);
             let mut value = value.map_err(|_| KeptError::Damaged("a field has no such value"))?;
             match self.u8()? {

@@ -53,12 +53,12 @@ use crate::shared::Shared;
 /// status 500. With the feature `tokio`, a service panics when it is polled outside of a tokio
 /// runtime, unless the builder was told where handlers run.
 pub struct IdempotencyLayer<S: Store + 'static> {
-    shared: Arc<Shared<S>>,
+    pub(crate) shared: Arc<Shared<S>>,
 }
 
 impl<S: Store + 'static> IdempotencyLayer<S> {
     pub(crate) fn new_with(dedup: Deduplicator<S>, options: Options) -> Self {
-        Self { shared: Arc::new(Shared { dedup, options }) }
+        Self { shared: Arc::new(Shared::new(dedup, options)) }
     }
 
     #[cfg(test)]

@@ -17,7 +17,7 @@
 //!     let caller = Principal::from_request(|parts| parts.extensions.get().map(|Account(id)| id.clone()));
 //!     Ok(Router::new()
 //!         .route("/charges", post(charge))
-//!         .layer(IdempotencyLayer::builder(dedup, caller).required().build()?)
+//!         .route_layer(IdempotencyLayer::builder(dedup, caller).required().build()?) // not the router's own 404s
 //!         .layer(middleware::from_fn(authenticate))) // outside, so it runs first
 //! }
 //!
@@ -37,6 +37,7 @@
 //!    response of another.
 //! 3. The body is read, up to [a limit](Builder::request_body_max). Its digest, with that of
 //!    method, path, query and content type, tells whether the key was used for another request.
+//!    [`Compared`] chooses other parts.
 //! 4. The engine claims the key. Either the handler runs, with an [`oncekey::Attempt`] in the
 //!    extensions of its request; or the first response is given again, marked `Idempotent-Replayed:
 //!    true`; or the client gets a [problem](problem::Problem) that says what to do.
@@ -49,8 +50,12 @@
 //!
 //! - A client that goes away does not cancel its handler, unless
 //!   [`run_in_request`](Builder::run_in_request) was chosen.
+//!   What layers outside put around it goes along: [`carry_context`](Builder::carry_context). At a
+//!   shutdown, [`close`](IdempotencyLayer::close) waits for it.
 //! - A store that cannot answer means 503 and no run, unless [`fail_open`](Builder::fail_open) was
-//!   chosen.
+//!   chosen. A client waits for it no longer than a [budget](Builder::budget).
+//! - All callers share the store: [`kept_max`](Builder::kept_max) bounds the keys of one.
+//! - Webhooks, whose redelivery may have another body, need [`Compared::webhook`].
 //! - Authentication, time limits and compression go outside of this layer. The principal comes from
 //!   authentication; inside, a time limit would cut a handler off, and a compressed response would
 //!   be kept.
@@ -66,12 +71,17 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tokio` | yes | handlers of clients that went away run on, on tokio's runtime |
-//! | `axum` | no | `Route::matched_path()`, for nested routers; [`Effect`] in what a handler returns |
+//! | `tracing` | yes | those handlers stay in the tracing span of their request |
+//! | `axum` | yes | for axum 0.8: two mounts of a nested router are two routes; `Route::matched_path()`; [`Effect`] in what a handler returns |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod admit;
 mod body;
+mod bounds;
 mod builder;
+mod close;
+mod context;
 mod detach;
 mod fingerprint;
 #[doc(hidden)]
@@ -80,6 +90,8 @@ mod given;
 mod grpc;
 mod grpc_problem;
 mod headers;
+mod hint;
+mod keep;
 mod kept;
 pub mod key;
 mod keyed_call;
@@ -88,22 +100,29 @@ mod operation;
 mod options;
 mod outcome_rule;
 pub mod problem;
+pub mod problems;
 mod respond;
 mod rules;
+mod runner;
+mod running;
 mod scope;
 mod shared;
 mod structured;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod vary;
 
 pub use body::{RequestBody, ResponseBody};
 pub use builder::{Builder, LayerError};
+pub use close::StillRunning;
+pub use fingerprint::{Compared, Part};
 pub use headers::KeptHeaders;
 pub use key::Syntax;
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use outcome_rule::{Effect, OutcomeRule};
 pub use scope::{Principal, Route};
+pub use vary::OnVary;
 
 /// The README's code compiles.
 #[cfg(doctest)]

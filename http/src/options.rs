@@ -8,13 +8,19 @@ use bytes::Bytes;
 use http::header::HeaderName;
 use http::{HeaderValue, Method, Response, request, response};
 use oncekey::Policy;
+use oncekey::time::{Clock, SystemClock};
 
-use crate::detach::{Run, default_run};
+use crate::bounds::Limits;
+use crate::context::Capture;
+use crate::detach::Budget;
+use crate::fingerprint::Compared;
 use crate::headers::KeptHeaders;
 use crate::key::Syntax;
 use crate::outcome_rule::OutcomeRule;
 use crate::problem::{self, Problem};
+use crate::runner::{Run, default_run};
 use crate::scope::{Principal, Route};
+use crate::vary::OnVary;
 
 type Required = dyn Fn(&request::Parts) -> bool + Send + Sync;
 type Render = dyn Fn(&Problem, &request::Parts) -> Response<Bytes> + Send + Sync;
@@ -30,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) required: Arc<Required>,
     pub(crate) methods: Vec<Method>,
     pub(crate) request_body_max: usize,
+    pub(crate) compared: Compared,
+    pub(crate) on_vary: OnVary,
     pub(crate) response_body_max: usize,
     pub(crate) buffer_streams: bool,
     pub(crate) kept_headers: KeptHeaders,
@@ -38,7 +46,12 @@ pub(crate) struct Options {
     pub(crate) wait: Duration,
     pub(crate) policy: Option<Policy>,
     pub(crate) fail_open: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Duration,
     pub(crate) run: Run,
+    /// What else than the tracing span goes along with a job that is moved.
+    pub(crate) context: Option<Arc<Capture>>,
     pub(crate) replayed: HeaderName,
     pub(crate) unrecorded: HeaderName,
     pub(crate) problem_base: String,
@@ -59,6 +72,8 @@ impl Options {
             required: Arc::new(|_| false),
             methods: vec![Method::POST, Method::PATCH],
             request_body_max: 2 << 20,
+            compared: Compared::default(),
+            on_vary: OnVary::default(),
             response_body_max: 512 << 10,
             buffer_streams: false,
             kept_headers: KeptHeaders::default(),
@@ -66,13 +81,24 @@ impl Options {
             wait: Duration::ZERO,
             policy: None,
             fail_open: false,
+            clock: Arc::new(SystemClock::new()),
+            limits: Limits::default(),
+            budget: Duration::from_secs(10),
             run: default_run(),
+            context: None,
             replayed: HeaderName::from_static("idempotent-replayed"),
             unrecorded: HeaderName::from_static("idempotent-unrecorded"),
             problem_base: problem::BASE.to_owned(),
             documentation: None,
             render: None,
         }
+    }
+}
+
+impl Options {
+    pub(crate) fn time_for_the_store(&self) -> Budget {
+        let claim = (!self.fail_open).then_some(self.budget);
+        Budget { claim, wait: claim.map(|claim| claim.saturating_add(self.wait)), record: self.budget }
     }
 }
 
@@ -86,9 +112,13 @@ impl fmt::Debug for Options {
             .field("syntax", &self.syntax)
             .field("methods", &self.methods)
             .field("request_body_max", &self.request_body_max)
+            .field("compared", &self.compared)
+            .field("on_vary", &self.on_vary)
             .field("response_body_max", &self.response_body_max)
             .field("wait", &self.wait)
             .field("policy", &self.policy)
+            .field("limits", &self.limits)
+            .field("budget", &self.budget)
             .field("fail_open", &self.fail_open)
             .finish_non_exhaustive()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, LINK, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderName, LINK, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use oncekey::OperationId;
 use oncekey::store::StoreErrorKind;
@@ -30,12 +30,22 @@ pub enum Situation {
     },
     /// The body could not be read to its end.
     BodyUnreadable,
+    /// The caller has as many keys in progress, or kept, as one may have; the handler did not run.
+    TooManyKeys {
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// The key was used for another request: the draft's sections 2.2 and 2.7.
     Mismatch,
+    /// The kept response depends on header fields in which this request differs from the first.
+    VaryMismatch {
+        /// Their names, with commas.
+        fields: String,
+    },
     /// The first request is running: the draft's sections 2.6 and 2.7.
     InProgress {
-        /// How long its lease runs unless renewed.
-        left: Duration,
+        /// When its response may be there.
+        retry_after: Duration,
     },
     /// An attempt stopped in the middle, and nobody knows what came of it.
     InDoubt {
@@ -55,6 +65,8 @@ pub enum Situation {
     LeaseLost,
     /// The handler ended without a response.
     HandlerEnded,
+    /// The service shuts down; the handler did not run.
+    ShuttingDown,
     /// The store, or the engine's resolver, cannot answer for now; the handler did not run.
     StoreUnavailable,
     /// The store refuses, or returns inconsistent answers, and asking again will not help; the handler did
@@ -101,14 +113,20 @@ pub struct Problem {
     pub title: &'static str,
     /// What happened, and what to do about it.
     pub detail: String,
-    /// When asking again makes sense; `None` if it does not, until somebody acts.
+    /// When asking again makes sense; `None` if nobody knows, or it does not.
     pub retry_after: Option<Duration>,
+    /// Whether the very same request can fare better if it is sent again, before somebody acts.
+    /// Where it cannot, clients are [told](Self::tell_clients).
+    pub retry_may_help: bool,
     /// The operation that somebody must resolve, for a program to read: the member `operation_id`.
     pub operation_id: Option<OperationId>,
 }
 
+const STRIPE_SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
 /// How long a client is told to wait where nothing better is known.
-const RETRY_SOON: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_SOON: Duration = Duration::from_secs(1);
 
 impl Problem {
     /// What a client is told of a situation.
@@ -127,7 +145,15 @@ impl Problem {
                 "The body is too large for an Idempotency-Key",
             ),
             S::BodyUnreadable => (StatusCode::BAD_REQUEST, "body-unreadable", "The body could not be read"),
+            S::TooManyKeys { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-keys", "This caller has too many keys")
+            }
             S::Mismatch => (StatusCode::UNPROCESSABLE_ENTITY, "mismatch", "Idempotency-Key is already used"),
+            S::VaryMismatch { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "vary-mismatch",
+                "The kept response is for a request with other header fields",
+            ),
             S::InProgress { .. } => {
                 (StatusCode::CONFLICT, "in-progress", "A request is outstanding for this Idempotency-Key")
             }
@@ -148,6 +174,9 @@ impl Problem {
             S::LeaseLost => (StatusCode::SERVICE_UNAVAILABLE, "lease-lost", "The request was interrupted"),
             S::HandlerEnded => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "handler-ended", "The request ended without a response")
+            }
+            S::ShuttingDown => {
+                (StatusCode::SERVICE_UNAVAILABLE, "shutting-down", "The service is shutting down")
             }
             S::StoreUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -173,12 +202,33 @@ impl Problem {
             title,
             detail: detail(situation),
             retry_after: retry_after(situation),
+            retry_may_help: retry_may_help(situation),
             operation_id,
         }
     }
 
-    /// The response: problem details as JSON, `Retry-After` where asking again makes sense, and no
-    /// caching.
+    /// The value of `Retry-After`: [`retry_after`](Self::retry_after), rounded up to whole seconds,
+    /// and at least one.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        self.retry_after.map(whole_seconds)
+    }
+
+    /// Adds the fields that tell clients not to send the request again, where
+    /// [that does not help](Self::retry_may_help): `Stripe-Should-Retry: false`, which Stripe's
+    /// clients read, and `X-Should-Retry: false`, which those made by Stainless read. Such clients
+    /// otherwise send a request again after each 409 and 5xx. A field that is there stays as it is.
+    ///
+    /// The layer does this to each problem over HTTP, in whatever form it was written.
+    pub fn tell_clients(&self, headers: &mut HeaderMap) {
+        for name in [STRIPE_SHOULD_RETRY, X_SHOULD_RETRY] {
+            if !self.retry_may_help && !headers.contains_key(&name) {
+                headers.insert(name, HeaderValue::from_static("false"));
+            }
+        }
+    }
+
+    /// The response: problem details as JSON, `Retry-After` where asking again makes sense, what
+    /// [tells clients](Self::tell_clients) where it does not, and no caching.
     ///
     /// `base` goes before the slug to make the type's URI. `documentation`, if any, is linked as
     /// the draft's section 2.7 shows.
@@ -204,9 +254,10 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        if let Some(after) = self.retry_after_secs() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(after));
         }
+        self.tell_clients(&mut headers);
         if let Some(link) = documentation {
             headers.insert(LINK, link.clone());
         }
@@ -230,14 +281,15 @@ fn whole_seconds(duration: Duration) -> u64 {
 fn retry_after(situation: &Situation) -> Option<Duration> {
     use Situation as S;
     match situation {
-        S::InProgress { left } => Some(*left),
-        S::LeaseLost | S::StoreUnavailable => Some(RETRY_SOON),
+        S::InProgress { retry_after } | S::TooManyKeys { retry_after } => Some(*retry_after),
+        S::LeaseLost | S::ShuttingDown | S::StoreUnavailable => Some(RETRY_SOON),
         S::KeyMissing
         | S::KeyMalformed(_)
         | S::NoPrincipal
         | S::BodyTooLarge { .. }
         | S::BodyUnreadable
         | S::Mismatch
+        | S::VaryMismatch { .. }
         | S::InDoubt { .. }
         | S::Exhausted { .. }
         | S::Done
@@ -245,6 +297,31 @@ fn retry_after(situation: &Situation) -> Option<Duration> {
         | S::HandlerEnded
         | S::StoreFailed
         | S::RecordUnusable => None,
+    }
+}
+
+fn retry_may_help(situation: &Situation) -> bool {
+    use Situation as S;
+    match situation {
+        S::BodyUnreadable
+        | S::TooManyKeys { .. }
+        | S::InProgress { .. }
+        | S::LeaseLost
+        | S::HandlerEnded
+        | S::ShuttingDown
+        | S::StoreUnavailable => true,
+        S::KeyMissing
+        | S::KeyMalformed(_)
+        | S::NoPrincipal
+        | S::BodyTooLarge { .. }
+        | S::Mismatch
+        | S::VaryMismatch { .. }
+        | S::InDoubt { .. }
+        | S::Exhausted { .. }
+        | S::Done
+        | S::FailedBefore
+        | S::StoreFailed
+        | S::RecordUnusable => false,
     }
 }
 
@@ -264,10 +341,17 @@ fn detail(situation: &Situation) -> String {
             format!("Not processed: with an Idempotency-Key, a body may have at most {limit} bytes.")
         }
         S::BodyUnreadable => "Not processed: the body broke off, or could not be decoded.".to_owned(),
+        S::TooManyKeys { .. } => {
+            "Not processed: this caller has as many keys in progress, or kept, as the service allows. Ask again later, with the same key."
+                .to_owned()
+        }
         S::Mismatch => {
             "Not processed: this key was sent with another request. Use a new key for a new request, and the very same request for a retry."
                 .to_owned()
         }
+        S::VaryMismatch { fields } => format!(
+            "Not processed again: the response to the first request with this key depends on `{fields}`, and this request has other values there. Send the very same request for a retry."
+        ),
         S::InProgress { .. } => {
             "The first request with this key is being processed. Ask again with the same key for its response.".to_owned()
         }
@@ -286,7 +370,7 @@ fn detail(situation: &Situation) -> String {
         S::LeaseLost | S::HandlerEnded => {
             "Processing was interrupted, and may have taken effect. Ask again with the same key, and only with that.".to_owned()
         }
-        S::StoreUnavailable => "Not processed. Ask again with the same key.".to_owned(),
+        S::ShuttingDown | S::StoreUnavailable => "Not processed. Ask again with the same key.".to_owned(),
         S::StoreFailed => {
             "Not processed: the store of this service refuses to keep keys. Ask the operator of this service."
                 .to_owned()

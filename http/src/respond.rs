@@ -7,11 +7,12 @@ use oncekey::{Answer, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
+use crate::hint::{chance, retry_hint};
 use crate::problem::Situation;
 use crate::shared::{RefusalForm, Shared};
 
 /// The engine's answer to a run.
-type RunResult<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
+pub(crate) type RunResult<R, E> = Result<Answer<Given<R, E>, Given<R, E>>, RunError<Given<R, E>>>;
 type ServiceResult<R, E> = Result<Response<ResponseBody<R>>, E>;
 
 /// The response that the client gets.
@@ -46,7 +47,10 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
         },
         Ok(Answer::Done { .. }) => Situation::Done,
         Ok(Answer::FailedBefore { failure: None, .. }) => Situation::FailedBefore,
-        Ok(Answer::InProgress { left, .. }) => Situation::InProgress { left },
+        Ok(Answer::InProgress { left, .. }) => {
+            let age = shared.lease.age(left);
+            Situation::InProgress { retry_after: retry_hint(age, left, chance()) }
+        }
         Ok(Answer::Mismatch) => Situation::Mismatch,
         Ok(Answer::InDoubt { operation_id, .. }) => Situation::InDoubt { operation_id },
         Ok(Answer::Exhausted { attempts, .. }) => Situation::Exhausted { attempts },
@@ -66,7 +70,19 @@ fn live<S: Store + 'static, R: Body, E>(
     given: Given<R, E>,
     recorded: bool,
 ) -> ServiceResult<R, E> {
-    let response = match given.into_live() {
+    // One that was taken was told to the client.
+    let answered = given.into_live().unwrap_or(Live::Panicked);
+    told(shared, form, answered, recorded)
+}
+
+/// What a handler answered, for its own client.
+pub(crate) fn told<S: Store + 'static, R: Body, E>(
+    shared: &Shared<S>,
+    form: &RefusalForm,
+    answered: Live<R, E>,
+    recorded: bool,
+) -> ServiceResult<R, E> {
+    let response = match answered {
         Live::Response(mut response) => {
             // Only this layer sets these fields.
             for mark in [&shared.options.replayed, &shared.options.unrecorded] {

@@ -74,20 +74,42 @@ impl Principal {
 /// the client sent.
 ///
 /// axum takes the prefix of a nested router off the path. With the feature `axum` the layer sees
-/// the path as it was before; without it, **two mounts of one nested router are one route**.
+/// the path as it was before: axum 0.8 leaves it in the request. **Without that feature there is no
+/// default**, since two mounts of one router could not be told apart: say [`Route::path`] if nothing
+/// outside of the layer takes a prefix off, or [`Route::from_request`] otherwise. Say it too for
+/// another version of axum, and for anything else that rewrites paths outside of the layer.
 #[derive(Clone, Default)]
-pub struct Route {
-    extract: Option<Arc<Extract>>,
+pub struct Route(Where);
+
+#[derive(Clone, Default)]
+enum Where {
+    /// The path, where it can be known.
+    #[default]
+    Unsaid,
+    Path,
+    From(Arc<Extract>),
 }
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.extract.is_some() { "Route(extracted)" } else { "Route(path)" })
+        f.write_str(match self.0 {
+            Where::Unsaid => "Route(default)",
+            Where::Path => "Route(path)",
+            Where::From(_) => "Route(extracted)",
+        })
     }
 }
 
 impl Route {
-    /// Found in the request; where it is `None` or empty, the path is taken.
+    /// The path of the request, [as the client sent it](Self::path_of). Without the feature `axum`
+    /// it is the path that the layer sees: **where something outside takes a prefix off, two mounts
+    /// are one route**.
+    pub fn path() -> Self {
+        Self(Where::Path)
+    }
+
+    /// Found in the request; where it is `None` or empty, the path is taken. Take the path from
+    /// [`Route::path_of`]: in a nested axum router, that of the request's own URI lacks the prefix.
     ///
     /// ```
     /// # use oncekey::{Deduplicator, MemoryStore};
@@ -98,14 +120,20 @@ impl Route {
     /// // Tenants by host: the same path on another host is another route.
     /// let route = Route::from_request(|parts| {
     ///     let host = parts.headers.get("host")?.to_str().ok()?;
-    ///     Some(format!("{host}{}", parts.uri.path()))
+    ///     Some(format!("{host}{}", Route::path_of(parts)))
     /// });
     /// # let dedup = Deduplicator::new(MemoryStore::new());
     /// let layer = IdempotencyLayer::builder(dedup, Principal::waived()).route(route);
     /// # layer.run_in_request().build().map(drop) }
     /// ```
     pub fn from_request(extract: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self { extract: Some(Arc::new(extract)) }
+        Self(Where::From(Arc::new(extract)))
+    }
+
+    /// The path that the client sent: in an axum router, and with the feature `axum`, with the
+    /// prefixes that routers around it took off.
+    pub fn path_of(parts: &Parts) -> &str {
+        target(parts).path()
     }
 
     /// The route that axum matched, `/orders/{id}`; where it matched none, the path. A key that is
@@ -127,9 +155,17 @@ impl Route {
         Self::from_request(|parts| parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()))
     }
 
+    /// Whether it tells two mounts of a router apart, or the service said that it need not.
+    pub(crate) fn is_known(&self) -> bool {
+        cfg!(feature = "axum") || !matches!(self.0, Where::Unsaid)
+    }
+
     fn of(&self, parts: &Parts) -> String {
-        let extracted = self.extract.as_ref().and_then(|extract| extract(parts));
-        extracted.filter(|route| !route.is_empty()).unwrap_or_else(|| target(parts).path().to_owned())
+        let extracted = match &self.0 {
+            Where::From(extract) => extract(parts).filter(|route| !route.is_empty()),
+            Where::Unsaid | Where::Path => None,
+        };
+        extracted.unwrap_or_else(|| Self::path_of(parts).to_owned())
     }
 }
 
@@ -142,6 +178,9 @@ pub(crate) fn target(parts: &Parts) -> &Uri {
     }
     &parts.uri
 }
+
+/// Parts of a key's scope.
+const SCOPE_LEN: usize = 4;
 
 /// The engine's key for a request: the "unique composite key" that the draft's section 5 asks for,
 /// so that nobody who guesses a key gets at what belongs to another client. In the scope of the
@@ -160,7 +199,24 @@ pub(crate) fn key(
     let (route, principal) = (component(route.of(parts)), component(principal.to_owned()));
     // An asterisk-form target has no path (RFC 9112, section 3.2.4).
     let route = if route.is_empty() { "*".to_owned() } else { route };
-    Key::scoped([&namespace, parts.method.as_str(), &route, &principal], id)
+    let scope: [&str; SCOPE_LEN] = [&namespace, parts.method.as_str(), &route, &principal];
+    Key::scoped(scope, id)
+}
+
+/// The principal of such a key, as its scope has it.
+pub(crate) fn principal_of(key: &Key) -> &str {
+    key.scope().nth(SCOPE_LEN - 1).expect("the scope of each key has a principal")
+}
+
+/// The key of a variant of this key's operation. A variant may have variants: each has a key of its
+/// own, so that whoever goes from one to the next comes to an end.
+pub(crate) fn variant(key: &Key, variant: String) -> Key {
+    let variant = match key.scope().nth(SCOPE_LEN) {
+        Some(of) => component(format!("{of} {variant}")),
+        None => variant,
+    };
+    let scope = key.scope().take(SCOPE_LEN).chain([&*variant]);
+    Key::scoped(scope, key.id()).expect("a key has room for one more part")
 }
 
 /// Text that fits into a key: by its digest where it is too long. Text that looks like such a

@@ -25,7 +25,7 @@ use crate::{page, visitor};
 /// How long a duplicate waits for the first answer; longer than the bank ever takes.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Short, so that a refused duplicate is told to come back soon. It is renewed while the bank is busy.
+/// Short, so that a shop that was killed can be tried again soon. It is renewed while the bank is busy.
 pub(crate) const LEASE: Duration = Duration::from_secs(4);
 
 /// The whole shop, over an engine.
@@ -39,8 +39,8 @@ pub(crate) fn shop<S: Store + 'static>(
     };
     let endpoint = Router::new().route("/charges", post(charge)).with_state(Arc::clone(bank));
     let doors = Doors {
-        waiting: endpoint.clone().layer(layer().wait(WAIT).build()?),
-        refusing: endpoint.clone().layer(layer().build()?),
+        waiting: endpoint.clone().route_layer(layer().wait(WAIT).build()?),
+        refusing: endpoint.clone().route_layer(layer().build()?),
         without_oncekey: endpoint,
     };
     Ok(Router::new()

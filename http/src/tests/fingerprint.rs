@@ -3,12 +3,16 @@ use oncekey::Fingerprint;
 use proptest::prelude::*;
 
 use super::parts;
-use crate::fingerprint::Digest;
+use crate::fingerprint::{Compared, Part};
 
 fn of(parts: &Parts, chunks: &[&[u8]]) -> Fingerprint {
-    let mut digest = Digest::of(parts, &parts.uri);
+    with(&Compared::default(), parts, chunks)
+}
+
+fn with(compared: &Compared, parts: &Parts, chunks: &[&[u8]]) -> Fingerprint {
+    let mut digest = compared.begin(parts, &parts.uri);
     chunks.iter().for_each(|chunk| digest.update(chunk));
-    digest.finish()
+    digest.finish(parts, &chunks.concat())
 }
 
 fn post(target: &str, types: &[&str]) -> Parts {
@@ -52,6 +56,61 @@ fn what_does_not_belong_to_the_payload_does_not_count() {
         request.method("POST").uri("http://host.example/a").header("x-request-id", "1").header("date", "now")
     });
     assert_eq!(of(&bare, &[b"x"]), of(&dressed, &[b"x"]));
+}
+
+/// Each choice sees what it names, and nothing else.
+#[test]
+fn what_is_compared_can_be_chosen() {
+    type Change = (&'static str, Option<Part>, fn() -> (Parts, &'static [u8]));
+    fn request(
+        method: &str,
+        target: &str,
+        kind: &str,
+        version: &str,
+        body: &'static [u8],
+    ) -> (Parts, &'static [u8]) {
+        let head = parts(|request| {
+            let request = request.method(method).uri(target);
+            request.header("content-type", kind).header("x-version", version)
+        });
+        (head, body)
+    }
+    let base = || request("POST", "/a?x=1", "text/plain", "1", b"50");
+    let changes: [Change; 6] = [
+        ("method", Some(Part::Method), || request("PUT", "/a?x=1", "text/plain", "1", b"50")),
+        ("path", Some(Part::Path), || request("POST", "/b?x=1", "text/plain", "1", b"50")),
+        ("query", Some(Part::Query), || request("POST", "/a", "text/plain", "1", b"50")),
+        ("content type", Some(Part::ContentType), || request("POST", "/a?x=1", "text/html", "1", b"50")),
+        ("body", Some(Part::Body), || request("POST", "/a?x=1", "text/plain", "1", b"51")),
+        ("x-version", None, || request("POST", "/a?x=1", "text/plain", "2", b"50")),
+    ];
+    let differs = |compared: &Compared, change: fn() -> (Parts, &'static [u8])| {
+        let (of_base, of_change) = (base(), change());
+        with(compared, &of_base.0, &[of_base.1]) != with(compared, &of_change.0, &[of_change.1])
+    };
+    for (what, part, change) in changes {
+        let without = part.map_or_else(Compared::default, |part| Compared::default().without(part));
+        assert!(!differs(&without, change), "{what} is left out");
+        let with_field = Compared::default().with("x-version".parse().unwrap());
+        assert!(differs(&with_field, change), "{what} is compared");
+        let webhook = matches!(part, Some(Part::Method | Part::Path));
+        assert_eq!(differs(&Compared::webhook(), change), webhook, "webhook: {what}");
+        let by_length = Compared::by(|parts, body| format!("{} {}", parts.method, body.len()));
+        assert_eq!(differs(&by_length, change), part == Some(Part::Method), "function: {what}");
+    }
+    // The same request by another choice is not taken for the same.
+    let (head, body) = base();
+    let choices = [
+        Compared::default(),
+        Compared::default().without(Part::Query),
+        Compared::default().without(Part::Body),
+        Compared::default().with("x-version".parse().unwrap()),
+        Compared::by(|_, body| body.to_vec()),
+    ];
+    let all: Vec<_> = choices.iter().map(|choice| with(choice, &head, &[body])).collect();
+    for (i, one) in all.iter().enumerate() {
+        assert!(all[..i].iter().all(|other| other != one), "{:?}", choices[i]);
+    }
 }
 
 /// A retry must be the same request for longer than one release: these never change.

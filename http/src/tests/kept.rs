@@ -5,6 +5,7 @@ use oncekey::Payload;
 use proptest::prelude::*;
 
 use crate::kept::{Kept, KeptError, Recorded, Responses};
+use crate::vary::Varied;
 
 fn fields(trailing: bool) -> impl Strategy<Value = HeaderMap> {
     let value = prop::collection::vec(prop_oneof![32_u8..=126, 128_u8..=255, Just(b'\t')], 0..12);
@@ -22,12 +23,16 @@ fn fields(trailing: bool) -> impl Strategy<Value = HeaderMap> {
 
 fn recorded() -> impl Strategy<Value = Recorded> {
     let body = prop::collection::vec(any::<u8>(), 0..64).prop_map(Bytes::from);
-    (100_u16..1000, fields(false), body, prop::option::of(fields(true))).prop_map(
-        |(status, headers, body, trailers)| Recorded {
+    let varied = prop::collection::vec(("[a-z]{1,6}", any::<[u8; 16]>()), 0..3).prop_map(|varied| {
+        Varied(varied.into_iter().map(|(name, digest)| (name.parse().unwrap(), digest)).collect())
+    });
+    (100_u16..1000, fields(false), body, prop::option::of(fields(true)), varied).prop_map(
+        |(status, headers, body, trailers, varied)| Recorded {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
             body,
             trailers,
+            varied,
         },
     )
 }
@@ -85,11 +90,16 @@ fn the_stored_form_stays_what_it_is() {
     let mut headers = HeaderMap::new();
     headers.insert("etag", HeaderValue::from_static("\"1\""));
     let (status, body) = (StatusCode::CREATED, Bytes::from_static(b"ok"));
-    let recorded = Recorded { status, headers, body, trailers: None };
+    let mut recorded = Recorded { status, headers, body, trailers: None, varied: Varied::default() };
     let stored: &[u8] =
         b"\x01\x00\xc9\x00\x00\x00\x01\x00\x00\x00\x04etag\x00\x00\x00\x03\"1\"\x00\x00\x00\x00\x02ok\x00";
     assert_eq!(recorded.encode(), stored);
     assert_eq!(Recorded::decode(&Bytes::from_static(stored)).unwrap(), recorded);
+    recorded.varied = Varied(vec![("accept".parse().unwrap(), [7; 16])]);
+    let stored =
+        [&stored[..stored.len() - 1], b"\x02\x00\x00\x00\x01\x00\x00\x00\x06accept", &[7; 16]].concat();
+    assert_eq!(recorded.encode(), stored);
+    assert_eq!(Recorded::decode(&Bytes::from(stored)).unwrap(), recorded);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod fingerprint;
 mod grpc;
 mod headers;
+mod hint;
 mod kept;
 mod key;
 mod options;

@@ -1,10 +1,26 @@
+use std::time::Duration;
+
 use http::HeaderValue;
 use oncekey::{Deduplicator, MemoryStore};
 
-use crate::{Builder, IdempotencyLayer, LayerError, Principal};
+use crate::{Builder, IdempotencyLayer, LayerError, Principal, Route};
+
+fn without_route() -> Builder<MemoryStore> {
+    IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), Principal::waived())
+}
 
 fn builder() -> Builder<MemoryStore> {
-    IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), Principal::waived())
+    without_route().route(Route::path())
+}
+
+/// axum leaves the path that the client sent in the request. Without it, nobody tells two mounts of
+/// one router apart.
+#[test]
+fn the_route_has_a_default_only_where_that_tells_mounts_apart() {
+    let built = without_route().run_in_request().build().err();
+    assert_eq!(built, (!cfg!(feature = "axum")).then_some(LayerError::NoRoute));
+    let found = Route::from_request(|parts| Some(Route::path_of(parts).to_owned()));
+    assert!(without_route().route(found).run_in_request().build().is_ok());
 }
 
 #[test]
@@ -12,6 +28,10 @@ fn what_cannot_be_carried_out_is_refused_when_the_layer_is_built() {
     let ready = || builder().run_in_request();
     assert!(ready().build().is_ok());
     assert_eq!(ready().namespace("").build().err(), Some(LayerError::Namespace));
+    assert_eq!(ready().budget(Duration::ZERO).build().err(), Some(LayerError::Budget));
+    for budget in [Duration::from_nanos(1), Duration::MAX] {
+        assert!(ready().budget(budget).build().is_ok());
+    }
     let too_much = ready().response_body_max((1 << 29) + 1).build().err();
     assert!(matches!(too_much, Some(LayerError::TooMuch { option: "response_body_max", .. })));
     assert!(ready().response_body_max(1 << 29).build().is_ok());

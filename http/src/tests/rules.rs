@@ -6,10 +6,12 @@ use super::parts;
 use crate::key::KeyProblem;
 use crate::problem::Situation;
 use crate::rules::{Before, claimed_for};
-use crate::{Builder, IdempotencyLayer, Principal, Syntax};
+use crate::{Builder, IdempotencyLayer, Principal, Route, Syntax};
 
 fn builder(principal: Principal) -> Builder<MemoryStore> {
-    IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), principal).run_in_request()
+    IdempotencyLayer::builder(Deduplicator::new(MemoryStore::new()), principal)
+        .route(Route::path())
+        .run_in_request()
 }
 
 fn by_account() -> Principal {

@@ -7,11 +7,14 @@ use axum::routing::post as on_post;
 use futures::future::join_all;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use oncekey::time::ManualClock;
 use oncekey::{Deduplicator, MemoryStore};
 use oncekey_http::{IdempotencyLayer, Principal};
 use tokio::net::TcpStream;
 
-use crate::support::{BOTH, Count, Gate, Got, Http, LONG, Served, in_time, layer, post, send, serve, until};
+use crate::support::{
+    BOTH, Count, Gate, Got, Http, LONG, Served, in_time, layer, layer_over, post, send, serve, until,
+};
 
 /// A handler that counts, and stops at a gate.
 async fn gated(layer: IdempotencyLayer<MemoryStore>) -> (Served, Count, Gate) {
@@ -82,11 +85,35 @@ async fn a_thousand_that_do_not_wait_are_told_when_to_ask_again() {
     assert_eq!((first.len(), others.len(), count.get()), (1, 999, 1));
     for got in others {
         assert_eq!((got.status.as_u16(), got.problem().as_str()), (409, "in-progress"));
-        assert!((1..=30).contains(&got.retry_after().unwrap()), "the time left of a lease of 30 s");
+        assert!((1..=7).contains(&got.retry_after().unwrap()), "soon, and not when a lease of 30 s ends");
         assert!(!got.replayed());
     }
     let again = send(served.addr, Http::One, post("/charges", "k", "50")).await;
     assert_eq!((again.text(), again.replayed()), ("charge 1 of 50", true));
+}
+
+/// A hint is when the answer may be there: a client that obeys it is not late by a lease.
+#[tokio::test]
+async fn when_to_ask_again_grows_with_the_time_that_the_first_has_run() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let dedup = Deduplicator::builder(store).clock(clock.clone()).renew_every(Duration::from_secs(20));
+    let (served, count, gate) = gated(layer_over(dedup.build().unwrap()).build().unwrap()).await;
+    let first = tokio::spawn(send(served.addr, Http::One, post("/charges", "k", "50")));
+    gate.came(1).await;
+    let asks = async || {
+        let got = send(served.addr, Http::One, post("/charges", "k", "50")).await;
+        assert_eq!(got.problem(), "in-progress");
+        got.retry_after().unwrap()
+    };
+    // A quarter more at random, and rounded up.
+    for (advance, hints) in [(0, 1..=1), (700, 1..=1), (2_300, 3..=4), (9_000, 5..=7)] {
+        clock.advance(Duration::from_millis(advance));
+        let hint = asks().await;
+        assert!(hints.contains(&hint), "{advance} ms later: {hint} s");
+    }
+    gate.open();
+    assert_eq!((first.await.unwrap().text(), count.get()), ("charge 1 of 50", 1));
 }
 
 #[tokio::test]

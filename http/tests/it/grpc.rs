@@ -181,18 +181,20 @@ fn problem(got: Result<tonic::Response<String>, Status>) -> (Code, String) {
 
 #[tokio::test]
 async fn a_unary_call_is_replayed_with_its_message_and_its_trailers() {
-    let served = serve(layer().buffer_streams()).await;
-    let first = served.ask("k", "50").await.unwrap();
-    assert_eq!((first.get_ref().as_str(), replayed(first.metadata())), ("call 1: 50", false));
-    // tonic's client gives an error for a reply without its `grpc-status`.
-    let again = served.ask("\"k\"", "50").await.unwrap();
-    assert_eq!((again.get_ref().as_str(), replayed(again.metadata())), ("call 1: 50", true));
-    assert_eq!(again.metadata().get("x-charge"), first.metadata().get("x-charge"));
-    assert_eq!(again.metadata().get("grpc-status").unwrap(), "0");
-    assert_eq!(served.count.get(), 1);
-    // A call without a key is none of the layer's business.
-    let call = served.call(Request::new("50".to_owned())).await.unwrap();
-    assert_eq!(call.get_ref(), "call 2: 50");
+    for layer in [layer(), layer().buffer_streams()] {
+        let served = serve(layer).await;
+        let first = served.ask("k", "50").await.unwrap();
+        assert_eq!((first.get_ref().as_str(), replayed(first.metadata())), ("call 1: 50", false));
+        // tonic's client gives an error for a reply without its `grpc-status`.
+        let again = served.ask("\"k\"", "50").await.unwrap();
+        assert_eq!((again.get_ref().as_str(), replayed(again.metadata())), ("call 1: 50", true));
+        assert_eq!(again.metadata().get("x-charge"), first.metadata().get("x-charge"));
+        assert_eq!(again.metadata().get("grpc-status").unwrap(), "0");
+        assert_eq!(served.count.get(), 1);
+        // A call without a key is none of the layer's business.
+        let call = served.call(Request::new("50".to_owned())).await.unwrap();
+        assert_eq!(call.get_ref(), "call 2: 50");
+    }
 }
 
 /// As they go over the wire: head, message, trailers.
@@ -318,7 +320,7 @@ async fn a_refusal_that_is_not_kept_is_told_as_one() {
                 Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
             ready(Ok::<_, Infallible>(head.body(http_body_util::StreamBody::new(frames)).unwrap()))
         });
-    let service = tower::Layer::layer(&layer().build().unwrap(), service);
+    let service = tower::Layer::layer(&layer().response_body_max(1).build().unwrap(), service);
     let served = crate::support::serve_hyper(service, true).await;
     let ask = || send(served.addr, Http::Two, crate::support::post("/", "k", ""));
     assert_eq!(ask().await.headers["grpc-status"], "5");
@@ -327,8 +329,8 @@ async fn a_refusal_that_is_not_kept_is_told_as_one() {
 
 /// A reply that is passed on as it comes cannot be given again: half of one, without its status, would be worse.
 #[tokio::test]
-async fn without_buffering_a_duplicate_is_told_so() {
-    let served = serve(layer()).await;
+async fn of_a_reply_that_is_passed_on_a_duplicate_is_told_so() {
+    let served = serve(layer().response_body_max(1)).await;
     assert_eq!(served.ask("k", "50").await.unwrap().get_ref(), "call 1: 50");
     let done = (Code::FailedPrecondition, "done-not-replayable".to_owned());
     assert_eq!(problem(served.ask("k", "50").await), done);

@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use oncekey::{Deduplicator, MemoryStore};
-use oncekey_http::{Builder, IdempotencyLayer, OutcomeRule, Principal, RequestBody, Route};
+use oncekey_http::{Builder, Compared, IdempotencyLayer, OutcomeRule, Principal, RequestBody, Route};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Count, Got, post};
@@ -62,7 +62,7 @@ async fn ask(
 #[tokio::test]
 async fn a_closure_that_looks_at_a_request_and_panics_leaves_nothing_behind() {
     type With = fn(Deduplicator<MemoryStore>, Armed) -> Builder<MemoryStore>;
-    let cases: [(&str, Option<&str>, With); 3] = [
+    let cases: [(&str, Option<&str>, With); 4] = [
         ("principal", Some("k"), |dedup, armed| {
             let principal = Principal::from_request(move |_| {
                 armed.pass();
@@ -76,6 +76,13 @@ async fn a_closure_that_looks_at_a_request_and_panics_leaves_nothing_behind() {
                 None
             });
             IdempotencyLayer::builder(dedup, Principal::waived()).route(route)
+        }),
+        ("compared", Some("k"), |dedup, armed| {
+            let compared = Compared::by(move |_, body| {
+                armed.pass();
+                body.to_vec()
+            });
+            IdempotencyLayer::builder(dedup, Principal::waived()).compared(compared)
         }),
         // It is asked of requests without a key.
         ("required", None, |dedup, armed| {

@@ -3,17 +3,21 @@
 
 mod axum_app;
 mod bodies;
+mod bounds;
+mod budget;
+mod compared;
+mod context;
 mod curl;
 mod disconnect;
 mod duplicates;
 mod failures;
 mod grpc;
 mod hooks;
-#[cfg(feature = "axum")]
 mod nested;
 mod outcomes;
 mod refusals;
 mod room;
+mod shutdown;
 mod streams;
 mod support;
 mod twice;

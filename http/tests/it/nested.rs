@@ -2,9 +2,10 @@
 
 use axum::Router;
 use axum::routing::post as on_post;
-use oncekey_http::Route;
+use oncekey::{Deduplicator, MemoryStore};
+use oncekey_http::{IdempotencyLayer, Route};
 
-use crate::support::{Count, Http, layer, post, send, serve};
+use crate::support::{Count, Http, layer, layer_over, post, send, serve};
 
 /// Two mounts of a router are two routes, whatever was chosen. Two paths of one route are two routes by default; where the
 /// route that axum matched was chosen, the second path is another request with the first one's key.
@@ -56,5 +57,42 @@ async fn by_default_the_route_is_the_path_that_the_client_sent() {
     for (n, path) in ["/orders/1", "/orders/2"].into_iter().enumerate() {
         let got = send(served.addr, Http::One, post(path, "k", "50")).await;
         assert_eq!((got.text(), got.replayed()), (format!("call {}", n + 1).as_str(), false));
+    }
+}
+
+/// As people write it: the layer's defaults and the crate's, two shops with the same routes.
+#[tokio::test]
+async fn a_mount_is_never_answered_with_what_another_one_said() {
+    let shop = |name: &'static str, layer: IdempotencyLayer<MemoryStore>| {
+        Router::new()
+            .route("/charges", on_post(move || async move { format!("charged by {name}") }))
+            .layer(layer)
+    };
+    let dedup = Deduplicator::new(MemoryStore::new());
+    let layer = || layer_over(dedup.clone()).build().unwrap();
+    let by_host_and_path = || {
+        let route = Route::from_request(|parts| {
+            let host = parts.headers.get("host")?.to_str().ok()?;
+            Some(format!("{host}{}", Route::path_of(parts)))
+        });
+        layer_over(dedup.clone()).namespace("by host").route(route).build().unwrap()
+    };
+    // A route that sees the path as axum left it: the request itself still tells where it was sent.
+    let by_what_is_left = || {
+        let route = Route::from_request(|parts| Some(parts.uri.path().to_owned()));
+        layer_over(dedup.clone()).namespace("what is left").route(route).build().unwrap()
+    };
+    for (way, layer, second) in [
+        ("default", &layer as &dyn Fn() -> IdempotencyLayer<MemoryStore>, "charged by b"),
+        ("host and path", &by_host_and_path, "charged by b"),
+        ("what is left", &by_what_is_left, "mismatch"),
+    ] {
+        let app = Router::new().nest("/shop-a", shop("a", layer())).nest("/shop-b", shop("b", layer()));
+        let served = serve(app).await;
+        let a = send(served.addr, Http::One, post("/shop-a/charges", "k", "50")).await;
+        assert_eq!(a.text(), "charged by a", "{way}");
+        let b = send(served.addr, Http::One, post("/shop-b/charges", "k", "50")).await;
+        let b = if b.status == 422 { b.problem() } else { b.text().to_owned() };
+        assert_eq!(b, second, "{way}");
     }
 }

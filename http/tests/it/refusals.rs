@@ -1,5 +1,7 @@
 //! How refusals are written, and limits that other layers set.
 
+use std::io;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
@@ -7,9 +9,52 @@ use axum::routing::post as on_post;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Limited;
+use tower::ServiceExt as _;
 use tower::util::MapRequestLayer;
 
 use crate::support::{BOTH, Count, Gate, Http, layer, post, send, serve};
+
+/// In a form of the service's own too, and for whoever made it: clients that retry each 409 are told not to.
+#[tokio::test]
+async fn clients_are_told_where_no_retry_can_help() {
+    let own = |problem: &oncekey_http::problem::Problem, _: &http::request::Parts| {
+        let mut response = Response::new(Bytes::from(problem.slug));
+        *response.status_mut() = problem.status;
+        if problem.slug == "key-malformed" {
+            response.headers_mut().insert("x-should-retry", "perhaps".parse().unwrap());
+        }
+        response
+    };
+    let stream = || async {
+        // It goes on for longer than anybody reads, so it is not kept.
+        Body::from_stream(futures::stream::pending::<Result<Bytes, io::Error>>())
+    };
+    for layer in [layer(), layer().problems(own), layer().problems(oncekey_http::problems::stripe_like())] {
+        let gate = Gate::closed();
+        let gating = gate.clone();
+        let app = Router::new()
+            .route("/", on_post(move || async move { gating.pass().await }))
+            .route("/stream", on_post(stream))
+            .layer(layer.build().unwrap());
+        let told = async |request: Request<Body>| {
+            let response = app.clone().oneshot(request).await.unwrap();
+            let told = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            (response.status().as_u16(), told("stripe-should-retry"), told("x-should-retry"))
+        };
+        let asks = |path, key| post(path, key, "50").map(Body::new);
+        let first = tokio::spawn(app.clone().oneshot(asks("/", "k")));
+        gate.came(1).await;
+        assert_eq!(told(asks("/", "k")).await, (409, None, None), "in progress: it may be asked for again");
+        gate.open();
+        assert_eq!(first.await.unwrap().unwrap().status(), 200);
+        assert_eq!(told(asks("/stream", "k")).await, (200, None, None));
+        let no = Some("false".to_owned());
+        assert_eq!(told(asks("/stream", "k")).await, (409, no.clone(), no.clone()), "done, and not kept");
+        let (status, stripe, x) = told(asks("/", "\"")).await;
+        assert_eq!((status, stripe), (400, no.clone()));
+        assert!(x == no || x.as_deref() == Some("perhaps"));
+    }
+}
 
 #[tokio::test]
 async fn a_service_writes_problems_in_a_form_of_its_own() {

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,13 +14,14 @@ use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use oncekey::observe::Event;
+use oncekey::time::ManualClock;
 use oncekey::{Deduplicator, Key, MemoryStore};
 use oncekey_http::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    BOTH, Count, Got, Http, Served, in_time, layer, layer_over, post, send, serve, try_send,
+    BOTH, Count, Gate, Got, Http, Served, in_time, layer, layer_over, post, send, serve, try_send, until,
 };
 
 async fn serving(
@@ -67,6 +69,91 @@ async fn a_stream_goes_to_its_first_client_as_it_comes() {
     assert_eq!(body.collect().await.unwrap().to_bytes(), "two");
     not_replayable(&send(served.addr, Http::One, request()).await);
     assert_eq!(count.get(), 1);
+}
+
+/// One that the handler gave a length, and one that is there at once, as a compression layer makes it.
+#[tokio::test]
+async fn a_short_reply_is_kept_though_its_body_does_not_know_its_length() {
+    let at_once = |n: u32| {
+        let chunks = [format!("call {n} "), "and more".to_owned()];
+        Body::from_stream(stream::iter(chunks.map(Ok::<_, io::Error>)))
+    };
+    // The end comes a little later, from another task.
+    let later = |n: u32| {
+        let (chunks, mut receive) = mpsc::channel::<String>(1);
+        tokio::spawn(async move {
+            chunks.send(format!("call {n} ")).await.unwrap();
+            tokio::task::yield_now().await;
+            chunks.send("and more".to_owned()).await.unwrap();
+        });
+        Body::from_stream(stream::poll_fn(move |cx| {
+            receive.poll_recv(cx).map(|chunk| chunk.map(Ok::<_, io::Error>))
+        }))
+    };
+    for http in BOTH {
+        // Time stands still: no machine is too busy for it.
+        let layer = || layer().clock(ManualClock::new());
+        for (what, (served, count)) in
+            [("at once", serving(layer(), at_once).await), ("later", serving(layer(), later).await)]
+        {
+            for replayed in [false, true] {
+                let got = send(served.addr, http, request()).await;
+                assert_eq!((got.text(), got.replayed()), ("call 1 and more", replayed), "{what}, {http:?}");
+            }
+            assert_eq!(count.get(), 1);
+        }
+    }
+}
+
+/// However long it takes: its length was announced.
+#[tokio::test]
+async fn a_reply_with_a_content_length_is_kept_though_its_body_gives_no_hint() {
+    let (gate, clock) = (Gate::closed(), ManualClock::new());
+    let (gating, count) = (gate.clone(), Count::default());
+    let counting = count.clone();
+    let handler = move || async move {
+        let n = counting.up();
+        let body = stream::once(async move {
+            gating.pass().await;
+            Ok::<_, io::Error>(format!("call {n}"))
+        });
+        ([("content-length", "6")], Body::from_stream(body))
+    };
+    let layer = layer().clock(clock.clone()).build().unwrap();
+    let served = serve(Router::new().route("/", on_post(handler)).layer(layer)).await;
+    let first = tokio::spawn(send(served.addr, Http::One, request()));
+    gate.came(1).await;
+    clock.advance(Duration::from_secs(60));
+    gate.open();
+    assert_eq!(first.await.unwrap().text(), "call 1");
+    let again = send(served.addr, Http::One, request()).await;
+    assert_eq!((again.text(), again.replayed(), count.get()), ("call 1", true, 1));
+}
+
+/// A stream is passed on once it has been silent for long enough, what was read of it first.
+#[tokio::test]
+async fn a_stream_that_pauses_is_passed_on() {
+    let clock = ManualClock::new();
+    let (chunks, receive) = mpsc::unbounded_channel::<&'static str>();
+    let receive = Arc::new(Mutex::new(Some(receive)));
+    let (served, _) = serving(layer().clock(clock.clone()), move |_| {
+        let mut receive = receive.lock().unwrap().take().unwrap();
+        Body::from_stream(stream::poll_fn(move |cx| {
+            receive.poll_recv(cx).map(|chunk| chunk.map(Ok::<_, io::Error>))
+        }))
+    })
+    .await;
+    chunks.send("one, ").unwrap();
+    let first = tokio::spawn(send(served.addr, Http::One, request()));
+    until("the stream pauses", || clock.sleepers() == 1).await;
+    clock.advance(Duration::from_secs(1));
+    // It is on record now that it is done.
+    let done = async { while send(served.addr, Http::One, request()).await.problem() == "in-progress" {} };
+    in_time("it is passed on", done).await;
+    chunks.send("two").unwrap();
+    drop(chunks);
+    assert_eq!(first.await.unwrap().text(), "one, two");
+    not_replayable(&send(served.addr, Http::One, request()).await);
 }
 
 #[tokio::test]
@@ -156,7 +243,7 @@ async fn an_observer_hears_that_a_response_is_not_kept() {
     };
     let dedup = Deduplicator::builder(MemoryStore::new()).observer(observer).build().unwrap();
     let streams = |_| Body::from_stream(stream::iter([Ok::<_, io::Error>("streamed")]));
-    let (served, _) = serving(layer_over(dedup), streams).await;
+    let (served, _) = serving(layer_over(dedup).response_body_max(4), streams).await;
     assert_eq!(send(served.addr, Http::One, request()).await.text(), "streamed");
     not_replayable(&send(served.addr, Http::One, request()).await);
     assert_eq!(*heard.lock().unwrap(), ["Unencodable", "done"]);
@@ -169,7 +256,7 @@ async fn a_refusal_that_is_not_kept_is_told_as_one() {
         let why = Body::from_stream(stream::iter([Ok::<_, io::Error>("card declined")]));
         (StatusCode::PAYMENT_REQUIRED, [("idempotent-replayed", "true")], why)
     };
-    let app = Router::new().route("/", on_post(refuse)).layer(layer().build().unwrap());
+    let app = Router::new().route("/", on_post(refuse)).layer(layer().response_body_max(4).build().unwrap());
     let served = serve(app).await;
     let first = send(served.addr, Http::One, request()).await;
     assert_eq!((first.status, first.text()), (StatusCode::PAYMENT_REQUIRED, "card declined"));
