@@ -166,6 +166,11 @@ impl Error {
         }
     }
 
+    /// The server rolled the statement back to keep order among transactions: serialization failures and deadlocks, class 40.
+    pub(crate) fn is_out_of_order(&self) -> bool {
+        matches!(self, Self::Server { code, .. } if code.code().starts_with("40"))
+    }
+
     pub(crate) fn is_lock_timeout(&self) -> bool {
         matches!(self, Self::Server { code, .. } if *code == SqlState::LOCK_NOT_AVAILABLE)
     }
@@ -250,6 +255,9 @@ fn advice(code: &SqlState) -> &'static str {
             "; grant SELECT, INSERT, UPDATE and DELETE on oncekey_records and USAGE on oncekey_versions, and USAGE on their schema"
         }
         "25006" => "; this server only reads: connect to the primary (target_session_attrs=read-write)",
+        "40001" | "40P01" => {
+            "; it was rolled back to keep order among transactions that ran at once: run the whole transaction again"
+        }
         "53100" => "; free space on the database's disk, then purge",
         "22P05" => "; the database's encoding must be UTF8",
         "26000" | "42P05" => {

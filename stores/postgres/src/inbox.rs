@@ -14,9 +14,10 @@ use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 use crate::completion::write_in;
 use crate::error::NameError;
+use crate::run::typed;
 use crate::schema::{Name, Schema, literal};
 use crate::sql::{Statement, Statements, id_text, scope_text, version_number};
-use crate::store::{columns, typed};
+use crate::store::columns;
 use crate::{Error, row};
 
 /// The setting by which the claims of one transaction have one owner.

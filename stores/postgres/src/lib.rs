@@ -77,6 +77,13 @@
 //! | the same where some claim what is gone and not purged yet | 2 more |
 //! | batch of claims, one of them of a key that somebody's transaction is inserting | after `lock_wait` one for each, 16 at a time |
 //!
+//! Where `default_transaction_isolation` is not `read committed`, the server rolls back statements that run beside each
+//! other, also of different keys (SQLSTATE class 40). A statement that is sent alone cannot say at which level it runs. So one
+//! that was rolled back is sent again, after a short pause of random length, as `BEGIN ISOLATION LEVEL READ COMMITTED`,
+//! itself, and `COMMIT` in one round trip: those are never rolled back to keep order. Over a connection that is shared
+//! they cannot be kept together, and it is sent alone again. Deadlocks are of that class too. After `lock_wait` the error
+//! is told. Set `read committed` for the role of the service, and none of this happens.
+//!
 //! Where somebody's transaction holds a row, it is looked at again for `lock_wait`. A batch with a key that an uncommitted claim
 //! holds (an [`Inbox`], say) waits for it for `lock_wait` as one statement, and then goes one by one, each waiting for 25 ms at
 //! most, for about another `lock_wait`: what is not locked is claimed, the rest is told [`Error::Locked`].
@@ -148,6 +155,7 @@ mod notice;
 mod purge;
 mod round;
 mod row;
+mod run;
 mod schema;
 pub mod sql;
 mod store;

@@ -11,14 +11,13 @@ use oncekey::store::{
 };
 use oncekey::{Key, Store};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{NoTls, Row, Socket};
+use tokio_postgres::{NoTls, Socket};
 
 use crate::Error;
 use crate::cancel::Cancel;
-use crate::connections::{Connections, Lent};
+use crate::connections::Connections;
 use crate::error::NameError;
 use crate::round::Round;
 use crate::row;
@@ -88,7 +87,8 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for somebody's transaction that holds its key, before it fails with [`Error::Locked`]: one
-    /// second by default, at least a millisecond. Keep it below the engine's `store_timeout`. A
+    /// second by default, at least a millisecond. For as long, what the server rolls back to keep order among transactions
+    /// (SQLSTATE class 40) is sent again. Keep it below the engine's `store_timeout`. A
     /// call that is dropped after it has waited for longer than this leaves a connection that may
     /// be dead: its statement is cancelled, and a pool then closes it. One that is
     /// dropped sooner hands its connection back with the statement still waiting, until the next call there or the lock ends.
@@ -179,62 +179,6 @@ impl<C: Connections> PostgresStore<C> {
         &self.connections
     }
 
-    pub(crate) async fn connection(&self) -> Result<C::Connection, Error> {
-        let wait = self.options.connection_wait;
-        let connection =
-            timeout(wait, self.connections.get()).await.map_err(|_| Error::pool_exhausted(wait))??;
-        // Past here a closed connection cannot be told from one that broke before the answer.
-        if connection.is_closed() { Err(Error::Closed) } else { Ok(connection) }
-    }
-
-    /// One statement, one round trip: its rows, once it is committed.
-    pub(crate) async fn run(
-        &self,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
-        self.run_as(statement, values, self.options.named).await
-    }
-
-    /// The same for a statement over many rows, whose best plan depends on how large the table is: never a prepared one,
-    /// whose plan may be of when the table was small, and reads all of it.
-    pub(crate) async fn run_planned(
-        &self,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
-        self.run_as(statement, values, false).await
-    }
-
-    async fn run_as(
-        &self,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-        named: bool,
-    ) -> Result<Vec<Row>, Error> {
-        let connection = self.connection().await?;
-        let lent = Lent::new(&self.connections, connection, &self.options.cancel, self.options.lock_wait);
-        let answer = self.run_on(&lent, statement, values, named).await;
-        lent.answered();
-        answer
-    }
-
-    async fn run_on(
-        &self,
-        connection: &C::Connection,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-        named: bool,
-    ) -> Result<Vec<Row>, Error> {
-        if named {
-            let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
-            if let Some(prepared) = prepared.map_err(Error::of_statement)? {
-                return connection.query(&prepared, values).await.map_err(Error::of_statement);
-            }
-        }
-        connection.query_typed(&statement.text, &typed(statement, values)).await.map_err(Error::of_statement)
-    }
-
     /// A put that expects nothing there.
     async fn claim(&self, key: &Key, put: &Put<'_>) -> Result<Exchange, Error> {
         let columns = columns(key, put)?;
@@ -305,13 +249,6 @@ impl<C: Connections> PostgresStore<C> {
     }
 }
 
-pub(crate) fn typed<'a>(
-    statement: &Statement,
-    values: &[&'a (dyn ToSql + Sync)],
-) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
-    values.iter().copied().zip(statement.types.iter().cloned()).collect()
-}
-
 pub(crate) fn columns(key: &Key, put: &Put<'_>) -> Result<Columns, Error> {
     let columns = Columns::of(put.record, put.live, put.linger);
     fits(columns.body.len(), &key.scope_label())?;
@@ -326,7 +263,7 @@ pub(crate) fn fits(len: usize, scope: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// How long a row that somebody has locked is tried again.
+/// How long a row that somebody has locked, or a statement that was rolled back, is tried again.
 pub(crate) struct Patience {
     /// When it was locked first: what passed before was not spent on that.
     since: Option<Instant>,
@@ -361,7 +298,9 @@ impl Patience {
 
     pub(crate) async fn rest(&mut self) {
         if !self.pause.is_zero() {
-            tokio::time::sleep(self.pause).await;
+            // Those that were in one another's way must not come back in step.
+            let jitter = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+            tokio::time::sleep(self.pause.mul_f64(0.5 + jitter)).await;
         }
         self.pause = (self.pause * 2).clamp(LOCKED_FIRST, LOCKED_MAX);
     }

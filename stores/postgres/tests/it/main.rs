@@ -17,6 +17,7 @@ mod operators;
 mod people;
 mod purge;
 mod resolve;
+mod rolled_back;
 mod schema;
 mod sqlx;
 mod statements;

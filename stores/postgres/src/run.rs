@@ -1,0 +1,115 @@
+//! Sending one statement.
+
+use futures::future::join3;
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::connections::{Connections, Lent};
+use crate::sql::Statement;
+use crate::store::Patience;
+use crate::{Error, PostgresStore};
+
+impl<C: Connections> PostgresStore<C> {
+    pub(crate) async fn connection(&self) -> Result<C::Connection, Error> {
+        let wait = self.options.connection_wait;
+        let connection =
+            timeout(wait, self.connections.get()).await.map_err(|_| Error::pool_exhausted(wait))??;
+        // Past here a closed connection cannot be told from one that broke before the answer.
+        if connection.is_closed() { Err(Error::Closed) } else { Ok(connection) }
+    }
+
+    /// One statement, one round trip: its rows, once it is committed.
+    pub(crate) async fn run(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        self.run_as(statement, values, self.options.named).await
+    }
+
+    /// The same for a statement over many rows, whose best plan depends on how large the table is: never a prepared one,
+    /// whose plan may be of when the table was small, and reads all of it.
+    pub(crate) async fn run_planned(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        self.run_as(statement, values, false).await
+    }
+
+    async fn run_as(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        named: bool,
+    ) -> Result<Vec<Row>, Error> {
+        let connection = self.connection().await?;
+        let lent = Lent::new(&self.connections, connection, &self.options.cancel, self.options.lock_wait);
+        let mut patience = Patience::new(self.options.lock_wait);
+        let mut apart = false;
+        let answer = loop {
+            let answer = if apart {
+                self.run_apart(&lent, statement, values, named).await
+            } else {
+                self.run_on(&lent, statement, values, named).await
+            };
+            match answer {
+                Err(error) if error.is_out_of_order() && !patience.is_over() => {
+                    patience.rest().await;
+                    // On a connection that is shared, the statements of others would come between.
+                    apart = C::EXCLUSIVE;
+                }
+                answer => break answer,
+            }
+        };
+        lent.answered();
+        answer
+    }
+
+    /// The same in a transaction that is READ COMMITTED, whatever the default is: the server does not roll that back to keep
+    /// order. It is sent at once, as one: if this is dropped, it is carried out to its end, or not begun.
+    async fn run_apart(
+        &self,
+        connection: &C::Connection,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        named: bool,
+    ) -> Result<Vec<Row>, Error> {
+        if named {
+            // Else that would come between, and wait for an answer of its own.
+            let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
+            prepared.map_err(Error::of_statement)?;
+        }
+        let begun = connection.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
+        let answer = self.run_on(connection, statement, values, named);
+        let committed = connection.batch_execute("COMMIT");
+        let (_begun, answer, committed) = join3(begun, answer, committed).await;
+        let rows = answer?;
+        committed.map_err(Error::of_statement)?;
+        Ok(rows)
+    }
+
+    async fn run_on(
+        &self,
+        connection: &C::Connection,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        named: bool,
+    ) -> Result<Vec<Row>, Error> {
+        if named {
+            let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
+            if let Some(prepared) = prepared.map_err(Error::of_statement)? {
+                return connection.query(&prepared, values).await.map_err(Error::of_statement);
+            }
+        }
+        connection.query_typed(&statement.text, &typed(statement, values)).await.map_err(Error::of_statement)
+    }
+}
+
+pub(crate) fn typed<'a>(
+    statement: &Statement,
+    values: &[&'a (dyn ToSql + Sync)],
+) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    values.iter().copied().zip(statement.types.iter().cloned()).collect()
+}
