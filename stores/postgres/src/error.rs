@@ -171,6 +171,12 @@ impl Error {
         matches!(self, Self::Server { code, .. } if code.code().starts_with("40"))
     }
 
+    /// The statement does not fit the transaction that it came into, class 25: one that somebody left open, or that may only
+    /// read.
+    pub(crate) fn is_of_the_transaction(&self) -> bool {
+        matches!(self, Self::Server { code, .. } if code.code().starts_with("25"))
+    }
+
     pub(crate) fn is_lock_timeout(&self) -> bool {
         matches!(self, Self::Server { code, .. } if *code == SqlState::LOCK_NOT_AVAILABLE)
     }

@@ -84,6 +84,12 @@
 //! they cannot be kept together, and it is sent alone again. Deadlocks are of that class too. After `lock_wait` the error
 //! is told. Set `read committed` for the role of the service, and none of this happens.
 //!
+//! The handlers of a service may use the same pool, and one may give a connection back with a transaction open on it (`BEGIN`
+//! sent as text, and an early return). A write in that transaction would be acknowledged, and lost with it. So a call on a
+//! connection that somebody else had since the store's last call there is sent as a transaction of its own, in one round
+//! trip; the server refuses that inside of another one, which is rolled back, and the call is sent again. Where only the
+//! store uses the pool, each call is one statement. On a connection that is shared this is not looked at: begin none there.
+//!
 //! Where somebody's transaction holds a row, it is looked at again for `lock_wait`. A batch with a key that an uncommitted claim
 //! holds (an [`Inbox`], say) waits for it for `lock_wait` as one statement, and then goes one by one, each waiting for 25 ms at
 //! most, for about another `lock_wait`: what is not locked is claimed, the rest is told [`Error::Locked`].
@@ -151,7 +157,10 @@ mod completion;
 mod connections;
 mod error;
 mod inbox;
+mod lent;
 mod notice;
+#[cfg(feature = "deadpool")]
+mod pooled;
 mod purge;
 mod round;
 mod row;
@@ -163,12 +172,12 @@ mod times;
 mod trim;
 
 pub use check::{Checked, Finding};
-#[cfg(feature = "deadpool")]
-pub use connections::Pooled;
-pub use connections::{Connections, OneConnection};
+pub use connections::{Connections, Loan, OneConnection};
 pub use error::{Error, ListenError, MigrateError, NameError};
 pub use inbox::{Inbox, InboxAnswer, Ticket, Wait};
 pub use notice::listen;
+#[cfg(feature = "deadpool")]
+pub use pooled::Pooled;
 pub use purge::InDoubt;
 pub use schema::{MIGRATIONS, Migration, Schema, migrate};
 pub use store::{Builder, PostgresStore};

@@ -5,10 +5,14 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::connections::{Connections, Lent};
+use crate::connections::Connections;
+use crate::lent::Lent;
 use crate::sql::Statement;
 use crate::store::Patience;
 use crate::{Error, PostgresStore};
+
+/// `NOT DEFERRABLE` is the default and means nothing here, but the server takes it only where no transaction has begun to read.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE";
 
 impl<C: Connections> PostgresStore<C> {
     pub(crate) async fn connection(&self) -> Result<C::Connection, Error> {
@@ -45,9 +49,12 @@ impl<C: Connections> PostgresStore<C> {
         named: bool,
     ) -> Result<Vec<Row>, Error> {
         let connection = self.connection().await?;
+        let loan = self.connections.loan(&connection);
+        // Somebody may have left a transaction open on it, which would take along what is written in it.
+        let mut apart = C::EXCLUSIVE && !self.loans.are_ours_up_to(loan);
+        let mut may_be_open = apart;
         let lent = Lent::new(&self.connections, connection, &self.options.cancel, self.options.lock_wait);
         let mut patience = Patience::new(self.options.lock_wait);
-        let mut apart = false;
         let answer = loop {
             let answer = if apart {
                 self.run_apart(&lent, statement, values, named).await
@@ -60,15 +67,21 @@ impl<C: Connections> PostgresStore<C> {
                     // On a connection that is shared, the statements of others would come between.
                     apart = C::EXCLUSIVE;
                 }
+                // There was one, which has been rolled back by now.
+                Err(error) if error.is_of_the_transaction() && may_be_open => may_be_open = false,
                 answer => break answer,
             }
         };
+        self.loans.gave_back(loan);
         lent.answered();
         answer
     }
 
-    /// The same in a transaction that is READ COMMITTED, whatever the default is: the server does not roll that back to keep
-    /// order. It is sent at once, as one: if this is dropped, it is carried out to its end, or not begun.
+    /// The same in a transaction of its own that is READ COMMITTED, whatever the default is: the server does not roll that
+    /// back to keep order. It is sent at once, as one: if this is dropped, it is carried out to its end, or not begun.
+    ///
+    /// If another transaction is open, BEGIN is refused, the statement with it, and COMMIT rolls back. Only one that has not
+    /// looked at the database yet is taken over, and committed.
     async fn run_apart(
         &self,
         connection: &C::Connection,
@@ -81,7 +94,7 @@ impl<C: Connections> PostgresStore<C> {
             let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
             prepared.map_err(Error::of_statement)?;
         }
-        let begun = connection.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
+        let begun = connection.batch_execute(BEGIN);
         let answer = self.run_on(connection, statement, values, named);
         let committed = connection.batch_execute("COMMIT");
         let (_begun, answer, committed) = join3(begun, answer, committed).await;

@@ -17,7 +17,7 @@ use tokio_postgres::{NoTls, Socket};
 
 use crate::Error;
 use crate::cancel::Cancel;
-use crate::connections::Connections;
+use crate::connections::{Connections, Loans};
 use crate::error::NameError;
 use crate::round::Round;
 use crate::row;
@@ -33,10 +33,11 @@ const LOCKED_MAX: Duration = Duration::from_millis(25);
 
 /// A store in PostgreSQL, over a source of connections: `deadpool_postgres::Pool`, or one shared client.
 ///
-/// Its tables must be there: see [`migrate`](crate::migrate). It holds no policy, opens no transaction, and leaves
-/// nothing behind on a connection, so it works through pgbouncer in transaction mode.
+/// Its tables must be there: see [`migrate`](crate::migrate). It holds no policy, and leaves nothing behind on a connection:
+/// no transaction and no setting. So it works through pgbouncer in transaction mode.
 pub struct PostgresStore<C> {
     pub(crate) connections: Arc<C>,
+    pub(crate) loans: Loans,
     pub(crate) statements: Statements,
     pub(crate) options: Options,
     /// Where the next purge goes on.
@@ -133,6 +134,7 @@ impl<C: Connections> Builder<C> {
         PostgresStore {
             statements: Statements::new(&self.options.schema, self.channel.as_ref(), lock_wait_ms),
             connections: Arc::new(self.connections),
+            loans: Loans::default(),
             options: self.options,
             round: Mutex::default(),
         }

@@ -11,6 +11,7 @@ mod given_up;
 mod inbox;
 mod killed;
 mod kit;
+mod left_open;
 mod locks;
 mod notice;
 mod operators;
