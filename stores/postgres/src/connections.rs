@@ -57,14 +57,22 @@ pub trait Connections: Send + Sync + 'static {
         None
     }
 
-    /// A call was dropped that had waited for its answer on this connection for longer than `lock_wait`: the server may be
-    /// gone without a word. A pool must close it rather than lend it on; by default it is dropped as after any call.
+    /// This connection is not fit for another call. An error was about it and not about the call, such as prepared
+    /// statements that are gone; or a call was dropped that had waited for its answer for longer than `lock_wait`: the server
+    /// may be gone without a word. A pool must close it rather than lend it on; by default it is dropped as after any call.
     ///
-    /// Where connections are [`EXCLUSIVE`](Connections::EXCLUSIVE), the statement was cancelled beforehand, and the
+    /// Where connections are [`EXCLUSIVE`](Connections::EXCLUSIVE), a statement under way was cancelled beforehand, and the
     /// connection kept until it answered, for ten seconds at most: the server does not notice that a connection is closed
     /// while a statement on it waits for a lock.
     fn give_up(&self, connection: Self::Connection) {
         drop(connection);
+    }
+
+    /// The server behind this connection is not the one to write to, or is about to end: it only reads, as after a failover,
+    /// or the connection broke. A pool must close it, and those that it made before and has not lent, so that the next call
+    /// connects to the server that is found then. By default, [`give_up`](Connections::give_up).
+    fn look_elsewhere(&self, connection: Self::Connection) {
+        self.give_up(connection);
     }
 }
 
@@ -113,6 +121,12 @@ impl Connections for OneConnection {
         let statement = connection.prepare_typed(text, types).await?;
         self.statements.lock().insert(text.to_owned(), statement.clone());
         Ok(Some(statement))
+    }
+
+    /// There is no other; statements that are gone from it are prepared again.
+    fn give_up(&self, connection: Arc<Client>) {
+        self.statements.lock().clear();
+        drop(connection);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::cancel::Cancel;
 use crate::connections::Connections;
+use crate::fate::Fate;
 
 /// A connection while a call is under way on it.
 pub(crate) struct Lent<'c, C: Connections> {
@@ -29,9 +30,14 @@ impl<'c, C: Connections> Lent<'c, C> {
         Self { connections, connection: Some(connection), cancel, since: Instant::now(), patience }
     }
 
-    /// The call was answered: it goes back as it came.
-    pub(crate) fn answered(mut self) {
-        self.connection = None;
+    /// The call was answered.
+    pub(crate) fn answered(mut self, fate: Fate) {
+        let Some(connection) = self.connection.take() else { return };
+        match fate {
+            Fate::Keep => drop(connection),
+            Fate::Close => self.connections.give_up(connection),
+            Fate::LookElsewhere => self.connections.look_elsewhere(connection),
+        }
     }
 }
 

@@ -110,6 +110,19 @@
 //! `keepalives_idle` of the connections, of some seconds, end those that nobody uses too. From PostgreSQL 14 on the server's
 //! `client_connection_check_interval` ends statements whose client is gone, also where a process was killed.
 //!
+//! # What an error costs
+//!
+//! | the call ended with | the connection |
+//! |---|---|
+//! | an error that is its own: of classes 22, 23, 40, 42, 53, 54, 55, 58, or cancelled (57014) | is lent on |
+//! | one that another connection may not have: classes 25, 26, 28, 0A, XX, and 42P05 | is closed |
+//! | one that says that this is not the server to write to, or that it ends: 25006 (read-only), classes 08 and 57, or no answer that can be read | is closed, and so are the idle ones of the pool that were made before |
+//!
+//! So a service finds the new primary after a failover without a restart, as soon as its connections do: give them all hosts
+//! and `target_session_attrs=read-write`. Without that setting a connection may be of a standby, which refuses claims, and
+//! answers replays from what it has received. A server that cannot be reached or takes no connection is asked again by
+//! each call.
+//!
 //! # Durability, and the clock
 //!
 //! Class *disk*: a write is committed before it is acknowledged. That holds with `fsync`, `full_page_writes` and
@@ -156,6 +169,7 @@ mod check;
 mod completion;
 mod connections;
 mod error;
+mod fate;
 mod inbox;
 mod lent;
 mod notice;

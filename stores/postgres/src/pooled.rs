@@ -62,4 +62,13 @@ impl Connections for Pool {
         // Out of the pool, which makes another when it is asked, and closed.
         drop(Object::take(connection.0));
     }
+
+    fn look_elsewhere(&self, connection: Pooled) {
+        // One that was made for this very call is of the server that is found now: to look again is of no use yet. Those made
+        // since it was lent are, too.
+        if let Some(lent) = Object::metrics(&connection.0).recycled {
+            drop(self.retain(|_, metrics| metrics.created > lent));
+        }
+        self.give_up(connection);
+    }
 }

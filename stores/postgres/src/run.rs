@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::connections::Connections;
+use crate::fate::{Fate, fate};
 use crate::lent::Lent;
 use crate::sql::Statement;
 use crate::store::Patience;
@@ -73,7 +74,7 @@ impl<C: Connections> PostgresStore<C> {
             }
         };
         self.loans.gave_back(loan);
-        lent.answered();
+        lent.answered(answer.as_ref().map_or_else(fate, |_| Fate::Keep));
         answer
     }
 

@@ -15,6 +15,7 @@ mod left_open;
 mod locks;
 mod notice;
 mod operators;
+mod other_server;
 mod people;
 mod purge;
 mod resolve;
