@@ -5,6 +5,7 @@ use std::fmt;
 use oncekey::store::DurabilityClass;
 
 use crate::connections::Connections;
+use crate::lent::Who;
 use crate::schema::MIGRATIONS;
 use crate::sql::Statement;
 use crate::{Error, PostgresStore, row};
@@ -98,7 +99,7 @@ impl<C: Connections> PostgresStore<C> {
     pub async fn check(&self) -> Result<Checked, Error> {
         let table = format!("{}oncekey_migrations", self.options.schema.prefix());
         let statement = Statement { text: SETTINGS.replace("{t}", &table), types: Vec::new() };
-        let rows = self.run(&statement, &[]).await?;
+        let rows = self.run(Who::Anybody, &statement, &[]).await?;
         let read = rows.first().expect("a SELECT without FROM has one row");
         let newest = MIGRATIONS.last().map_or(0, |last| last.number);
         let (found, commit): (i32, String) = (row::get(read, 0)?, row::get(read, 4)?);

@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
 use crate::Error;
+use crate::usage::Usage;
 
 /// A source of connections, each in autocommit. A pool may lend one on which somebody left a transaction open: it is rolled
 /// back before the call. None may be begun on a connection that is shared.
@@ -54,6 +55,24 @@ pub trait Connections: Send + Sync + 'static {
     /// [`EXCLUSIVE`](Connections::EXCLUSIVE) has a transaction of its own: two more short statements, in the same round trip.
     fn loan(&self, connection: &Self::Connection) -> Option<Loan> {
         let _ = connection;
+        None
+    }
+
+    /// A connection beside those that [`get`](Connections::get) gives, for the renewals and completions of those who hold
+    /// claims. A store asks for it when `get` has given none for a while, has one of them at a time, and keeps it until it
+    /// breaks. Without, as by default, claims are lost while others hold all connections for longer than the lease.
+    ///
+    /// # Errors
+    /// [`Error::connect`]: then `get` is waited for.
+    ///
+    /// # Cancel safety
+    /// If dropped, none is left behind.
+    fn spare(&self) -> impl Future<Output = Option<Result<Self::Connection, Error>>> + Send {
+        async { None }
+    }
+
+    /// How many connections there are, and how many are lent, for the error of a call that got none.
+    fn usage(&self) -> Option<Usage> {
         None
     }
 

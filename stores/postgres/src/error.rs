@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::usage::Usage;
 use oncekey::store::{StoreError, StoreErrorKind};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
@@ -14,12 +15,15 @@ type Source = Arc<dyn std::error::Error + Send + Sync>;
 pub enum Error {
     /// No connection came free, or could be made, in time. Nothing was sent.
     #[error(
-        "no connection came free, or could be made, within {waited:?}; enlarge the pool, look for connections that are held long, and check that the database can be reached"
+        "no connection came free, or could be made, within {waited:?}{}; enlarge the pool, look for code that holds connections across its work, or give the store a pool of its own, and check that the database can be reached",
+        usage.map_or_else(String::new, |usage| format!(": {usage}"))
     )]
     #[non_exhaustive]
     PoolExhausted {
         /// How long was waited.
         waited: Duration,
+        /// Who has the connections, where their source tells.
+        usage: Option<Usage>,
     },
     /// A connection could not be made. Nothing was sent.
     #[error("no connection to the database: {}; check that it runs and can be reached", first_line(.source))]
@@ -129,7 +133,7 @@ pub enum Error {
 impl Error {
     /// No connection came free within this time: for a source of connections of one's own.
     pub fn pool_exhausted(waited: Duration) -> Self {
-        Self::PoolExhausted { waited }
+        Self::PoolExhausted { waited, usage: None }
     }
 
     /// A connection could not be made: for a source of connections of one's own.

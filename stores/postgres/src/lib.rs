@@ -98,17 +98,28 @@
 //! behind pgbouncer in transaction mode; [`Builder::named_statements`] prepares them once per connection instead. A replay
 //! only reads: it draws no transaction id and writes no log.
 //!
-//! A call whose future is dropped still runs to its end on its connection, and is then maybe applied; a pool lends the
-//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`.
-//! If a call is dropped that has waited for longer, the whole table may be locked (which no setting of a statement's own
-//! bounds), or the server may be gone without a word. So the statement is cancelled, in the background; the connection keeps its
-//! place in the pool until it answers, for three seconds at most, or ten if no request to cancel can be sent; then it is closed
-//! and leaves the pool. However long a lock is held, the server has no more sessions that wait for it than the pool has places.
-//! Where the connections have `sslmode=require`, that needs [`Builder::cancel_over`].
+//! A call whose future is dropped still runs to its end on its connection, and is then maybe applied. Meanwhile the connection
+//! keeps its place in the pool, so that no other call waits behind it. If it has not answered `lock_wait` after the call began,
+//! the whole table may be locked (which no setting of a statement's own bounds), or the server may be gone without a
+//! word. So the statement is cancelled, in the background; the connection keeps its place for three seconds at most, or ten if
+//! no request to cancel can be sent; then it is closed and leaves the pool. However long a lock is held, the server has no
+//! more sessions that wait for it than the pool has places. Where the connections have `sslmode=require`, that needs
+//! [`Builder::cancel_over`].
 //!
 //! Each connection that is cut costs one `store_timeout` and its place for those seconds; `tcp_user_timeout` and
 //! `keepalives_idle` of the connections, of some seconds, end those that nobody uses too. From PostgreSQL 14 on the server's
 //! `client_connection_check_interval` ends statements whose client is gone, also where a process was killed.
+//!
+//! # One pool for handlers and the store
+//!
+//! Each call of the store has a connection for one statement. Handlers that use the same pool may hold all of its connections
+//! across their work. So that they cannot keep the store from renewing and concluding their own claims, it makes one more
+//! connection for those: when the pool has given none for a tenth of a second (or a quarter of
+//! [`connection_wait`](Builder::connection_wait), if that is less). It is beside the pool's size, one for each store, kept until
+//! it breaks, and made as the pool makes its own; but hooks of the pool do not run on it. If a hook sets the `search_path`,
+//! name the schema ([`Builder::schema`]). Claims, looks and purges wait for the pool; [`Error::PoolExhausted`] says how
+//! many connections it has lent, and how many of those to the store. A pool of the store's own, of some four connections, is
+//! never in that trouble.
 //!
 //! # What an error costs
 //!
@@ -184,6 +195,7 @@ pub mod sql;
 mod store;
 mod times;
 mod trim;
+mod usage;
 
 pub use check::{Checked, Finding};
 pub use connections::{Connections, Loan, OneConnection};
@@ -195,3 +207,4 @@ pub use pooled::Pooled;
 pub use purge::InDoubt;
 pub use schema::{MIGRATIONS, Migration, Schema, migrate};
 pub use store::{Builder, PostgresStore};
+pub use usage::Usage;

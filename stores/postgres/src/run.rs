@@ -1,13 +1,12 @@
 //! Sending one statement.
 
 use futures::future::join3;
-use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::connections::Connections;
 use crate::fate::{Fate, fate};
-use crate::lent::Lent;
+use crate::lent::Who;
 use crate::sql::Statement;
 use crate::store::Patience;
 use crate::{Error, PostgresStore};
@@ -16,45 +15,38 @@ use crate::{Error, PostgresStore};
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE";
 
 impl<C: Connections> PostgresStore<C> {
-    pub(crate) async fn connection(&self) -> Result<C::Connection, Error> {
-        let wait = self.options.connection_wait;
-        let connection =
-            timeout(wait, self.connections.get()).await.map_err(|_| Error::pool_exhausted(wait))??;
-        // Past here a closed connection cannot be told from one that broke before the answer.
-        if connection.is_closed() { Err(Error::Closed) } else { Ok(connection) }
-    }
-
     /// One statement, one round trip: its rows, once it is committed.
     pub(crate) async fn run(
         &self,
+        who: Who,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        self.run_as(statement, values, self.options.named).await
+        self.run_as(who, statement, values, self.options.named).await
     }
 
     /// The same for a statement over many rows, whose best plan depends on how large the table is: never a prepared one,
     /// whose plan may be of when the table was small, and reads all of it.
     pub(crate) async fn run_planned(
         &self,
+        who: Who,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        self.run_as(statement, values, false).await
+        self.run_as(who, statement, values, false).await
     }
 
     async fn run_as(
         &self,
+        who: Who,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
         named: bool,
     ) -> Result<Vec<Row>, Error> {
-        let connection = self.connection().await?;
-        let loan = self.connections.loan(&connection);
+        let lent = self.source.lend(who, self.options.connection_wait).await?;
         // Somebody may have left a transaction open on it, which would take along what is written in it.
-        let mut apart = C::EXCLUSIVE && !self.loans.are_ours_up_to(loan);
+        let mut apart = C::EXCLUSIVE && !lent.is_known();
         let mut may_be_open = apart;
-        let lent = Lent::new(&self.connections, connection, &self.options.cancel, self.options.lock_wait);
         let mut patience = Patience::new(self.options.lock_wait);
         let answer = loop {
             let answer = if apart {
@@ -73,7 +65,6 @@ impl<C: Connections> PostgresStore<C> {
                 answer => break answer,
             }
         };
-        self.loans.gave_back(loan);
         lent.answered(answer.as_ref().map_or_else(fate, |_| Fate::Keep));
         answer
     }
@@ -92,7 +83,8 @@ impl<C: Connections> PostgresStore<C> {
     ) -> Result<Vec<Row>, Error> {
         if named {
             // Else that would come between, and wait for an answer of its own.
-            let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
+            let prepared =
+                self.source.connections.prepared(connection, &statement.text, &statement.types).await;
             prepared.map_err(Error::of_statement)?;
         }
         let begun = connection.batch_execute(BEGIN);
@@ -112,7 +104,8 @@ impl<C: Connections> PostgresStore<C> {
         named: bool,
     ) -> Result<Vec<Row>, Error> {
         if named {
-            let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
+            let prepared =
+                self.source.connections.prepared(connection, &statement.text, &statement.types).await;
             if let Some(prepared) = prepared.map_err(Error::of_statement)? {
                 return connection.query(&prepared, values).await.map_err(Error::of_statement);
             }

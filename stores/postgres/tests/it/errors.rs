@@ -133,7 +133,7 @@ fn a_connection_that_closes_before_a_call_and_during_it() {
 }
 
 /// A server that went away without a word: the connection that a call gave up on leaves the pool, and the next call has
-/// another. A call that is dropped at once takes nothing along.
+/// another. A call that is dropped at once takes nothing along, if it is answered in time.
 #[test]
 fn a_connection_that_no_longer_answers_leaves_the_pool() {
     let server = Postgres::start();

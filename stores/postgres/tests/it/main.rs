@@ -21,6 +21,7 @@ mod purge;
 mod resolve;
 mod rolled_back;
 mod schema;
+mod spare;
 mod sqlx;
 mod statements;
 mod support;
