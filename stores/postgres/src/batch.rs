@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
 use crate::connections::Connections;
+use crate::lent::Who;
 use crate::sql::{Columns, Statement, id_text, scope_text, version_number};
 use crate::store::{Patience, columns};
 use crate::{Error, PostgresStore, row};
@@ -112,9 +113,11 @@ impl<C: Connections> PostgresStore<C> {
             let lists = if item.expected == Expected::Vacant { &mut claims } else { &mut exchanges };
             lists.push(*place, item, columns);
         }
-        let (claimed, exchanged) =
-            join(self.claim_lists(&claims), self.exchange_lists(&self.statements.exchange_many, &exchanges))
-                .await;
+        let (claimed, exchanged) = join(
+            self.claim_lists(&claims),
+            self.exchange_lists(Who::Holder, &self.statements.exchange_many, &exchanges),
+        )
+        .await;
         let mut missed = Vec::new();
         for (lists, done) in [(&claims, claimed), (&exchanges, exchanged)] {
             match done {
@@ -142,7 +145,9 @@ impl<C: Connections> PostgresStore<C> {
         if missed.is_empty() {
             return;
         }
-        let current = match self.read_many(missed.iter().map(|place| batch[*place].key)).await {
+        let is_held = missed.iter().any(|place| batch[*place].expected != Expected::Vacant);
+        let who = if is_held { Who::Holder } else { Who::Anybody };
+        let current = match self.read_many(who, missed.iter().map(|place| batch[*place].key)).await {
             Ok(current) => current,
             // Whatever was not as expected was not written.
             Err(error) => return refuse(&missed, &error, answers),
@@ -167,7 +172,7 @@ impl<C: Connections> PostgresStore<C> {
                 (_, entry) => answers[*place] = Some(Ok(Exchange::Conflict(entry))),
             }
         }
-        match self.exchange_lists(&self.statements.reclaim_many, &gone).await {
+        match self.exchange_lists(Who::Anybody, &self.statements.reclaim_many, &gone).await {
             Ok(done) => {
                 // What is not among them was claimed by another meanwhile, is being claimed, or was purged: the next round
                 // tells.
@@ -203,7 +208,7 @@ impl<C: Connections> PostgresStore<C> {
     async fn claim_in_passing(&self, key: &Key, columns: &Columns) -> Result<Option<Exchange>, Error> {
         let (scope, id) = (scope_text(key), id_text(key));
         let statement = &self.statements.claim_in_passing;
-        let rows = self.run(statement, &columns.fresh(&key.as_bytes(), &scope, &id)).await;
+        let rows = self.run(Who::Anybody, statement, &columns.fresh(&key.as_bytes(), &scope, &id)).await;
         let rows = rows.map_err(|error| self.or_locked(error, key))?;
         let Some(found) = rows.first() else { return Ok(None) };
         Ok(match row::get::<Option<bool>>(found, 5)? {
@@ -228,11 +233,12 @@ impl<C: Connections> PostgresStore<C> {
             &l.scope,
             &l.id,
         ];
-        self.write_lists(l, &self.statements.claim_many, &values).await
+        self.write_lists(Who::Anybody, l, &self.statements.claim_many, &values).await
     }
 
     async fn exchange_lists(
         &self,
+        who: Who,
         statement: &Statement,
         l: &Lists<'_>,
     ) -> Result<HashMap<Vec<u8>, Version>, Error> {
@@ -249,11 +255,12 @@ impl<C: Connections> PostgresStore<C> {
             &l.operation_id,
             &l.policy,
         ];
-        self.write_lists(l, statement, &values).await
+        self.write_lists(who, l, statement, &values).await
     }
 
     async fn write_lists(
         &self,
+        who: Who,
         lists: &Lists<'_>,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
@@ -261,16 +268,17 @@ impl<C: Connections> PostgresStore<C> {
         if lists.places.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows = self.run_planned(statement, values).await?;
+        let rows = self.run_planned(who, statement, values).await?;
         rows.iter().map(|done| Ok((row::get(done, 1)?, row::version(row::get(done, 0)?)))).collect()
     }
 
     async fn read_many(
         &self,
+        who: Who,
         keys: impl Iterator<Item = &Key>,
     ) -> Result<HashMap<Vec<u8>, Result<Entry, Error>>, Error> {
         let keys: Vec<&[u8]> = keys.map(Key::as_bytes).collect();
-        let rows = self.run_planned(&self.statements.load_many, &[&keys]).await?;
+        let rows = self.run_planned(who, &self.statements.load_many, &[&keys]).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for read in &rows {
             let key = row::key(read, 5)?;

@@ -5,6 +5,7 @@ use std::fmt;
 use oncekey::store::DurabilityClass;
 
 use crate::connections::Connections;
+use crate::lent::Who;
 use crate::schema::MIGRATIONS;
 use crate::sql::Statement;
 use crate::{Error, PostgresStore, row};
@@ -39,7 +40,10 @@ pub enum Finding {
     FullPageWritesOff,
     /// `synchronous_commit` is off: a crash of the server loses the latest acknowledged writes.
     SynchronousCommitOff,
-    /// Transactions are not READ COMMITTED by default: calls that meet each other fail, as not applied, and are tried again.
+    /// Transactions are not READ COMMITTED by default. The server then rolls statements of the store back that run beside
+    /// each other, also of different keys. The store sends each again, at READ COMMITTED where its connections are a pool's:
+    /// that costs a round trip and no call. An [`Inbox`](crate::Inbox), and a completion in a transaction of the caller's,
+    /// fail instead.
     #[non_exhaustive]
     Isolation {
         /// What they are.
@@ -70,8 +74,8 @@ impl fmt::Display for Finding {
             ),
             Self::Isolation { found } => write!(
                 f,
-                "default_transaction_isolation is {found}: calls that meet on a key fail and are tried again; set it to \
-                 `read committed` for this role"
+                "default_transaction_isolation is {found}: the server rolls back calls that run beside each other, and they \
+                 are sent a second time; set it to `read committed` for this role"
             ),
             Self::Encoding { found } => {
                 write!(f, "the database's encoding is {found}, not UTF8: keys beyond ASCII may be refused")
@@ -95,7 +99,7 @@ impl<C: Connections> PostgresStore<C> {
     pub async fn check(&self) -> Result<Checked, Error> {
         let table = format!("{}oncekey_migrations", self.options.schema.prefix());
         let statement = Statement { text: SETTINGS.replace("{t}", &table), types: Vec::new() };
-        let rows = self.run(&statement, &[]).await?;
+        let rows = self.run(Who::Anybody, &statement, &[]).await?;
         let read = rows.first().expect("a SELECT without FROM has one row");
         let newest = MIGRATIONS.last().map_or(0, |last| last.number);
         let (found, commit): (i32, String) = (row::get(read, 0)?, row::get(read, 4)?);

@@ -6,8 +6,9 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
 use crate::connections::Connections;
+use crate::run::typed;
 use crate::sql::{Complete, Statement};
-use crate::store::{fits, typed};
+use crate::store::fits;
 use crate::{Error, PostgresStore, row};
 
 impl<C: Connections> PostgresStore<C> {

@@ -2,20 +2,19 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::time::Instant;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
 use crate::Error;
-use crate::cancel::Cancel;
+use crate::usage::Usage;
 
-/// A source of connections, each in autocommit: no transaction may be open on what it gives.
+/// A source of connections, each in autocommit. A pool may lend one on which somebody left a transaction open: it is rolled
+/// back before the call. None may be begun on a connection that is shared.
 ///
 /// Implemented for `Arc<tokio_postgres::Client>` and [`OneConnection`], on which calls are pipelined, and with the feature
 /// `deadpool` for `deadpool_postgres::Pool`. For another pool, implement [`get`](Connections::get).
@@ -51,68 +50,48 @@ pub trait Connections: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// A call was dropped that had waited for its answer on this connection for longer than `lock_wait`: the server may be
-    /// gone without a word. A pool must close it rather than lend it on; by default it is dropped as after any call.
+    /// Which loan of which connection this is. The store knows by it that nobody else had the connection since its own last
+    /// call there, and so that no transaction is open on it. Without, as by default, each call on a connection that is
+    /// [`EXCLUSIVE`](Connections::EXCLUSIVE) has a transaction of its own: two more short statements, in the same round trip.
+    fn loan(&self, connection: &Self::Connection) -> Option<Loan> {
+        let _ = connection;
+        None
+    }
+
+    /// A connection beside those that [`get`](Connections::get) gives, for the renewals and completions of those who hold
+    /// claims. A store asks for it when `get` has given none for a while, has one of them at a time, and keeps it until it
+    /// breaks. Without, as by default, claims are lost while others hold all connections for longer than the lease.
     ///
-    /// Where connections are [`EXCLUSIVE`](Connections::EXCLUSIVE), the statement was cancelled beforehand, and the
+    /// # Errors
+    /// [`Error::connect`]: then `get` is waited for.
+    ///
+    /// # Cancel safety
+    /// If dropped, none is left behind.
+    fn spare(&self) -> impl Future<Output = Option<Result<Self::Connection, Error>>> + Send {
+        async { None }
+    }
+
+    /// How many connections there are, and how many are lent, for the error of a call that got none.
+    fn usage(&self) -> Option<Usage> {
+        None
+    }
+
+    /// This connection is not fit for another call. An error was about it and not about the call, such as prepared
+    /// statements that are gone; or a call was dropped that had waited for its answer for longer than `lock_wait`: the server
+    /// may be gone without a word. A pool must close it rather than lend it on; by default it is dropped as after any call.
+    ///
+    /// Where connections are [`EXCLUSIVE`](Connections::EXCLUSIVE), a statement under way was cancelled beforehand, and the
     /// connection kept until it answered, for ten seconds at most: the server does not notice that a connection is closed
     /// while a statement on it waits for a lock.
     fn give_up(&self, connection: Self::Connection) {
         drop(connection);
     }
-}
 
-/// A connection while a call is under way on it.
-pub(crate) struct Lent<'c, C: Connections> {
-    connections: &'c Arc<C>,
-    connection: Option<C::Connection>,
-    cancel: &'c Cancel,
-    since: Instant,
-    patience: Duration,
-}
-
-impl<'c, C: Connections> Lent<'c, C> {
-    pub(crate) fn new(
-        connections: &'c Arc<C>,
-        connection: C::Connection,
-        cancel: &'c Cancel,
-        patience: Duration,
-    ) -> Self {
-        Self { connections, connection: Some(connection), cancel, since: Instant::now(), patience }
-    }
-
-    /// The call was answered: it goes back as it came.
-    pub(crate) fn answered(mut self) {
-        self.connection = None;
-    }
-}
-
-impl<C: Connections> Deref for Lent<'_, C> {
-    type Target = C::Connection;
-
-    fn deref(&self) -> &C::Connection {
-        self.connection.as_ref().expect("it is there until the call is answered or dropped")
-    }
-}
-
-impl<C: Connections> Drop for Lent<'_, C> {
-    fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        // One that was dropped at once says nothing about the connection: callers give up for reasons of their own.
-        if self.since.elapsed() <= self.patience {
-            return;
-        }
-        match Handle::try_current() {
-            // It keeps its place in the pool meanwhile, so there are never more of these than the pool has places.
-            Ok(runtime) if C::EXCLUSIVE => {
-                let (connections, cancel) = (Arc::clone(self.connections), self.cancel.clone());
-                drop(runtime.spawn(async move {
-                    cancel.end(&connection).await;
-                    connections.give_up(connection);
-                }));
-            }
-            _ => self.connections.give_up(connection),
-        }
+    /// The server behind this connection is not the one to write to, or is about to end: it only reads, as after a failover,
+    /// or the connection broke. A pool must close it, and those that it made before and has not lent, so that the next call
+    /// connects to the server that is found then. By default, [`give_up`](Connections::give_up).
+    fn look_elsewhere(&self, connection: Self::Connection) {
+        self.give_up(connection);
     }
 }
 
@@ -162,64 +141,84 @@ impl Connections for OneConnection {
         self.statements.lock().insert(text.to_owned(), statement.clone());
         Ok(Some(statement))
     }
-}
 
-#[cfg(feature = "deadpool")]
-mod pooled {
-    use std::fmt;
-
-    use deadpool_postgres::{Object, Pool, PoolError, TimeoutType};
-
-    use super::{Client, Connections, Deref, Error, Statement, Type};
-
-    /// A connection of a `deadpool_postgres::Pool`.
-    pub struct Pooled(Object);
-
-    impl fmt::Debug for Pooled {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("Pooled").field("closed", &self.is_closed()).finish()
-        }
-    }
-
-    impl Deref for Pooled {
-        type Target = Client;
-
-        fn deref(&self) -> &Client {
-            &self.0
-        }
-    }
-
-    impl Connections for Pool {
-        type Connection = Pooled;
-
-        const EXCLUSIVE: bool = true;
-
-        async fn get(&self) -> Result<Pooled, Error> {
-            match Self::get(self).await {
-                Ok(object) => Ok(Pooled(object)),
-                Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                    Err(Error::pool_exhausted(self.timeouts().wait.unwrap_or_default()))
-                }
-                Err(PoolError::Backend(source)) => Err(Error::connect(source)),
-                Err(other) => Err(Error::connect(other)),
-            }
-        }
-
-        async fn prepared(
-            &self,
-            connection: &Pooled,
-            text: &str,
-            types: &[Type],
-        ) -> Result<Option<Statement>, tokio_postgres::Error> {
-            connection.0.prepare_typed_cached(text, types).await.map(Some)
-        }
-
-        fn give_up(&self, connection: Pooled) {
-            // Out of the pool, which makes another when it is asked, and closed.
-            drop(Object::take(connection.0));
-        }
+    /// There is no other; statements that are gone from it are prepared again.
+    fn give_up(&self, connection: Arc<Client>) {
+        self.statements.lock().clear();
+        drop(connection);
     }
 }
 
-#[cfg(feature = "deadpool")]
-pub use pooled::Pooled;
+/// One loan of a connection, by a pool: see [`Connections::loan`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loan {
+    connection: u64,
+    before: usize,
+}
+
+impl Loan {
+    /// `connection` tells the connection from any other that the pool ever makes; `before` is how often it was lent before.
+    pub fn new(connection: impl Hash, before: usize) -> Self {
+        let mut hasher = DefaultHasher::new();
+        connection.hash(&mut hasher);
+        Self { connection: hasher.finish(), before }
+    }
+}
+
+/// The last loan that the store gave back, of each connection.
+#[derive(Debug, Default)]
+pub(crate) struct Loans(Mutex<HashMap<u64, usize>>);
+
+/// So many connections are remembered: those that a pool has closed are among them.
+const REMEMBERED: usize = 1024;
+
+impl Loans {
+    /// Whether only calls of this store had the connection since it was made, or since the store gave it back.
+    pub(crate) fn are_ours_up_to(&self, loan: Option<Loan>) -> bool {
+        loan.is_some_and(|loan| {
+            let last = || self.0.lock().get(&loan.connection).copied();
+            loan.before == 0 || last().is_some_and(|last| last + 1 == loan.before)
+        })
+    }
+
+    /// A call was answered on it, and it is given back in autocommit.
+    pub(crate) fn gave_back(&self, loan: Option<Loan>) {
+        let Some(Loan { connection, before }) = loan else { return };
+        let mut last = self.0.lock();
+        if last.len() >= REMEMBERED && !last.contains_key(&connection) {
+            last.clear();
+        }
+        last.insert(connection, before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_known_as_long_as_nobody_else_has_it() {
+        let loans = Loans::default();
+        let loan = |connection: u8, before| Some(Loan::new(connection, before));
+        assert!(!loans.are_ours_up_to(None));
+        assert!(loans.are_ours_up_to(loan(1, 0)), "it was made for this call");
+        loans.gave_back(loan(1, 0));
+        assert!(loans.are_ours_up_to(loan(1, 1)));
+        loans.gave_back(loan(1, 1));
+        assert!(!loans.are_ours_up_to(loan(1, 3)), "somebody had it between");
+        assert!(!loans.are_ours_up_to(loan(2, 1)), "another connection");
+        loans.gave_back(loan(1, 3));
+        assert!(loans.are_ours_up_to(loan(1, 4)));
+        loans.gave_back(None);
+    }
+
+    #[test]
+    fn not_more_than_so_many_connections_are_remembered() {
+        let loans = Loans::default();
+        for connection in 0..REMEMBERED * 3 {
+            loans.gave_back(Some(Loan::new(connection, 0)));
+            assert!(loans.are_ours_up_to(Some(Loan::new(connection, 1))));
+            assert!(loans.0.lock().len() <= REMEMBERED);
+        }
+    }
+}

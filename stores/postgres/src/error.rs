@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::usage::Usage;
 use oncekey::store::{StoreError, StoreErrorKind};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
@@ -14,12 +15,15 @@ type Source = Arc<dyn std::error::Error + Send + Sync>;
 pub enum Error {
     /// No connection came free, or could be made, in time. Nothing was sent.
     #[error(
-        "no connection came free, or could be made, within {waited:?}; enlarge the pool, look for connections that are held long, and check that the database can be reached"
+        "no connection came free, or could be made, within {waited:?}{}; enlarge the pool, look for code that holds connections across its work, or give the store a pool of its own, and check that the database can be reached",
+        usage.map_or_else(String::new, |usage| format!(": {usage}"))
     )]
     #[non_exhaustive]
     PoolExhausted {
         /// How long was waited.
         waited: Duration,
+        /// Who has the connections, where their source tells.
+        usage: Option<Usage>,
     },
     /// A connection could not be made. Nothing was sent.
     #[error("no connection to the database: {}; check that it runs and can be reached", first_line(.source))]
@@ -129,7 +133,7 @@ pub enum Error {
 impl Error {
     /// No connection came free within this time: for a source of connections of one's own.
     pub fn pool_exhausted(waited: Duration) -> Self {
-        Self::PoolExhausted { waited }
+        Self::PoolExhausted { waited, usage: None }
     }
 
     /// A connection could not be made: for a source of connections of one's own.
@@ -164,6 +168,17 @@ impl Error {
             Self::Broken { source } => source.code(),
             _ => None,
         }
+    }
+
+    /// The server rolled the statement back to keep order among transactions: serialization failures and deadlocks, class 40.
+    pub(crate) fn is_out_of_order(&self) -> bool {
+        matches!(self, Self::Server { code, .. } if code.code().starts_with("40"))
+    }
+
+    /// The statement does not fit the transaction that it came into, class 25: one that somebody left open, or that may only
+    /// read.
+    pub(crate) fn is_of_the_transaction(&self) -> bool {
+        matches!(self, Self::Server { code, .. } if code.code().starts_with("25"))
     }
 
     pub(crate) fn is_lock_timeout(&self) -> bool {
@@ -250,6 +265,9 @@ fn advice(code: &SqlState) -> &'static str {
             "; grant SELECT, INSERT, UPDATE and DELETE on oncekey_records and USAGE on oncekey_versions, and USAGE on their schema"
         }
         "25006" => "; this server only reads: connect to the primary (target_session_attrs=read-write)",
+        "40001" | "40P01" => {
+            "; it was rolled back to keep order among transactions that ran at once: run the whole transaction again"
+        }
         "53100" => "; free space on the database's disk, then purge",
         "22P05" => "; the database's encoding must be UTF8",
         "26000" | "42P05" => {

@@ -6,7 +6,7 @@ use oncekey::protocol::{
     Act, ClaimCommand, ClaimVerdict, Decision, Found, Holder, HolderCommand, Lifetimes, OnDoubt, Write,
     decide,
 };
-use oncekey::protocol::{Entry, Expected, Owner, UnixMillis, Version};
+use oncekey::protocol::{Entry, Expected, Owner, Record, State, UnixMillis, Version};
 use oncekey::store::{Exchange, Put};
 use oncekey::{FencingToken, Fingerprint, Key, OperationId, Outcome, Payload, Policy};
 use tokio_postgres::types::ToSql;
@@ -14,10 +14,14 @@ use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 use crate::completion::write_in;
 use crate::error::NameError;
+use crate::run::typed;
 use crate::schema::{Name, Schema, literal};
 use crate::sql::{Statement, Statements, id_text, scope_text, version_number};
-use crate::store::{columns, typed};
+use crate::store::columns;
 use crate::{Error, row};
+
+/// The setting by which the claims of one transaction have one owner.
+const OWNER: &str = "oncekey.inbox_owner";
 
 /// How often an answer that was overtaken is asked for again.
 const TRIES: u32 = 100;
@@ -27,6 +31,9 @@ const TRIES: u32 = 100;
 ///
 /// The claim is a row that nobody sees before the transaction commits, and that each duplicate waits for. If the
 /// transaction rolls back, nothing happened, and the duplicate that waits wins.
+///
+/// A transaction may claim many keys, as of a poll of messages. A second claim of a key in one transaction is told
+/// [`InboxAnswer::InProgress`], or, once the first is completed, gets its outcome.
 ///
 /// ```no_run
 /// # use oncekey_postgres::{Inbox, InboxAnswer, Schema};
@@ -74,7 +81,8 @@ pub enum InboxAnswer {
     Replay(Outcome),
     /// It was done before, and its outcome is no longer kept.
     Done,
-    /// Another transaction, or an engine's attempt, is at it.
+    /// Another transaction, or an engine's attempt, is at it; or this very transaction is, which has claimed the key and
+    /// not completed it.
     InProgress,
     /// The key is bound to another request.
     Mismatch,
@@ -98,6 +106,14 @@ pub struct Ticket {
     entry: Entry,
     lifetimes: Lifetimes,
     conclude: Statement,
+}
+
+/// What a transaction is like, with the savepoint of a claim in it.
+struct Entered {
+    /// As it was before.
+    lock_timeout: String,
+    /// Of all claims of this transaction.
+    owner: Owner,
 }
 
 impl Inbox {
@@ -172,11 +188,12 @@ impl Inbox {
         key: &Key,
         fingerprint: Option<Fingerprint>,
     ) -> Result<InboxAnswer, Error> {
-        let before = self.enter(transaction).await?;
-        match self.claim_inside(transaction, key, fingerprint).await {
+        let entered = self.enter(transaction).await?;
+        match self.claim_inside(transaction, key, fingerprint, entered.owner).await {
             Ok(answer) => {
+                let lock_timeout = literal(&entered.lock_timeout);
                 let leave =
-                    format!("SET LOCAL lock_timeout ={}; RELEASE SAVEPOINT oncekey_inbox", literal(&before));
+                    format!("SET LOCAL lock_timeout ={lock_timeout}; RELEASE SAVEPOINT oncekey_inbox");
                 transaction.batch_execute(&leave).await.map_err(Error::of_statement)?;
                 Ok(answer)
             }
@@ -193,18 +210,27 @@ impl Inbox {
         }
     }
 
-    /// Begins a savepoint with a `lock_timeout` of its own; answers the one before.
-    async fn enter(&self, transaction: &impl GenericClient) -> Result<String, Error> {
+    /// Begins a savepoint with a `lock_timeout` of its own.
+    async fn enter(&self, transaction: &impl GenericClient) -> Result<Entered, Error> {
+        // A setting that is local ends with the transaction, or with the savepoint that is rolled back: as the rows do that
+        // were claimed since it was made.
+        let fresh = u128::from_ne_bytes(random());
         let enter = format!(
-            "SAVEPOINT oncekey_inbox; SHOW lock_timeout; SET LOCAL lock_timeout = {}",
+            "SAVEPOINT oncekey_inbox; \
+             SELECT current_setting('lock_timeout'), set_config('{OWNER}', CASE \
+                 WHEN current_setting('{OWNER}', true) ~ '^[0-9a-f]{{32}}$' THEN current_setting('{OWNER}') \
+                 ELSE '{fresh:032x}' END, true); \
+             SET LOCAL lock_timeout = {}",
             self.wait.millis()
         );
         let messages = transaction.simple_query(&enter).await.map_err(Error::of_statement)?;
         let shown = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
+            SimpleQueryMessage::Row(row) => Some((row.get(0)?, u128::from_str_radix(row.get(1)?, 16).ok()?)),
             _ => None,
         });
-        Ok(shown.unwrap_or("0").to_owned())
+        let (lock_timeout, owner) = shown.unwrap_or(("0", fresh));
+        let owner = Owner::from_bytes(owner.to_be_bytes());
+        Ok(Entered { lock_timeout: lock_timeout.to_owned(), owner })
     }
 
     async fn claim_inside(
@@ -212,9 +238,10 @@ impl Inbox {
         transaction: &impl GenericClient,
         key: &Key,
         fingerprint: Option<Fingerprint>,
+        owner: Owner,
     ) -> Result<InboxAnswer, Error> {
         let claim = ClaimCommand {
-            owner: Owner::from_bytes(random()),
+            owner,
             operation_id: OperationId::from_bytes(random()),
             fingerprint,
             policy: self.policy,
@@ -222,8 +249,12 @@ impl Inbox {
             on_doubt: OnDoubt::GoByPolicy,
             now: now(),
         };
-        let mut entry = None;
+        let mut entry: Option<Entry> = None;
         for _ in 0..TRIES {
+            // It has no lease, and is live as long as the transaction is.
+            if let Some(own) = entry.as_mut().filter(|entry| is_in_progress_by(owner, &entry.record)) {
+                own.left = Duration::MAX;
+            }
             match decide(entry.as_ref(), &claim, &self.lifetimes) {
                 Decision::Write(write) => match self.put(transaction, key, &write).await? {
                     Exchange::Done(version) => {
@@ -241,8 +272,10 @@ impl Inbox {
                     let entry = entry.as_ref().expect("a vacant key is written, not answered");
                     return Ok(answer(found, entry));
                 }
-                // Nobody has this owner's id, it asks nobody, and has no limit of attempts.
-                Decision::Answer(ClaimVerdict::AlreadyGranted | ClaimVerdict::MeetsDoubt) => break,
+                // By an earlier claim of this transaction.
+                Decision::Answer(ClaimVerdict::AlreadyGranted) => return Ok(InboxAnswer::InProgress),
+                // It asks nobody.
+                Decision::Answer(ClaimVerdict::MeetsDoubt) => break,
             }
         }
         Err(Error::Overtaken { scope: key.scope_label(), tries: TRIES })
@@ -285,6 +318,13 @@ impl Inbox {
             None => Ok(Exchange::Done(row::version(row::get(found, 0)?))),
             Some(false) => Ok(Exchange::Conflict(Some(row::entry(found, key)?))),
             Some(true) => {
+                match row::entry(found, key) {
+                    // By an earlier claim of this transaction, which takes longer than outcomes are kept.
+                    Ok(entry) if is_in_progress_by(put.record.owner(), &entry.record) => {
+                        return Ok(Exchange::Conflict(Some(entry)));
+                    }
+                    _ => {}
+                }
                 let gone = row::version(row::get(found, 0)?);
                 let version = write_over(transaction, &self.statements.reclaim, key, gone, put).await?;
                 Ok(version.map_or(Exchange::Conflict(None), Exchange::Done))
@@ -366,6 +406,10 @@ impl Ticket {
         let written = write_over(transaction, &self.conclude, &self.key, self.entry.version, &put).await?;
         written.map(|_| ()).ok_or_else(|| Error::NotCurrent { scope: self.key.scope_label() })
     }
+}
+
+fn is_in_progress_by(owner: Owner, record: &Record) -> bool {
+    record.owner() == owner && record.state() == State::InProgress
 }
 
 fn answer(found: Found, entry: &Entry) -> InboxAnswer {

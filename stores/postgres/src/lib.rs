@@ -77,6 +77,19 @@
 //! | the same where some claim what is gone and not purged yet | 2 more |
 //! | batch of claims, one of them of a key that somebody's transaction is inserting | after `lock_wait` one for each, 16 at a time |
 //!
+//! Where `default_transaction_isolation` is not `read committed`, the server rolls back statements that run beside each
+//! other, also of different keys (SQLSTATE class 40). A statement that is sent alone cannot say at which level it runs. So one
+//! that was rolled back is sent again, after a short pause of random length, as `BEGIN ISOLATION LEVEL READ COMMITTED`,
+//! itself, and `COMMIT` in one round trip: those are never rolled back to keep order. Over a connection that is shared
+//! they cannot be kept together, and it is sent alone again. Deadlocks are of that class too. After `lock_wait` the error
+//! is told. Set `read committed` for the role of the service, and none of this happens.
+//!
+//! The handlers of a service may use the same pool, and one may give a connection back with a transaction open on it (`BEGIN`
+//! sent as text, and an early return). A write in that transaction would be acknowledged, and lost with it. So a call on a
+//! connection that somebody else had since the store's last call there is sent as a transaction of its own, in one round
+//! trip; the server refuses that inside of another one, which is rolled back, and the call is sent again. Where only the
+//! store uses the pool, each call is one statement. On a connection that is shared this is not looked at: begin none there.
+//!
 //! Where somebody's transaction holds a row, it is looked at again for `lock_wait`. A batch with a key that an uncommitted claim
 //! holds (an [`Inbox`], say) waits for it for `lock_wait` as one statement, and then goes one by one, each waiting for 25 ms at
 //! most, for about another `lock_wait`: what is not locked is claimed, the rest is told [`Error::Locked`].
@@ -85,17 +98,41 @@
 //! behind pgbouncer in transaction mode; [`Builder::named_statements`] prepares them once per connection instead. A replay
 //! only reads: it draws no transaction id and writes no log.
 //!
-//! A call whose future is dropped still runs to its end on its connection, and is then maybe applied; a pool lends the
-//! connection on meanwhile, and the next call waits behind it. No statement waits for a row's lock for longer than `lock_wait`.
-//! If a call is dropped that has waited for longer, the whole table may be locked (which no setting of a statement's own
-//! bounds), or the server may be gone without a word. So the statement is cancelled, in the background; the connection keeps its
-//! place in the pool until it answers, for three seconds at most, or ten if no request to cancel can be sent; then it is closed
-//! and leaves the pool. However long a lock is held, the server has no more sessions that wait for it than the pool has places.
-//! Where the connections have `sslmode=require`, that needs [`Builder::cancel_over`].
+//! A call whose future is dropped still runs to its end on its connection, and is then maybe applied. Meanwhile the connection
+//! keeps its place in the pool, so that no other call waits behind it. If it has not answered `lock_wait` after the call began,
+//! the whole table may be locked (which no setting of a statement's own bounds), or the server may be gone without a
+//! word. So the statement is cancelled, in the background; the connection keeps its place for three seconds at most, or ten if
+//! no request to cancel can be sent; then it is closed and leaves the pool. However long a lock is held, the server has no
+//! more sessions that wait for it than the pool has places. Where the connections have `sslmode=require`, that needs
+//! [`Builder::cancel_over`].
 //!
 //! Each connection that is cut costs one `store_timeout` and its place for those seconds; `tcp_user_timeout` and
 //! `keepalives_idle` of the connections, of some seconds, end those that nobody uses too. From PostgreSQL 14 on the server's
 //! `client_connection_check_interval` ends statements whose client is gone, also where a process was killed.
+//!
+//! # One pool for handlers and the store
+//!
+//! Each call of the store has a connection for one statement. Handlers that use the same pool may hold all of its connections
+//! across their work. So that they cannot keep the store from renewing and concluding their own claims, it makes one more
+//! connection for those: when the pool has given none for a tenth of a second (or a quarter of
+//! [`connection_wait`](Builder::connection_wait), if that is less). It is beside the pool's size, one for each store, kept until
+//! it breaks, and made as the pool makes its own; but hooks of the pool do not run on it. If a hook sets the `search_path`,
+//! name the schema ([`Builder::schema`]). Claims, looks and purges wait for the pool; [`Error::PoolExhausted`] says how
+//! many connections it has lent, and how many of those to the store. A pool of the store's own, of some four connections, is
+//! never in that trouble.
+//!
+//! # What an error costs
+//!
+//! | the call ended with | the connection |
+//! |---|---|
+//! | an error that is its own: of classes 22, 23, 40, 42, 53, 54, 55, 58, or cancelled (57014) | is lent on |
+//! | one that another connection may not have: classes 25, 26, 28, 0A, XX, and 42P05 | is closed |
+//! | one that says that this is not the server to write to, or that it ends: 25006 (read-only), classes 08 and 57, or no answer that can be read | is closed, and so are the idle ones of the pool that were made before |
+//!
+//! So a service finds the new primary after a failover without a restart, as soon as its connections do: give them all hosts
+//! and `target_session_attrs=read-write`. Without that setting a connection may be of a standby, which refuses claims, and
+//! answers replays from what it has received. A server that cannot be reached or takes no connection is asked again by
+//! each call.
 //!
 //! # Durability, and the clock
 //!
@@ -143,24 +180,31 @@ mod check;
 mod completion;
 mod connections;
 mod error;
+mod fate;
 mod inbox;
+mod lent;
 mod notice;
+#[cfg(feature = "deadpool")]
+mod pooled;
 mod purge;
 mod round;
 mod row;
+mod run;
 mod schema;
 pub mod sql;
 mod store;
 mod times;
 mod trim;
+mod usage;
 
 pub use check::{Checked, Finding};
-#[cfg(feature = "deadpool")]
-pub use connections::Pooled;
-pub use connections::{Connections, OneConnection};
+pub use connections::{Connections, Loan, OneConnection};
 pub use error::{Error, ListenError, MigrateError, NameError};
 pub use inbox::{Inbox, InboxAnswer, Ticket, Wait};
 pub use notice::listen;
+#[cfg(feature = "deadpool")]
+pub use pooled::Pooled;
 pub use purge::InDoubt;
 pub use schema::{MIGRATIONS, Migration, Schema, migrate};
 pub use store::{Builder, PostgresStore};
+pub use usage::Usage;

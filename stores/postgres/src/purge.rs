@@ -3,6 +3,7 @@
 use oncekey::store::{InDoubtPage, Purged};
 
 use crate::connections::Connections;
+use crate::lent::Who;
 use crate::times::{LIFETIME_MAX_US, micros};
 use crate::{Error, PostgresStore, row};
 
@@ -25,8 +26,13 @@ impl<C: Connections> PostgresStore<C> {
         while removed < limit && seen_in_all < SEEN_PER_CALL {
             let wanted = limit - removed;
             let look = wanted.saturating_mul(SEEN_PER_DELETED).clamp(SEEN_MIN, SEEN_MAX);
-            let rows =
-                self.run_planned(&self.statements.purge, &[&round.cursor, &look, &wanted, &grace_us]).await?;
+            let rows = self
+                .run_planned(
+                    Who::Anybody,
+                    &self.statements.purge,
+                    &[&round.cursor, &look, &wanted, &grace_us],
+                )
+                .await?;
             let Some(counts) = rows.first() else { break };
             let seen: i64 = row::get(counts, 0)?;
             let deleted: i64 = row::get(counts, 2)?;
@@ -62,7 +68,8 @@ impl<C: Connections> PostgresStore<C> {
         while listed < limit && seen_in_all < SEEN_PER_CALL {
             let wanted = i64::try_from(limit - listed).unwrap_or(i64::MAX);
             let look = wanted.saturating_mul(SEEN_PER_DELETED).clamp(SEEN_MIN, SEEN_MAX);
-            let rows = self.run_planned(&self.statements.in_doubt, &[&after, &wanted, &look]).await?;
+            let rows =
+                self.run_planned(Who::Anybody, &self.statements.in_doubt, &[&after, &wanted, &look]).await?;
             let Some(first) = rows.first() else { break };
             let (seen, last): (i64, Option<i64>) = (row::get(first, 6)?, row::get(first, 7)?);
             let mut last_listed = None;

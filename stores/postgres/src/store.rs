@@ -11,15 +11,15 @@ use oncekey::store::{
 };
 use oncekey::{Key, Store};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{NoTls, Row, Socket};
+use tokio_postgres::{NoTls, Socket};
 
 use crate::Error;
 use crate::cancel::Cancel;
-use crate::connections::{Connections, Lent};
+use crate::connections::Connections;
 use crate::error::NameError;
+use crate::lent::{Source, Who};
 use crate::round::Round;
 use crate::row;
 use crate::schema::{Name, Schema};
@@ -34,10 +34,10 @@ const LOCKED_MAX: Duration = Duration::from_millis(25);
 
 /// A store in PostgreSQL, over a source of connections: `deadpool_postgres::Pool`, or one shared client.
 ///
-/// Its tables must be there: see [`migrate`](crate::migrate). It holds no policy, opens no transaction, and leaves
-/// nothing behind on a connection, so it works through pgbouncer in transaction mode.
-pub struct PostgresStore<C> {
-    pub(crate) connections: Arc<C>,
+/// Its tables must be there: see [`migrate`](crate::migrate). It holds no policy, and leaves nothing behind on a connection:
+/// no transaction and no setting. So it works through pgbouncer in transaction mode.
+pub struct PostgresStore<C: Connections> {
+    pub(crate) source: Arc<Source<C>>,
     pub(crate) statements: Statements,
     pub(crate) options: Options,
     /// Where the next purge goes on.
@@ -88,10 +88,10 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for somebody's transaction that holds its key, before it fails with [`Error::Locked`]: one
-    /// second by default, at least a millisecond. Keep it below the engine's `store_timeout`. A
-    /// call that is dropped after it has waited for longer than this leaves a connection that may
-    /// be dead: its statement is cancelled, and a pool then closes it. One that is
-    /// dropped sooner hands its connection back with the statement still waiting, until the next call there or the lock ends.
+    /// second by default, at least a millisecond. For as long, what the server rolls back to keep order among transactions
+    /// (SQLSTATE class 40) is sent again. Keep it below the engine's `store_timeout`. A
+    /// call that is dropped and not answered this long after it began leaves a connection that may be dead: its statement is
+    /// cancelled, and a pool then closes it.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.options.lock_wait = wait;
         self
@@ -112,6 +112,7 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for a connection, before it fails with [`Error::PoolExhausted`]: two seconds by default.
+    /// Whoever holds a claim takes the [spare](Connections::spare) connection after a tenth of a second, or a quarter of this.
     /// Keep it below the engine's `store_timeout`. Zero takes a connection that is free, and makes
     /// none; [`Duration::MAX`] waits forever.
     pub fn connection_wait(mut self, wait: Duration) -> Self {
@@ -130,22 +131,23 @@ impl<C: Connections> Builder<C> {
     pub fn build(self) -> PostgresStore<C> {
         // Zero would switch the server's timeout off.
         let lock_wait_ms = self.options.lock_wait.as_millis().clamp(1, 86_400_000);
+        let source = Source::new(self.connections, self.options.cancel.clone(), self.options.lock_wait);
         PostgresStore {
             statements: Statements::new(&self.options.schema, self.channel.as_ref(), lock_wait_ms),
-            connections: Arc::new(self.connections),
+            source: Arc::new(source),
             options: self.options,
             round: Mutex::default(),
         }
     }
 }
 
-impl<C> fmt::Debug for PostgresStore<C> {
+impl<C: Connections> fmt::Debug for PostgresStore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
-impl<C> PostgresStore<C> {
+impl<C: Connections> PostgresStore<C> {
     #[doc(hidden)]
     pub fn statement_texts(&self) -> Texts<'_> {
         self.statements.texts()
@@ -176,63 +178,7 @@ impl<C: Connections> PostgresStore<C> {
 
     /// Where it takes its connections from.
     pub fn connections(&self) -> &C {
-        &self.connections
-    }
-
-    pub(crate) async fn connection(&self) -> Result<C::Connection, Error> {
-        let wait = self.options.connection_wait;
-        let connection =
-            timeout(wait, self.connections.get()).await.map_err(|_| Error::pool_exhausted(wait))??;
-        // Past here a closed connection cannot be told from one that broke before the answer.
-        if connection.is_closed() { Err(Error::Closed) } else { Ok(connection) }
-    }
-
-    /// One statement, one round trip: its rows, once it is committed.
-    pub(crate) async fn run(
-        &self,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
-        self.run_as(statement, values, self.options.named).await
-    }
-
-    /// The same for a statement over many rows, whose best plan depends on how large the table is: never a prepared one,
-    /// whose plan may be of when the table was small, and reads all of it.
-    pub(crate) async fn run_planned(
-        &self,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
-        self.run_as(statement, values, false).await
-    }
-
-    async fn run_as(
-        &self,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-        named: bool,
-    ) -> Result<Vec<Row>, Error> {
-        let connection = self.connection().await?;
-        let lent = Lent::new(&self.connections, connection, &self.options.cancel, self.options.lock_wait);
-        let answer = self.run_on(&lent, statement, values, named).await;
-        lent.answered();
-        answer
-    }
-
-    async fn run_on(
-        &self,
-        connection: &C::Connection,
-        statement: &Statement,
-        values: &[&(dyn ToSql + Sync)],
-        named: bool,
-    ) -> Result<Vec<Row>, Error> {
-        if named {
-            let prepared = self.connections.prepared(connection, &statement.text, &statement.types).await;
-            if let Some(prepared) = prepared.map_err(Error::of_statement)? {
-                return connection.query(&prepared, values).await.map_err(Error::of_statement);
-            }
-        }
-        connection.query_typed(&statement.text, &typed(statement, values)).await.map_err(Error::of_statement)
+        &self.source.connections
     }
 
     /// A put that expects nothing there.
@@ -241,7 +187,9 @@ impl<C: Connections> PostgresStore<C> {
         let (scope, id) = (scope_text(key), id_text(key));
         let mut patience = Patience::new(self.options.lock_wait);
         loop {
-            let rows = self.run(&self.statements.claim, &columns.fresh(&key.as_bytes(), &scope, &id)).await;
+            let rows = self
+                .run(Who::Anybody, &self.statements.claim, &columns.fresh(&key.as_bytes(), &scope, &id))
+                .await;
             let rows = rows.map_err(|error| self.or_locked(error, key))?;
             if let Some(found) = rows.first() {
                 match row::get::<Option<bool>>(found, 5)? {
@@ -250,7 +198,8 @@ impl<C: Connections> PostgresStore<C> {
                     // Past live + linger, and not purged: as good as vacant.
                     Some(true) => {
                         let gone = row::get(found, 0)?;
-                        let reclaimed = self.write(&self.statements.reclaim, key, gone, &columns).await;
+                        let reclaimed =
+                            self.write(Who::Anybody, &self.statements.reclaim, key, gone, &columns).await;
                         if let Some(version) = reclaimed.map_err(|error| self.or_locked(error, key))? {
                             return Ok(Exchange::Done(version));
                         }
@@ -268,11 +217,13 @@ impl<C: Connections> PostgresStore<C> {
         let mut patience = Patience::new(self.options.lock_wait);
         loop {
             let number = version_number(expected.get());
-            if let Some(version) = self.write(&self.statements.exchange, key, number, &columns).await? {
+            if let Some(version) =
+                self.write(Who::Holder, &self.statements.exchange, key, number, &columns).await?
+            {
                 return Ok(Exchange::Done(version));
             }
             // In a statement of its own: the one before does not see what was committed since it began.
-            let current = self.read(key).await?;
+            let current = self.read(Who::Holder, key).await?;
             if current.as_ref().map(|entry| entry.version) != Some(expected) {
                 return Ok(Exchange::Conflict(current));
             }
@@ -283,17 +234,18 @@ impl<C: Connections> PostgresStore<C> {
 
     async fn write(
         &self,
+        who: Who,
         statement: &Statement,
         key: &Key,
         expected: i64,
         c: &Columns,
     ) -> Result<Option<Version>, Error> {
-        let rows = self.run(statement, &c.over(&key.as_bytes(), &expected)).await?;
+        let rows = self.run(who, statement, &c.over(&key.as_bytes(), &expected)).await?;
         rows.first().map(|row| row::get(row, 0).map(row::version)).transpose()
     }
 
-    async fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let rows = self.run(&self.statements.load, &[&key.as_bytes()]).await?;
+    async fn read(&self, who: Who, key: &Key) -> Result<Option<Entry>, Error> {
+        let rows = self.run(who, &self.statements.load, &[&key.as_bytes()]).await?;
         rows.first().map(|row| row::entry(row, key)).transpose()
     }
 
@@ -303,13 +255,6 @@ impl<C: Connections> PostgresStore<C> {
         }
         error
     }
-}
-
-pub(crate) fn typed<'a>(
-    statement: &Statement,
-    values: &[&'a (dyn ToSql + Sync)],
-) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
-    values.iter().copied().zip(statement.types.iter().cloned()).collect()
 }
 
 pub(crate) fn columns(key: &Key, put: &Put<'_>) -> Result<Columns, Error> {
@@ -326,7 +271,7 @@ pub(crate) fn fits(len: usize, scope: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// How long a row that somebody has locked is tried again.
+/// How long a row that somebody has locked, or a statement that was rolled back, is tried again.
 pub(crate) struct Patience {
     /// When it was locked first: what passed before was not spent on that.
     since: Option<Instant>,
@@ -361,7 +306,9 @@ impl Patience {
 
     pub(crate) async fn rest(&mut self) {
         if !self.pause.is_zero() {
-            tokio::time::sleep(self.pause).await;
+            // Those that were in one another's way must not come back in step.
+            let jitter = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+            tokio::time::sleep(self.pause.mul_f64(0.5 + jitter)).await;
         }
         self.pause = (self.pause * 2).clamp(LOCKED_FIRST, LOCKED_MAX);
     }
@@ -372,7 +319,7 @@ impl<C: Connections> Store for PostgresStore<C> {
     type Error = Error;
 
     async fn load(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.read(key).await
+        self.read(Who::Anybody, key).await
     }
 
     async fn compare_exchange(&self, key: &Key, expected: Expected, put: Put<'_>) -> Result<Exchange, Error> {

@@ -5,6 +5,7 @@ use oncekey::protocol::Record;
 use oncekey::store::{TrimOutcomes, Trimmed};
 
 use crate::connections::Connections;
+use crate::lent::Who;
 use crate::{Error, PostgresStore, row};
 
 /// Shorter records are not worth it.
@@ -27,7 +28,9 @@ impl<C: Connections> TrimOutcomes for PostgresStore<C> {
         }
         let after = cursor.map_or(0, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.run_planned(&self.statements.large, &[&after, &wanted, &SEEN_MAX, &BODY_MIN]).await?;
+        let rows = self
+            .run_planned(Who::Anybody, &self.statements.large, &[&after, &wanted, &SEEN_MAX, &BODY_MIN])
+            .await?;
         let (mut row_ids, mut versions, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
         let (mut listed, mut last_listed) = (0, None);
         for found in &rows {
@@ -50,7 +53,9 @@ impl<C: Connections> TrimOutcomes for PostgresStore<C> {
         let trimmed = if row_ids.is_empty() {
             0
         } else {
-            self.run_planned(&self.statements.shorten, &[&row_ids, &versions, &bodies]).await?.len()
+            self.run_planned(Who::Anybody, &self.statements.shorten, &[&row_ids, &versions, &bodies])
+                .await?
+                .len()
         };
         Ok(Trimmed { trimmed, next: next.and_then(|row_id| u64::try_from(row_id).ok()) })
     }

@@ -16,6 +16,7 @@ use crate::reader::{Desk, Reader, Shift};
 use crate::schema;
 use crate::store::{Inner, SqliteStore};
 use crate::threads::Threads;
+use crate::watch::Watch;
 use crate::writer::Writer;
 
 /// Sets a [`SqliteStore`] up.
@@ -167,6 +168,7 @@ impl SqliteStoreBuilder {
         schema::require(&connection)?;
         flush_what_was_recovered(&connection, &self.clock)
             .map_err(|error| SqliteError::of(error, SqliteStep::Open))?;
+        let watch = Arc::new(Watch::over(&place.path));
         if let Some(pages) = self.pages_max {
             connection
                 .pragma_update(None, "max_page_count", pages)
@@ -186,6 +188,7 @@ impl SqliteStoreBuilder {
                 _shift: shift,
                 writer: writer.clone(),
                 clock,
+                watch: Arc::clone(&watch),
             };
             threads.start_reader(move || reader.run());
         }
@@ -201,8 +204,11 @@ impl SqliteStoreBuilder {
                 on_caller.push(connection);
             }
         }
+        // All connections are of the file that is watched.
+        watch.check()?;
         let thread = Writer {
             connection,
+            watch: Arc::clone(&watch),
             queue: Arc::clone(&writer.jobs),
             clock: self.clock.clone(),
             group_max: self.group_max,
@@ -210,7 +216,7 @@ impl SqliteStoreBuilder {
             busy_timeout: self.busy_timeout,
         };
         threads.start_writer(move || thread.run());
-        Ok(SqliteStore::new(Inner::new(place, self.clock, writer, questions, on_caller, threads)))
+        Ok(SqliteStore::new(Inner::new(place, watch, self.clock, writer, questions, on_caller, threads)))
     }
 }
 

@@ -123,6 +123,19 @@ pub enum SqliteError {
         "SQLite refuses; check the path, the rights on the file and on its directory, and that the tables are there"
     )]
     Refused(#[source] Failed),
+    /// The file was deleted, moved or replaced while it was open, or its `-wal` or `-shm` was: other processes have another
+    /// file, or none. Nothing is granted by the old one.
+    #[error(
+        "the file at {path:?} is no longer the one that this process has open, or its -wal or -shm was deleted: nothing \
+         is granted. End all processes that have it open, restore file and log as they belong together, and start again"
+    )]
+    #[non_exhaustive]
+    Replaced {
+        /// The path of the store.
+        path: PathBuf,
+        /// Whether this call's write was committed, in the old file.
+        committed: bool,
+    },
     /// Anything else that SQLite says.
     #[error("SQLite failed")]
     Other(#[source] Failed),
@@ -254,6 +267,7 @@ impl SqliteError {
             | Self::FileDamaged(failed)
             | Self::Refused(failed)
             | Self::Other(failed) => failed.step = SqliteStep::Write,
+            Self::Replaced { committed, .. } => *committed = false,
             _ => {}
         }
         self
@@ -275,6 +289,7 @@ impl StoreError for SqliteError {
     fn maybe_applied(&self) -> bool {
         match self {
             Self::ThreadGone => true,
+            Self::Replaced { committed, .. } => *committed,
             _ => self.failed().is_some_and(|failed| failed.step == SqliteStep::Commit),
         }
     }
@@ -296,6 +311,7 @@ impl StoreError for SqliteError {
             | Self::NotWal { .. }
             | Self::SchemaOlder { .. }
             | Self::TooLarge { .. }
+            | Self::Replaced { .. }
             | Self::Refused(_) => StoreErrorKind::Rejected,
             // Not corrupt, which is said of one key: a consumer would set every message of its queue aside. Nor what passes by
             // itself: nothing is to run unprotected for it.

@@ -61,6 +61,7 @@ mod store;
 mod table;
 mod threads;
 mod trim;
+mod watch;
 mod writer;
 
 pub use builder::SqliteStoreBuilder;

@@ -14,6 +14,7 @@ use crate::job::{Answer, Exchanged, Job, Write};
 use crate::queue::{Closed, Queue};
 use crate::table;
 use crate::trim::{self, Found};
+use crate::watch::Watch;
 
 /// A call that a reader answers.
 pub(crate) enum Question {
@@ -38,6 +39,7 @@ pub(crate) struct Reader {
     pub(crate) _shift: Shift,
     pub(crate) writer: Desk,
     pub(crate) clock: WallClock,
+    pub(crate) watch: Arc<Watch>,
 }
 
 /// All readers of a store: however the last of them ends, nobody is left waiting for it.
@@ -95,6 +97,7 @@ impl Reader {
     }
 
     fn load(&self, key: &Key) -> Result<Option<Entry>, SqliteError> {
+        self.watch.check_now_and_then()?;
         let now = self.clock.now();
         table::load(&self.connection, key, now)
     }

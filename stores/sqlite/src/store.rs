@@ -26,6 +26,7 @@ use crate::reader::{Desk, Question};
 use crate::table::{self, OwnedPut};
 use crate::threads::Threads;
 use crate::trim::Found;
+use crate::watch::Watch;
 
 /// A store in one SQLite file: embedded, durable, shared by the processes of one machine.
 ///
@@ -37,6 +38,10 @@ use crate::trim::Found;
 /// [`Synchronous::Normal`], may carry what was acknowledged over into the database unflushed. Expiry is judged
 /// by the host's wall clock: a step forward ends leases early by as much (keep it below the engine's margin: let a daemon
 /// slew the clock), a step back only delays.
+///
+/// **The file** must stay where it is. One that is deleted, moved or replaced while it is open, or whose `-wal` or `-shm` is,
+/// is noticed before anything is granted, as [`SqliteError::Replaced`]; reads notice it within 20 ms. The README says what
+/// else parts the processes that share a file.
 ///
 /// Versions come from a counter in the file, which goes on rising when records go. Restoring an older copy of the file
 /// loses what was acknowledged since, and the promise with it.
@@ -64,6 +69,7 @@ pub struct SqliteStore {
 
 pub(crate) struct Inner {
     place: Place,
+    watch: Arc<Watch>,
     clock: WallClock,
     writer: Desk,
     questions: Arc<Queue<Question>>,
@@ -77,6 +83,7 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn new(
         place: Place,
+        watch: Arc<Watch>,
         clock: WallClock,
         writer: Desk,
         questions: Arc<Queue<Question>>,
@@ -86,6 +93,7 @@ impl Inner {
         let reads_on_caller = !on_caller.is_empty();
         Self {
             place,
+            watch,
             clock,
             writer,
             questions,
@@ -99,6 +107,9 @@ impl Inner {
     fn load_here(&self, key: &Key) -> Option<Result<Option<Entry>, SqliteError>> {
         if !self.reads_on_caller {
             return None;
+        }
+        if let Err(replaced) = self.watch.check_now_and_then() {
+            return Some(Err(replaced));
         }
         let connection = self.on_caller.lock().pop()?;
         let now = self.clock.now();
@@ -134,7 +145,10 @@ impl SqliteStore {
     /// # Errors
     /// As for [`SqliteStoreBuilder::open`](crate::SqliteStoreBuilder::open).
     pub fn connect(&self) -> Result<Connection, SqliteError> {
-        self.inner.place.connect(false)
+        self.inner.watch.check()?;
+        let connection = self.inner.place.connect(false)?;
+        self.inner.watch.check()?;
+        Ok(connection)
     }
 
     /// Writes a prepared completion in a transaction of the caller's, on the store's own file: it commits together with
@@ -180,6 +194,7 @@ impl SqliteStore {
                 store: self.path().to_owned(),
             });
         }
+        self.inner.watch.check().map_err(CompleteError::Sqlite)?;
         complete_at(transaction, prepared, &self.inner.clock)
     }
 

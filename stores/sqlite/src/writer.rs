@@ -13,6 +13,7 @@ use crate::lock::{End, waiting_until};
 use crate::queue::Queue;
 use crate::table::{self, Meta};
 use crate::trim;
+use crate::watch::Watch;
 
 /// Rows that a purge removes in one transaction of its own: a claim that comes then waits for so much. Each row can cost
 /// the read and the write of a page of the index.
@@ -31,16 +32,17 @@ enum Came {
 
 /// Why no job of a transaction was done.
 enum Undone {
-    /// It never began.
+    /// It never began, or was ended for a reason that is no job's own.
     NotBegun(SqliteError),
     /// One job made SQLite give it up, and the others might be done without that one.
     GivenUp(SqliteError),
-    /// The commit failed.
+    /// The commit failed, or nobody else will see it.
     NotCommitted(SqliteError, Vec<Came>),
 }
 
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) queue: Arc<Queue<Job>>,
     pub(crate) clock: WallClock,
     pub(crate) group_max: usize,
@@ -74,7 +76,8 @@ impl Writer {
         let look = |job| match job {
             Job::Exchange(write, answer) if write.unseen => {
                 let now = self.clock.now();
-                match table::load(&self.connection, &write.key, now) {
+                let loaded = self.watch.check_now_and_then();
+                match loaded.and_then(|()| table::load(&self.connection, &write.key, now)) {
                     // A read that must wait for a lock waits with the others.
                     Ok(None) | Err(SqliteError::Busy(_)) => return Some(Job::Exchange(write, answer)),
                     Ok(Some(entry)) => drop(answer.send(Ok(Exchange::Conflict(Some(entry))))),
@@ -115,6 +118,7 @@ impl Writer {
             .map_err(not_begun)?;
         let came = self.judge(group, room).and_then(|(came, meta)| {
             meta.write(&self.connection).map_err(given_up)?;
+            self.watch.check().map_err(Undone::NotBegun)?;
             Ok(came)
         });
         let came = came.inspect_err(|_| {
@@ -122,7 +126,11 @@ impl Writer {
             let _ = self.roll_back();
         })?;
         match self.say("COMMIT") {
-            Ok(()) => Ok(came),
+            // Whoever opens the path from here on finds it. Of a file that was replaced meanwhile nobody will.
+            Ok(()) => match self.watch.check_committed() {
+                Ok(()) => Ok(came),
+                Err(replaced) => Err(Undone::NotCommitted(replaced, came)),
+            },
             Err(error) => {
                 let _ = self.roll_back();
                 Err(Undone::NotCommitted(SqliteError::of(error, SqliteStep::Commit), came))

@@ -242,3 +242,20 @@ fn a_pooled_transaction_will_do_and_so_will_a_client_with_begin() {
         assert_eq!(app.replay("by hand").await.as_deref(), Some("b"));
     });
 }
+
+/// One transaction that completes a claim twice is told at the second time.
+#[test]
+fn what_is_completed_twice_in_one_transaction_is_refused() {
+    block_on(async {
+        let mut app = App::new().await;
+        let mut claim = granted(&app.dedup, &key("twice")).await;
+        let prepared = claim.prepare("\"receipt\"").await.unwrap();
+        let transaction = app.client.transaction().await.unwrap();
+        let store = app.dedup.store();
+        let _version = store.complete_in(&transaction, &prepared).await.unwrap();
+        let refused = store.complete_in(&transaction, &prepared).await.unwrap_err();
+        assert!(matches!(refused, Error::NotCurrent { .. }), "{refused:?}");
+        transaction.rollback().await.unwrap();
+        claim.rolled_back();
+    });
+}

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
 use oncekey::Store as _;
 use oncekey_postgres::{OneConnection, PostgresStore};
 use tokio::task::JoinSet;
@@ -12,7 +11,9 @@ use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream, TlsConnect};
 use tokio_postgres::{NoTls, Socket};
 
 use crate::statements::{claim, some_record};
-use crate::support::{Tables, block_on, connect, database, in_time, key, number, pid, until_waiting};
+use crate::support::{
+    Tables, block_on, connect, database, in_time, key, number, pid, pool_to, until_waiting,
+};
 
 const LOCK_WAIT: Duration = Duration::from_millis(100);
 const POOL: usize = 4;
@@ -103,11 +104,6 @@ async fn sessions_that_wait_are_ended() -> bool {
     assert_eq!(callers.join_all().await.len(), 20);
     // With the lock still held: no session waits any more, however long it did. Without a cancel, all would wait until the
     // lock is gone.
-    // A call that had its connection for less than `lock_wait` leaves its statement to the next call on it, and the last of
-    // the callers may have been such calls: so there are some more, one for each place.
-    let load = async || store.load(&key("a")).await;
-    let last = (0..POOL).map(|_| tokio::time::timeout(LOCK_WAIT * 10, load()));
-    assert!(join_all(last).await.iter().all(Result::is_err), "the table is locked");
     let mut left = number(&observer, &waiting).await;
     let since = Instant::now();
     while left > 0 && since.elapsed() < Duration::from_secs(15) {
@@ -118,6 +114,26 @@ async fn sessions_that_wait_are_ended() -> bool {
     assert_eq!(in_time(store.load(&key("a"))).await.unwrap().unwrap().version, version);
     assert!(pool.status().size <= POOL);
     left == 0
+}
+
+/// A call that is dropped at once leaves no statement to the next call on its connection.
+#[test]
+fn a_call_that_is_dropped_at_once_is_in_nobodys_way() {
+    block_on(async {
+        let (locked, free) = (Tables::new().await, Tables::new().await);
+        let pool = pool_to(database().url(), 1);
+        let store = |tables: &Tables| tables.builder(pool.clone()).lock_wait(LOCK_WAIT).build();
+        let (waits, other) = (store(&locked), store(&free));
+        let mut holder = connect(database().url()).await;
+        let holding = holder.transaction().await.unwrap();
+        holding.batch_execute(&format!("LOCK TABLE {}", locked.records())).await.unwrap();
+        for _ in 0..3 {
+            let brief = tokio::time::timeout(LOCK_WAIT / 10, waits.load(&key("a"))).await;
+            assert!(brief.is_err(), "the table is locked");
+            assert!(in_time(other.load(&key("a"))).await.unwrap().is_none());
+        }
+        holding.rollback().await.unwrap();
+    });
 }
 
 /// On a connection that is shared, what runs may be another's: nothing is cancelled.

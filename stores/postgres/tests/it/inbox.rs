@@ -290,3 +290,97 @@ fn a_claim_that_is_overtaken_again_and_again_gives_up() {
         transaction.rollback().await.unwrap();
     });
 }
+
+/// A poll with a duplicate in it: the second claim of a key is told that its own transaction is at it, and takes nothing
+/// over. Each savepoint that is rolled back takes its claims along.
+#[test]
+fn a_key_that_this_very_transaction_has_claimed_is_in_progress() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let mut client = client().await;
+        for policy in [Policy::Reclaim, Policy::Hold] {
+            let inbox = Inbox::new(tables.schema.clone()).policy(policy);
+            let another = Inbox::new(tables.schema.clone());
+            let id = format!("{policy:?}");
+            let (bound, unlike) = (Fingerprint::sha256(b"request"), Fingerprint::sha256(b"another request"));
+            let mut transaction = client.transaction().await.unwrap();
+            let first = ticket(inbox.claim(&transaction, &key(&id), Some(bound)).await.unwrap());
+            let again = async |transaction: &tokio_postgres::Transaction<'_>| {
+                for inbox in [&inbox, &another] {
+                    let answer = inbox.claim(transaction, &key(&id), Some(bound)).await.unwrap();
+                    assert!(matches!(answer, InboxAnswer::InProgress), "{policy:?}: {answer:?}");
+                    let answer = inbox.claim(transaction, &key(&id), Some(unlike)).await.unwrap();
+                    assert!(matches!(answer, InboxAnswer::Mismatch), "{policy:?}: {answer:?}");
+                }
+            };
+            again(&transaction).await;
+
+            let savepoint = transaction.transaction().await.unwrap();
+            again(&savepoint).await;
+            let inner = format!("inner {id}");
+            let undone = ticket(inbox.claim(&savepoint, &key(&inner), None).await.unwrap());
+            assert_eq!(undone.number(), 1);
+            savepoint.rollback().await.unwrap();
+            again(&transaction).await;
+            let anew = ticket(inbox.claim(&transaction, &key(&inner), None).await.unwrap());
+            assert_eq!((anew.number(), anew.after_doubt()), (1, false));
+            drop(anew);
+
+            assert_eq!((first.number(), first.after_doubt()), (1, false));
+            first.complete(&transaction, "first").await.unwrap();
+            assert_eq!(kept(inbox.claim(&transaction, &key(&id), Some(bound)).await.unwrap()), "first");
+            transaction.commit().await.unwrap();
+
+            // In the next transaction, what was committed uncompleted is nobody's.
+            let transaction = client.transaction().await.unwrap();
+            match (inbox.claim(&transaction, &key(&inner), None).await.unwrap(), policy) {
+                (InboxAnswer::InDoubt { attempt: 1, .. }, Policy::Hold) => {}
+                (InboxAnswer::Granted(second), Policy::Reclaim) => {
+                    assert_eq!((second.number(), second.after_doubt()), (2, true));
+                    let answer = inbox.claim(&transaction, &key(&inner), None).await.unwrap();
+                    assert!(matches!(answer, InboxAnswer::InProgress), "taken over here: {answer:?}");
+                }
+                (other, policy) => panic!("{policy:?}: {other:?}"),
+            }
+            transaction.rollback().await.unwrap();
+        }
+    });
+}
+
+/// The first claim of a transaction is in a savepoint that is rolled back, and the next is outside of it.
+#[test]
+fn a_claim_that_was_rolled_back_leaves_the_transaction_as_if_it_had_never_been() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let inbox = Inbox::new(tables.schema.clone());
+        let mut client = client().await;
+        let mut transaction = client.transaction().await.unwrap();
+        for _ in 0..2 {
+            let savepoint = transaction.transaction().await.unwrap();
+            let undone = ticket(inbox.claim(&savepoint, &key("undone"), None).await.unwrap());
+            assert_eq!((undone.number(), undone.after_doubt()), (1, false));
+            savepoint.rollback().await.unwrap();
+        }
+        let held = ticket(inbox.claim(&transaction, &key("undone"), None).await.unwrap());
+        let answer = inbox.claim(&transaction, &key("undone"), None).await.unwrap();
+        assert!(matches!(answer, InboxAnswer::InProgress), "{answer:?}");
+        held.complete(&transaction, "done").await.unwrap();
+        transaction.commit().await.unwrap();
+    });
+}
+
+/// Also where outcomes are kept for a shorter time than the transaction takes.
+#[test]
+fn a_claim_of_this_transaction_does_not_expire_within_it() {
+    block_on(async {
+        let tables = Tables::new().await;
+        let inbox = Inbox::new(tables.schema.clone()).retention(Duration::ZERO);
+        let mut client = client().await;
+        let transaction = client.transaction().await.unwrap();
+        let held = ticket(inbox.claim(&transaction, &key("brief"), None).await.unwrap());
+        let answer = inbox.claim(&transaction, &key("brief"), None).await.unwrap();
+        assert!(matches!(answer, InboxAnswer::InProgress), "{answer:?}");
+        held.complete(&transaction, "done").await.unwrap();
+        transaction.commit().await.unwrap();
+    });
+}

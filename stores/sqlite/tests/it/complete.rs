@@ -252,3 +252,24 @@ fn a_crash_leaves_both_or_neither() {
         assert!(matches!(answer, ClaimAnswer::InDoubt { .. }), "a claim answered {answer:?}");
     }
 }
+
+/// One transaction that completes a claim twice is told at the second time; another claim can be completed in it.
+#[test]
+fn what_is_completed_twice_in_one_transaction_is_refused() {
+    let (_directory, path) = scratch();
+    let (store, mut connection) = shop(&path);
+    let dedup = patient(store.clone()).build().unwrap();
+    let (mut twice, mut beside) = (claim(&dedup, &key("twice")), claim(&dedup, &key("beside")));
+    let prepared = block_on(twice.prepare("receipt")).unwrap();
+    let other = block_on(beside.prepare("other")).unwrap();
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    store.complete_in(&transaction, &prepared).unwrap();
+    store.complete_in(&transaction, &other).unwrap();
+    for prepared in [&prepared, &other] {
+        let refused = store.complete_in(&transaction, prepared).unwrap_err();
+        assert!(matches!(refused, CompleteError::Superseded), "{refused:?}");
+    }
+    transaction.rollback().unwrap();
+    twice.rolled_back();
+    beside.rolled_back();
+}

@@ -11,6 +11,7 @@ mod open;
 mod processes;
 mod purge;
 mod readers;
+mod replaced;
 mod resolve;
 mod stuck_key;
 mod trouble;
