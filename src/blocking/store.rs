@@ -10,7 +10,8 @@ use async_trait::async_trait;
 
 use crate::protocol::{Entry, Expected, Key, Record};
 use crate::store::{
-    BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, StoreErrorKind,
+    AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
+    StoreErrorKind,
 };
 
 /// A store whose calls block their thread until they have their answer: a [`Store`] for databases with a blocking client.
@@ -337,6 +338,11 @@ impl<B: BlockingStore + 'static> Store for Blocking<B> {
 
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         self.ask(move |store| store.purge(limit)).await
+    }
+
+    /// None: a call blocks its thread, so it is made on another.
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        None
     }
 
     fn durability(&self) -> Durability {

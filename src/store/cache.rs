@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
+use super::{AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store};
 use crate::protocol::{Entry, Expected, Key, KeyMap, State, Status};
 use crate::sync::Mutex;
 use crate::time::{Clock, Moment, SystemClock};
@@ -18,6 +18,8 @@ use crate::time::{Clock, Moment, SystemClock};
 /// one case: a completed entry that an operator [forgets](crate::Deduplicator::forget) elsewhere, or here by a call that
 /// reaches the store after it failed or was dropped, may be replayed here for up to `age_max` more. Completed entries
 /// change in no other way.
+///
+/// It does not offer the short way of the store inside ([`Store::at_once`]): what is forgotten there would stay in the cache.
 ///
 /// ```
 /// use oncekey::store::CachedStore;
@@ -246,6 +248,11 @@ impl<S: Store> Store for CachedStore<S> {
         self.store.purge(limit).await
     }
 
+    /// None: see the type.
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        None
+    }
+
     fn durability(&self) -> Durability {
         self.store.durability()
     }
@@ -299,6 +306,14 @@ mod tests {
         let value = value.to_owned();
         let request = dedup.request(key).run(|_| async move { Ok::<_, std::convert::Infallible>(value) });
         block_on(request).unwrap()
+    }
+
+    /// Or an engine's forget would go round the cache.
+    #[test]
+    fn the_short_way_of_the_store_inside_is_not_offered() {
+        let (_, store, cached) = bench(100);
+        assert!(store.at_once().is_some());
+        assert!(cached.store().at_once().is_none());
     }
 
     #[test]
