@@ -32,7 +32,7 @@ proptest! {
     /// P1, P2, P3, P5, T1, and the whole table: several callers in two processes, stale holders, operators, time.
     #[test]
     fn the_engine_answers_as_the_table_says(steps in steps(steps::Step::from_bytes, 80)) {
-        for way in [Way::AtOnce, Way::ByExchange] {
+        for way in Way::ALL {
             world::play(&steps, way).map_err(|what| TestCaseError::fail(format!("{way:?}: {what}")))?;
         }
     }
@@ -53,7 +53,7 @@ proptest! {
 fn the_histories_meet_every_answer() {
     let mut runner = TestRunner::deterministic();
     let strategy = steps(steps::Step::from_bytes, 80);
-    for way in [Way::AtOnce, Way::ByExchange] {
+    for way in Way::ALL {
         let mut met = Met::new();
         for _ in 0..600 {
             let steps = strategy.new_tree(&mut runner).unwrap().current();

@@ -10,7 +10,10 @@ use async_trait::async_trait;
 
 use super::harness::{Abilities, Effort, Harness, Subject};
 use oncekey::protocol::{Entry, Expected, Key};
-use oncekey::store::{BatchPut, Durability, Exchange, Purged, Put, Store, StoreError, StoreErrorKind};
+use oncekey::store::{
+    AtOnce, BatchPut, Durability, Exchange, Purged, Put, Step, Store, StoreError, StoreErrorKind,
+};
+use oncekey::time::Timeline;
 
 /// A store's error, told in words.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,8 +70,27 @@ impl<S: Store> Store for Telling<S> {
         self.0.purge(limit).await.map_err(|error| Told::of(&error))
     }
 
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Told>> {
+        self.0.at_once().map(|_| self as _)
+    }
+
     fn durability(&self) -> Durability {
         self.0.durability()
+    }
+}
+
+/// Offered only where the store has the short way.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> AtOnce for Telling<S> {
+    type Error = Told;
+
+    fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, Told> {
+        let door = self.0.at_once().expect("the answer of `at_once` is always the same");
+        door.update(key, step).map_err(|error| Told::of(&error))
+    }
+
+    fn timeline(&self) -> Option<Timeline> {
+        self.0.at_once().and_then(AtOnce::timeline)
     }
 }
 

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use oncekey::Key;
 use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{
-    BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, TrimOutcomes,
-    Trimmed,
+    AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
+    TrimOutcomes, Trimmed,
 };
 
 use crate::fault::CallKind;
@@ -35,7 +35,8 @@ type OnTrim<S, E> =
 ///   [`on_purge`](Intercept::on_purge) and [`on_trim`](Intercept::on_trim) take the place of one call. Each gets the store
 ///   inside and the arguments of the call, and may pass them on: once, twice, changed, or not at all.
 ///
-/// No call that has a closure of its own goes round it. `list_in_doubt` has none: it is passed on, and [`before`](Intercept::before)
+/// No call that has a closure of its own goes round it; so the short way of the store inside ([`Store::at_once`]) is not
+/// offered. `list_in_doubt` has none: it is passed on, and [`before`](Intercept::before)
 /// hears of it as a load, as it hears of a trim as a purge. Where exchanges are replaced and batches are not, the items of a batch are exchanged one
 /// by one, up to 16 of them at once, as a store does that knows of no batches.
 ///
@@ -261,6 +262,11 @@ impl<S: Store, E: StoreError> Store for Intercept<S, E> {
         .await
     }
 
+    /// None: see the type.
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        None
+    }
+
     fn durability(&self) -> Durability {
         self.durability.clone().unwrap_or_else(|| self.store.durability())
     }
@@ -398,6 +404,13 @@ mod tests {
             assert!(block_on(call), "{kind}");
             assert_eq!(std::mem::take(&mut *heard.lock()), [(kind, "begins"), (kind, "ends")]);
         }
+    }
+
+    #[test]
+    fn nothing_goes_round_it_by_the_short_way() {
+        let store = Intercept::new(MemoryStore::new());
+        assert!(store.inner().at_once().is_some());
+        assert!(store.at_once().is_none());
     }
 
     #[test]

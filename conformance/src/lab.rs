@@ -66,9 +66,9 @@ pub(super) struct Lab<'h, H> {
     /// What all that is random in this case comes from.
     pub(super) seed: u64,
     /// Blamed when the store answers an error where none was due, or nothing at all.
-    clause: Clause,
+    pub(super) clause: Clause,
     /// How long a call may wait, by the clock of this machine, until it is taken for hung.
-    patience: Duration,
+    pub(super) patience: Duration,
     pub(super) tally: Tally,
 }
 

@@ -9,6 +9,8 @@
 
 #[path = "sabotage/batches.rs"]
 mod batches;
+#[path = "sabotage/doors.rs"]
+mod doors;
 #[path = "sabotage/flakes.rs"]
 mod flakes;
 #[path = "sabotage/flaws.rs"]

@@ -63,7 +63,7 @@ pub fn http_kept(data: &[u8]) {
 /// A history of the engine, against the reference.
 pub fn history(data: &[u8]) {
     let steps: Vec<_> = in_fours(data).map(steps::Step::from_bytes).collect();
-    for way in [Way::AtOnce, Way::ByExchange] {
+    for way in Way::ALL {
         if let Err(difference) = world::play(&steps, way) {
             panic!("{way:?}: {difference}\nhistory: {steps:#?}");
         }

@@ -19,19 +19,21 @@ use crate::time::{Moment, Timeline};
 ///
 /// On top of that, and instead of S10:
 ///
-/// - **An error means that nothing was done**, and so does a panic.
+/// - **An error means that nothing was done**, and so does a panic. After a step that panicked the store goes on: its lock
+///   is neither kept nor poisoned.
 /// - The store may ask the step more than once in one update, each time with what is there then; what the last
 ///   answer says is what counts.
 /// - A step that writes nothing succeeds whatever bound the store is at.
 /// - What the step does under the store's lock is the engine's: it decides, and nothing of a user's runs there.
 ///
 /// A store that wraps another must not hand this through if it does anything in `load` or `compare_exchange`: calls would
-/// go round it.
+/// go round it. The conformance kit has cases for stores that offer the short way; over others they say that they show
+/// nothing.
 ///
 /// # Example
 ///
 /// ```
-/// # use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+/// # use std::{collections::BTreeMap, sync::{Mutex, PoisonError}, time::Duration};
 /// use oncekey::protocol::{Entry, Expected, Key, Record, Version};
 /// use oncekey::store::{AtOnce, Exchange, Put, Step, Store, exchange_at_once, load_at_once};
 /// # #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,8 @@ use crate::time::{Moment, Timeline};
 ///     type Error = TableError;
 ///
 ///     fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, TableError> {
-///         let (rows, version) = &mut *self.0.lock().unwrap();
+///         // Nothing is written before the step has answered: a step that panicked left nothing half done.
+///         let (rows, version) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
 ///         let found = rows.get(key).cloned();
 ///         let found = found.map(|(record, version)| Entry { record, version, left: Duration::MAX });
 ///         let Some(put) = step.next(found) else { return Ok(None) };

@@ -248,7 +248,7 @@ impl<S: Store> Store for CachedStore<S> {
         self.store.purge(limit).await
     }
 
-    /// None: it would go round the cache.
+    /// None: see the type.
     fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
         None
     }

@@ -411,7 +411,7 @@ impl Reference {
                 // What is expired already needs no second write. By exchanges, that is seen only if an operator wrote it so:
                 // whoever held it goes by its last answer.
                 let seen_live = match self.way {
-                    Way::AtOnce => cell.live_until > now,
+                    Way::AtOnce | Way::AskedTwice => cell.live_until > now,
                     Way::ByExchange => cell.live > 0,
                 };
                 if seen_live {

@@ -1,5 +1,6 @@
 //! The list of cases. A case is a function of its name in the file of its clause.
 
+mod at_once;
 mod engine;
 mod s1;
 mod s10;
@@ -12,6 +13,7 @@ mod s7;
 mod s8;
 mod s9;
 
+use at_once::*;
 use engine::p1_to_t1_hold_with_faults_between;
 use s1::*;
 use s2::*;
@@ -25,7 +27,8 @@ use s9::*;
 use s10::*;
 
 use super::history::{
-    s1_random_histories_of_one_caller, s1_random_histories_that_look_rarely, s8_random_histories_at_the_bound,
+    s1_random_histories_by_both_doors, s1_random_histories_of_one_caller,
+    s1_random_histories_that_look_rarely, s8_random_histories_at_the_bound,
 };
 use super::linear::{
     s1_calls_in_flight_on_one_thread_are_linearizable, s1_concurrent_histories_are_linearizable,
@@ -62,6 +65,9 @@ macro_rules! __oncekey_conformance_cases {
             S1 s1_calls_in_flight_on_one_thread_are_linearizable
             S1 s1_random_histories_of_one_caller
             S1 s1_random_histories_that_look_rarely
+            S1 s1_random_histories_by_both_doors
+            S1 s1_of_racing_claims_by_both_doors_one_is_done
+            S1 s1_no_update_by_either_door_is_lost
             S2 s2_versions_rise_with_every_write
             S2 s2_versions_rise_over_the_end_of_an_entry
             S2 s2_a_version_of_an_earlier_life_never_fits_again
@@ -94,10 +100,12 @@ macro_rules! __oncekey_conformance_cases {
             S8 s8_a_purge_never_removes_a_new_claim
             S8 s8_a_purge_never_removes_a_renewed_entry
             S8 s8_a_full_store_refuses_new_keys_only
+            S8 s8_a_full_store_refuses_steps_that_need_room_only
             S8 s8_random_histories_at_the_bound
             S9 s9_what_was_acknowledged_outlives_the_store
             S10 s10_a_dropped_call_is_whole_or_nothing
             S10 s10_a_dropped_batch_is_whole_item_by_item
+            S10 s10_a_step_that_panics_has_done_nothing
             P1 p1_to_t1_hold_with_faults_between
         }
     };

@@ -3,7 +3,7 @@
 use crate::lab::{Bench, Checked, FOR_EVER, Lab, NOTHING, demand, key};
 use crate::samples;
 use crate::{Clause, Harness};
-use oncekey::protocol::{Expected, Key, Record, Version};
+use oncekey::protocol::{Entry, Expected, Key, Record, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
 
 /// Threads that claim one fresh key together: one is done, and all others are answered its entry.
@@ -276,7 +276,7 @@ fn one_wins<H: Harness>(bench: &Bench<'_, H>, key: &Key, expected: Expected) -> 
     Ok(version)
 }
 
-fn losers_see_the_winner(answer: &Exchange, record: &Record, version: Version) -> Checked {
+pub(super) fn losers_see_the_winner(answer: &Exchange, record: &Record, version: Version) -> Checked {
     let Exchange::Conflict(found) = answer else { return Ok(()) };
     let seen = found.as_ref().map(|entry| (&entry.record, entry.version));
     demand(seen == Some((record, version)), Clause::S5, || {
@@ -284,19 +284,23 @@ fn losers_see_the_winner(answer: &Exchange, record: &Record, version: Version) -
     })
 }
 
-fn counter(count: u64) -> Record {
+pub(super) fn counter(count: u64) -> Record {
     samples::in_progress(count)
+}
+
+pub(super) fn count_of(entry: &Entry) -> u64 {
+    entry.record.created_at().0 / 1009
 }
 
 /// Adds one to the counter, going on from what a conflict carries. Each conflict is somebody else's write, and there are
 /// no more of those than `total`.
-fn count_up<H: Harness>(bench: &Bench<'_, H>, key: &Key, total: u64) -> Checked {
+pub(super) fn count_up<H: Harness>(bench: &Bench<'_, H>, key: &Key, total: u64) -> Checked {
     let mut seen = bench.load(key)?;
     for _ in 0..=total {
         let Some(entry) = seen else {
             return demand(false, Clause::S8, || "the counter is gone".to_owned());
         };
-        let count = entry.record.created_at().0 / 1009;
+        let count = count_of(&entry);
         match bench.exchange(key, Expected::At(entry.version), &counter(count + 1), (NOTHING, FOR_EVER))? {
             Exchange::Done(_) => return Ok(()),
             Exchange::Conflict(found) => seen = found,

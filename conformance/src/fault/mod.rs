@@ -22,8 +22,8 @@ pub use log::{FaultLog, Injection};
 
 use oncekey::protocol::{Entry, Expected, Key};
 use oncekey::store::{
-    BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError, StoreErrorKind,
-    TrimOutcomes, Trimmed,
+    AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, StoreError,
+    StoreErrorKind, TrimOutcomes, Trimmed,
 };
 use oncekey::time::{Clock, SystemClock};
 use parking_lot::Mutex;
@@ -37,7 +37,8 @@ use plan::{Decided, Plan, Stray};
 /// from 1 in the order in which they are first polled. A batch takes one number per item, and each item meets a fault
 /// of its own; what is delayed or never answered delays the answer to the whole batch.
 ///
-/// As long as nothing is planned it passes every call on, and keeps the whole contract. Wrap it in an [`Arc`] to plan
+/// As long as nothing is planned it passes every call on, and keeps the whole contract. It does not offer the short way
+/// of the store inside ([`Store::at_once`]): calls would meet no fault there. Wrap it in an [`Arc`] to plan
 /// faults while an engine uses it.
 ///
 /// ```
@@ -286,6 +287,11 @@ impl<S: Store> Store for FaultStore<S> {
     async fn purge(&self, limit: usize) -> Result<Purged, Self::Error> {
         let decided = self.plan.lock().decide(CallKind::Purge, None);
         self.carry(decided, || self.store.purge(limit)).await
+    }
+
+    /// None: see the type.
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Self::Error>> {
+        None
     }
 
     fn durability(&self) -> Durability {

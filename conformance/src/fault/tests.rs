@@ -74,6 +74,13 @@ fn is_injected(answer: &Answered, maybe_applied: bool) -> bool {
 }
 
 #[test]
+fn no_call_goes_round_the_faults_by_the_short_way() {
+    let store = bench().store;
+    assert!(store.inner().at_once().is_some());
+    assert!(store.at_once().is_none());
+}
+
+#[test]
 fn what_is_lost_on_the_way_there_is_not_applied_and_only_a_refusal_says_so() {
     let bench = bench();
     bench.store.plan([Some(Fault::Refused), Some(Fault::RequestLost)]);

@@ -1,6 +1,7 @@
 //! Random histories of one caller, against a reference written from the contract, and shrunk to the fewest steps that
 //! fail.
 
+mod doors;
 mod play;
 mod reference;
 mod steps;
@@ -17,6 +18,7 @@ use super::harness::{Harness, Time};
 use super::lab::{Bench, Checked, Lab, Stop, Tally};
 pub(super) use steps::Kind;
 
+use doors::Doors;
 use play::{Failed, Rules, play};
 use steps::{Menu, Step};
 
@@ -35,6 +37,16 @@ pub(super) fn s1_random_histories_that_look_rarely<H: Harness>(lab: &Lab<'_, H>)
     let bench = lab.fresh();
     let rules = Rules { watched: false, bound: None, waits_max: 1 };
     histories(lab, 2, &replays(&bench.time), |number, steps| play(&bench, rules, number, steps))
+}
+
+/// All that one caller can do, by the store's methods and by its short way in turn: they are doors to one register.
+pub(super) fn s1_random_histories_by_both_doors<H: Harness>(lab: &Lab<'_, H>) -> Checked {
+    let bench = lab.fresh();
+    bench.short_way()?;
+    let rules = Rules { watched: true, bound: None, waits_max: 1 };
+    histories(lab, 4, &everything(&bench.time), |number, steps| {
+        play(&Doors::new(&bench), rules, number, steps)
+    })
 }
 
 /// A store that holds fewer entries than there are keys.

@@ -35,13 +35,13 @@ pub(super) trait Caller {
     fn time(&self) -> &Time;
     fn load(&self, key: &Key) -> Checked<Option<Entry>>;
     fn purge(&self, limit: usize) -> Checked<Purged>;
-    fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Answer;
+    fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Checked<Answer>;
     fn put_many(&self, batch: &[BatchPut<'_>]) -> Vec<Answer>;
     /// An error where none was due.
     fn failed(&self, error: &Refusal) -> Stop;
 }
 
-type Answer = Result<Exchange, Refusal>;
+pub(super) type Answer = Result<Exchange, Refusal>;
 
 /// An error of the store.
 #[derive(Debug)]
@@ -63,9 +63,10 @@ impl<H: Harness> Caller for Bench<'_, H> {
         self.purge(limit)
     }
 
-    fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Answer {
+    fn put(&self, key: &Key, expected: Expected, put: Put<'_>) -> Checked<Answer> {
         Tally::count(&self.lab.tally.calls, 1);
-        self.block_on(self.store.compare_exchange(key, expected, put)).map_err(|error| refusal(&error))
+        let answer = self.block_on(self.store.compare_exchange(key, expected, put));
+        Ok(answer.map_err(|error| refusal(&error)))
     }
 
     fn put_many(&self, batch: &[BatchPut<'_>]) -> Vec<Answer> {
@@ -79,7 +80,7 @@ impl<H: Harness> Caller for Bench<'_, H> {
     }
 }
 
-fn refusal(error: &impl StoreError) -> Refusal {
+pub(super) fn refusal(error: &impl StoreError) -> Refusal {
     Refusal { kind: error.kind(), told: error.to_string() }
 }
 
@@ -229,7 +230,7 @@ impl Player<'_> {
         self.played.push(line);
         let put = Put::new(&sent.record, sent.live, sent.linger);
         let (answer, asked) = self.timed(|store, keys| store.put(&keys[sent.key], sent.expected, put));
-        self.judge(&[(sent, answer)], asked)
+        self.judge(&[(sent, answer?)], asked)
     }
 
     fn batch(&mut self, number: usize, writes: &[Write]) -> Checked {

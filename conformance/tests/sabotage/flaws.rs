@@ -179,6 +179,24 @@ flaws! {
     /// A batch looks in one critical section, and writes in the next.
     BatchInTwoSteps,
 
+    // The short way.
+    /// Each door has a table of its own.
+    TableOfEachDoor,
+    /// An update asks its step in one critical section, and writes in the next.
+    UpdateInTwoSteps,
+    /// An update answers the entry that was there before.
+    UpdateAnswersWhatWas,
+    /// At its bound a store refuses steps before it asks them.
+    LookRefusedAtTheBound,
+    /// At its bound a store refuses every step that writes.
+    StepOverAnEntryRefusedAtTheBound,
+    /// A full store writes, and says that it did not.
+    RefusedStepIsWritten,
+    /// A row is inserted before the step is asked, and taken out if nothing is to be written.
+    StepReservesItsRow,
+    /// A step that panics poisons the lock, and every later call panics.
+    PanicPoisonsTheLock,
+
     // Durability, errors, drops.
     /// A write is acknowledged before it is safe, and the last one is not.
     LastWriteLostOnReopen,

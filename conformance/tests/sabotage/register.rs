@@ -2,14 +2,14 @@
 //! have one flaw, at the place where an author would err.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use oncekey::Key;
 use oncekey::protocol::{DecodeError, Entry, Expected, Record, State, Version};
 use oncekey::store::{
-    BatchPut, Durability, DurabilityClass, Exchange, Purged, Put, Store, StoreError, StoreErrorKind,
+    AtOnce, BatchPut, Durability, DurabilityClass, Exchange, Purged, Put, Store, StoreError, StoreErrorKind,
 };
 use oncekey::time::{Clock as _, Moment};
 use oncekey_conformance::Time;
@@ -73,6 +73,8 @@ pub(crate) struct Register {
     /// What ends of lives are rounded up to.
     pub(crate) resolution: Duration,
     pub(crate) purges: bool,
+    /// How often an update asks its step.
+    pub(crate) asks: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +111,7 @@ impl Data {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap()
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -146,7 +148,7 @@ impl Row {
 impl Register {
     pub(crate) fn new(data: Arc<Data>, flaw: Option<Flaw>, bound: Option<usize>) -> Self {
         let versions = Versions::Counter { step: 1 };
-        Self { data, flaw, bound, versions, resolution: Duration::ZERO, purges: true }
+        Self { data, flaw, bound, versions, resolution: Duration::ZERO, purges: true, asks: 1 }
     }
 
     pub(crate) fn is(&self, flaw: Flaw) -> bool {
@@ -154,6 +156,9 @@ impl Register {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
+        if self.is(Flaw::PanicPoisonsTheLock) {
+            return self.data.table.lock().unwrap();
+        }
         self.data.lock()
     }
 
@@ -175,7 +180,7 @@ impl Register {
         Ok(Some(Entry { record, version: Version::new(row.version), left: row.left(now, self.flaw) }))
     }
 
-    fn read(&self, table: &Table, id: &[u8], now: Moment) -> Result<Option<Entry>, Trouble> {
+    pub(crate) fn read(&self, table: &Table, id: &[u8], now: Moment) -> Result<Option<Entry>, Trouble> {
         table.rows.get(id).map_or(Ok(None), |row| self.entry(row, now))
     }
 
@@ -312,7 +317,12 @@ impl Register {
     }
 
     /// A claim needs room. What is gone is none of it: it is dropped first.
-    fn within_bound(&self, table: &mut Table, expected: Expected, now: Moment) -> Result<(), Trouble> {
+    pub(crate) fn within_bound(
+        &self,
+        table: &mut Table,
+        expected: Expected,
+        now: Moment,
+    ) -> Result<(), Trouble> {
         let claims = expected == Expected::Vacant || self.is(Flaw::ExchangeRefusedAtTheBound);
         let Some(bound) = self.bound.filter(|_| claims) else { return Ok(()) };
         let held = if self.is(Flaw::FullForEver) {
@@ -483,6 +493,10 @@ impl Store for Register {
             return Ok(Purged { removed: 0, more: false });
         }
         Ok(self.purge_some(limit))
+    }
+
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Trouble>> {
+        Some(self)
     }
 
     fn durability(&self) -> Durability {

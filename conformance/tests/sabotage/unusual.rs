@@ -193,6 +193,8 @@ pub(crate) enum Unusual {
     CountersOfKeys,
     /// Nothing is ever removed.
     NeverPurges,
+    /// An update asks its step three times.
+    AsksAgain,
 }
 
 impl Unusual {
@@ -202,6 +204,7 @@ impl Unusual {
             Self::GreatSteps => Register { versions: Versions::Counter { step: 1_000_003 }, ..store },
             Self::CountersOfKeys => Register { versions: Versions::PerKey, ..store },
             Self::NeverPurges => Register { purges: false, ..store },
+            Self::AsksAgain => Register { asks: 3, ..store },
             Self::GreatNumbers => store,
         }
     }
@@ -301,6 +304,10 @@ mod versions_of_each_key {
 
 mod never_purges {
     oncekey_conformance::conformance_tests!(super::Unusual::NeverPurges);
+}
+
+mod asks_again {
+    oncekey_conformance::conformance_tests!(super::Unusual::AsksAgain);
 }
 
 mod hesitant {
