@@ -32,12 +32,19 @@ pub enum Kept {
         /// Its encoded length in bytes.
         len: u64,
     },
+    /// A part of a final failure: the [`Text`](crate::codec::Text) of it that is within the engine's
+    /// [`outcome_len_max`](crate::DeduplicatorBuilder::outcome_len_max), say. Later calls get that part.
+    #[non_exhaustive]
+    Shortened {
+        /// The encoded length in bytes of the whole failure.
+        len: u64,
+    },
     /// Only that the operation is done: the codec refused its outcome, or panicked. Later calls get no outcome, and do not run.
     Unencodable,
 }
 
 impl Kept {
-    /// Whether later calls get the outcome.
+    /// Whether later calls get the whole outcome.
     pub fn is_whole(self) -> bool {
         self == Self::Whole
     }

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use http::Response;
 use http::request::Parts;
 use http_body::Body;
+use oncekey::codec::AsValue;
 use oncekey::{Answer, Failure, Fingerprint, Key, Store};
 use tower_service::Service;
 
@@ -100,7 +101,8 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         let mut wait = Duration::ZERO;
         let answer = loop {
             let request = shared.dedup.request(key.clone()).fingerprint(fingerprint);
-            let mut request = request.wait(wait).codec(Responses);
+            let request = request.wait(wait).codec(Responses);
+            let mut request = request.failures(AsValue(Responses));
             if let Some(policy) = options.policy {
                 request = request.policy(policy);
             }

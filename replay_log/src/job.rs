@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use oncekey::admin::{AdminAnswer, Resolution};
-use oncekey::codec::{Codec as _, Json};
+use oncekey::codec::{AsValue, Codec as _, Json};
 use oncekey::observe::Event;
 use oncekey::store::ListInDoubt;
 use oncekey::{Answer, Attempt, Deduplicator, Failure, Key, Outcome, Policy, RunError, Store};
@@ -100,6 +100,7 @@ async fn answer<S: Store + 'static>(dedup: &Deduplicator<S>, gateway: &Gateway, 
         .policy(policy(&request.operation))
         .wait(WAIT_MAX)
         .json()
+        .failures(AsValue(Json))
         .run_or_fail(|attempt| charge(gateway, request, attempt, &found))
         .await;
     match answer {

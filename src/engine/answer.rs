@@ -9,8 +9,9 @@ use crate::store::StoreFailure;
 
 /// What a call got: every expected answer.
 ///
-/// `T` is the operation's value. `F` is its final failure where one is on record: the failure itself for
-/// [`Request::run_or_fail`](super::Request::run_or_fail) and its classifying form, the encoded bytes otherwise.
+/// `T` is the operation's value. `F` is what is kept of a final failure, where one is on record: for
+/// [`Request::run_or_fail`](super::Request::run_or_fail) its text, or what the request's
+/// [failure codec](super::Request::failures) keeps; the bytes on record otherwise.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "the operation may not have run: look at the answer, or take its value"]
 pub enum Answer<T, F = Payload> {

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use super::failure::FailureKind;
 use crate::codec::CodecError;
 use crate::kept::Kept;
 use crate::protocol::Conclusion;
@@ -186,6 +187,8 @@ pub enum RunError<E> {
     Operation {
         /// The operation's own error.
         error: E,
+        /// How it said that it failed: unknown effect, for an operation that does not say.
+        kind: FailureKind,
         /// What became of the claim.
         claim: ClaimFate,
     },
@@ -249,8 +252,8 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> RunError<E> {
     /// [`std::error::Error`] itself, such as a boxed one.
     pub fn into_boxed(self) -> Box<dyn StdError + Send + Sync> {
         match self {
-            Self::Operation { error, claim } => {
-                Box::new(RunError::Operation { error: Boxed(error.into()), claim })
+            Self::Operation { error, kind, claim } => {
+                Box::new(RunError::Operation { error: Boxed(error.into()), kind, claim })
             }
             Self::LeaseLost { source } => Box::new(RunError::<Boxed>::LeaseLost { source }),
             Self::Claim { source } => Box::new(RunError::<Boxed>::Claim { source }),
@@ -282,6 +285,9 @@ impl<E> fmt::Display for RunError<E> {
                 ClaimFate::Recorded { kept: Kept::Whole } => {
                     f.write_str("the operation failed for good, and its failure is on record; its own error is the source of this one")
                 }
+                ClaimFate::Recorded { kept: Kept::Shortened { .. } } => f.write_str(
+                    "the operation failed for good, and a part of its failure is on record; its own error is the source of this one",
+                ),
                 ClaimFate::Recorded { .. } => f.write_str(
                     "the operation failed for good, and that is on record, without the failure; its own error is the source of this one",
                 ),
@@ -306,8 +312,9 @@ impl<E> fmt::Debug for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The error is the operation's: it may hold customer data, or have no Debug. Ask for it by name.
-            Self::Operation { claim, .. } => f
+            Self::Operation { kind, claim, .. } => f
                 .debug_struct("Operation")
+                .field("kind", kind)
                 .field("error", &format_args!("{}, not shown: see source()", std::any::type_name::<E>()))
                 .field("claim", claim)
                 .finish(),

@@ -12,6 +12,7 @@ mod claim;
 mod claiming;
 mod convoy;
 mod error;
+mod failure;
 mod held;
 mod keeper;
 mod many;
@@ -39,12 +40,12 @@ pub use attempt::Attempt;
 pub use builder::{DeduplicatorBuilder, OptionsError};
 pub use claim::{Claim, ClaimAnswer, Running, Saved};
 pub use error::{ClaimError, ClaimFate, Error, ResolverFailure, RunError};
+pub use failure::{Failure, FailureKind, OrFailure};
 pub use options::{OnDrop, OnLeaseLost};
 pub use prepared::{Prepared, Settled};
-pub use request::{Failure, FailureKind, Request};
+pub use request::Request;
 pub use resolver::{Doubt, Resolver};
 
-use crate::codec::Raw;
 use crate::observe::Event;
 use crate::protocol::{Key, Outcome, OutcomeBody};
 use crate::store::Store;
@@ -106,7 +107,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     }
 
     /// Begins a request for one operation. Nothing happens until it runs or claims.
-    pub fn request(&self, key: Key) -> Request<'_, S, Raw> {
+    pub fn request(&self, key: Key) -> Request<'_, S> {
         Request::new(&self.inner, key)
     }
 

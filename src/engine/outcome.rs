@@ -2,23 +2,57 @@
 
 use super::answer::{Answer, RecordInfo, Unavailable};
 use super::error::RunError;
-use crate::codec::{Codec, CodecError};
+use super::failure::Failure;
+use crate::codec::{Codec, CodecError, FailureCodec};
 use crate::protocol::{Conclusion, Entry, Found, Key, Outcome, OutcomeBody, Payload};
-
-/// How the failures of an operation are kept and read; `encode` gives `None` where none is ever final.
-pub(super) struct Failures<Enc, Dec> {
-    pub(super) encode: Enc,
-    pub(super) decode: Dec,
-}
 
 /// What a codec makes of a value.
 type Encoded = Result<Payload, CodecError>;
 
-/// Failures that are kept in the codec of the values.
-pub(super) fn failures_in<E, C: Codec<E>>(
-    codec: &C,
-) -> Failures<impl Fn(&E) -> Option<Encoded>, impl Fn(&Payload) -> Result<E, CodecError>> {
-    Failures { encode: |error: &E| Some(codec.encode(error)), decode: |bytes: &Payload| codec.decode(bytes) }
+/// Failures as they are on record. None goes there: this is for operations that say nothing of theirs.
+pub(super) struct AsBytes;
+
+impl<E> FailureCodec<E> for AsBytes {
+    type Kept = Payload;
+
+    fn encode(&self, _: &E) -> Encoded {
+        Err("the operation does not say that it failed for good".into())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Encoded {
+        Ok(bytes.clone())
+    }
+}
+
+/// How an operation that failed has ended.
+pub(super) enum Ending {
+    NoEffect,
+    /// For good. `cut_from`: the length of the failure, if only a part of it is kept.
+    Final {
+        outcome: Outcome,
+        cut_from: Option<u64>,
+    },
+    Unknown,
+}
+
+/// `len_max` is the engine's `outcome_len_max`. A final failure is encoded here, once.
+pub(super) fn ending<E, F: FailureCodec<E>>(codec: &F, failure: &Failure<E>, len_max: usize) -> Ending {
+    let error = match failure {
+        Failure::NoEffect(_) => return Ending::NoEffect,
+        Failure::Unknown(_) => return Ending::Unknown,
+        Failure::Final(error) => error,
+    };
+    let mut encoded = codec.encode(error);
+    let mut cut_from = None;
+    if let Ok(bytes) = &mut encoded {
+        if bytes.len() > len_max {
+            if let Some(part) = codec.shortened(bytes, len_max).filter(|part| part.len() <= len_max) {
+                cut_from = Some(bytes.len() as u64);
+                *bytes = part;
+            }
+        }
+    }
+    Ending::Final { outcome: outcome(Conclusion::Failed, encoded), cut_from }
 }
 
 pub(super) fn outcome(conclusion: Conclusion, encoded: Encoded) -> Outcome {
@@ -32,12 +66,12 @@ pub(super) fn outcome(conclusion: Conclusion, encoded: Encoded) -> Outcome {
 }
 
 /// The answer that an entry holds for this request.
-pub(super) fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
+pub(super) fn read<T, E, C: Codec<T>, F: FailureCodec<E>>(
     codec: &C,
-    failures: &Failures<Enc, Dec>,
+    failures: &F,
     (key, verdict, entry): (&Key, Found, &Entry),
     here: bool,
-) -> Result<Answer<T, G>, RunError<E>> {
+) -> Result<Answer<T, F::Kept>, RunError<E>> {
     let info = RecordInfo::of(entry);
     let record = &entry.record;
     let outcome = record.outcome();
@@ -66,7 +100,7 @@ pub(super) fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, Cod
                     Answer::Done { why: Unavailable::NoLongerKept, info }
                 }
                 (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), info }
+                    Answer::FailedBefore { failure: Some(failures.decode(bytes).map_err(decoded)?), info }
                 }
                 (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
             }

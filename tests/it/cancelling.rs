@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use oncekey::answer::{FailureKind, RecordInfo};
+use oncekey::answer::RecordInfo;
 use oncekey::builder::OnDrop;
 use oncekey::protocol::{State, Status};
 use oncekey::time::{Clock as _, ManualClock};

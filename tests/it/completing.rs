@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use oncekey::answer::{ClaimFate, Kept, NoValue, Unavailable, Unrecorded};
-use oncekey::codec::{Codec, CodecError, Json};
+use oncekey::codec::{AsValue, Codec, CodecError, Json};
 use oncekey::protocol::{OutcomeBody, State, Status};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{
@@ -151,7 +151,7 @@ fn a_final_failure_that_cannot_be_encoded_is_a_failure_all_the_same() {
     let run =
         || {
             bench.run(
-                bench.dedup.request(key()).codec(Broken).run_or_fail(|_| async {
+                bench.dedup.request(key()).failures(AsValue(Broken)).run_or_fail(|_| async {
                     Err::<String, _>(Failure::Final("no such account".to_owned()))
                 }),
             )
@@ -182,7 +182,8 @@ fn each_way_to_conclude_tells_whether_later_calls_get_the_outcome() {
         }
     };
     assert_eq!(failed("refused"), Kept::Whole);
-    assert_eq!(failed("refused at length"), too_large(17));
+    // A text is cut, and its first caller is told.
+    assert_eq!(format!("{:?}", failed("refused at length")), "Shortened { len: 17 }");
 
     let of = |id: &str| oncekey::Key::new("payments.charge", id).unwrap();
     let bench = bench_with(|builder| builder.outcome_len_max(10));
@@ -277,7 +278,7 @@ fn an_outcome_that_does_not_decode_is_an_error_and_stays_as_it_is() {
         bench
             .dedup
             .request(key())
-            .codec(Broken)
+            .failures(AsValue(Broken))
             .run_or_fail(|_| async { Ok::<String, Failure<String>>(String::new()) }),
     );
     assert!(matches!(error, Err(RunError::Decode { .. })), "{error:?}");

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::answer::{ClaimFate, FailureKind};
 use oncekey::builder::OnLeaseLost;
-use oncekey::codec::{Codec, CodecError, Raw};
+use oncekey::codec::{AsValue, Codec, CodecError, Raw};
 use oncekey::{
     Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Failure, Fingerprint, OperationId, Outcome,
     Payload, Policy, RunError,
@@ -139,7 +139,7 @@ impl Codec<String> for NoCodec {
 #[test]
 fn a_final_failure_that_cannot_be_kept_is_final_all_the_same() {
     let bench = bench();
-    let request = bench.dedup.request(key()).codec(NoCodec);
+    let request = bench.dedup.request(key()).failures(AsValue(NoCodec));
     let told = ready(request.run_or_fail(async |_| Err::<String, _>(Failure::Final("boom".to_owned()))));
     assert!(matches!(after(told), ClaimFate::Recorded { .. }));
     let told = run_failing(&bench.dedup, no_effect()).unwrap();
@@ -206,18 +206,20 @@ fn an_error_type_without_any_bounds_will_do() {
 }
 
 #[test]
-fn a_classifier_tells_failures_apart() {
+fn an_error_that_tells_its_kind_is_mapped_to_it() {
     for (kind, next_attempt) in
         [(FailureKind::NoEffect, Some(2)), (FailureKind::Unknown, Some(2)), (FailureKind::Final, None)]
     {
         let bench = bench();
-        let told = ready(bench.dedup.request(key()).run_classified(
-            async |_| Err::<String, _>("boom".to_owned()),
-            |error: &String| {
-                assert_eq!(error, "boom");
-                kind
-            },
-        ));
+        let classify = |error: String| match kind {
+            FailureKind::NoEffect => Failure::NoEffect(error),
+            FailureKind::Final => Failure::Final(error),
+            FailureKind::Unknown => Failure::Unknown(error),
+        };
+        let told = ready(
+            bench.dedup.request(key()).run_or_fail(async |_| Err::<String, _>(classify("boom".to_owned()))),
+        );
+        assert!(matches!(&told, Err(RunError::Operation { kind: said, .. }) if *said == kind), "{told:?}");
         let claim = after(told);
         let as_expected = match kind {
             FailureKind::NoEffect => matches!(claim, ClaimFate::Released),

@@ -19,6 +19,7 @@ mod encoding; // the stored form of any record
 mod expiry; // retention, tail, linger, full stores
 mod explicit; // the explicit claim: renew, checkpoint, release, prepare and settle
 mod failing; // NoEffect, Final, Unknown, Reclaim, Hold, doubt, attempts
+mod failures; // what is kept of a final failure, and from which errors
 mod json; // which values come back from JSON, and what becomes of the others
 mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost

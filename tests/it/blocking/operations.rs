@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use oncekey::answer::{ClaimFate, FailureKind, Unrecorded};
+use oncekey::OrFailure as _;
+use oncekey::answer::{ClaimFate, Unrecorded};
 use oncekey::builder::{OnDrop, OnLeaseLost};
+use oncekey::codec::AsValue;
 use oncekey::protocol::{State, Status};
 use oncekey::{Answer, ClaimError, Deduplicator, Failure, Key, MemoryStore, RunError};
 
@@ -64,16 +66,14 @@ fn a_failure_is_what_its_operation_says() {
     let request = || threads.dedup.request(key());
     let failed = request().run_or_fail(|_| Err::<String, _>(Failure::NoEffect("busy".to_owned())));
     assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
-    let failed = request().run_releasing(|_| Err::<String, _>("busy"), |error| *error == "busy");
-    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
-    let failed = request().run_releasing(|_| Err::<String, _>("broken"), |error| *error == "busy");
+    let failed = request().run_or_fail(|_| Err::<String, _>("broken").or_unknown::<&str>());
     assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::InDoubt, .. })));
     let failed = request().run(|_| Err::<String, _>(7));
     assert!(matches!(failed, Err(RunError::Operation { error: 7, claim: ClaimFate::InDoubt, .. })));
     let declined = || Err::<String, _>("declined".to_owned());
-    let failed = request().run_classified(|_| declined(), |_| FailureKind::Final);
+    let failed = request().run_or_fail(|_| declined().or_final::<String>());
     assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Recorded { .. }, .. })));
-    let again = request().run_classified(|_| text("runs after all"), |_| FailureKind::Final);
+    let again = request().run_or_fail(|_| text("runs after all").or_final::<String>());
     assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(why), .. }) if why == "declined"));
 }
 
@@ -436,10 +436,11 @@ fn a_panic_after_the_effect_leaves_the_operation_done() {
         let request = threads.dedup.request(key());
         let panicked = catch_unwind(AssertUnwindSafe(|| match encodes {
             true => drop(request.codec(Panicking).run(|_| text("done"))),
-            false => drop(request.run_classified(
-                |_| Err::<String, _>("broken".to_owned()),
-                |_| -> FailureKind { panic!("planned") },
-            )),
+            false => drop(
+                request
+                    .failures(AsValue(Panicking))
+                    .run_or_fail(|_| Err::<String, _>("broken".to_owned()).or_final::<String>()),
+            ),
         }));
         assert!(panicked.is_err());
         threads.clock.advance(LEASE);

@@ -5,11 +5,11 @@ use std::any::Any;
 use std::panic::resume_unwind;
 
 use oncekey::answer::Unavailable;
-use oncekey::codec::{Codec, CodecError};
+use oncekey::codec::{AsValue, Codec, CodecError, FailureCodec};
 use oncekey::consume::{Consumer, DeliveryAction, Message};
 use oncekey::observe::{CallPhase, Event, Observer, Span};
 use oncekey::protocol::{Conclusion, OutcomeBody};
-use oncekey::{Attempt, ClaimError, Failure};
+use oncekey::{Attempt, ClaimError, Failure, OrFailure as _};
 
 use super::*;
 use crate::support::{engine_with, ready, secs};
@@ -35,6 +35,31 @@ struct Unwritable;
 
 impl From<Unwritable> for Payload {
     fn from(_: Unwritable) -> Self {
+        panic!("{}", PLANNED)
+    }
+}
+
+impl std::fmt::Display for Unwritable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("{}", PLANNED)
+    }
+}
+
+/// Keeps too much, and panics when it is to keep less.
+struct Shortening;
+
+impl FailureCodec<Unwritable> for Shortening {
+    type Kept = ();
+
+    fn encode(&self, _: &Unwritable) -> Result<Payload, CodecError> {
+        Ok(vec![0; (1 << 20) + 1].into())
+    }
+
+    fn decode(&self, _: &Payload) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    fn shortened(&self, _: &Payload, _: usize) -> Option<Payload> {
         panic!("{}", PLANNED)
     }
 }
@@ -71,17 +96,15 @@ fn is_done(bench: &Bench, conclusion: Conclusion, context: &str) {
 }
 
 /// Where the user's code panics, in each form of a run.
-const PLACES: [(&str, Conclusion); 5] = [
+const PLACES: [(&str, Conclusion); 4] = [
     ("encoding a value", Conclusion::Succeeded),
     ("encoding a failure", Conclusion::Failed),
-    ("encoding a failure that was told apart", Conclusion::Failed),
-    ("telling failures apart", Conclusion::Failed),
-    ("telling what had no effect", Conclusion::Failed),
+    ("the text of a failure", Conclusion::Failed),
+    ("shortening a failure", Conclusion::Failed),
 ];
 
 /// A run whose code panics there.
 async fn run_to(bench: &Bench, place: &str, policy: Policy) {
-    let broken = || async { Err::<String, _>("broken".to_owned()) };
     let request = bench.dedup.request(key()).policy(policy);
     match place {
         "encoding a value" => {
@@ -89,17 +112,16 @@ async fn run_to(bench: &Bench, place: &str, policy: Policy) {
             drop(run.await);
         }
         "encoding a failure" => {
-            let failing = |_: Attempt| async { broken().await.map_err(Failure::Final) };
-            drop(request.codec(Panicking).run_or_fail(failing).await);
+            let failing = |_: Attempt| async { Err::<String, _>("broken".to_owned()).or_final::<String>() };
+            drop(request.failures(AsValue(Panicking)).run_or_fail(failing).await);
         }
-        "encoding a failure that was told apart" => {
-            drop(request.codec(Panicking).run_classified(|_| broken(), |_| FailureKind::Final).await);
+        "the text of a failure" => {
+            let failing = |_: Attempt| async { Err::<String, _>(Unwritable).or_final::<Unwritable>() };
+            drop(request.run_or_fail(failing).await);
         }
-        "telling failures apart" => {
-            drop(request.run_classified(|_| broken(), |_| panic!("{}", PLANNED)).await);
-        }
-        "telling what had no effect" => {
-            drop(request.run_releasing(|_| broken(), |_| panic!("{}", PLANNED)).await);
+        "shortening a failure" => {
+            let failing = |_: Attempt| async { Err::<String, _>(Unwritable).or_final::<Unwritable>() };
+            drop(request.failures(Shortening).run_or_fail(failing).await);
         }
         other => panic!("no such place: {other}"),
     }
