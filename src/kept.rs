@@ -7,7 +7,7 @@ use crate::protocol::OutcomeBody;
 /// The first caller has the whole value in any case, and is the last that can keep it elsewhere.
 ///
 /// ```
-/// # use oncekey::{Answer, Deduplicator, Key, MemoryStore};
+/// # use oncekey::{Answer, Earlier, Deduplicator, Key, MemoryStore};
 /// use oncekey::answer::Kept;
 ///
 /// # futures::executor::block_on(async {
@@ -17,7 +17,7 @@ use crate::protocol::OutcomeBody;
 /// });
 /// let first = report().await?;
 /// assert!(matches!(first, Answer::Executed { kept: Kept::TooLarge { len: 5_000, .. }, .. }));
-/// assert!(matches!(report().await?, Answer::Done { .. }));
+/// assert!(matches!(report().await?, Answer::Earlier(Earlier::Done { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

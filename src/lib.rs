@@ -136,9 +136,7 @@ pub mod admin {
 
 /// What an [`Answer`], a [`ClaimAnswer`] and their errors carry.
 pub mod answer {
-    pub use crate::engine::{
-        ClaimFate, FailureKind, NoValue, RecordInfo, Running, Saved, Unavailable, Unrecorded,
-    };
+    pub use crate::engine::{ClaimFate, FailureKind, NoValue, RecordInfo, Unavailable, Unrecorded};
     pub use crate::kept::Kept;
 }
 
@@ -164,8 +162,8 @@ pub mod builder {
 
 #[doc(inline)]
 pub use engine::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Error, Failure,
-    OrFailure, Prepared, Request, RunError, Settled,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier, Error,
+    Failure, OrFailure, Prepared, Request, RunError, Settled,
 };
 #[doc(inline)]
 pub use memory::MemoryStore;

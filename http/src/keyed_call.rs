@@ -10,7 +10,7 @@ use http::Response;
 use http::request::Parts;
 use http_body::Body;
 use oncekey::codec::AsValue;
-use oncekey::{Answer, Failure, Fingerprint, Key, Store};
+use oncekey::{Answer, Earlier, Failure, Fingerprint, Key, Store};
 use tower_service::Service;
 
 use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
@@ -123,7 +123,9 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
             match answer.await {
                 // Another request runs, and this one has nothing to run: from here on it may be
                 // dropped. If its client left during its first claim, there is nobody to wait for.
-                Ok(Answer::InProgress { .. }) if wait < options.wait && !goes_on.is_alone() => {
+                Ok(Answer::Earlier(Earlier::InProgress { .. }))
+                    if wait < options.wait && !goes_on.is_alone() =>
+                {
                     goes_on.set(false);
                     wait = options.wait;
                 }

@@ -10,11 +10,11 @@ use futures::FutureExt as _;
 use futures::channel::oneshot;
 
 use super::attempt::Attempt;
-use super::claim::{Claim, ClaimAnswer};
+use super::claim::Claim;
 use super::deduplicator::Deduplicator;
 use super::request::Request;
 use crate::codec::{Codec, FailureCodec};
-use crate::engine::{Answer, ClaimError, Error, Failure, RunError};
+use crate::engine::{Answer, ClaimAnswer, ClaimError, Error, Failure, RunError};
 use crate::kept::Kept;
 use crate::protocol::Payload;
 use crate::store::Store;
@@ -108,11 +108,13 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub fn claim_many<'r, C: 'r, F: 'r>(
         &self,
         requests: impl IntoIterator<Item = Request<'r, S, C, F>>,
-    ) -> Vec<Result<ClaimAnswer<S>, Error>> {
+    ) -> Vec<Result<ClaimAnswer<Claim<S>>, Error>> {
         let (faces, requests): (Vec<_>, Vec<_>) = requests.into_iter().map(Request::ready).unzip();
         let answers = self.host.driver.drive(self.engine().claim_many(requests));
         // Each claim is looked after by the face that it was asked of.
-        answers.into_iter().zip(faces).map(|(answer, face)| Ok(ClaimAnswer::of(face, answer?))).collect()
+        let handed =
+            |(answer, face): (Result<ClaimAnswer<_>, _>, _)| Ok(answer?.map(|claim| Claim::of(face, claim)));
+        answers.into_iter().zip(faces).map(handed).collect()
     }
 
     /// Completes many claims, each as [`Claim::complete`] does: one round trip for all. One answer per claim, in order;

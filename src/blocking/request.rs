@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::attempt::Attempt;
-use super::claim::ClaimAnswer;
+use super::claim::Claim;
 use super::context;
 use super::deduplicator::Deduplicator;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
-use crate::engine::{Answer, Error, Failure, RunError};
+use crate::engine::{Answer, ClaimAnswer, Error, Failure, RunError};
 use crate::protocol::{Fingerprint, Key, Policy};
 use crate::store::Store;
 
@@ -97,10 +97,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// # Panics
     /// Where this thread must not be blocked: see the [module](super).
     #[track_caller]
-    pub fn claim(self) -> Result<ClaimAnswer<S>, Error> {
+    pub fn claim(self) -> Result<ClaimAnswer<Claim<S>>, Error> {
         let (face, request) = self.ready();
         let answer = face.host.driver.drive(request.claim())?;
-        Ok(ClaimAnswer::of(face, answer))
+        Ok(answer.map(|claim| Claim::of(face, claim)))
     }
 
     /// Runs the operation on this thread, unless it ran before or runs now. Any error of it counts as of unknown effect:

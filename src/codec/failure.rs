@@ -19,7 +19,7 @@ use crate::protocol::Payload;
 ///
 /// ```
 /// use oncekey::codec::{CodecError, FailureCodec};
-/// use oncekey::{Answer, Deduplicator, Failure, Key, MemoryStore, Payload, RunError};
+/// use oncekey::{Answer, Earlier, Deduplicator, Failure, Key, MemoryStore, Payload, RunError};
 ///
 /// #[derive(Debug)]
 /// enum ChargeError { Declined(u16), Timeout(std::io::Error) }
@@ -50,7 +50,7 @@ use crate::protocol::Payload;
 ///     })
 /// };
 /// assert!(matches!(charge().await, Err(RunError::Operation { error: ChargeError::Declined(51), .. })));
-/// assert!(matches!(charge().await, Ok(Answer::FailedBefore { failure: Some(51), .. })));
+/// assert!(matches!(charge().await, Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(51), .. }))));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[diagnostic::on_unimplemented(

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::delivery_action::{Acknowledged, Dead, DeliveryAction, Later};
 use crate::engine::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Error, FailureKind, RunError, Settled,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Earlier, Error, FailureKind, RunError,
+    Settled,
 };
 use crate::kept::Kept;
-use crate::protocol::{Conclusion, Outcome, OutcomeBody, Payload};
+use crate::protocol::{Conclusion, Payload};
 use crate::store::{Store, StoreErrorKind};
 
 /// How long what failed is put off.
@@ -55,16 +56,8 @@ pub(super) fn of_run<T, E, F>(
         Ok(Answer::Executed { value, kept, .. }) => {
             DeliveryAction::Acknowledge(Acknowledged::Executed { value, kept })
         }
-        Ok(Answer::Replayed { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Replayed(value)),
         Ok(Answer::Unrecorded { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Unrecorded(value)),
-        Ok(Answer::Done { .. }) => DeliveryAction::Acknowledge(Acknowledged::Done),
-        Ok(Answer::FailedBefore { failure, .. }) => DeliveryAction::DeadLetter(Dead::FailedBefore(failure)),
-        Ok(Answer::InProgress { left, here, .. }) => in_progress(left, here, rule),
-        Ok(Answer::Mismatch) => DeliveryAction::DeadLetter(Dead::Mismatch),
-        Ok(Answer::InDoubt { operation_id, .. }) => {
-            DeliveryAction::DeadLetter(Dead::InDoubt { operation_id })
-        }
-        Ok(Answer::Exhausted { attempts }) => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
+        Ok(Answer::Earlier(earlier)) => of_earlier(earlier, rule),
         // Its handler's word stands, on record or not.
         Err(RunError::Operation { error, kind: FailureKind::Final, .. }) => {
             DeliveryAction::DeadLetter(Dead::Failed(error))
@@ -83,20 +76,27 @@ pub(super) fn of_run<T, E, F>(
 
 /// The rule for what a claim answers; the claim itself, if it was granted.
 pub(super) fn of_claim<S: Store + 'static>(
-    answer: Result<ClaimAnswer<S>, Error>,
+    answer: Result<ClaimAnswer<Claim<S>>, Error>,
     rule: &Rule,
 ) -> Result<Claim<S>, DeliveryAction<Payload, Payload, Payload>> {
     Err(match answer {
         Ok(ClaimAnswer::Granted(claim)) => return Ok(claim),
-        Ok(ClaimAnswer::Replay(saved)) => saved_as(saved.outcome, saved.conclusion),
-        Ok(ClaimAnswer::InProgress(running)) => in_progress(running.left, running.here, rule),
-        Ok(ClaimAnswer::Mismatch) => DeliveryAction::DeadLetter(Dead::Mismatch),
-        Ok(ClaimAnswer::InDoubt { operation_id, .. }) => {
-            DeliveryAction::DeadLetter(Dead::InDoubt { operation_id })
-        }
-        Ok(ClaimAnswer::Exhausted { attempts }) => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
+        Ok(ClaimAnswer::Answered(earlier)) => of_earlier(earlier, rule),
         Err(error) => unanswered(error, rule),
     })
+}
+
+/// The rule for what an earlier delivery left.
+fn of_earlier<T, E, F>(earlier: Earlier<T, F>, rule: &Rule) -> DeliveryAction<T, E, F> {
+    match earlier {
+        Earlier::Replayed { value, .. } => DeliveryAction::Acknowledge(Acknowledged::Replayed(value)),
+        Earlier::Done { .. } => DeliveryAction::Acknowledge(Acknowledged::Done),
+        Earlier::FailedBefore { failure, .. } => DeliveryAction::DeadLetter(Dead::FailedBefore(failure)),
+        Earlier::InProgress { left, here, .. } => in_progress(left, here, rule),
+        Earlier::Mismatch => DeliveryAction::DeadLetter(Dead::Mismatch),
+        Earlier::InDoubt { operation_id, .. } => DeliveryAction::DeadLetter(Dead::InDoubt { operation_id }),
+        Earlier::Exhausted { attempts } => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
+    }
 }
 
 /// The rule for how a completion inside the caller's own transaction ended.
@@ -130,18 +130,6 @@ fn in_progress<T, E, F>(left: Duration, here: bool, rule: &Rule) -> DeliveryActi
 /// The rule for a handler that panicked in a poll.
 pub(super) fn of_panic<T, E, F>(rule: &Rule, ran: &Ran) -> DeliveryAction<T, E, F> {
     DeliveryAction::RetryLater { after: rule.after(ran.attempt()), because: Later::Panicked }
-}
-
-fn saved_as(outcome: Option<Outcome>, conclusion: Conclusion) -> DeliveryAction<Payload, Payload, Payload> {
-    let kept = outcome.and_then(|outcome| match outcome.body {
-        OutcomeBody::Kept(bytes) => Some(bytes),
-        _ => None,
-    });
-    match (conclusion, kept) {
-        (Conclusion::Succeeded, Some(bytes)) => DeliveryAction::Acknowledge(Acknowledged::Replayed(bytes)),
-        (Conclusion::Succeeded, None) => DeliveryAction::Acknowledge(Acknowledged::Done),
-        (Conclusion::Failed, kept) => DeliveryAction::DeadLetter(Dead::FailedBefore(kept)),
-    }
 }
 
 /// No claim, for want of an answer: tried again later, unless trying again would meet the same record.

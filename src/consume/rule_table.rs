@@ -68,10 +68,10 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
     use FailureKind as Kind;
     let after = |kind, claim| Err(RunError::Operation { error: 1, kind, claim });
     let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
-    let done = |why| Ok(Answer::Done { why, info: info() });
+    let done = |why| Ok(Answer::Earlier(Earlier::Done { why, info: info() }));
     vec![
         ("executed", false, Ok(Answer::Executed { value: 1, kept: Kept::Whole, info: info() })),
-        ("replayed", false, Ok(Answer::Replayed { value: 1, info: info() })),
+        ("replayed", false, Ok(Answer::Earlier(Earlier::Replayed { value: 1, info: info() }))),
         (
             "unrecorded, refused",
             false,
@@ -88,17 +88,33 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
         ("done, too large", false, done(Unavailable::TooLarge { len: 9 })),
         ("done, not encodable", false, done(Unavailable::Unencodable)),
         ("done, no longer kept", false, done(Unavailable::NoLongerKept)),
-        ("failed before", false, Ok(Answer::FailedBefore { failure: Some(1), info: info() })),
-        ("failed before, not kept", false, Ok(Answer::FailedBefore { failure: None, info: info() })),
-        ("in progress elsewhere", false, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: false })),
-        ("in progress here", false, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: true })),
-        ("mismatch", false, Ok(Answer::Mismatch)),
+        (
+            "failed before",
+            false,
+            Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(1), info: info() })),
+        ),
+        (
+            "failed before, not kept",
+            false,
+            Ok(Answer::Earlier(Earlier::FailedBefore { failure: None, info: info() })),
+        ),
+        (
+            "in progress elsewhere",
+            false,
+            Ok(Answer::Earlier(Earlier::InProgress { left: LEFT, attempt: 1, here: false })),
+        ),
+        (
+            "in progress here",
+            false,
+            Ok(Answer::Earlier(Earlier::InProgress { left: LEFT, attempt: 1, here: true })),
+        ),
+        ("mismatch", false, Ok(Answer::Earlier(Earlier::Mismatch))),
         (
             "in doubt under Hold",
             false,
-            Ok(Answer::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) }),
+            Ok(Answer::Earlier(Earlier::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) })),
         ),
-        ("exhausted", false, Ok(Answer::Exhausted { attempts: 3 })),
+        ("exhausted", false, Ok(Answer::Earlier(Earlier::Exhausted { attempts: 3 }))),
         ("no effect, released", true, after(Kind::NoEffect, ClaimFate::Released)),
         ("no effect, after doubt", true, after(Kind::NoEffect, ClaimFate::InDoubt)),
         ("no effect, not stored", true, after(Kind::NoEffect, ClaimFate::NotStored(lost()))),
@@ -122,7 +138,7 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
         (
             "lease ends just now",
             false,
-            Ok(Answer::InProgress { left: Duration::ZERO, attempt: 1, here: false }),
+            Ok(Answer::Earlier(Earlier::InProgress { left: Duration::ZERO, attempt: 1, here: false })),
         ),
         (
             "fingerprints not comparable",
@@ -144,30 +160,34 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
     ]
 }
 
-fn claims() -> Vec<(&'static str, Result<ClaimAnswer<crate::MemoryStore>, Error>)> {
-    use crate::engine::{Running, Saved};
-    let saved = |conclusion, outcome: Option<OutcomeBody>| {
-        let outcome = outcome.map(|body| Outcome { conclusion, body });
-        Ok(ClaimAnswer::Replay(Saved { outcome, conclusion, info: info() }))
-    };
-    let kept = || Some(OutcomeBody::Kept(Payload::from("x")));
-    let running = |here| Ok(ClaimAnswer::InProgress(Running { left: LEFT, attempt: 1, here }));
-    let store = |kind| Err(Error::Store { scope: scope(), source: failed(kind) });
+type Claimed = Result<ClaimAnswer<Claim<crate::MemoryStore>>, Error>;
+
+fn claims() -> Vec<(&'static str, Claimed)> {
+    let answered = |earlier| Ok(ClaimAnswer::Answered(earlier));
+    let bytes = || Payload::from("x");
+    let done = |why| answered(Earlier::Done { why, info: info() });
+    let failed = |failure| answered(Earlier::FailedBefore { failure, info: info() });
+    let running = |here| answered(Earlier::InProgress { left: LEFT, attempt: 1, here });
+    let store = |kind| Err(Error::Store { scope: scope(), source: self::failed(kind) });
     vec![
-        ("succeeded, kept", saved(Conclusion::Succeeded, kept())),
-        ("succeeded, too large", saved(Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len: 9 }))),
-        ("succeeded, not encodable", saved(Conclusion::Succeeded, Some(OutcomeBody::Unencodable))),
-        ("succeeded, no longer kept", saved(Conclusion::Succeeded, None)),
-        ("failed, kept", saved(Conclusion::Failed, kept())),
-        ("failed, no longer kept", saved(Conclusion::Failed, None)),
+        ("succeeded, kept", answered(Earlier::Replayed { value: bytes(), info: info() })),
+        ("succeeded, too large", done(Unavailable::TooLarge { len: 9 })),
+        ("succeeded, not encodable", done(Unavailable::Unencodable)),
+        ("succeeded, no longer kept", done(Unavailable::NoLongerKept)),
+        ("failed, kept", failed(Some(bytes()))),
+        ("failed, no longer kept", failed(None)),
         ("in progress elsewhere", running(false)),
         ("in progress here", running(true)),
-        ("mismatch", Ok(ClaimAnswer::Mismatch)),
+        ("mismatch", Ok(ClaimAnswer::Answered(Earlier::Mismatch))),
         (
             "in doubt under Hold",
-            Ok(ClaimAnswer::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) }),
+            Ok(ClaimAnswer::Answered(Earlier::InDoubt {
+                attempt: 1,
+                operation_id: ID,
+                since: UnixMillis(1),
+            })),
         ),
-        ("exhausted", Ok(ClaimAnswer::Exhausted { attempts: 3 })),
+        ("exhausted", Ok(ClaimAnswer::Answered(Earlier::Exhausted { attempts: 3 }))),
         ("fingerprints not comparable", Err(Error::Incomparable { scope: scope() })),
         ("store contradicts itself", Err(Error::Inconsistent { scope: scope() })),
         ("store unavailable", store(StoreErrorKind::Unavailable)),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::Deduplicator;
-use super::answer::Answer;
+use super::answer::{Answer, ClaimAnswer};
 use super::attempt::Attempt;
-use super::claim::{Claim, ClaimAnswer};
+use super::claim::Claim;
 use super::claiming::Claimed;
 use super::convoy::{Convoy, Depot, side_by_side};
 use super::error::{ClaimError, Error, RunError};
@@ -167,7 +167,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     pub async fn claim_many<'r, C: 'r, F: 'r>(
         &self,
         requests: impl IntoIterator<Item = Request<'r, S, C, F>>,
-    ) -> Vec<Result<ClaimAnswer<S>, Error>> {
+    ) -> Vec<Result<ClaimAnswer<Claim<S>>, Error>> {
         let convoy = Convoy::new();
         let mut known = Known::default();
         let on_its_way = |request: Request<'r, S, C, F>| {

@@ -35,10 +35,10 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 pub use admin::{AdminAnswer, Inspection};
-pub use answer::{Answer, NoValue, RecordInfo, Unavailable, Unrecorded};
+pub use answer::{Answer, ClaimAnswer, Earlier, NoValue, RecordInfo, Unavailable, Unrecorded};
 pub use attempt::Attempt;
 pub use builder::{DeduplicatorBuilder, OptionsError};
-pub use claim::{Claim, ClaimAnswer, Running, Saved};
+pub use claim::Claim;
 pub use error::{ClaimError, ClaimFate, Error, ResolverFailure, RunError};
 pub use failure::{Failure, FailureKind, OrFailure};
 pub use options::{OnDrop, OnLeaseLost};

@@ -1,10 +1,9 @@
 //! From what an operation returned to the outcome on record, and from a record to an answer.
 
-use super::answer::{Answer, RecordInfo, Unavailable};
-use super::error::RunError;
+use super::answer::{Earlier, RecordInfo, Unavailable};
 use super::failure::Failure;
-use crate::codec::{Codec, CodecError, FailureCodec};
-use crate::protocol::{Conclusion, Entry, Found, Key, Outcome, OutcomeBody, Payload};
+use crate::codec::{CodecError, FailureCodec};
+use crate::protocol::{Conclusion, Entry, Found, Outcome, OutcomeBody, Payload};
 
 /// What a codec makes of a value.
 type Encoded = Result<Payload, CodecError>;
@@ -65,53 +64,48 @@ pub(super) fn outcome(conclusion: Conclusion, encoded: Encoded) -> Outcome {
     Outcome { conclusion, body }
 }
 
-/// The answer that an entry holds for this request.
-pub(super) fn read<T, E, C: Codec<T>, F: FailureCodec<E>>(
-    codec: &C,
-    failures: &F,
-    (key, verdict, entry): (&Key, Found, &Entry),
-    here: bool,
-) -> Result<Answer<T, F::Kept>, RunError<E>> {
+/// What an entry holds for a request, by the ways to read a value and a failure. `here`: this engine holds the claim of
+/// it, asked only where it runs.
+pub(super) fn earlier<T, F, X>(
+    (verdict, entry): (Found, &Entry),
+    here: impl FnOnce() -> bool,
+    value: impl FnOnce(&Payload) -> Result<T, X>,
+    failure: impl FnOnce(&Payload) -> Result<F, X>,
+) -> Result<Earlier<T, F>, X> {
     let info = RecordInfo::of(entry);
     let record = &entry.record;
-    let outcome = record.outcome();
-    let outcome = outcome.as_ref();
-    let decoded = |source| RunError::Decode {
-        scope: key.scope_label(),
-        conclusion: outcome.expect("what was decoded is an outcome").conclusion,
-        source,
-    };
     Ok(match verdict {
         Found::Replay | Found::Done => {
-            let outcome = outcome.expect("a replay has a completed record");
-            let kept = if verdict == Found::Replay { Some(&outcome.body) } else { None };
-            match (outcome.conclusion, kept) {
+            let Outcome { conclusion, body } = record.outcome().expect("a replay has a completed record");
+            match (conclusion, (verdict == Found::Replay).then_some(body)) {
                 (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
+                    Earlier::Replayed { value: value(&bytes)?, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
-                    Answer::Done { why: Unavailable::TooLarge { len: *len }, info }
+                    Earlier::Done { why: Unavailable::TooLarge { len }, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
-                    Answer::Done { why: Unavailable::Unencodable, info }
+                    Earlier::Done { why: Unavailable::Unencodable, info }
                 }
                 // Dropped while it is live: the store's clock went back since.
                 (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
-                    Answer::Done { why: Unavailable::NoLongerKept, info }
+                    Earlier::Done { why: Unavailable::NoLongerKept, info }
                 }
                 (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some(failures.decode(bytes).map_err(decoded)?), info }
+                    Earlier::FailedBefore { failure: Some(failure(&bytes)?), info }
                 }
-                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
+                (Conclusion::Failed, _) => Earlier::FailedBefore { failure: None, info },
             }
         }
-        Found::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },
-        Found::Mismatch => Answer::Mismatch,
-        Found::InDoubt => Answer::InDoubt {
+        Found::InProgress => {
+            Earlier::InProgress { left: entry.left, attempt: record.attempt(), here: here() }
+        }
+        Found::Mismatch => Earlier::Mismatch,
+        Found::InDoubt => Earlier::InDoubt {
             attempt: record.attempt(),
             operation_id: record.operation_id(),
             since: record.created_at(),
         },
-        Found::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
+        Found::Exhausted => Earlier::Exhausted { attempts: record.attempts_counted() },
     })
 }

@@ -1,5 +1,6 @@
 //! A request for one operation, and the ways to carry it out.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -8,21 +9,23 @@ use std::time::Duration;
 
 use super::Inner;
 use super::after_effect::guarded;
-use super::answer::{Answer, RecordInfo, Unrecorded};
+use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
-use super::claim::ClaimAnswer;
+use super::claim::Claim;
 use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
 use super::held::{Facts, Guard};
-use super::outcome::{AsBytes, Ending, ending, outcome, read};
+use super::outcome::{AsBytes, Ending, earlier, ending, outcome};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
-use crate::protocol::{Conclusion, FencingToken, Fingerprint, Found, Key, OperationId, Payload, Policy};
+use crate::protocol::{
+    Conclusion, Entry, FencingToken, Fingerprint, Found, Key, OperationId, Payload, Policy,
+};
 use crate::random;
 use crate::store::{Store, StoreFailure};
 
@@ -166,7 +169,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// the latest: under `Hold`, when it is resolved.
     /// # Example
     /// ```
-    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    /// # use oncekey::{ClaimAnswer, Earlier, Deduplicator, Key, MemoryStore};
     /// # futures::executor::block_on(async {
     /// # let dedup = Deduplicator::new(MemoryStore::new());
     /// match dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await? {
@@ -179,10 +182,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     ///
     /// // A later call gets the outcome, and not the claim.
     /// let again = dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await?;
-    /// assert!(matches!(again, ClaimAnswer::Replay(_)));
+    /// assert!(matches!(again, ClaimAnswer::Answered(Earlier::Replayed { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
+    pub async fn claim(self) -> Result<ClaimAnswer<Claim<S>>, Error> {
         let claimed = self.claimed().await?;
         Ok(self.handed_out(claimed))
     }
@@ -212,8 +215,36 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     }
 
     /// From here on the caller may act on it.
-    pub(super) fn handed_out(&self, claimed: Claimed<S>) -> ClaimAnswer<S> {
-        ClaimAnswer::of(claimed, |entry| self.engine.held.holds(&self.ask.key, entry))
+    pub(super) fn handed_out(&self, claimed: Claimed<S>) -> ClaimAnswer<Claim<S>> {
+        match claimed {
+            Claimed::Granted(guard) => ClaimAnswer::Granted(Claim::handed_out(guard)),
+            Claimed::Answered(verdict, entry) => {
+                let here = || self.engine.held.holds(&self.ask.key, &entry);
+                let bytes = |bytes: &Payload| Ok::<_, Infallible>(bytes.clone());
+                let Ok(earlier) = earlier((verdict, &entry), here, bytes, bytes);
+                ClaimAnswer::Answered(earlier)
+            }
+        }
+    }
+
+    /// The answer that an entry holds for this request.
+    fn read<T, E, G>(
+        &self,
+        failures: &G,
+        verdict: Found,
+        entry: &Entry,
+    ) -> Result<Earlier<T, G::Kept>, RunError<E>>
+    where
+        C: Codec<T>,
+        G: FailureCodec<E>,
+    {
+        let here = || self.engine.held.holds(&self.ask.key, entry);
+        let unread = |conclusion| {
+            move |source| RunError::Decode { scope: self.ask.key.scope_label(), conclusion, source }
+        };
+        let value = |bytes: &Payload| self.codec.decode(bytes).map_err(unread(Conclusion::Succeeded));
+        let failure = |bytes: &Payload| failures.decode(bytes).map_err(unread(Conclusion::Failed));
+        earlier((verdict, entry), here, value, failure)
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
@@ -237,7 +268,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// brought to its end in the background where possible, and never undone.
     /// # Example
     /// ```
-    /// # use oncekey::{Answer, Deduplicator, Key, MemoryStore};
+    /// # use oncekey::{Answer, Earlier, Deduplicator, Key, MemoryStore};
     /// # use std::time::Duration;
     /// # futures::executor::block_on(async {
     /// # let dedup = Deduplicator::new(MemoryStore::new());
@@ -252,7 +283,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// };
     /// let (first, again) = (charge().await?, charge().await?);
     /// assert!(matches!(first, Answer::Executed { .. }));
-    /// assert!(matches!(again, Answer::Replayed { .. }));
+    /// assert!(matches!(again, Answer::Earlier(Earlier::Replayed { .. })));
     /// assert_eq!(first.into_value()?, again.into_value()?);
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
@@ -282,7 +313,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// As for [`run`](Request::run).
     /// # Example
     /// ```
-    /// # use oncekey::{Answer, Deduplicator, Failure, Key, MemoryStore, RunError};
+    /// # use oncekey::{Answer, Earlier, Deduplicator, Failure, Key, MemoryStore, RunError};
     /// # futures::executor::block_on(async {
     /// # let dedup = Deduplicator::new(MemoryStore::new());
     /// let declined = || async { Err::<String, _>(Failure::Final("card declined".to_owned())) };
@@ -294,7 +325,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     ///
     /// // Every later call hears the same failure, and the card is not tried again.
     /// let again = dedup.request(key).run_or_fail(|_| declined()).await;
-    /// assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(text), .. }) if text == "card declined"));
+    /// assert!(matches!(again, Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(text), .. })) if text == "card declined"));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn run_or_fail<T, E, Op, Fut>(self, operation: Op) -> Result<Answer<T, F::Kept>, RunError<E>>
@@ -327,8 +358,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         let guard = match claimed {
             Ok(Claimed::Granted(guard)) => guard,
             Ok(Claimed::Answered(verdict, entry)) => {
-                let here = verdict == Found::InProgress && self.engine.held.holds(&self.ask.key, &entry);
-                return read(&self.codec, failures, (&self.ask.key, verdict, &entry), here);
+                return self.read(failures, verdict, &entry).map(Answer::Earlier);
             }
             Err(Error::Store { source, .. }) if self.fail_open && source.kind().is_transient() => {
                 return self.unprotected(operation, as_failure, source).await;

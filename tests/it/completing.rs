@@ -9,7 +9,7 @@ use oncekey::codec::{AsValue, Codec, CodecError, Json};
 use oncekey::protocol::{OutcomeBody, State, Status};
 use oncekey::time::{Clock as _, Moment};
 use oncekey::{
-    Answer, ClaimError, Error, Failure, Fingerprint, OperationId, Outcome, Payload, Policy, RunError,
+    Answer, ClaimError, Earlier, Error, Failure, Fingerprint, OperationId, Outcome, Payload, Policy, RunError,
 };
 
 use crate::one_key::granted;
@@ -35,7 +35,9 @@ where
             Ok::<_, &str>(value.clone())
         }))
         .unwrap();
-    let Answer::Replayed { value: got, info: replayed, .. } = again else { panic!("{again:?}") };
+    let Answer::Earlier(Earlier::Replayed { value: got, info: replayed, .. }) = again else {
+        panic!("{again:?}")
+    };
     assert_eq!(&got, value);
     assert!(!ran.get(), "the operation is not run again");
     assert_eq!(replayed, executed, "the replay rests on the original");
@@ -89,8 +91,10 @@ fn an_outcome_over_the_limit_is_whole_for_its_first_caller_and_done_for_later_on
         assert_eq!(first.value().map(String::len), Some(len), "whole");
         for _ in 0..2 {
             match run(&bench, len, &runs) {
-                Answer::Replayed { value, .. } => assert!(kept && value.len() == len),
-                Answer::Done { why: Unavailable::TooLarge { len: told, .. }, info, .. } => {
+                Answer::Earlier(Earlier::Replayed { value, .. }) => assert!(kept && value.len() == len),
+                Answer::Earlier(Earlier::Done {
+                    why: Unavailable::TooLarge { len: told, .. }, info, ..
+                }) => {
                     assert!(!kept);
                     assert_eq!((told, info.attempt), (len as u64, 1));
                 }
@@ -139,7 +143,10 @@ fn an_outcome_that_cannot_be_encoded_is_done_and_never_run_again() {
     );
     for _ in 0..2 {
         let later = run().unwrap();
-        assert!(matches!(&later, Answer::Done { why: Unavailable::Unencodable, .. }), "{later:?}");
+        assert!(
+            matches!(&later, Answer::Earlier(Earlier::Done { why: Unavailable::Unencodable, .. })),
+            "{later:?}"
+        );
         bench.clock.advance(LEASE * 2);
     }
     assert_eq!(runs.load(Ordering::SeqCst), 1);
@@ -162,7 +169,7 @@ fn a_final_failure_that_cannot_be_encoded_is_a_failure_all_the_same() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(run().unwrap(), Answer::FailedBefore { failure: None, .. }));
+    assert!(matches!(run().unwrap(), Answer::Earlier(Earlier::FailedBefore { failure: None, .. })));
 }
 
 #[test]
@@ -231,7 +238,10 @@ fn a_value_that_json_cannot_bring_back_is_told_to_its_first_caller_and_done_for_
     for _ in 0..2 {
         bench.clock.advance(LEASE * 2);
         let later = run().unwrap();
-        assert!(matches!(&later, Answer::Done { why: Unavailable::Unencodable, .. }), "{later:?}");
+        assert!(
+            matches!(&later, Answer::Earlier(Earlier::Done { why: Unavailable::Unencodable, .. })),
+            "{later:?}"
+        );
     }
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
@@ -435,7 +445,7 @@ fn a_completion_that_cannot_be_stored_is_given_up_at_its_own_timeout() {
     assert_eq!(bench.on_record().status(), Status::InProgress, "the record is not deleted");
     let runs = AtomicU32::new(0);
     assert!(
-        matches!(bench.second_call(&runs), Answer::InProgress { attempt: 1, .. }),
+        matches!(bench.second_call(&runs), Answer::Earlier(Earlier::InProgress { attempt: 1, .. })),
         "a retry before the lease ends"
     );
     bench.clock.advance(Duration::from_secs(10));
@@ -487,7 +497,11 @@ fn values_and_their_absence_read_well() {
 fn done_why(len: u64, bench: &Bench) -> Unavailable {
     let request = bench.dedup.request(key()).fingerprint_of("pay 50");
     match bench.run(request.run(|_| async { Ok::<_, &str>(String::new()) })).unwrap() {
-        Answer::Done { why: why @ Unavailable::TooLarge { len: told, .. }, .. } if told == len => why,
+        Answer::Earlier(Earlier::Done { why: why @ Unavailable::TooLarge { len: told, .. }, .. })
+            if told == len =>
+        {
+            why
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -588,6 +602,6 @@ fn failing_open_is_for_a_store_that_cannot_answer_and_nothing_else() {
             Ok::<_, &str>(String::new())
         }))
         .unwrap();
-    assert!(matches!(answer, Answer::InProgress { .. }));
+    assert!(matches!(answer, Answer::Earlier(Earlier::InProgress { .. })));
     assert!(!ran.get(), "a store that answers is obeyed");
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use oncekey::answer::{ClaimFate, FailureKind, Kept};
 use oncekey::codec::{AsValue, CodecError, FactOnly, FailureCodec, Json};
-use oncekey::{Answer, Failure, OrFailure as _, Payload, RunError};
+use oncekey::{Answer, Earlier, Failure, OrFailure as _, Payload, RunError};
 
 use crate::support::*;
 
@@ -20,7 +20,7 @@ fn later(bench: &Bench) -> Option<String> {
             .run_or_fail(async |_| -> Result<String, Failure<String>> { panic!("it runs again") }),
     );
     match answer {
-        Ok(Answer::FailedBefore { failure, .. }) => failure,
+        Ok(Answer::Earlier(Earlier::FailedBefore { failure, .. })) => failure,
         other => panic!("{other:?}"),
     }
 }
@@ -71,7 +71,7 @@ fn an_error_without_a_text_needs_a_codec_of_its_own_and_only_a_final_one_meets_i
     };
     assert_eq!(kept, Kept::Whole);
     let again = ready(request().run_or_fail(async |_| Err::<String, _>(Failure::Final(Opaque))));
-    assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(()), .. })));
+    assert!(matches!(again, Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(()), .. }))));
     assert_eq!(later(&bench).as_deref(), Some(""), "nothing of the failure is on record");
 }
 
@@ -145,7 +145,7 @@ fn a_value_codec_gives_the_failure_back_whole() {
     };
     let first = charge();
     assert!(matches!(&first, Err(RunError::Operation { kind: FailureKind::Final, .. })), "{first:?}");
-    let Ok(Answer::FailedBefore { failure: Some(again), .. }) = charge() else {
+    let Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(again), .. })) = charge() else {
         panic!("it is not replayed")
     };
     assert_eq!(again, (51, "limit".to_owned()));

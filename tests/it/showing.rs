@@ -30,17 +30,17 @@ fn debug_says_what_it_shows() {
     begins(&CachedStore::new(MemoryStore::new(), 7, secs(1)), "CachedStore {");
 
     let again = || ready(bench.dedup.request(key()).claim()).unwrap();
-    begins(&again(), "InProgress(Running {");
+    begins(&again(), "Answered(InProgress {");
     let other = bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"other"));
-    begins(&ready(other.claim()).unwrap(), "Mismatch");
+    begins(&ready(other.claim()).unwrap(), "Answered(Mismatch)");
     let mut claim = claim;
     ready(claim.complete("done")).unwrap();
-    begins(&again(), "Replay(Saved {");
+    begins(&again(), "Answered(Replayed {");
     ready(bench.dedup.forget(&key())).unwrap();
     let hold = ready(bench.dedup.request(key()).policy(Policy::Hold).claim()).unwrap();
     drop(hold);
     bench.clock.advance(LEASE);
-    begins(&again(), "InDoubt {");
+    begins(&again(), "Answered(InDoubt {");
 }
 
 #[test]

@@ -147,7 +147,9 @@ fn what_another_claim_prepared_is_not_taken_for_committed() {
         got.is_none(),
         "a waiter of key b got {:?}",
         got.map(|g| match g {
-            ClaimAnswer::Replay(s) => s.value().map(|p| String::from_utf8_lossy(p).into_owned()),
+            ClaimAnswer::Answered(Earlier::Replayed { value, .. }) => {
+                Some(String::from_utf8_lossy(&value).into_owned())
+            }
             _ => None,
         })
     );

@@ -80,7 +80,7 @@ fn calls_of(claim: &mut blocking::Claim<FaultyStore>, prepared: &Prepared) -> Ve
 
 fn granted(dedup: &Face) -> blocking::Claim<FaultyStore> {
     match dedup.request(key()).claim().unwrap() {
-        blocking::ClaimAnswer::Granted(claim) => claim,
+        oncekey::ClaimAnswer::Granted(claim) => claim,
         other => panic!("{other:?}"),
     }
 }

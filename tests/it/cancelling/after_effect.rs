@@ -86,8 +86,8 @@ fn is_done(bench: &Bench, conclusion: Conclusion, context: &str) {
     let runs = AtomicU32::new(0);
     for _ in 0..2 {
         match (conclusion, bench.second_call(&runs)) {
-            (Conclusion::Succeeded, Answer::Done { why: Unavailable::Unencodable, .. })
-            | (Conclusion::Failed, Answer::FailedBefore { failure: None, .. }) => {}
+            (Conclusion::Succeeded, Answer::Earlier(Earlier::Done { why: Unavailable::Unencodable, .. }))
+            | (Conclusion::Failed, Answer::Earlier(Earlier::FailedBefore { failure: None, .. })) => {}
             (_, other) => panic!("{context}: {other:?}"),
         }
         bench.clock.advance(LEASE);
@@ -297,6 +297,9 @@ fn an_outcome_is_stored_also_if_an_observer_panics_before_it_is() {
         let kept = bench.on_record().record.outcome();
         assert_eq!(kept, Some(Outcome::success("charged")), "{place:?}");
         let again = ready(bench.dedup.request(key()).run(|_| async { Err::<String, _>("runs again") }));
-        assert!(matches!(again, Ok(Answer::Replayed { value, .. }) if value == "charged"), "{place:?}");
+        assert!(
+            matches!(again, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "charged"),
+            "{place:?}"
+        );
     }
 }
