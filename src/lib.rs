@@ -136,7 +136,9 @@ pub mod admin {
 
 /// What an [`Answer`], a [`ClaimAnswer`] and their errors carry.
 pub mod answer {
-    pub use crate::engine::{ClaimFate, FailureKind, NoValue, RecordInfo, Unavailable, Unrecorded};
+    pub use crate::engine::{
+        BoxedError, ClaimFate, FailureKind, FinalFailure, NoValue, RecordInfo, Unavailable, Unrecorded,
+    };
     pub use crate::kept::Kept;
 }
 
@@ -163,7 +165,7 @@ pub mod builder {
 #[doc(inline)]
 pub use engine::{
     Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier, Error,
-    Failure, OrFailure, Prepared, Request, RunError, Settled,
+    Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
 };
 #[doc(inline)]
 pub use memory::MemoryStore;

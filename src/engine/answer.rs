@@ -173,47 +173,12 @@ pub enum Unavailable {
     NoLongerKept,
 }
 
-/// A call that got no value.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NoValue {
-    /// Another attempt is running.
-    #[error("another attempt is running; ask again in {0:?}")]
-    InProgress(Duration),
-    /// The key is bound to another request.
-    #[error("the key was used for another request; use a new key for a new request")]
-    Mismatch,
-    /// It is not known whether the effect happened.
-    #[error("an earlier attempt stopped in the middle; operation {0} must be resolved before it can run")]
-    InDoubt(OperationId),
-    /// The attempts are used up.
-    #[error("all {0} attempts are used up; an operator can reset them")]
-    Exhausted(u32),
-    /// It is done, without an outcome to give.
-    #[error("the operation is done, and its outcome is not available ({0:?})")]
-    Done(Unavailable),
-    /// It failed for good before.
-    #[error("the operation failed for good before")]
-    FailedBefore,
-}
-
 impl<T, F> Answer<T, F> {
     /// The value, if the call got one, however it did.
     pub fn value(&self) -> Option<&T> {
         match self {
             Self::Executed { value, .. } | Self::Unrecorded { value, .. } => Some(value),
             Self::Earlier(earlier) => earlier.value(),
-        }
-    }
-
-    /// The value, for callers who want only that: executed now, replayed, or executed and not on record.
-    ///
-    /// # Errors
-    /// [`NoValue`] for every other answer.
-    pub fn into_value(self) -> Result<T, NoValue> {
-        match self {
-            Self::Executed { value, .. } | Self::Unrecorded { value, .. } => Ok(value),
-            Self::Earlier(earlier) => earlier.into_value(),
         }
     }
 
@@ -229,22 +194,6 @@ impl<T, F> Earlier<T, F> {
         match self {
             Self::Replayed { value, .. } => Some(value),
             _ => None,
-        }
-    }
-
-    /// The value, for callers who want only that.
-    ///
-    /// # Errors
-    /// [`NoValue`] if this is not a replay.
-    pub fn into_value(self) -> Result<T, NoValue> {
-        match self {
-            Self::Replayed { value, .. } => Ok(value),
-            Self::Done { why, .. } => Err(NoValue::Done(why)),
-            Self::FailedBefore { .. } => Err(NoValue::FailedBefore),
-            Self::InProgress { left, .. } => Err(NoValue::InProgress(left)),
-            Self::Mismatch => Err(NoValue::Mismatch),
-            Self::InDoubt { operation_id, .. } => Err(NoValue::InDoubt(operation_id)),
-            Self::Exhausted { attempts } => Err(NoValue::Exhausted(attempts)),
         }
     }
 }

@@ -73,7 +73,7 @@ impl<E> From<E> for Failure<E> {
 /// # let dedup = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
 /// # futures::executor::block_on(async {
 /// # let run = dedup.request(oncekey::Key::new("payments.charge", "7")?).run_or_fail(pay).await;
-/// # run.map_err(oncekey::RunError::into_boxed)?.into_value().map(drop)?;
+/// # run.map_err(oncekey::RunError::boxed)?.into_value().map(drop)?;
 /// # Ok::<(), AnyError>(()) }).unwrap();
 /// ```
 ///

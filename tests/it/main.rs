@@ -27,4 +27,5 @@ mod many; // calls side by side, whose writes go to the store together
 mod not_yet; // what is not right yet
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
 mod showing; // what Debug and Display say
-mod waiting; // duplicates that wait
+mod waiting;
+mod whole; // a run's result as a value or one error, and that error on its way // duplicates that wait

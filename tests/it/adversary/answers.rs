@@ -358,7 +358,7 @@ fn an_error_that_is_none_can_be_boxed_and_shows_its_source() {
     let bench = bench();
     let failed = |_| async { Err::<String, Any>("card network down".into()) };
     let answer: Result<Answer<String>, Any> =
-        bench.run(bench.dedup.request(key()).run(failed)).map_err(RunError::into_boxed);
+        bench.run(bench.dedup.request(key()).run(failed)).map_err(|error| error.boxed().into());
     let error = answer.unwrap_err();
     assert_eq!(error.source().unwrap().to_string(), "card network down");
 }
