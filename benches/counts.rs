@@ -22,7 +22,7 @@ use std::time::Duration;
 use oncekey::observe::{Event, Observer, StoreCall};
 use oncekey::protocol::Expected;
 use oncekey::store::Put;
-use oncekey::{Answer, Attempt, Deduplicator, Key, MemoryStore, Store as _};
+use oncekey::{Answer, Attempt, Deduplicator, Earlier, Key, MemoryStore, Store as _};
 
 const SCOPE: &str = "payments.charge";
 /// More ids than any run uses, so that each makes as many.
@@ -117,7 +117,7 @@ fn replay(dedup: &Engine, keys: usize, operations: usize) {
     for _ in 0..operations {
         next = (next + 38_197) % keys;
         let answer = black_box(call(dedup, key(&ids[next])));
-        assert!(matches!(answer, Answer::Replayed { .. }), "it is on record");
+        assert!(matches!(answer, Answer::Earlier(Earlier::Replayed { .. })), "it is on record");
     }
 }
 

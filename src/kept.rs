@@ -7,7 +7,7 @@ use crate::protocol::OutcomeBody;
 /// The first caller has the whole value in any case, and is the last that can keep it elsewhere.
 ///
 /// ```
-/// # use oncekey::{Answer, Deduplicator, Key, MemoryStore};
+/// # use oncekey::{Answer, Earlier, Deduplicator, Key, MemoryStore};
 /// use oncekey::answer::Kept;
 ///
 /// # futures::executor::block_on(async {
@@ -17,7 +17,7 @@ use crate::protocol::OutcomeBody;
 /// });
 /// let first = report().await?;
 /// assert!(matches!(first, Answer::Executed { kept: Kept::TooLarge { len: 5_000, .. }, .. }));
-/// assert!(matches!(report().await?, Answer::Done { .. }));
+/// assert!(matches!(report().await?, Answer::Earlier(Earlier::Done { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +32,19 @@ pub enum Kept {
         /// Its encoded length in bytes.
         len: u64,
     },
+    /// A part of a final failure: the [`Text`](crate::codec::Text) of it that is within the engine's
+    /// [`outcome_len_max`](crate::DeduplicatorBuilder::outcome_len_max), say. Later calls get that part.
+    #[non_exhaustive]
+    Shortened {
+        /// The encoded length in bytes of the whole failure.
+        len: u64,
+    },
     /// Only that the operation is done: the codec refused its outcome, or panicked. Later calls get no outcome, and do not run.
     Unencodable,
 }
 
 impl Kept {
-    /// Whether later calls get the outcome.
+    /// Whether later calls get the whole outcome.
     pub fn is_whole(self) -> bool {
         self == Self::Whole
     }

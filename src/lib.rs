@@ -94,7 +94,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `json` | yes | outcomes as JSON by serde: [`Request::json`] |
+//! | `json` | yes | values as JSON by serde: [`Request::json`] |
 //! | `sha256` | yes | `Fingerprint::sha256`, [`Request::fingerprint_of`] |
 //! | `tokio` | no | `time::TokioClock`, `DeduplicatorBuilder::tokio` |
 //! | `blocking` | no | `blocking`: the engine from plain threads, and stores whose calls block |
@@ -137,7 +137,7 @@ pub mod admin {
 /// What an [`Answer`], a [`ClaimAnswer`] and their errors carry.
 pub mod answer {
     pub use crate::engine::{
-        ClaimFate, FailureKind, NoValue, RecordInfo, Running, Saved, Unavailable, Unrecorded,
+        BoxedError, ClaimFate, FailureKind, FinalFailure, NoValue, RecordInfo, Unavailable, Unrecorded,
     };
     pub use crate::kept::Kept;
 }
@@ -151,7 +151,8 @@ pub mod answer {
 /// | your code | if it never ends | if it panics |
 /// |---|---|---|
 /// | operation | dropped once [`renew_for_max`](DeduplicatorBuilder::renew_for_max) and its lease are over | the call panics, the claim is left to its lease |
-/// | [`Codec::decode`](crate::codec::Codec::decode) | blocks its thread | the call panics; nothing runs, and the record stays |
+/// | codecs, `encode` and `shortened` | blocks its thread | the operation goes on record as done or failed, without an outcome; then the call panics |
+/// | codecs, `decode` | blocks its thread | the call panics; nothing runs, and the record stays |
 /// | [`Resolver`](crate::admin::Resolver) | [`Error::Resolver`] after [`resolver_timeout`](DeduplicatorBuilder::resolver_timeout); nothing is granted | the same error |
 /// | [`Observer`](crate::observe::Observer) | blocks its thread | the call panics; an operation that is running is dropped, one that has ended goes on record |
 /// | [`Clock`](crate::time::Clock) | blocks its thread | the call panics, the claim is left to its lease at the worst |
@@ -163,8 +164,8 @@ pub mod builder {
 
 #[doc(inline)]
 pub use engine::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Error, Failure,
-    Prepared, Request, RunError, Settled,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier, Error,
+    Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
 };
 #[doc(inline)]
 pub use memory::MemoryStore;

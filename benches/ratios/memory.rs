@@ -6,7 +6,7 @@ use std::process::Command;
 
 use oncekey::codec::Raw;
 use oncekey::protocol::Algorithm;
-use oncekey::{Answer, Deduplicator, Fingerprint, Key, MemoryStore};
+use oncekey::{Answer, Deduplicator, Earlier, Fingerprint, Key, MemoryStore};
 
 use crate::raw::{RawStore, Slot, compose};
 use crate::work::{Outcome as _, SCOPE, id, ready};
@@ -92,7 +92,9 @@ fn fill_engine(records: u64, fingerprint: Option<Fingerprint>) -> u64 {
     }
     let grown = resident().expect("as before").saturating_sub(before);
     for number in 0..records {
-        assert!(matches!(call(number), Answer::Replayed { value, .. } if value == Vec::of(number)));
+        assert!(
+            matches!(call(number), Answer::Earlier(Earlier::Replayed { value, .. }) if value == Vec::of(number))
+        );
     }
     grown
 }

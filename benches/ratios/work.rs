@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use oncekey::codec::{Codec, Raw};
-use oncekey::{Answer, Deduplicator, Key, MemoryStore, Payload};
+use oncekey::{Answer, Deduplicator, Earlier, Key, MemoryStore, Payload};
 
 use crate::measure::{Effort, Ratios, in_pairs, on_threads};
 use crate::raw::{RawStore, Slot, compose};
@@ -128,7 +128,7 @@ where
 }
 
 fn assert_replayed<T: Outcome>(answer: &Answer<T>, number: u64) {
-    let Answer::Replayed { value, .. } = answer else { panic!("it ran before") };
+    let Answer::Earlier(Earlier::Replayed { value, .. }) = answer else { panic!("it ran before") };
     assert_eq!(value.bytes(), filled(number));
 }
 
@@ -174,7 +174,9 @@ where
         timed(&|| {
             for (id, number) in &asked {
                 match call::<T>(&dedup, id, u64::MAX) {
-                    Answer::Replayed { value, .. } => assert_eq!(black_box(value).number(), *number),
+                    Answer::Earlier(Earlier::Replayed { value, .. }) => {
+                        assert_eq!(black_box(value).number(), *number);
+                    }
                     _ => panic!("it ran before"),
                 }
             }

@@ -17,7 +17,7 @@ use oncekey::answer::Unavailable;
 use oncekey::protocol::{Entry, Expected, OutcomeBody};
 use oncekey::store::{CachedStore, Exchange, ListInDoubt as _, Put, Store as _, TrimOutcomes, Trimmed};
 use oncekey::time::ManualClock;
-use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Earlier, Key, MemoryStore};
 use oncekey_conformance::{FaultStore, Intercept, check_trimming, over};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -150,7 +150,10 @@ fn after_its_retention_an_outcome_costs_no_bytes_and_stays_done() {
     for id in 0..1000 {
         let again =
             ready(dedup.request(key(id)).run(|_| async { Ok::<_, String>(Vec::<u8>::new()) })).unwrap();
-        assert!(matches!(again, Answer::Done { why: Unavailable::NoLongerKept, .. }), "{again:?}");
+        assert!(
+            matches!(again, Answer::Earlier(Earlier::Done { why: Unavailable::NoLongerKept, .. })),
+            "{again:?}"
+        );
     }
     let found = ready(dedup.inspect(&key(7))).unwrap().unwrap();
     assert_eq!(found.outcome_len, None);
@@ -207,6 +210,6 @@ fn a_cache_and_a_listing_are_not_in_the_way() {
     clock.advance(HOUR);
     assert_eq!(trim_all(dedup.store()), 1);
     let again = ready(dedup.request(key(1)).run(|_| async { Ok::<_, String>(Vec::<u8>::new()) })).unwrap();
-    assert!(matches!(again, Answer::Done { .. }), "{again:?}");
+    assert!(matches!(again, Answer::Earlier(Earlier::Done { .. })), "{again:?}");
     assert!(ready(dedup.store().list_in_doubt(None, 10)).unwrap().entries.is_empty());
 }

@@ -10,7 +10,8 @@ use http::Response;
 use http::header::HeaderName;
 use http::request::Parts;
 use http_body::Body;
-use oncekey::{Answer, Failure, Fingerprint, Key, RunError, Store};
+use oncekey::codec::AsValue;
+use oncekey::{Answer, Earlier, Failure, Fingerprint, Key, RunError, Store};
 use tower_service::Service;
 
 use crate::body::{self, BoxError, Read, RequestBody, ResponseBody, Whole};
@@ -127,7 +128,8 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
         let mut wait = Duration::ZERO;
         let answer = loop {
             let request = shared.dedup.request(key.clone()).fingerprint(fingerprint);
-            let mut request = request.wait(wait).codec(Responses);
+            let request = request.wait(wait).codec(Responses);
+            let mut request = request.failures(AsValue(Responses));
             if let Some(policy) = options.policy {
                 request = request.policy(policy);
             }
@@ -158,7 +160,9 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
             match answer.await {
                 // Another request runs, and this one has nothing to run: from here on it may be
                 // dropped. If its client left during its first claim, there is nobody to wait for.
-                Ok(Answer::InProgress { .. }) if wait < options.wait && !progress.is_alone() => {
+                Ok(Answer::Earlier(Earlier::InProgress { .. }))
+                    if wait < options.wait && !progress.is_alone() =>
+                {
                     progress.set(Stage::Waiting);
                     wait = options.wait;
                 }
@@ -213,9 +217,9 @@ fn lend<R: Body, E>(
 /// What the kept response that is about to be given again depends on.
 fn kept<R: Body, E>(answer: &RunResult<R, E>) -> Option<&Varied> {
     match answer {
-        Ok(Answer::Replayed { value, .. } | Answer::FailedBefore { failure: Some(value), .. }) => {
-            value.varied()
-        }
+        Ok(Answer::Earlier(
+            Earlier::Replayed { value, .. } | Earlier::FailedBefore { failure: Some(value), .. },
+        )) => value.varied(),
         _ => None,
     }
 }

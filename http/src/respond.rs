@@ -3,7 +3,7 @@
 use http::{HeaderValue, Response};
 use http_body::Body;
 use oncekey::answer::ClaimFate;
-use oncekey::{Answer, RunError, Store};
+use oncekey::{Answer, Earlier, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
@@ -37,23 +37,25 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
         }
         // The draft's section 2.6: "The resource SHOULD respond with the result of the previously
         // completed operation, success or an error."
-        Ok(Answer::Replayed { value, .. }) => match value.into_replay() {
+        Ok(Answer::Earlier(Earlier::Replayed { value, .. })) => match value.into_replay() {
             Some(response) => return Ok(marked(response, &shared.options.replayed)),
             None => Situation::Done,
         },
-        Ok(Answer::FailedBefore { failure: Some(value), .. }) => match value.into_replay() {
-            Some(response) => return Ok(marked(response, &shared.options.replayed)),
-            None => Situation::FailedBefore,
-        },
-        Ok(Answer::Done { .. }) => Situation::Done,
-        Ok(Answer::FailedBefore { failure: None, .. }) => Situation::FailedBefore,
-        Ok(Answer::InProgress { left, .. }) => {
+        Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(value), .. })) => {
+            match value.into_replay() {
+                Some(response) => return Ok(marked(response, &shared.options.replayed)),
+                None => Situation::FailedBefore,
+            }
+        }
+        Ok(Answer::Earlier(Earlier::Done { .. })) => Situation::Done,
+        Ok(Answer::Earlier(Earlier::FailedBefore { failure: None, .. })) => Situation::FailedBefore,
+        Ok(Answer::Earlier(Earlier::InProgress { left, .. })) => {
             let age = shared.lease.age(left);
             Situation::InProgress { retry_after: retry_hint(age, left, chance()) }
         }
-        Ok(Answer::Mismatch) => Situation::Mismatch,
-        Ok(Answer::InDoubt { operation_id, .. }) => Situation::InDoubt { operation_id },
-        Ok(Answer::Exhausted { attempts, .. }) => Situation::Exhausted { attempts },
+        Ok(Answer::Earlier(Earlier::Mismatch)) => Situation::Mismatch,
+        Ok(Answer::Earlier(Earlier::InDoubt { operation_id, .. })) => Situation::InDoubt { operation_id },
+        Ok(Answer::Earlier(Earlier::Exhausted { attempts, .. })) => Situation::Exhausted { attempts },
         Err(RunError::LeaseLost { .. }) => Situation::LeaseLost,
         Err(RunError::Decode { .. }) => Situation::RecordUnusable,
         Err(RunError::Claim { source, .. }) => Situation::of_claim_error(&source),

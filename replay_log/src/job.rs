@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use oncekey::admin::{AdminAnswer, Resolution};
-use oncekey::codec::{Codec as _, Json};
+use oncekey::codec::{AsValue, Codec as _, Json};
 use oncekey::observe::Event;
 use oncekey::store::ListInDoubt;
-use oncekey::{Answer, Attempt, Deduplicator, Failure, Key, Outcome, Policy, RunError, Store};
+use oncekey::{Answer, Attempt, Deduplicator, Earlier, Failure, Key, Outcome, Policy, RunError, Store};
 
 use super::audit::{Column, Reply, Settled};
 use super::gateway::{Gateway, Refusal};
@@ -100,15 +100,18 @@ async fn answer<S: Store + 'static>(dedup: &Deduplicator<S>, gateway: &Gateway, 
         .policy(policy(&request.operation))
         .wait(WAIT_MAX)
         .json()
+        .failures(AsValue(Json))
         .run_or_fail(|attempt| charge(gateway, request, attempt, &found))
         .await;
     match answer {
         Ok(Answer::Executed { value, .. }) if found.get() => Reply::Found(value),
         Ok(Answer::Executed { value, .. }) => Reply::Charged(value),
-        Ok(Answer::Replayed { value, .. }) => Reply::Replayed(value),
-        Ok(Answer::FailedBefore { failure: Some(Refusal::Declined), .. }) => Reply::ReplayedDecline,
-        Ok(Answer::Mismatch) => Reply::Mismatched,
-        Ok(Answer::InDoubt { .. }) => Reply::InDoubt,
+        Ok(Answer::Earlier(Earlier::Replayed { value, .. })) => Reply::Replayed(value),
+        Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(Refusal::Declined), .. })) => {
+            Reply::ReplayedDecline
+        }
+        Ok(Answer::Earlier(Earlier::Mismatch)) => Reply::Mismatched,
+        Ok(Answer::Earlier(Earlier::InDoubt { .. })) => Reply::InDoubt,
         Ok(Answer::Unrecorded { why, .. }) => Reply::Failed(format!("charged, but not on record: {why:?}")),
         Ok(other) => {
             Reply::Failed(other.into_value().map_or_else(|no_value| no_value.to_string(), |_| String::new()))

@@ -7,75 +7,11 @@ use std::time::Duration;
 use super::attempt::Attempt;
 use super::deduplicator::Deduplicator;
 use super::host::Host;
-use crate::engine::{ClaimError, Prepared, Running, Saved, Settled};
+use crate::engine::{ClaimError, Prepared, Settled};
 use crate::kept::Kept;
-use crate::protocol::{FencingToken, OperationId, Payload, UnixMillis};
+use crate::protocol::{FencingToken, OperationId, Payload};
 use crate::store::Store;
 use crate::time::Clock;
-
-/// What a claim got: every expected answer.
-#[must_use = "a granted claim that is dropped holds its key for a lease"]
-pub enum ClaimAnswer<S: Store + 'static> {
-    /// The right to execute. Act, then conclude it.
-    Granted(Claim<S>),
-    /// The operation concluded before; here is what it left.
-    Replay(Saved),
-    /// Another attempt is running.
-    InProgress(Running),
-    /// The key is bound to another request. Nothing about that request is revealed.
-    Mismatch,
-    /// An attempt stopped in the middle, and the operation must not run again until somebody resolved what happened.
-    #[non_exhaustive]
-    InDoubt {
-        /// The number of that attempt.
-        attempt: u32,
-        /// The id it handed downstream, to ask there.
-        operation_id: OperationId,
-        /// When the generation began, by its owner's wall clock.
-        since: UnixMillis,
-    },
-    /// The attempts are used up.
-    #[non_exhaustive]
-    Exhausted {
-        /// How many were used.
-        attempts: u32,
-    },
-}
-
-// Not derived: that would ask the store for a `Debug` of its own.
-impl<S: Store + 'static> fmt::Debug for ClaimAnswer<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Granted(claim) => f.debug_tuple("Granted").field(claim).finish(),
-            Self::Replay(saved) => f.debug_tuple("Replay").field(saved).finish(),
-            Self::InProgress(running) => f.debug_tuple("InProgress").field(running).finish(),
-            Self::Mismatch => f.write_str("Mismatch"),
-            Self::InDoubt { attempt, operation_id, since } => f
-                .debug_struct("InDoubt")
-                .field("attempt", attempt)
-                .field("operation_id", operation_id)
-                .field("since", since)
-                .finish(),
-            Self::Exhausted { attempts } => f.debug_struct("Exhausted").field("attempts", attempts).finish(),
-        }
-    }
-}
-
-impl<S: Store + 'static> ClaimAnswer<S> {
-    pub(super) fn of(face: &Deduplicator<S>, answer: crate::ClaimAnswer<S>) -> Self {
-        use crate::ClaimAnswer as Async;
-        match answer {
-            Async::Granted(claim) => {
-                Self::Granted(Claim { claim: Some(claim), clock: face.clock(), host: Arc::clone(&face.host) })
-            }
-            Async::Replay(saved) => Self::Replay(saved),
-            Async::InProgress(running) => Self::InProgress(running),
-            Async::Mismatch => Self::Mismatch,
-            Async::InDoubt { attempt, operation_id, since } => Self::InDoubt { attempt, operation_id, since },
-            Async::Exhausted { attempts } => Self::Exhausted { attempts },
-        }
-    }
-}
 
 /// A granted claim in a thread's hands.
 ///
@@ -112,6 +48,10 @@ impl<S: Store + 'static> fmt::Debug for Claim<S> {
 const HELD: &str = "a claim has it until it is dropped";
 
 impl<S: Store + 'static> Claim<S> {
+    pub(super) fn of(face: &Deduplicator<S>, claim: crate::Claim<S>) -> Self {
+        Self { claim: Some(claim), clock: face.clock(), host: Arc::clone(&face.host) }
+    }
+
     /// The same claim for async code, and for companion crates that complete within a transaction.
     pub fn as_async(&self) -> &crate::Claim<S> {
         self.claim.as_ref().expect(HELD)

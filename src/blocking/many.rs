@@ -10,11 +10,11 @@ use futures::FutureExt as _;
 use futures::channel::oneshot;
 
 use super::attempt::Attempt;
-use super::claim::{Claim, ClaimAnswer};
+use super::claim::Claim;
 use super::deduplicator::Deduplicator;
 use super::request::Request;
-use crate::codec::Codec;
-use crate::engine::{Answer, ClaimError, Error, Failure, RunError};
+use crate::codec::{Codec, FailureCodec};
+use crate::engine::{Answer, ClaimAnswer, ClaimError, Error, Failure, RunError};
 use crate::kept::Kept;
 use crate::protocol::Payload;
 use crate::store::Store;
@@ -39,13 +39,14 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// codec does: the same, and the operation whose value it was to write is recorded as done and not available first. And
     /// where this thread must not be blocked: see the [module](super).
     #[track_caller]
-    pub fn run_many<'r, T, E, C, F>(
+    pub fn run_many<'r, T, E, C, F, Op>(
         &self,
-        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
     ) -> Vec<Result<Answer<T>, RunError<E>>>
     where
         C: Codec<T> + 'r,
-        F: FnOnce(Attempt) -> Result<T, E>,
+        F: 'r,
+        Op: FnOnce(Attempt) -> Result<T, E>,
     {
         let line = Line::new();
         let work = requests.into_iter().map(|(request, operation)| {
@@ -69,13 +70,15 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// # Panics
     /// As for [`run_many`](Self::run_many).
     #[track_caller]
-    pub fn run_many_or_fail<'r, T, E, C, F>(
+    #[allow(clippy::type_complexity)] // an answer a request, as of one
+    pub fn run_many_or_fail<'r, T, E, C, F, Op>(
         &self,
-        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
-    ) -> Vec<Result<Answer<T, E>, RunError<E>>>
+        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
+    ) -> Vec<Result<Answer<T, F::Kept>, RunError<E>>>
     where
-        C: Codec<T> + Codec<E> + Clone + 'r,
-        F: FnOnce(Attempt) -> Result<T, Failure<E>>,
+        C: Codec<T> + 'r,
+        F: FailureCodec<E> + 'r,
+        Op: FnOnce(Attempt) -> Result<T, Failure<E>>,
     {
         let line = Line::new();
         let work = requests.into_iter().map(|(request, operation)| {
@@ -102,14 +105,16 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// # Panics
     /// Where this thread must not be blocked: see the [module](super).
     #[track_caller]
-    pub fn claim_many<'r, C: 'r>(
+    pub fn claim_many<'r, C: 'r, F: 'r>(
         &self,
-        requests: impl IntoIterator<Item = Request<'r, S, C>>,
-    ) -> Vec<Result<ClaimAnswer<S>, Error>> {
+        requests: impl IntoIterator<Item = Request<'r, S, C, F>>,
+    ) -> Vec<Result<ClaimAnswer<Claim<S>>, Error>> {
         let (faces, requests): (Vec<_>, Vec<_>) = requests.into_iter().map(Request::ready).unzip();
         let answers = self.host.driver.drive(self.engine().claim_many(requests));
         // Each claim is looked after by the face that it was asked of.
-        answers.into_iter().zip(faces).map(|(answer, face)| Ok(ClaimAnswer::of(face, answer?))).collect()
+        let handed =
+            |(answer, face): (Result<ClaimAnswer<_>, _>, _)| Ok(answer?.map(|claim| Claim::of(face, claim)));
+        answers.into_iter().zip(faces).map(handed).collect()
     }
 
     /// Completes many claims, each as [`Claim::complete`] does: one round trip for all. One answer per claim, in order;

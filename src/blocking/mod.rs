@@ -75,7 +75,7 @@ mod request;
 mod store;
 
 pub use attempt::Attempt;
-pub use claim::{Claim, ClaimAnswer};
+pub use claim::Claim;
 pub use deduplicator::Deduplicator;
 pub use request::Request;
 pub use store::{Blocking, BlockingError, BlockingListInDoubt, BlockingStore};

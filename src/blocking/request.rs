@@ -4,30 +4,30 @@ use std::fmt;
 use std::time::Duration;
 
 use super::attempt::Attempt;
-use super::claim::ClaimAnswer;
+use super::claim::Claim;
 use super::context;
 use super::deduplicator::Deduplicator;
-use crate::codec::{Codec, Raw};
-use crate::engine::{Answer, Error, Failure, FailureKind, RunError};
+use crate::codec::{Codec, FailureCodec, Raw, Text};
+use crate::engine::{Answer, ClaimAnswer, Error, Failure, RunError};
 use crate::protocol::{Fingerprint, Key, Policy};
 use crate::store::Store;
 
 /// A request for one operation: from [`Deduplicator::request`]. As the async [`Request`](crate::Request), whose calls
 /// block, and whose operation is a plain closure on the caller's own thread.
 #[must_use = "a request does nothing until it runs or claims"]
-pub struct Request<'a, S: Store + 'static, C = Raw> {
+pub struct Request<'a, S: Store + 'static, C = Raw, F = Text> {
     pub(super) face: &'a Deduplicator<S>,
-    pub(super) request: crate::Request<'a, S, C>,
+    pub(super) request: crate::Request<'a, S, C, F>,
 }
 
-impl<S: Store + 'static, C> fmt::Debug for Request<'_, S, C> {
+impl<S: Store + 'static, C, F> fmt::Debug for Request<'_, S, C, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.request.fmt(f)
     }
 }
 
-impl<'a, S: Store + 'static, C> Request<'a, S, C> {
-    pub(super) fn new(face: &'a Deduplicator<S>, request: crate::Request<'a, S, C>) -> Self {
+impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
+    pub(super) fn new(face: &'a Deduplicator<S>, request: crate::Request<'a, S, C, F>) -> Self {
         Self { face, request }
     }
 
@@ -70,14 +70,19 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         self.request.key()
     }
 
-    /// Outcomes in this codec.
-    pub fn codec<D>(self, codec: D) -> Request<'a, S, D> {
+    /// Values in this codec.
+    pub fn codec<D>(self, codec: D) -> Request<'a, S, D, F> {
         Request { face: self.face, request: self.request.codec(codec) }
     }
 
-    /// Outcomes as JSON: for any value that serde can write and read.
+    /// Final failures in this codec: see [`Request::failures`](crate::Request::failures).
+    pub fn failures<D>(self, failures: D) -> Request<'a, S, C, D> {
+        Request { face: self.face, request: self.request.failures(failures) }
+    }
+
+    /// Values as JSON: whatever serde can write and read.
     #[cfg(feature = "json")]
-    pub fn json(self) -> Request<'a, S, crate::codec::Json> {
+    pub fn json(self) -> Request<'a, S, crate::codec::Json, F> {
         self.codec(crate::codec::Json)
     }
 
@@ -92,10 +97,10 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// # Panics
     /// Where this thread must not be blocked: see the [module](super).
     #[track_caller]
-    pub fn claim(self) -> Result<ClaimAnswer<S>, Error> {
+    pub fn claim(self) -> Result<ClaimAnswer<Claim<S>>, Error> {
         let (face, request) = self.ready();
         let answer = face.host.driver.drive(request.claim())?;
-        Ok(ClaimAnswer::of(face, answer))
+        Ok(answer.map(|claim| Claim::of(face, claim)))
     }
 
     /// Runs the operation on this thread, unless it ran before or runs now. Any error of it counts as of unknown effect:
@@ -114,10 +119,10 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// [`OnDrop`](crate::builder::OnDrop) says so. If the codec does: see [`Request::run`](crate::Request::run). And where
     /// this thread must not be blocked: see the [module](super).
     #[track_caller]
-    pub fn run<T, E, F>(self, operation: F) -> Result<Answer<T>, RunError<E>>
+    pub fn run<T, E, Op>(self, operation: Op) -> Result<Answer<T>, RunError<E>>
     where
         C: Codec<T>,
-        F: FnOnce(Attempt) -> Result<T, E>,
+        Op: FnOnce(Attempt) -> Result<T, E>,
     {
         let (face, request) = self.ready();
         let operation = face.on_this_thread(request.key(), operation);
@@ -125,7 +130,8 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     }
 
     /// As [`run`](Request::run), for an operation that says how it failed: [`Failure::NoEffect`] releases the claim,
-    /// [`Failure::Final`] is kept and replayed as a failure, [`Failure::Unknown`] leaves it to the policy.
+    /// [`Failure::Final`] is kept and replayed as a failure, [`Failure::Unknown`] leaves it to the policy. The error may be
+    /// of any type: see [`Request::run_or_fail`](crate::Request::run_or_fail).
     ///
     /// # Errors
     /// As for [`run`](Request::run).
@@ -133,66 +139,19 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// # Panics
     /// As for [`run`](Request::run).
     #[track_caller]
-    pub fn run_or_fail<T, E, F>(self, operation: F) -> Result<Answer<T, E>, RunError<E>>
+    pub fn run_or_fail<T, E, Op>(self, operation: Op) -> Result<Answer<T, F::Kept>, RunError<E>>
     where
-        C: Codec<T> + Codec<E> + Clone,
-        F: FnOnce(Attempt) -> Result<T, Failure<E>>,
+        C: Codec<T>,
+        F: FailureCodec<E>,
+        Op: FnOnce(Attempt) -> Result<T, Failure<E>>,
     {
         let (face, request) = self.ready();
         let operation = face.on_this_thread(request.key(), operation);
         face.host.driver.drive(request.run_or_fail(|attempt| async move { operation(attempt) }))
     }
 
-    /// As [`run_or_fail`](Request::run_or_fail), for an operation whose errors `classify` can tell apart.
-    ///
-    /// # Errors
-    /// As for [`run`](Request::run).
-    ///
-    /// # Panics
-    /// As for [`run`](Request::run), and if `classify` does: that the operation failed for good is recorded first, without
-    /// the failure.
-    #[track_caller]
-    pub fn run_classified<T, E, F>(
-        self,
-        operation: F,
-        classify: impl FnOnce(&E) -> FailureKind,
-    ) -> Result<Answer<T, E>, RunError<E>>
-    where
-        C: Codec<T> + Codec<E> + Clone,
-        F: FnOnce(Attempt) -> Result<T, E>,
-    {
-        let (face, request) = self.ready();
-        let operation = face.on_this_thread(request.key(), operation);
-        let run = request.run_classified(|attempt| async move { operation(attempt) }, classify);
-        face.host.driver.drive(run)
-    }
-
-    /// As [`run`](Request::run), for an operation that knows of some of its errors that nothing happened: those for which
-    /// `no_effect` says so release the claim, and the next call runs. Asks nothing of `E`.
-    ///
-    /// # Errors
-    /// As for [`run`](Request::run).
-    ///
-    /// # Panics
-    /// As for [`run`](Request::run), and if `no_effect` does: as for [`run_classified`](Request::run_classified).
-    #[track_caller]
-    pub fn run_releasing<T, E, F>(
-        self,
-        operation: F,
-        no_effect: impl FnOnce(&E) -> bool,
-    ) -> Result<Answer<T>, RunError<E>>
-    where
-        C: Codec<T>,
-        F: FnOnce(Attempt) -> Result<T, E>,
-    {
-        let (face, request) = self.ready();
-        let operation = face.on_this_thread(request.key(), operation);
-        let run = request.run_releasing(|attempt| async move { operation(attempt) }, no_effect);
-        face.host.driver.drive(run)
-    }
-
     /// The request as it is carried out: renewed by the face's thread, and never waiting for itself.
-    pub(super) fn ready(self) -> (&'a Deduplicator<S>, crate::Request<'a, S, C>) {
+    pub(super) fn ready(self) -> (&'a Deduplicator<S>, crate::Request<'a, S, C, F>) {
         let Self { face, request } = self;
         let request = request.renewed_by_keeper();
         if context::runs_here(face.id(), request.key()) {
@@ -204,7 +163,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 
 impl<S: Store + 'static> Deduplicator<S> {
     /// Begins a request for one operation. Nothing happens until it runs or claims.
-    pub fn request(&self, key: Key) -> Request<'_, S, Raw> {
+    pub fn request(&self, key: Key) -> Request<'_, S> {
         Request::new(self, self.engine.request(key))
     }
 

@@ -1,17 +1,19 @@
 //! How values become outcome bytes and come back.
 
+mod failure;
 #[cfg(feature = "json")]
 mod json;
 
 use crate::protocol::Payload;
 
+pub use failure::{AsValue, FactOnly, FailureCodec, Text};
 #[cfg(feature = "json")]
 pub use json::Json;
 
 /// What goes wrong in a codec.
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Turns values of `T` into bytes and back. An outcome is kept in this form, so a change of codec or of `T` must
+/// Turns values of `T` into bytes and back; failures have a [`FailureCodec`]. An outcome is kept in this form, so a change of codec or of `T` must
 /// still read what is on record for as long as outcomes are retained.
 pub trait Codec<T> {
     /// The bytes of `value`, which [`decode`](Self::decode) gives back: each later caller gets what comes of them.

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::{ClaimError, Error, Failure, FailureKind};
+use crate::engine::{ClaimError, Error};
 use crate::kept::Kept;
 use crate::protocol::OperationId;
 
 /// What to do with a delivery.
+///
+/// `T` is what the handler returns, `E` its error, and `F` what is kept of a final one: its text, unless
+/// [`Consumer::failures`](super::Consumer::failures) says otherwise.
 #[must_use = "a delivery that nobody answers comes back, or hangs"]
 #[derive(Debug)]
-pub enum DeliveryAction<T, E> {
+pub enum DeliveryAction<T, E, F = String> {
     /// Acknowledge it: the message is done.
     Acknowledge(Acknowledged<T>),
     /// Have it delivered again, after this.
@@ -28,7 +31,7 @@ pub enum DeliveryAction<T, E> {
         by: Duration,
     },
     /// Take it out of the source, to where somebody will look at it: it would never be done here.
-    DeadLetter(Dead<E>),
+    DeadLetter(Dead<E, F>),
 }
 
 /// Why a delivery is to be acknowledged.
@@ -79,11 +82,11 @@ pub enum Later<E> {
 /// Why a message will never be done here.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Dead<E> {
+pub enum Dead<E, F = String> {
     /// The handler failed for good, now.
     Failed(E),
     /// It failed for good for an earlier delivery; what it said, where that was kept.
-    FailedBefore(Option<E>),
+    FailedBefore(Option<F>),
     /// Its attempts are used up. An operator can look, and have it tried again:
     /// [`Deduplicator::reset_attempts`](crate::Deduplicator::reset_attempts).
     #[non_exhaustive]
@@ -105,7 +108,7 @@ pub enum Dead<E> {
     Unreadable(String),
 }
 
-impl<T, E> DeliveryAction<T, E> {
+impl<T, E, F> DeliveryAction<T, E, F> {
     /// The same, for a broker that knows no extension, such as RabbitMQ: what would be extended is retried later.
     pub fn or_later(self) -> Self {
         match self {
@@ -153,7 +156,7 @@ impl<T, E> DeliveryAction<T, E> {
     }
 }
 
-impl<E> Dead<E> {
+impl<E, F> Dead<E, F> {
     /// Why, as one word: see [`DeliveryAction::reason`].
     pub fn reason(&self) -> &'static str {
         match self {
@@ -169,7 +172,7 @@ impl<E> Dead<E> {
 
 /// A sentence for whoever looks at the dead letter. What a handler said of itself is not shown: it may hold a customer's
 /// data.
-impl<E> fmt::Display for Dead<E> {
+impl<E, F> fmt::Display for Dead<E, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(_) => f.write_str("its handler failed for good"),
@@ -187,15 +190,5 @@ impl<E> fmt::Display for Dead<E> {
             ),
             Self::Unreadable(why) => write!(f, "its record cannot be used: {why}"),
         }
-    }
-}
-
-/// How a handler that ran said it failed, if it did.
-pub(super) fn kind_of<T, E>(output: &Result<T, Failure<E>>) -> Option<FailureKind> {
-    match output {
-        Ok(_) => None,
-        Err(Failure::NoEffect(_)) => Some(FailureKind::NoEffect),
-        Err(Failure::Final(_)) => Some(FailureKind::Final),
-        Err(Failure::Unknown(_)) => Some(FailureKind::Unknown),
     }
 }

@@ -67,7 +67,7 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
-use crate::codec::{Codec, Raw};
+use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::engine::{Attempt, Claim, ClaimError, Deduplicator, Failure, Request, Settled};
 use crate::protocol::{Fingerprint, Key, Payload, Policy};
 use crate::store::Store;
@@ -110,10 +110,11 @@ impl Message {
     }
 }
 
-/// Consumes messages over an engine. Cheap to clone, if its codec is.
-pub struct Consumer<S: Store + 'static, C = Raw> {
+/// Consumes messages over an engine. Cheap to clone, if its codecs are.
+pub struct Consumer<S: Store + 'static, C = Raw, F = Text> {
     dedup: Deduplicator<S>,
     codec: C,
+    failures: F,
     policy: Option<Policy>,
     attempts_max: Option<u32>,
     wait: Duration,
@@ -122,12 +123,13 @@ pub struct Consumer<S: Store + 'static, C = Raw> {
 }
 
 // Not derived: that would ask the store to be `Clone`.
-impl<S: Store + 'static, C: Clone> Clone for Consumer<S, C> {
+impl<S: Store + 'static, C: Clone, F: Clone> Clone for Consumer<S, C, F> {
     fn clone(&self) -> Self {
-        let Self { dedup, codec, policy, attempts_max, wait, backoff_first, backoff_most } = self;
+        let Self { dedup, codec, failures, policy, attempts_max, wait, backoff_first, backoff_most } = self;
         Self {
             dedup: dedup.clone(),
             codec: codec.clone(),
+            failures: failures.clone(),
             policy: *policy,
             attempts_max: *attempts_max,
             wait: *wait,
@@ -137,7 +139,7 @@ impl<S: Store + 'static, C: Clone> Clone for Consumer<S, C> {
     }
 }
 
-impl<S: Store + 'static, C> std::fmt::Debug for Consumer<S, C> {
+impl<S: Store + 'static, C, F> std::fmt::Debug for Consumer<S, C, F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer").finish_non_exhaustive()
     }
@@ -150,6 +152,7 @@ impl<S: Store + 'static> Consumer<S> {
         Self {
             dedup,
             codec: Raw,
+            failures: Text,
             policy: None,
             attempts_max: None,
             wait: Duration::ZERO,
@@ -159,19 +162,27 @@ impl<S: Store + 'static> Consumer<S> {
     }
 }
 
-impl<S: Store + 'static, C> Consumer<S, C> {
-    /// What handlers return, and final failures, in this codec.
+impl<S: Store + 'static, C, F> Consumer<S, C, F> {
+    /// What handlers return, in this codec.
     #[must_use]
-    pub fn codec<D>(self, codec: D) -> Consumer<S, D> {
-        let Self { dedup, policy, attempts_max, wait, backoff_first, backoff_most, .. } = self;
-        Consumer { dedup, codec, policy, attempts_max, wait, backoff_first, backoff_most }
+    pub fn codec<D>(self, codec: D) -> Consumer<S, D, F> {
+        let Self { dedup, failures, policy, attempts_max, wait, backoff_first, backoff_most, .. } = self;
+        Consumer { dedup, codec, failures, policy, attempts_max, wait, backoff_first, backoff_most }
     }
 
-    /// What handlers return, and final failures, as JSON.
+    /// What handlers return, as JSON.
     #[cfg(feature = "json")]
     #[must_use]
-    pub fn json(self) -> Consumer<S, crate::codec::Json> {
+    pub fn json(self) -> Consumer<S, crate::codec::Json, F> {
         self.codec(crate::codec::Json)
+    }
+
+    /// Final failures in this codec, instead of their [`Text`]: see
+    /// [`Request::failures`](crate::Request::failures).
+    #[must_use]
+    pub fn failures<D>(self, failures: D) -> Consumer<S, C, D> {
+        let Self { dedup, codec, policy, attempts_max, wait, backoff_first, backoff_most, .. } = self;
+        Consumer { dedup, codec, failures, policy, attempts_max, wait, backoff_first, backoff_most }
     }
 
     /// What may happen to a message whose handler stopped in the middle, instead of the engine's default.
@@ -223,10 +234,11 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     ///
     /// # Cancel safety
     /// As for [`Request::run`]; leave the delivery to its broker then.
-    pub async fn consume<T, E, F, Fut>(&self, message: Message, handler: F) -> DeliveryAction<T, E>
+    pub async fn consume<T, E, H, Fut>(&self, message: Message, handler: H) -> DeliveryAction<T, E, F::Kept>
     where
-        C: Codec<T> + Codec<E> + Clone,
-        F: FnOnce(Attempt) -> Fut,
+        C: Codec<T> + Clone,
+        F: FailureCodec<E> + Clone,
+        H: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
         let (rule, ran) = (self.rule(&message), Ran::default());
@@ -248,13 +260,14 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     ///
     /// # Cancel safety
     /// As for [`consume`](Self::consume).
-    pub async fn consume_many<T, E, F, Fut>(
+    pub async fn consume_many<T, E, H, Fut>(
         &self,
-        messages: impl IntoIterator<Item = (Message, F)>,
-    ) -> Vec<DeliveryAction<T, E>>
+        messages: impl IntoIterator<Item = (Message, H)>,
+    ) -> Vec<DeliveryAction<T, E, F::Kept>>
     where
-        C: Codec<T> + Codec<E> + Clone,
-        F: FnOnce(Attempt) -> Fut,
+        C: Codec<T> + Clone,
+        F: FailureCodec<E> + Clone,
+        H: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
         let mut left: Vec<_> = messages
@@ -262,7 +275,7 @@ impl<S: Store + 'static, C> Consumer<S, C> {
             .enumerate()
             .map(|(place, (message, handler))| (place, message, handler))
             .collect();
-        let mut told: Vec<Option<DeliveryAction<T, E>>> = Vec::new();
+        let mut told: Vec<Option<DeliveryAction<T, E, F::Kept>>> = Vec::new();
         told.resize_with(left.len(), || None);
         // Of the messages that are the same, the place of the one that is asked for first.
         let mut asked: HashMap<(Key, Option<Fingerprint>), usize> = HashMap::new();
@@ -303,13 +316,14 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     }
 
     /// Consumes these, and puts their actions where they belong.
-    async fn consume_apart<T, E, F, Fut>(
+    async fn consume_apart<T, E, H, Fut>(
         &self,
-        messages: Vec<(usize, Message, F)>,
-        told: &mut [Option<DeliveryAction<T, E>>],
+        messages: Vec<(usize, Message, H)>,
+        told: &mut [Option<DeliveryAction<T, E, F::Kept>>],
     ) where
-        C: Codec<T> + Codec<E> + Clone,
-        F: FnOnce(Attempt) -> Fut,
+        C: Codec<T> + Clone,
+        F: FailureCodec<E> + Clone,
+        H: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
         let notes: Vec<_> =
@@ -338,9 +352,10 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     ///
     /// # Cancel safety
     /// As for [`Request::claim`].
-    pub async fn claim(&self, message: Message) -> Result<Claim<S>, DeliveryAction<Payload, Payload>>
+    pub async fn claim(&self, message: Message) -> Result<Claim<S>, DeliveryAction<Payload, Payload, Payload>>
     where
         C: Clone,
+        F: Clone,
     {
         let rule = self.rule(&message);
         rule::of_claim(self.request(message).claim().await, &rule)
@@ -357,9 +372,10 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     pub async fn claim_many(
         &self,
         messages: impl IntoIterator<Item = Message>,
-    ) -> Vec<Result<Claim<S>, DeliveryAction<Payload, Payload>>>
+    ) -> Vec<Result<Claim<S>, DeliveryAction<Payload, Payload, Payload>>>
     where
         C: Clone,
+        F: Clone,
     {
         let (rules, requests): (Vec<_>, Vec<_>) =
             messages.into_iter().map(|message| (self.rule(&message), self.request(message))).unzip();
@@ -370,12 +386,12 @@ impl<S: Store + 'static, C> Consumer<S, C> {
     /// What to do with a delivery whose claim was completed inside the caller's transaction, from what
     /// [`Claim::settle`] or [`Claim::committed`] said. If the transaction was not committed, release the claim too, or
     /// try again.
-    pub fn settled<T, E>(
+    pub fn settled<T, E, K>(
         &self,
         claim: &Claim<S>,
         settled: Result<Settled, ClaimError>,
         value: T,
-    ) -> DeliveryAction<T, E> {
+    ) -> DeliveryAction<T, E, K> {
         rule::of_settled(settled, (value, claim.kept()), claim.number(), &self.pauses(1))
     }
 
@@ -385,11 +401,13 @@ impl<S: Store + 'static, C> Consumer<S, C> {
         self.pauses(1).after(claim.number())
     }
 
-    fn request(&self, message: Message) -> Request<'_, S, C>
+    fn request(&self, message: Message) -> Request<'_, S, C, F>
     where
         C: Clone,
+        F: Clone,
     {
-        let mut request = self.dedup.request(message.key).codec(self.codec.clone()).wait(self.wait);
+        let request = self.dedup.request(message.key).codec(self.codec.clone());
+        let mut request = request.failures(self.failures.clone()).wait(self.wait);
         if let Some(fingerprint) = message.fingerprint {
             request = request.fingerprint(fingerprint);
         }

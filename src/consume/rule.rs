@@ -1,16 +1,15 @@
 //! The rule: from the engine's answer, what to do with the delivery. `rule.txt` beside this file has it as a table.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::delivery_action::{Acknowledged, Dead, DeliveryAction, Later, kind_of};
+use super::delivery_action::{Acknowledged, Dead, DeliveryAction, Later};
 use crate::engine::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Error, Failure, FailureKind, RunError,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Earlier, Error, FailureKind, RunError,
     Settled,
 };
 use crate::kept::Kept;
-use crate::protocol::{Conclusion, Outcome, OutcomeBody, Payload};
+use crate::protocol::{Conclusion, Payload};
 use crate::store::{Store, StoreErrorKind};
 
 /// How long what failed is put off.
@@ -30,59 +29,40 @@ impl Rule {
     }
 }
 
-/// What is known of a handler that ran: the engine's answer does not say how it failed.
+/// The number of the attempt of a handler that ran; 0 if none did. The engine's answer does not say it of a failure.
 #[derive(Debug, Default)]
-pub(super) struct Ran {
-    /// The number of its attempt; 0 if it did not run.
-    attempt: AtomicU32,
-    /// It failed for good.
-    finally: AtomicBool,
-}
+pub(super) struct Ran(AtomicU32);
 
 impl Ran {
-    /// Runs the handler, and notes what it says.
-    pub(super) async fn noting<T, E, Fut>(
-        &self,
-        attempt: Attempt,
-        handler: impl FnOnce(Attempt) -> Fut,
-    ) -> Result<T, Failure<E>>
-    where
-        Fut: Future<Output = Result<T, Failure<E>>>,
-    {
-        self.attempt.store(attempt.number(), Ordering::Relaxed);
-        let output = handler(attempt).await;
-        self.finally.store(kind_of(&output) == Some(FailureKind::Final), Ordering::Relaxed);
-        output
+    /// Runs the handler, and notes its attempt.
+    pub(super) fn noting<R>(&self, attempt: Attempt, handler: impl FnOnce(Attempt) -> R) -> R {
+        self.0.store(attempt.number(), Ordering::Relaxed);
+        handler(attempt)
+    }
+
+    fn attempt(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 /// The rule for what a run answers.
-pub(super) fn of_run<T, E>(
-    answer: Result<Answer<T, E>, RunError<E>>,
+pub(super) fn of_run<T, E, F>(
+    answer: Result<Answer<T, F>, RunError<E>>,
     rule: &Rule,
     ran: &Ran,
-) -> DeliveryAction<T, E> {
-    let attempt = ran.attempt.load(Ordering::Relaxed);
-    let later = |because| DeliveryAction::RetryLater { after: rule.after(attempt), because };
+) -> DeliveryAction<T, E, F> {
+    let later = |because| DeliveryAction::RetryLater { after: rule.after(ran.attempt()), because };
     match answer {
         Ok(Answer::Executed { value, kept, .. }) => {
             DeliveryAction::Acknowledge(Acknowledged::Executed { value, kept })
         }
-        Ok(Answer::Replayed { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Replayed(value)),
         Ok(Answer::Unrecorded { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Unrecorded(value)),
-        Ok(Answer::Done { .. }) => DeliveryAction::Acknowledge(Acknowledged::Done),
-        Ok(Answer::FailedBefore { failure, .. }) => DeliveryAction::DeadLetter(Dead::FailedBefore(failure)),
-        Ok(Answer::InProgress { left, here, .. }) => in_progress(left, here, rule),
-        Ok(Answer::Mismatch) => DeliveryAction::DeadLetter(Dead::Mismatch),
-        Ok(Answer::InDoubt { operation_id, .. }) => {
-            DeliveryAction::DeadLetter(Dead::InDoubt { operation_id })
-        }
-        Ok(Answer::Exhausted { attempts }) => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
+        Ok(Answer::Earlier(earlier)) => of_earlier(earlier, rule),
         // Its handler's word stands, on record or not.
-        Err(RunError::Operation { error, .. }) if ran.finally.load(Ordering::Relaxed) => {
+        Err(RunError::Operation { error, kind: FailureKind::Final, .. }) => {
             DeliveryAction::DeadLetter(Dead::Failed(error))
         }
-        Err(RunError::Operation { error, claim: ClaimFate::Released }) => later(Later::NoEffect(error)),
+        Err(RunError::Operation { error, claim: ClaimFate::Released, .. }) => later(Later::NoEffect(error)),
         Err(RunError::Operation { error, .. }) => later(Later::Unknown(error)),
         Err(RunError::LeaseLost { source }) => later(Later::LeaseLost(source)),
         // It is done, or failed, whatever this consumer can read of it.
@@ -96,29 +76,36 @@ pub(super) fn of_run<T, E>(
 
 /// The rule for what a claim answers; the claim itself, if it was granted.
 pub(super) fn of_claim<S: Store + 'static>(
-    answer: Result<ClaimAnswer<S>, Error>,
+    answer: Result<ClaimAnswer<Claim<S>>, Error>,
     rule: &Rule,
-) -> Result<Claim<S>, DeliveryAction<Payload, Payload>> {
+) -> Result<Claim<S>, DeliveryAction<Payload, Payload, Payload>> {
     Err(match answer {
         Ok(ClaimAnswer::Granted(claim)) => return Ok(claim),
-        Ok(ClaimAnswer::Replay(saved)) => saved_as(saved.outcome, saved.conclusion),
-        Ok(ClaimAnswer::InProgress(running)) => in_progress(running.left, running.here, rule),
-        Ok(ClaimAnswer::Mismatch) => DeliveryAction::DeadLetter(Dead::Mismatch),
-        Ok(ClaimAnswer::InDoubt { operation_id, .. }) => {
-            DeliveryAction::DeadLetter(Dead::InDoubt { operation_id })
-        }
-        Ok(ClaimAnswer::Exhausted { attempts }) => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
+        Ok(ClaimAnswer::Answered(earlier)) => of_earlier(earlier, rule),
         Err(error) => unanswered(error, rule),
     })
 }
 
+/// The rule for what an earlier delivery left.
+fn of_earlier<T, E, F>(earlier: Earlier<T, F>, rule: &Rule) -> DeliveryAction<T, E, F> {
+    match earlier {
+        Earlier::Replayed { value, .. } => DeliveryAction::Acknowledge(Acknowledged::Replayed(value)),
+        Earlier::Done { .. } => DeliveryAction::Acknowledge(Acknowledged::Done),
+        Earlier::FailedBefore { failure, .. } => DeliveryAction::DeadLetter(Dead::FailedBefore(failure)),
+        Earlier::InProgress { left, here, .. } => in_progress(left, here, rule),
+        Earlier::Mismatch => DeliveryAction::DeadLetter(Dead::Mismatch),
+        Earlier::InDoubt { operation_id, .. } => DeliveryAction::DeadLetter(Dead::InDoubt { operation_id }),
+        Earlier::Exhausted { attempts } => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
+    }
+}
+
 /// The rule for how a completion inside the caller's own transaction ended.
-pub(super) fn of_settled<T, E>(
+pub(super) fn of_settled<T, E, F>(
     settled: Result<Settled, ClaimError>,
     (value, kept): (T, Kept),
     attempt: u32,
     rule: &Rule,
-) -> DeliveryAction<T, E> {
+) -> DeliveryAction<T, E, F> {
     match settled {
         Ok(Settled::Committed) => DeliveryAction::Acknowledge(Acknowledged::Executed { value, kept }),
         Ok(Settled::NotCommitted) => {
@@ -132,7 +119,7 @@ pub(super) fn of_settled<T, E>(
 }
 
 /// A lease that ends just now is as good as renewed, or taken over: no reason to come back at once, again and again.
-fn in_progress<T, E>(left: Duration, here: bool, rule: &Rule) -> DeliveryAction<T, E> {
+fn in_progress<T, E, F>(left: Duration, here: bool, rule: &Rule) -> DeliveryAction<T, E, F> {
     if here {
         DeliveryAction::Extend { by: left }
     } else {
@@ -141,25 +128,12 @@ fn in_progress<T, E>(left: Duration, here: bool, rule: &Rule) -> DeliveryAction<
 }
 
 /// The rule for a handler that panicked in a poll.
-pub(super) fn of_panic<T, E>(rule: &Rule, ran: &Ran) -> DeliveryAction<T, E> {
-    let attempt = ran.attempt.load(Ordering::Relaxed);
-    DeliveryAction::RetryLater { after: rule.after(attempt), because: Later::Panicked }
-}
-
-fn saved_as(outcome: Option<Outcome>, conclusion: Conclusion) -> DeliveryAction<Payload, Payload> {
-    let kept = outcome.and_then(|outcome| match outcome.body {
-        OutcomeBody::Kept(bytes) => Some(bytes),
-        _ => None,
-    });
-    match (conclusion, kept) {
-        (Conclusion::Succeeded, Some(bytes)) => DeliveryAction::Acknowledge(Acknowledged::Replayed(bytes)),
-        (Conclusion::Succeeded, None) => DeliveryAction::Acknowledge(Acknowledged::Done),
-        (Conclusion::Failed, kept) => DeliveryAction::DeadLetter(Dead::FailedBefore(kept)),
-    }
+pub(super) fn of_panic<T, E, F>(rule: &Rule, ran: &Ran) -> DeliveryAction<T, E, F> {
+    DeliveryAction::RetryLater { after: rule.after(ran.attempt()), because: Later::Panicked }
 }
 
 /// No claim, for want of an answer: tried again later, unless trying again would meet the same record.
-fn unanswered<T, E>(error: Error, rule: &Rule) -> DeliveryAction<T, E> {
+fn unanswered<T, E, F>(error: Error, rule: &Rule) -> DeliveryAction<T, E, F> {
     match &error {
         Error::Incomparable { .. } => DeliveryAction::DeadLetter(Dead::Unreadable(error.to_string())),
         Error::Store { source, .. } if source.kind() == StoreErrorKind::Corrupt => {

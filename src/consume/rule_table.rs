@@ -51,7 +51,7 @@ fn failed(kind: StoreErrorKind) -> StoreFailure {
 }
 
 /// What to do, and why, and how long.
-fn told<T: Debug, E: Debug>(action: &DeliveryAction<T, E>) -> String {
+fn told<T: Debug, E: Debug, F: Debug>(action: &DeliveryAction<T, E, F>) -> String {
     let why = action.reason();
     match action {
         DeliveryAction::Acknowledge(_) => format!("acknowledge ({why})"),
@@ -63,111 +63,131 @@ fn told<T: Debug, E: Debug>(action: &DeliveryAction<T, E>) -> String {
 
 type Told = Result<Answer<u8, u8>, RunError<u8>>;
 
-/// Each answer of a run, and how the handler failed, if it did.
-fn runs() -> Vec<(&'static str, Option<FailureKind>, Told)> {
+/// Each answer of a run, and whether the handler ran and failed.
+fn runs() -> Vec<(&'static str, bool, Told)> {
     use FailureKind as Kind;
-    let after = |claim| Err(RunError::Operation { error: 1, claim });
+    let after = |kind, claim| Err(RunError::Operation { error: 1, kind, claim });
     let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
-    let done = |why| Ok(Answer::Done { why, info: info() });
+    let done = |why| Ok(Answer::Earlier(Earlier::Done { why, info: info() }));
     vec![
-        ("executed", None, Ok(Answer::Executed { value: 1, kept: Kept::Whole, info: info() })),
-        ("replayed", None, Ok(Answer::Replayed { value: 1, info: info() })),
+        ("executed", false, Ok(Answer::Executed { value: 1, kept: Kept::Whole, info: info() })),
+        ("replayed", false, Ok(Answer::Earlier(Earlier::Replayed { value: 1, info: info() }))),
         (
             "unrecorded, refused",
-            None,
+            false,
             Ok(Answer::Unrecorded { value: 1, why: Unrecorded::Completion(lost()) }),
         ),
         (
             "unrecorded, failed open",
-            None,
+            false,
             Ok(Answer::Unrecorded {
                 value: 1,
                 why: Unrecorded::FailedOpen(failed(StoreErrorKind::Unavailable)),
             }),
         ),
-        ("done, too large", None, done(Unavailable::TooLarge { len: 9 })),
-        ("done, not encodable", None, done(Unavailable::Unencodable)),
-        ("done, no longer kept", None, done(Unavailable::NoLongerKept)),
-        ("failed before", None, Ok(Answer::FailedBefore { failure: Some(1), info: info() })),
-        ("failed before, not kept", None, Ok(Answer::FailedBefore { failure: None, info: info() })),
-        ("in progress elsewhere", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: false })),
-        ("in progress here", None, Ok(Answer::InProgress { left: LEFT, attempt: 1, here: true })),
-        ("mismatch", None, Ok(Answer::Mismatch)),
+        ("done, too large", false, done(Unavailable::TooLarge { len: 9 })),
+        ("done, not encodable", false, done(Unavailable::Unencodable)),
+        ("done, no longer kept", false, done(Unavailable::NoLongerKept)),
+        (
+            "failed before",
+            false,
+            Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(1), info: info() })),
+        ),
+        (
+            "failed before, not kept",
+            false,
+            Ok(Answer::Earlier(Earlier::FailedBefore { failure: None, info: info() })),
+        ),
+        (
+            "in progress elsewhere",
+            false,
+            Ok(Answer::Earlier(Earlier::InProgress { left: LEFT, attempt: 1, here: false })),
+        ),
+        (
+            "in progress here",
+            false,
+            Ok(Answer::Earlier(Earlier::InProgress { left: LEFT, attempt: 1, here: true })),
+        ),
+        ("mismatch", false, Ok(Answer::Earlier(Earlier::Mismatch))),
         (
             "in doubt under Hold",
-            None,
-            Ok(Answer::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) }),
+            false,
+            Ok(Answer::Earlier(Earlier::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) })),
         ),
-        ("exhausted", None, Ok(Answer::Exhausted { attempts: 3 })),
-        ("no effect, released", Some(Kind::NoEffect), after(ClaimFate::Released)),
-        ("no effect, after doubt", Some(Kind::NoEffect), after(ClaimFate::InDoubt)),
-        ("no effect, not stored", Some(Kind::NoEffect), after(ClaimFate::NotStored(lost()))),
-        ("final, recorded", Some(Kind::Final), after(ClaimFate::Recorded { kept: Kept::Whole })),
-        ("final, not stored", Some(Kind::Final), after(ClaimFate::NotStored(lost()))),
-        ("final, unprotected", Some(Kind::Final), after(ClaimFate::Unprotected)),
-        ("unknown effect", Some(Kind::Unknown), after(ClaimFate::InDoubt)),
-        ("unknown effect, not stored", Some(Kind::Unknown), after(ClaimFate::NotStored(lost()))),
-        ("unknown effect, unprotected", Some(Kind::Unknown), after(ClaimFate::Unprotected)),
-        ("lease lost", None, Err(RunError::LeaseLost { source: lost() })),
+        ("exhausted", false, Ok(Answer::Earlier(Earlier::Exhausted { attempts: 3 }))),
+        ("no effect, released", true, after(Kind::NoEffect, ClaimFate::Released)),
+        ("no effect, after doubt", true, after(Kind::NoEffect, ClaimFate::InDoubt)),
+        ("no effect, not stored", true, after(Kind::NoEffect, ClaimFate::NotStored(lost()))),
+        ("final, recorded", true, after(Kind::Final, ClaimFate::Recorded { kept: Kept::Whole })),
+        ("final, not stored", true, after(Kind::Final, ClaimFate::NotStored(lost()))),
+        ("final, unprotected", true, after(Kind::Final, ClaimFate::Unprotected)),
+        ("unknown effect", true, after(Kind::Unknown, ClaimFate::InDoubt)),
+        ("unknown effect, not stored", true, after(Kind::Unknown, ClaimFate::NotStored(lost()))),
+        ("unknown effect, unprotected", true, after(Kind::Unknown, ClaimFate::Unprotected)),
+        ("lease lost", false, Err(RunError::LeaseLost { source: lost() })),
         (
             "success does not decode",
-            None,
+            false,
             Err(RunError::Decode { scope: scope(), conclusion: Conclusion::Succeeded, source: "bad".into() }),
         ),
         (
             "failure does not decode",
-            None,
+            false,
             Err(RunError::Decode { scope: scope(), conclusion: Conclusion::Failed, source: "bad".into() }),
         ),
         (
             "lease ends just now",
-            None,
-            Ok(Answer::InProgress { left: Duration::ZERO, attempt: 1, here: false }),
+            false,
+            Ok(Answer::Earlier(Earlier::InProgress { left: Duration::ZERO, attempt: 1, here: false })),
         ),
         (
             "fingerprints not comparable",
-            None,
+            false,
             Err(RunError::Claim { source: Error::Incomparable { scope: scope() } }),
         ),
         (
             "store contradicts itself",
-            None,
+            false,
             Err(RunError::Claim { source: Error::Inconsistent { scope: scope() } }),
         ),
-        ("store unavailable", None, store(StoreErrorKind::Unavailable)),
-        ("store timed out", None, store(StoreErrorKind::TimedOut)),
-        ("store full", None, store(StoreErrorKind::Full)),
-        ("record corrupt", None, store(StoreErrorKind::Corrupt)),
-        ("record of a newer version", None, store(StoreErrorKind::Newer)),
-        ("store rejects", None, store(StoreErrorKind::Rejected)),
-        ("store, other", None, store(StoreErrorKind::Other)),
+        ("store unavailable", false, store(StoreErrorKind::Unavailable)),
+        ("store timed out", false, store(StoreErrorKind::TimedOut)),
+        ("store full", false, store(StoreErrorKind::Full)),
+        ("record corrupt", false, store(StoreErrorKind::Corrupt)),
+        ("record of a newer version", false, store(StoreErrorKind::Newer)),
+        ("store rejects", false, store(StoreErrorKind::Rejected)),
+        ("store, other", false, store(StoreErrorKind::Other)),
     ]
 }
 
-fn claims() -> Vec<(&'static str, Result<ClaimAnswer<crate::MemoryStore>, Error>)> {
-    use crate::engine::{Running, Saved};
-    let saved = |conclusion, outcome: Option<OutcomeBody>| {
-        let outcome = outcome.map(|body| Outcome { conclusion, body });
-        Ok(ClaimAnswer::Replay(Saved { outcome, conclusion, info: info() }))
-    };
-    let kept = || Some(OutcomeBody::Kept(Payload::from("x")));
-    let running = |here| Ok(ClaimAnswer::InProgress(Running { left: LEFT, attempt: 1, here }));
-    let store = |kind| Err(Error::Store { scope: scope(), source: failed(kind) });
+type Claimed = Result<ClaimAnswer<Claim<crate::MemoryStore>>, Error>;
+
+fn claims() -> Vec<(&'static str, Claimed)> {
+    let answered = |earlier| Ok(ClaimAnswer::Answered(earlier));
+    let bytes = || Payload::from("x");
+    let done = |why| answered(Earlier::Done { why, info: info() });
+    let failed = |failure| answered(Earlier::FailedBefore { failure, info: info() });
+    let running = |here| answered(Earlier::InProgress { left: LEFT, attempt: 1, here });
+    let store = |kind| Err(Error::Store { scope: scope(), source: self::failed(kind) });
     vec![
-        ("succeeded, kept", saved(Conclusion::Succeeded, kept())),
-        ("succeeded, too large", saved(Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len: 9 }))),
-        ("succeeded, not encodable", saved(Conclusion::Succeeded, Some(OutcomeBody::Unencodable))),
-        ("succeeded, no longer kept", saved(Conclusion::Succeeded, None)),
-        ("failed, kept", saved(Conclusion::Failed, kept())),
-        ("failed, no longer kept", saved(Conclusion::Failed, None)),
+        ("succeeded, kept", answered(Earlier::Replayed { value: bytes(), info: info() })),
+        ("succeeded, too large", done(Unavailable::TooLarge { len: 9 })),
+        ("succeeded, not encodable", done(Unavailable::Unencodable)),
+        ("succeeded, no longer kept", done(Unavailable::NoLongerKept)),
+        ("failed, kept", failed(Some(bytes()))),
+        ("failed, no longer kept", failed(None)),
         ("in progress elsewhere", running(false)),
         ("in progress here", running(true)),
-        ("mismatch", Ok(ClaimAnswer::Mismatch)),
+        ("mismatch", Ok(ClaimAnswer::Answered(Earlier::Mismatch))),
         (
             "in doubt under Hold",
-            Ok(ClaimAnswer::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) }),
+            Ok(ClaimAnswer::Answered(Earlier::InDoubt {
+                attempt: 1,
+                operation_id: ID,
+                since: UnixMillis(1),
+            })),
         ),
-        ("exhausted", Ok(ClaimAnswer::Exhausted { attempts: 3 })),
+        ("exhausted", Ok(ClaimAnswer::Answered(Earlier::Exhausted { attempts: 3 }))),
         ("fingerprints not comparable", Err(Error::Incomparable { scope: scope() })),
         ("store contradicts itself", Err(Error::Inconsistent { scope: scope() })),
         ("store unavailable", store(StoreErrorKind::Unavailable)),
@@ -191,15 +211,12 @@ fn table() -> String {
         RULE.deliveries, RULE.backoff_first, RULE.backoff_most
     );
     table.push_str("\nwhat the run answered\n");
-    for (name, kind, answer) in runs() {
-        let ran = Ran::default();
-        let handled = kind.is_some() || matches!(answer, Err(RunError::LeaseLost { .. }));
-        ran.attempt.store(if handled { ATTEMPT } else { 0 }, Ordering::Relaxed);
-        ran.finally.store(kind == Some(FailureKind::Final), Ordering::Relaxed);
+    for (name, failed, answer) in runs() {
+        let handled = failed || matches!(answer, Err(RunError::LeaseLost { .. }));
+        let ran = Ran(AtomicU32::new(if handled { ATTEMPT } else { 0 }));
         let _ = writeln!(table, "  {name:<28} {}", told(&of_run(answer, &RULE, &ran)));
     }
-    let ran = Ran::default();
-    ran.attempt.store(ATTEMPT, Ordering::Relaxed);
+    let ran = Ran(AtomicU32::new(ATTEMPT));
     let panicked: DeliveryAction<u8, u8> = of_panic(&RULE, &ran);
     let _ = writeln!(table, "  {:<28} {}", "panicked, in a poll", told(&panicked));
     table.push_str("\nwhat the claim answered\n");

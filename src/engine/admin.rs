@@ -114,7 +114,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// Reads only.
     /// # Example
     /// ```
-    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    /// # use oncekey::{ClaimAnswer, Earlier, Deduplicator, Key, MemoryStore};
     /// use oncekey::protocol::Status;
     ///
     /// # futures::executor::block_on(async {
@@ -145,7 +145,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// If dropped, it may or may not have been applied.
     /// # Example
     /// ```
-    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore, Outcome, Policy};
+    /// # use oncekey::{ClaimAnswer, Earlier, Deduplicator, Key, MemoryStore, Outcome, Policy};
     /// use oncekey::admin::{AdminAnswer, Resolution};
     ///
     /// # futures::executor::block_on(async {
@@ -154,13 +154,13 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// let charge = || dedup.request(key.clone()).policy(Policy::Hold).claim();
     /// let ClaimAnswer::Granted(mut claim) = charge().await? else { return Ok(()) };
     /// claim.abandon().await?; // stopped in the middle: nobody knows whether the card was charged
-    /// assert!(matches!(charge().await?, ClaimAnswer::InDoubt { .. }));
+    /// assert!(matches!(charge().await?, ClaimAnswer::Answered(Earlier::InDoubt { .. })));
     ///
     /// // The bank says that it was. From now on every call gets this receipt.
     /// let outcome = Outcome::success("receipt 1");
     /// let answer = dedup.resolve(&key, &Resolution::Completed(outcome)).await?;
     /// assert_eq!(answer, AdminAnswer::Done);
-    /// assert!(matches!(charge().await?, ClaimAnswer::Replay(_)));
+    /// assert!(matches!(charge().await?, ClaimAnswer::Answered(Earlier::Replayed { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn resolve(&self, key: &Key, resolution: &Resolution) -> Result<AdminAnswer, Error> {

@@ -1,4 +1,4 @@
-//! Code of the user's that runs after the effect: a codec, a classifier, a conversion into bytes.
+//! Code of the user's that runs after the effect: a codec, the text of an error, a conversion into bytes.
 //!
 //! All of it runs under [`guarded`]. If it panics, the record still says that the operation is done, and no later call runs
 //! it again.

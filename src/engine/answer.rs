@@ -7,10 +7,11 @@ use crate::kept::Kept;
 use crate::protocol::{Entry, FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::StoreFailure;
 
-/// What a call got: every expected answer.
+/// What a run got: every expected answer.
 ///
-/// `T` is the operation's value. `F` is its final failure where one is on record: the failure itself for
-/// [`Request::run_or_fail`](super::Request::run_or_fail) and its classifying form, the encoded bytes otherwise.
+/// `T` is the operation's value. `F` is what is kept of a final failure, where one is on record: for
+/// [`Request::run_or_fail`](super::Request::run_or_fail) its text, or what the request's
+/// [failure codec](super::Request::failures) keeps; the bytes on record otherwise.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "the operation may not have run: look at the answer, or take its value"]
 pub enum Answer<T, F = Payload> {
@@ -19,16 +20,8 @@ pub enum Answer<T, F = Payload> {
     Executed {
         /// What it returned.
         value: T,
-        /// Whether its outcome is on record with that, so that later calls get it. Otherwise they get [`Answer::Done`].
+        /// Whether its outcome is on record with that, so that later calls get it. Otherwise they get [`Earlier::Done`].
         kept: Kept,
-        /// The record that the answer comes from.
-        info: RecordInfo,
-    },
-    /// The operation ran before; this is its outcome.
-    #[non_exhaustive]
-    Replayed {
-        /// What it returned then.
-        value: T,
         /// The record that the answer comes from.
         info: RecordInfo,
     },
@@ -41,6 +34,25 @@ pub enum Answer<T, F = Payload> {
         /// Why it is not on record.
         why: Unrecorded,
     },
+    /// The operation was not run in this call, since an earlier one was there.
+    Earlier(Earlier<T, F>),
+}
+
+/// What an earlier call left of a key, so that the operation is not run now.
+///
+/// `T` is the operation's value, and `F` what is kept of a final failure: both are bytes for a
+/// [claim](super::Request::claim).
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "the operation was not run: look at the answer, or take its value"]
+pub enum Earlier<T, F = Payload> {
+    /// The operation ran before; this is its outcome.
+    #[non_exhaustive]
+    Replayed {
+        /// What it returned then.
+        value: T,
+        /// The record that the answer comes from.
+        info: RecordInfo,
+    },
     /// The operation is done, and its outcome cannot be given again. It is not run again.
     #[non_exhaustive]
     Done {
@@ -52,7 +64,7 @@ pub enum Answer<T, F = Payload> {
     /// The operation failed for good before, and was not run again.
     #[non_exhaustive]
     FailedBefore {
-        /// The failure; `None` if it could not be kept.
+        /// The failure; `None` if it could not be kept, or is not kept any more.
         failure: Option<F>,
         /// The record that the answer comes from.
         info: RecordInfo,
@@ -60,7 +72,7 @@ pub enum Answer<T, F = Payload> {
     /// Another attempt is running.
     #[non_exhaustive]
     InProgress {
-        /// How long its lease runs unless renewed: when to ask again.
+        /// How long its lease runs unless renewed.
         left: Duration,
         /// The number of that attempt.
         attempt: u32,
@@ -85,6 +97,16 @@ pub enum Answer<T, F = Payload> {
         /// How many were used.
         attempts: u32,
     },
+}
+
+/// What a claim got. `C` is the claim, of the async face or of the blocking one.
+#[derive(Debug)]
+#[must_use = "a granted claim that is dropped holds its key for a lease"]
+pub enum ClaimAnswer<C> {
+    /// The right to execute. Act, then conclude it.
+    Granted(C),
+    /// An earlier call was there. Value and failure are the bytes on record.
+    Answered(Earlier<Payload, Payload>),
 }
 
 /// What an answer rests on.
@@ -151,66 +173,38 @@ pub enum Unavailable {
     NoLongerKept,
 }
 
-/// A call that got no value.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NoValue {
-    /// Another attempt is running.
-    #[error("another attempt is running; ask again in {0:?}")]
-    InProgress(Duration),
-    /// The key is bound to another request.
-    #[error("the key was used for another request; use a new key for a new request")]
-    Mismatch,
-    /// It is not known whether the effect happened.
-    #[error("an earlier attempt stopped in the middle; operation {0} must be resolved before it can run")]
-    InDoubt(OperationId),
-    /// The attempts are used up.
-    #[error("all {0} attempts are used up; an operator can reset them")]
-    Exhausted(u32),
-    /// It is done, without an outcome to give.
-    #[error("the operation is done, and its outcome is not available ({0:?})")]
-    Done(Unavailable),
-    /// It failed for good before.
-    #[error("the operation failed for good before")]
-    FailedBefore,
-}
-
 impl<T, F> Answer<T, F> {
     /// The value, if the call got one, however it did.
     pub fn value(&self) -> Option<&T> {
         match self {
-            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => {
-                Some(value)
-            }
-            Self::Done { .. }
-            | Self::FailedBefore { .. }
-            | Self::InProgress { .. }
-            | Self::Mismatch
-            | Self::InDoubt { .. }
-            | Self::Exhausted { .. } => None,
-        }
-    }
-
-    /// The value, for callers who want only that: executed now, replayed, or executed and not on record.
-    ///
-    /// # Errors
-    /// [`NoValue`] for every other answer.
-    pub fn into_value(self) -> Result<T, NoValue> {
-        match self {
-            Self::Executed { value, .. } | Self::Replayed { value, .. } | Self::Unrecorded { value, .. } => {
-                Ok(value)
-            }
-            Self::Done { why, .. } => Err(NoValue::Done(why)),
-            Self::FailedBefore { .. } => Err(NoValue::FailedBefore),
-            Self::InProgress { left, .. } => Err(NoValue::InProgress(left)),
-            Self::Mismatch => Err(NoValue::Mismatch),
-            Self::InDoubt { operation_id, .. } => Err(NoValue::InDoubt(operation_id)),
-            Self::Exhausted { attempts } => Err(NoValue::Exhausted(attempts)),
+            Self::Executed { value, .. } | Self::Unrecorded { value, .. } => Some(value),
+            Self::Earlier(earlier) => earlier.value(),
         }
     }
 
     /// Whether the operation ran in this very call.
     pub fn ran_now(&self) -> bool {
-        matches!(self, Self::Executed { .. } | Self::Unrecorded { .. })
+        !matches!(self, Self::Earlier(_))
+    }
+}
+
+impl<T, F> Earlier<T, F> {
+    /// The value, if it is there to be given.
+    pub fn value(&self) -> Option<&T> {
+        match self {
+            Self::Replayed { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl<C> ClaimAnswer<C> {
+    /// The same for another kind of claim.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn map<D>(self, claim: impl FnOnce(C) -> D) -> ClaimAnswer<D> {
+        match self {
+            Self::Granted(granted) => ClaimAnswer::Granted(claim(granted)),
+            Self::Answered(earlier) => ClaimAnswer::Answered(earlier),
+        }
     }
 }

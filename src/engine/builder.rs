@@ -188,7 +188,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// Most bytes of an encoded outcome; 1 MiB by default. A larger one is recorded as done and not available.
+    /// Most bytes of an encoded outcome; 1 MiB by default. A larger value is recorded as done and not available; of a
+    /// larger failure its codec may keep a part, as [`Text`](crate::codec::Text) does.
     pub fn outcome_len_max(mut self, len: usize) -> Self {
         self.options.outcome_len_max = len;
         self

@@ -3,138 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::RecordInfo;
 use super::after_effect::guarded;
 use super::attempt::Attempt;
-use super::claiming::Claimed;
 use super::error::ClaimError;
 use super::held::{Guard, Held, Phase, Step};
 use super::prepared::{Prepared, Settled};
 use crate::kept::Kept;
 use crate::planted::planted;
 use crate::protocol::{
-    Conclusion, Decision, Entry, FencingToken, Found, HolderVerdict, OperationId, Outcome, OutcomeBody,
-    Payload, UnixMillis, Version, Write,
+    Conclusion, Decision, Entry, FencingToken, HolderVerdict, OperationId, Outcome, OutcomeBody, Payload,
+    Version, Write,
 };
 use crate::store::{Store, StoreFailure};
-
-/// What a claim got: every expected answer.
-#[must_use = "a granted claim that is dropped holds its key for a lease"]
-pub enum ClaimAnswer<S: Store + 'static> {
-    /// The right to execute. Act, then conclude it.
-    Granted(Claim<S>),
-    /// The operation concluded before; here is what it left.
-    Replay(Saved),
-    /// Another attempt is running.
-    InProgress(Running),
-    /// The key is bound to another request. Nothing about that request is revealed.
-    Mismatch,
-    /// An attempt stopped in the middle, and the operation must not run again until somebody resolved what happened.
-    #[non_exhaustive]
-    InDoubt {
-        /// The number of that attempt.
-        attempt: u32,
-        /// The id it handed downstream, to ask there.
-        operation_id: OperationId,
-        /// When the generation began, by its owner's wall clock.
-        since: UnixMillis,
-    },
-    /// The attempts are used up.
-    #[non_exhaustive]
-    Exhausted {
-        /// How many were used.
-        attempts: u32,
-    },
-}
-
-// Not derived: that would ask the store for a `Debug` of its own.
-impl<S: Store + 'static> fmt::Debug for ClaimAnswer<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Granted(claim) => f.debug_tuple("Granted").field(claim).finish(),
-            Self::Replay(saved) => f.debug_tuple("Replay").field(saved).finish(),
-            Self::InProgress(running) => f.debug_tuple("InProgress").field(running).finish(),
-            Self::Mismatch => f.write_str("Mismatch"),
-            Self::InDoubt { attempt, operation_id, since } => f
-                .debug_struct("InDoubt")
-                .field("attempt", attempt)
-                .field("operation_id", operation_id)
-                .field("since", since)
-                .finish(),
-            Self::Exhausted { attempts } => f.debug_struct("Exhausted").field("attempts", attempts).finish(),
-        }
-    }
-}
-
-/// What a concluded operation left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Saved {
-    /// Its outcome; `None` once its retention is over.
-    pub outcome: Option<Outcome>,
-    /// Whether it succeeded, or failed for good: known also when the outcome is not kept any more.
-    pub conclusion: Conclusion,
-    /// What the answer rests on.
-    pub info: RecordInfo,
-}
-
-impl Saved {
-    /// The encoded value of a success, where it was kept.
-    pub fn value(&self) -> Option<&Payload> {
-        match &self.outcome {
-            Some(Outcome { conclusion: Conclusion::Succeeded, body: OutcomeBody::Kept(bytes) }) => {
-                Some(bytes)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// An attempt that is running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Running {
-    /// How long its lease runs unless renewed.
-    pub left: Duration,
-    /// Its number.
-    pub attempt: u32,
-    /// It is running in this very engine.
-    pub here: bool,
-}
-
-impl<S: Store + 'static> ClaimAnswer<S> {
-    /// `here`: whether this engine holds the claim that an answer is about.
-    pub(super) fn of(claimed: Claimed<S>, here: impl FnOnce(&Entry) -> bool) -> Self {
-        let (verdict, entry) = match claimed {
-            Claimed::Granted(guard) => {
-                // From here on its caller may act on it.
-                guard.held.start();
-                return Self::Granted(Claim { guard });
-            }
-            Claimed::Answered(verdict, entry) => (verdict, entry),
-        };
-        let record = &entry.record;
-        match verdict {
-            Found::Replay | Found::Done => {
-                let outcome = record.outcome().expect("a replay has a completed record");
-                let conclusion = outcome.conclusion;
-                let outcome = (verdict == Found::Replay).then_some(outcome);
-                Self::Replay(Saved { outcome, conclusion, info: RecordInfo::of(&entry) })
-            }
-            Found::InProgress => {
-                let here = here(&entry);
-                Self::InProgress(Running { left: entry.left, attempt: record.attempt(), here })
-            }
-            Found::Mismatch => Self::Mismatch,
-            Found::InDoubt => Self::InDoubt {
-                attempt: record.attempt(),
-                operation_id: record.operation_id(),
-                since: record.created_at(),
-            },
-            Found::Exhausted => Self::Exhausted { attempts: record.attempts_counted() },
-        }
-    }
-}
 
 /// A granted claim in its caller's hands.
 ///
@@ -148,6 +28,14 @@ impl<S: Store + 'static> ClaimAnswer<S> {
 #[must_use = "a claim that is dropped holds its key for a lease"]
 pub struct Claim<S: Store + 'static> {
     guard: Guard<S>,
+}
+
+impl<S: Store + 'static> Claim<S> {
+    /// From here on its caller may act on it.
+    pub(super) fn handed_out(guard: Guard<S>) -> Self {
+        guard.held.start();
+        Self { guard }
+    }
 }
 
 impl<S: Store + 'static> fmt::Debug for Claim<S> {

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use super::failure::FailureKind;
 use crate::codec::CodecError;
 use crate::kept::Kept;
 use crate::protocol::Conclusion;
@@ -15,7 +16,7 @@ use crate::store::StoreFailure;
 pub enum Error {
     /// The store failed, as often as it was tried. If the claim may have been written all the same, it is released
     /// in the background, and ends with its lease at the latest.
-    #[error("the store could not answer for a key in scope `{scope}`; {}try again",
+    #[error("the store could not answer for a key in scope `{scope}` ({}); {}try again", source.cause(),
         if source.maybe_applied() { "a write of this call may have been applied; " } else { "" })]
     #[non_exhaustive]
     Store {
@@ -48,8 +49,8 @@ pub enum Error {
     /// was granted: what the resolver would have said is not known, so neither the policy nor
     /// [`fail_open`](crate::Request::fail_open) decides in its place.
     #[error(
-        "the resolver did not say what became of an attempt in scope `{scope}`; nothing was run, and the doubt \
-         stands. Try again"
+        "the resolver did not say what became of an attempt in scope `{scope}` ({source}); nothing was run, and the \
+         doubt stands. Try again"
     )]
     #[non_exhaustive]
     Resolver {
@@ -119,7 +120,7 @@ pub enum ClaimError {
         scope: String,
     },
     /// The store failed until the time for this write was over.
-    #[error("the store could not take a write for the claim in scope `{scope}`{}",
+    #[error("the store could not take a write for the claim in scope `{scope}` ({}){}", source.cause(),
         if source.maybe_applied() { "; whether it did is not known" } else { "" })]
     #[non_exhaustive]
     Store {
@@ -186,6 +187,8 @@ pub enum RunError<E> {
     Operation {
         /// The operation's own error.
         error: E,
+        /// How it said that it failed: unknown effect, for an operation that does not say.
+        kind: FailureKind,
         /// What became of the claim.
         claim: ClaimFate,
     },
@@ -245,26 +248,67 @@ impl<E> RunError<E> {
 }
 
 impl<E: Into<Box<dyn StdError + Send + Sync>>> RunError<E> {
-    /// This error in a box, with the operation's own error as its source: for an operation whose error is no
-    /// [`std::error::Error`] itself, such as a boxed one.
-    pub fn into_boxed(self) -> Box<dyn StdError + Send + Sync> {
+    /// The same for `?`, where the operation's error is no [`std::error::Error`] itself: `anyhow::Error`, a box, text.
+    ///
+    /// ```
+    /// # use oncekey::{Deduplicator, Key, MemoryStore, RunError};
+    /// # async fn charge() -> anyhow::Result<String> { anyhow::bail!("card network down") }
+    /// async fn pay(dedup: &Deduplicator<MemoryStore>, key: Key) -> Result<String, Box<dyn std::error::Error>> {
+    ///     let answer = dedup.request(key).run(|_| charge()).await.map_err(RunError::boxed)?;
+    ///     Ok(answer.into_value()?)
+    /// }
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// # let error = futures::executor::block_on(pay(&dedup, Key::new("a", "b").unwrap())).unwrap_err();
+    /// # assert!(error.to_string().ends_with("card network down"), "{error}");
+    /// ```
+    pub fn boxed(self) -> RunError<BoxedError> {
         match self {
-            Self::Operation { error, claim } => {
-                Box::new(RunError::Operation { error: Boxed(error.into()), claim })
+            Self::Operation { error, kind, claim } => {
+                RunError::Operation { error: BoxedError::new(error), kind, claim }
             }
-            Self::LeaseLost { source } => Box::new(RunError::<Boxed>::LeaseLost { source }),
-            Self::Claim { source } => Box::new(RunError::<Boxed>::Claim { source }),
-            Self::Decode { scope, conclusion, source } => {
-                Box::new(RunError::<Boxed>::Decode { scope, conclusion, source })
-            }
+            Self::LeaseLost { source } => RunError::LeaseLost { source },
+            Self::Claim { source } => RunError::Claim { source },
+            Self::Decode { scope, conclusion, source } => RunError::Decode { scope, conclusion, source },
         }
     }
 }
 
-/// A boxed error as an error, which a box is not.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct Boxed(Box<dyn StdError + Send + Sync>);
+/// An operation's own error in a box, as an error, which a box is not. What it shows is the box's own.
+pub struct BoxedError(Box<dyn StdError + Send + Sync>);
+
+impl BoxedError {
+    pub(super) fn new(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+
+    /// The error, if it is an `E`.
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+
+    /// The box.
+    pub fn into_inner(self) -> Box<dyn StdError + Send + Sync> {
+        self.0
+    }
+}
+
+impl fmt::Debug for BoxedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for BoxedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl StdError for BoxedError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
 
 impl<E> From<Error> for RunError<E> {
     fn from(source: Error) -> Self {
@@ -272,27 +316,50 @@ impl<E> From<Error> for RunError<E> {
     }
 }
 
-impl<E> fmt::Display for RunError<E> {
+impl ClaimFate {
+    /// What became of an operation that failed for good.
+    pub(super) fn of_final_failure(&self) -> &'static str {
+        match self {
+            Self::NotStored(_) | Self::Unprotected => {
+                "the operation failed for good, and that is not on record; a later call may run it again"
+            }
+            _ => self.of_failure(),
+        }
+    }
+
+    /// What became of an operation that failed.
+    fn of_failure(&self) -> &'static str {
+        match self {
+            Self::Released => "the operation failed without effect, and was released",
+            Self::Recorded { kept: Kept::Whole } => {
+                "the operation failed for good, and its failure is on record"
+            }
+            Self::Recorded { kept: Kept::Shortened { .. } } => {
+                "the operation failed for good, and a part of its failure is on record"
+            }
+            Self::Recorded { .. } => {
+                "the operation failed for good, and that is on record, without the failure"
+            }
+            Self::InDoubt => "the operation failed, and its effect is in doubt",
+            Self::Unprotected => "the operation failed, unprotected",
+            Self::NotStored(_) => {
+                "the operation failed, and what that means could not be stored; its lease will end"
+            }
+        }
+    }
+}
+
+/// One line that names the cause too. So whoever prints all [sources](StdError::source) prints the cause twice.
+///
+/// Not so for an outcome that does not decode: what a codec says may quote it.
+impl<E: fmt::Display> fmt::Display for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Operation { claim, .. } => match claim {
-                ClaimFate::Released => {
-                    f.write_str("the operation failed without effect, and was released; its own error is the source of this one")
-                }
-                ClaimFate::Recorded { kept: Kept::Whole } => {
-                    f.write_str("the operation failed for good, and its failure is on record; its own error is the source of this one")
-                }
-                ClaimFate::Recorded { .. } => f.write_str(
-                    "the operation failed for good, and that is on record, without the failure; its own error is the source of this one",
-                ),
-                ClaimFate::InDoubt => f.write_str("the operation failed, and its effect is in doubt; its own error is the source of this one"),
-                ClaimFate::Unprotected => f.write_str("the operation failed, unprotected; its own error is the source of this one"),
-                ClaimFate::NotStored(_) => f.write_str(
-                    "the operation failed, and what that means could not be stored; its lease will end",
-                ),
-            },
-            Self::LeaseLost { .. } => f.write_str("the lease was lost, and the operation dropped"),
-            Self::Claim { .. } => f.write_str("the operation was not run"),
+            Self::Operation { error, claim, .. } => write!(f, "{}: {error}", claim.of_failure()),
+            Self::LeaseLost { source } => {
+                write!(f, "the lease was lost, and the operation dropped: {source}")
+            }
+            Self::Claim { source } => write!(f, "the operation was not run: {source}"),
             Self::Decode { scope, .. } => write!(
                 f,
                 "the outcome on record in scope `{scope}` does not decode; the operation was not run. Use the codec and \
@@ -302,13 +369,13 @@ impl<E> fmt::Display for RunError<E> {
     }
 }
 
-impl<E> fmt::Debug for RunError<E> {
+impl<E: fmt::Debug> fmt::Debug for RunError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // The error is the operation's: it may hold customer data, or have no Debug. Ask for it by name.
-            Self::Operation { claim, .. } => f
+            Self::Operation { error, kind, claim } => f
                 .debug_struct("Operation")
-                .field("error", &format_args!("{}, not shown: see source()", std::any::type_name::<E>()))
+                .field("error", error)
+                .field("kind", kind)
                 .field("claim", claim)
                 .finish(),
             Self::LeaseLost { source } => f.debug_struct("LeaseLost").field("source", source).finish(),

@@ -8,14 +8,15 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::Deduplicator;
-use super::answer::Answer;
+use super::answer::{Answer, ClaimAnswer};
 use super::attempt::Attempt;
-use super::claim::{Claim, ClaimAnswer};
+use super::claim::Claim;
 use super::claiming::Claimed;
 use super::convoy::{Convoy, Depot, side_by_side};
 use super::error::{ClaimError, Error, RunError};
-use super::request::{Failure, Request};
-use crate::codec::Codec;
+use super::failure::Failure;
+use super::request::Request;
+use crate::codec::{Codec, FailureCodec};
 use crate::kept::Kept;
 use crate::protocol::{Key, KeyMap, Payload};
 use crate::store::{Store, StoreFailure};
@@ -54,32 +55,34 @@ impl<S: Store + 'static> Deduplicator<S> {
     ///
     /// # Cancel safety
     /// As for [`Request::run`], for each of them.
-    pub async fn run_many<'r, T, E, C, F, Fut>(
+    pub async fn run_many<'r, T, E, C, F, Op, Fut>(
         &self,
-        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
     ) -> Vec<Result<Answer<T>, RunError<E>>>
     where
         C: Codec<T> + 'r,
-        F: FnOnce(Attempt) -> Fut,
+        F: 'r,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
         self.run_many_by(None, requests).await
     }
 
     /// As [`run_many`](Self::run_many), with the convoy driven elsewhere.
-    pub(crate) async fn run_many_by<'r, T, E, C, F, Fut>(
+    pub(crate) async fn run_many_by<'r, T, E, C, F, Op, Fut>(
         &self,
         depot: Option<Depot<'_>>,
-        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
+        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
     ) -> Vec<Result<Answer<T>, RunError<E>>>
     where
         C: Codec<T> + 'r,
-        F: FnOnce(Attempt) -> Fut,
+        F: 'r,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
         let convoy = Convoy::new();
         let mut known = Known::default();
-        let run = |(request, operation): (Request<'r, S, C>, F)| {
+        let run = |(request, operation): (Request<'r, S, C, F>, Op)| {
             let wait = known.comes_again(request.key()).then_some(Duration::MAX);
             request.in_convoy(&self.inner, &convoy, wait).run(operation)
         };
@@ -96,32 +99,34 @@ impl<S: Store + 'static> Deduplicator<S> {
     ///
     /// # Cancel safety
     /// As for [`Request::run`], for each of them.
-    pub async fn run_many_or_fail<'r, T, E, C, F, Fut>(
+    pub async fn run_many_or_fail<'r, T, E, C, F, Op, Fut>(
         &self,
-        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
-    ) -> Vec<Result<Answer<T, E>, RunError<E>>>
+        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
+    ) -> Vec<Result<Answer<T, F::Kept>, RunError<E>>>
     where
-        C: Codec<T> + Codec<E> + Clone + 'r,
-        F: FnOnce(Attempt) -> Fut,
+        C: Codec<T> + 'r,
+        F: FailureCodec<E> + 'r,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
         self.run_many_or_fail_by(None, requests).await
     }
 
     /// As [`run_many_or_fail`](Self::run_many_or_fail), with the convoy driven elsewhere.
-    pub(crate) async fn run_many_or_fail_by<'r, T, E, C, F, Fut>(
+    pub(crate) async fn run_many_or_fail_by<'r, T, E, C, F, Op, Fut>(
         &self,
         depot: Option<Depot<'_>>,
-        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
-    ) -> Vec<Result<Answer<T, E>, RunError<E>>>
+        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
+    ) -> Vec<Result<Answer<T, F::Kept>, RunError<E>>>
     where
-        C: Codec<T> + Codec<E> + Clone + 'r,
-        F: FnOnce(Attempt) -> Fut,
+        C: Codec<T> + 'r,
+        F: FailureCodec<E> + 'r,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
         let convoy = Convoy::new();
         let mut known = Known::default();
-        let run = |(request, operation): (Request<'r, S, C>, F)| {
+        let run = |(request, operation): (Request<'r, S, C, F>, Op)| {
             let wait = known.comes_again(request.key()).then_some(Duration::MAX);
             request.in_convoy(&self.inner, &convoy, wait).run_or_fail(operation)
         };
@@ -130,17 +135,18 @@ impl<S: Store + 'static> Deduplicator<S> {
 
     /// As [`run_many_or_fail`](Self::run_many_or_fail), but a panic of one operation is that one's answer. A request whose key
     /// comes before waits only as long as it says itself.
-    pub(crate) async fn run_each_or_fail<'r, T, E, C, F, Fut>(
+    pub(crate) async fn run_each_or_fail<'r, T, E, C, F, Op, Fut>(
         &self,
-        requests: impl IntoIterator<Item = (Request<'r, S, C>, F)>,
-    ) -> Vec<std::thread::Result<Result<Answer<T, E>, RunError<E>>>>
+        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
+    ) -> Vec<std::thread::Result<Result<Answer<T, F::Kept>, RunError<E>>>>
     where
-        C: Codec<T> + Codec<E> + Clone + 'r,
-        F: FnOnce(Attempt) -> Fut,
+        C: Codec<T> + 'r,
+        F: FailureCodec<E> + 'r,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
         let convoy = Convoy::new();
-        let run = |(request, operation): (Request<'r, S, C>, F)| {
+        let run = |(request, operation): (Request<'r, S, C, F>, Op)| {
             // What a panic leaves of a run is dropped: its claim is left to its lease, as ever.
             AssertUnwindSafe(request.in_convoy(&self.inner, &convoy, None).run_or_fail(operation))
                 .catch_unwind()
@@ -158,13 +164,13 @@ impl<S: Store + 'static> Deduplicator<S> {
     ///
     /// # Cancel safety
     /// As for [`Request::claim`], for each of them.
-    pub async fn claim_many<'r, C: 'r>(
+    pub async fn claim_many<'r, C: 'r, F: 'r>(
         &self,
-        requests: impl IntoIterator<Item = Request<'r, S, C>>,
-    ) -> Vec<Result<ClaimAnswer<S>, Error>> {
+        requests: impl IntoIterator<Item = Request<'r, S, C, F>>,
+    ) -> Vec<Result<ClaimAnswer<Claim<S>>, Error>> {
         let convoy = Convoy::new();
         let mut known = Known::default();
-        let on_its_way = |request: Request<'r, S, C>| {
+        let on_its_way = |request: Request<'r, S, C, F>| {
             let wait = known.comes_again(request.key()).then_some(Duration::ZERO);
             request.in_convoy(&self.inner, &convoy, wait)
         };
@@ -192,7 +198,7 @@ impl<S: Store + 'static> Deduplicator<S> {
         }
         let told =
             claimed.into_iter().map(|told| told.expect("each is answered, and put back if tried again"));
-        let hand_out = |(request, told): (&Request<'r, S, C>, Result<Claimed<S>, Error>)| match told? {
+        let hand_out = |(request, told): (&Request<'r, S, C, F>, Result<Claimed<S>, Error>)| match told? {
             granted if granted.is_late() => {
                 Err(Error::Store { scope: request.key().scope_label(), source: StoreFailure::too_slow() })
             }

@@ -12,9 +12,11 @@ mod claim;
 mod claiming;
 mod convoy;
 mod error;
+mod failure;
 mod held;
 mod keeper;
 mod many;
+mod no_value;
 mod options;
 mod outcome;
 mod port;
@@ -34,17 +36,18 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 pub use admin::{AdminAnswer, Inspection};
-pub use answer::{Answer, NoValue, RecordInfo, Unavailable, Unrecorded};
+pub use answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unavailable, Unrecorded};
 pub use attempt::Attempt;
 pub use builder::{DeduplicatorBuilder, OptionsError};
-pub use claim::{Claim, ClaimAnswer, Running, Saved};
-pub use error::{ClaimError, ClaimFate, Error, ResolverFailure, RunError};
+pub use claim::Claim;
+pub use error::{BoxedError, ClaimError, ClaimFate, Error, ResolverFailure, RunError};
+pub use failure::{Failure, FailureKind, OrFailure};
+pub use no_value::{FinalFailure, IntoValue, NoValue};
 pub use options::{OnDrop, OnLeaseLost};
 pub use prepared::{Prepared, Settled};
-pub use request::{Failure, FailureKind, Request};
+pub use request::Request;
 pub use resolver::{Doubt, Resolver};
 
-use crate::codec::Raw;
 use crate::observe::Event;
 use crate::protocol::{Key, Lent, Outcome, OutcomeBody};
 use crate::store::Store;
@@ -106,7 +109,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     }
 
     /// Begins a request for one operation. Nothing happens until it runs or claims.
-    pub fn request(&self, key: Key) -> Request<'_, S, Raw> {
+    pub fn request(&self, key: Key) -> Request<'_, S> {
         Request::new(&self.inner, key)
     }
 

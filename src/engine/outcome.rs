@@ -1,24 +1,57 @@
 //! From what an operation returned to the outcome on record, and from a record to an answer.
 
-use super::answer::{Answer, RecordInfo, Unavailable};
-use super::error::RunError;
-use crate::codec::{Codec, CodecError};
-use crate::protocol::{Conclusion, Entry, Found, Key, Lent, Outcome, OutcomeBody, Payload};
-
-/// How the failures of an operation are kept and read; `encode` gives `None` where none is ever final.
-pub(super) struct Failures<Enc, Dec> {
-    pub(super) encode: Enc,
-    pub(super) decode: Dec,
-}
+use super::answer::{Earlier, RecordInfo, Unavailable};
+use super::failure::Failure;
+use crate::codec::{Codec, CodecError, FailureCodec};
+use crate::protocol::{Conclusion, Entry, Found, Lent, Outcome, OutcomeBody, Payload};
 
 /// What a codec makes of a value.
 type Encoded = Result<Payload, CodecError>;
 
-/// Failures that are kept in the codec of the values.
-pub(super) fn failures_in<E, C: Codec<E>>(
-    codec: &C,
-) -> Failures<impl Fn(&E) -> Option<Encoded>, impl Fn(&Payload) -> Result<E, CodecError>> {
-    Failures { encode: |error: &E| Some(codec.encode(error)), decode: |bytes: &Payload| codec.decode(bytes) }
+/// Failures as they are on record. None goes there: this is for operations that say nothing of theirs.
+pub(super) struct AsBytes;
+
+impl<E> FailureCodec<E> for AsBytes {
+    type Kept = Payload;
+
+    fn encode(&self, _: &E) -> Encoded {
+        Err("the operation does not say that it failed for good".into())
+    }
+
+    fn decode(&self, bytes: &Payload) -> Encoded {
+        Ok(bytes.clone())
+    }
+}
+
+/// How an operation that failed has ended.
+pub(super) enum Ending {
+    NoEffect,
+    /// For good. `cut_from`: the length of the failure, if only a part of it is kept.
+    Final {
+        outcome: Outcome,
+        cut_from: Option<u64>,
+    },
+    Unknown,
+}
+
+/// `len_max` is the engine's `outcome_len_max`. A final failure is encoded here, once.
+pub(super) fn ending<E, F: FailureCodec<E>>(codec: &F, failure: &Failure<E>, len_max: usize) -> Ending {
+    let error = match failure {
+        Failure::NoEffect(_) => return Ending::NoEffect,
+        Failure::Unknown(_) => return Ending::Unknown,
+        Failure::Final(error) => error,
+    };
+    let mut encoded = codec.encode(error);
+    let mut cut_from = None;
+    if let Ok(bytes) = &mut encoded {
+        if bytes.len() > len_max {
+            if let Some(part) = codec.shortened(bytes, len_max).filter(|part| part.len() <= len_max) {
+                cut_from = Some(bytes.len() as u64);
+                *bytes = part;
+            }
+        }
+    }
+    Ending::Final { outcome: outcome(Conclusion::Failed, encoded), cut_from }
 }
 
 /// The outcome of a value that is about to be kept: its own bytes, where it has them, or those that are made of it.
@@ -41,53 +74,48 @@ pub(super) fn outcome(conclusion: Conclusion, encoded: Encoded) -> Outcome {
     Outcome { conclusion, body }
 }
 
-/// The answer that an entry holds for this request.
-pub(super) fn read<T, E, G, C: Codec<T>, Enc, Dec: Fn(&Payload) -> Result<G, CodecError>>(
-    codec: &C,
-    failures: &Failures<Enc, Dec>,
-    (key, verdict, entry): (&Key, Found, &Entry),
-    here: bool,
-) -> Result<Answer<T, G>, RunError<E>> {
+/// What an entry holds for a request, by the ways to read a value and a failure. `here`: this engine holds the claim of
+/// it, asked only where it runs.
+pub(super) fn earlier<T, F, X>(
+    (verdict, entry): (Found, &Entry),
+    here: impl FnOnce() -> bool,
+    value: impl FnOnce(&Payload) -> Result<T, X>,
+    failure: impl FnOnce(&Payload) -> Result<F, X>,
+) -> Result<Earlier<T, F>, X> {
     let info = RecordInfo::of(entry);
     let record = &entry.record;
-    let outcome = record.outcome();
-    let outcome = outcome.as_ref();
-    let decoded = |source| RunError::Decode {
-        scope: key.scope_label(),
-        conclusion: outcome.expect("what was decoded is an outcome").conclusion,
-        source,
-    };
     Ok(match verdict {
         Found::Replay | Found::Done => {
-            let outcome = outcome.expect("a replay has a completed record");
-            let kept = if verdict == Found::Replay { Some(&outcome.body) } else { None };
-            match (outcome.conclusion, kept) {
+            let Outcome { conclusion, body } = record.outcome().expect("a replay has a completed record");
+            match (conclusion, (verdict == Found::Replay).then_some(body)) {
                 (Conclusion::Succeeded, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::Replayed { value: codec.decode(bytes).map_err(decoded)?, info }
+                    Earlier::Replayed { value: value(&bytes)?, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::TooLarge { len })) => {
-                    Answer::Done { why: Unavailable::TooLarge { len: *len }, info }
+                    Earlier::Done { why: Unavailable::TooLarge { len }, info }
                 }
                 (Conclusion::Succeeded, Some(OutcomeBody::Unencodable)) => {
-                    Answer::Done { why: Unavailable::Unencodable, info }
+                    Earlier::Done { why: Unavailable::Unencodable, info }
                 }
                 // Dropped while it is live: the store's clock went back since.
                 (Conclusion::Succeeded, Some(OutcomeBody::Dropped { .. }) | None) => {
-                    Answer::Done { why: Unavailable::NoLongerKept, info }
+                    Earlier::Done { why: Unavailable::NoLongerKept, info }
                 }
                 (Conclusion::Failed, Some(OutcomeBody::Kept(bytes))) => {
-                    Answer::FailedBefore { failure: Some((failures.decode)(bytes).map_err(decoded)?), info }
+                    Earlier::FailedBefore { failure: Some(failure(&bytes)?), info }
                 }
-                (Conclusion::Failed, _) => Answer::FailedBefore { failure: None, info },
+                (Conclusion::Failed, _) => Earlier::FailedBefore { failure: None, info },
             }
         }
-        Found::InProgress => Answer::InProgress { left: entry.left, attempt: record.attempt(), here },
-        Found::Mismatch => Answer::Mismatch,
-        Found::InDoubt => Answer::InDoubt {
+        Found::InProgress => {
+            Earlier::InProgress { left: entry.left, attempt: record.attempt(), here: here() }
+        }
+        Found::Mismatch => Earlier::Mismatch,
+        Found::InDoubt => Earlier::InDoubt {
             attempt: record.attempt(),
             operation_id: record.operation_id(),
             since: record.created_at(),
         },
-        Found::Exhausted => Answer::Exhausted { attempts: record.attempts_counted() },
+        Found::Exhausted => Earlier::Exhausted { attempts: record.attempts_counted() },
     })
 }

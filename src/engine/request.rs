@@ -1,5 +1,6 @@
 //! A request for one operation, and the ways to carry it out.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -8,37 +9,40 @@ use std::time::Duration;
 
 use super::Inner;
 use super::after_effect::guarded;
-use super::answer::{Answer, RecordInfo, Unrecorded};
+use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
 use super::attempt::{Attempt, Unprotected};
-use super::claim::ClaimAnswer;
+use super::claim::Claim;
 use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
+use super::failure::Failure;
 use super::held::{Facts, Guard};
-use super::outcome::{Failures, failures_in, outcome, outcome_of, read};
+use super::outcome::{AsBytes, Ending, earlier, ending, outcome_of};
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
-use crate::codec::{Codec, CodecError, Raw};
+use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
-use crate::protocol::{Conclusion, Fingerprint, Found, Key, Payload, Policy};
+use crate::protocol::{Conclusion, Entry, Fingerprint, Found, Key, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
 
 /// A request for one operation: from [`Deduplicator::request`](super::Deduplicator::request).
 ///
-/// `C` is the codec of its outcomes: [`Raw`] (text and bytes) unless [`json`](Request::json) or
-/// [`codec`](Request::codec) says otherwise.
+/// `C` is the codec of its values: [`Raw`] (text and bytes) unless [`json`](Request::json) or [`codec`](Request::codec)
+/// says otherwise. `F` is the codec of its final failures: their [`Text`], unless [`failures`](Request::failures) says
+/// otherwise.
 #[must_use = "a request does nothing until it runs or claims"]
-pub struct Request<'a, S: Store + 'static, C = Raw> {
+pub struct Request<'a, S: Store + 'static, C = Raw, F = Text> {
     engine: &'a Arc<Inner<S>>,
     ask: Ask,
     fail_open: bool,
     by_keeper: bool,
     codec: C,
+    failures: F,
 }
 
-impl<S: Store + 'static, C> fmt::Debug for Request<'_, S, C> {
+impl<S: Store + 'static, C, F> fmt::Debug for Request<'_, S, C, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("ask", &self.ask)
@@ -47,47 +51,7 @@ impl<S: Store + 'static, C> fmt::Debug for Request<'_, S, C> {
     }
 }
 
-/// How an operation failed, when it can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure<E> {
-    /// Nothing happened: the next call runs it.
-    NoEffect(E),
-    /// It failed for good: kept, and replayed as a failure.
-    Final(E),
-    /// Whether something happened is unknown: the policy decides.
-    Unknown(E),
-}
-
-/// How an operation failed, without the error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// Nothing happened: the next call runs it.
-    NoEffect,
-    /// It failed for good: kept, and replayed as a failure.
-    Final,
-    /// Whether something happened is unknown: the policy decides.
-    Unknown,
-}
-
-impl<E> Failure<E> {
-    fn split(self) -> (FailureKind, E) {
-        match self {
-            Self::NoEffect(error) => (FailureKind::NoEffect, error),
-            Self::Final(error) => (FailureKind::Final, error),
-            Self::Unknown(error) => (FailureKind::Unknown, error),
-        }
-    }
-}
-
-/// An error that says nothing about itself is of unknown effect, so `?` works on a result whose error is just `E`. For
-/// others, convert first, or let [`Request::run_classified`] tell errors apart.
-impl<E> From<E> for Failure<E> {
-    fn from(error: E) -> Self {
-        Self::Unknown(error)
-    }
-}
-
-impl<'a, S: Store + 'static> Request<'a, S, Raw> {
+impl<'a, S: Store + 'static> Request<'a, S> {
     pub(super) fn new(engine: &'a Arc<Inner<S>>, key: Key) -> Self {
         let ask = Ask {
             key,
@@ -97,11 +61,11 @@ impl<'a, S: Store + 'static> Request<'a, S, Raw> {
             wait: Duration::ZERO,
             route: None,
         };
-        Self { engine, ask, fail_open: false, by_keeper: false, codec: Raw }
+        Self { engine, ask, fail_open: false, by_keeper: false, codec: Raw, failures: Text }
     }
 }
 
-impl<'a, S: Store + 'static, C> Request<'a, S, C> {
+impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// Binds the key to this digest of the request: the same key with another one is a mismatch.
     pub fn fingerprint(mut self, fingerprint: Fingerprint) -> Self {
         self.ask.fingerprint = Some(fingerprint);
@@ -170,15 +134,24 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         self
     }
 
-    /// Outcomes in this codec.
-    pub fn codec<D>(self, codec: D) -> Request<'a, S, D> {
-        let Self { engine, ask, fail_open, by_keeper, .. } = self;
-        Request { engine, ask, fail_open, by_keeper, codec }
+    /// Values in this codec.
+    pub fn codec<D>(self, codec: D) -> Request<'a, S, D, F> {
+        let Self { engine, ask, fail_open, by_keeper, failures, .. } = self;
+        Request { engine, ask, fail_open, by_keeper, codec, failures }
     }
 
-    /// Outcomes as JSON: for any value that serde can write and read.
+    /// Final failures of [`run_or_fail`](Self::run_or_fail) in this codec, instead of their [`Text`].
+    ///
+    /// A [`Failure::Final`] is kept, and given to every later caller. `AsValue(Json)` keeps all of it,
+    /// [`FactOnly`](crate::codec::FactOnly) nothing, and [`FailureCodec`] has an example of one that keeps a part.
+    pub fn failures<D>(self, failures: D) -> Request<'a, S, C, D> {
+        let Self { engine, ask, fail_open, by_keeper, codec, .. } = self;
+        Request { engine, ask, fail_open, by_keeper, codec, failures }
+    }
+
+    /// Values as JSON: whatever serde can write and read.
     #[cfg(feature = "json")]
-    pub fn json(self) -> Request<'a, S, crate::codec::Json> {
+    pub fn json(self) -> Request<'a, S, crate::codec::Json, F> {
         self.codec(crate::codec::Json)
     }
 
@@ -194,7 +167,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// the latest: under `Hold`, when it is resolved.
     /// # Example
     /// ```
-    /// # use oncekey::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    /// # use oncekey::{ClaimAnswer, Earlier, Deduplicator, Key, MemoryStore};
     /// # futures::executor::block_on(async {
     /// # let dedup = Deduplicator::new(MemoryStore::new());
     /// match dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await? {
@@ -207,10 +180,10 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     ///
     /// // A later call gets the outcome, and not the claim.
     /// let again = dedup.request(Key::new("payments.charge", "7f3a-91")?).claim().await?;
-    /// assert!(matches!(again, ClaimAnswer::Replay(_)));
+    /// assert!(matches!(again, ClaimAnswer::Answered(Earlier::Replayed { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    pub async fn claim(self) -> Result<ClaimAnswer<S>, Error> {
+    pub async fn claim(self) -> Result<ClaimAnswer<Claim<S>>, Error> {
         let claimed = self.claimed().await?;
         Ok(self.handed_out(claimed))
     }
@@ -237,8 +210,36 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     }
 
     /// From here on the caller may act on it.
-    pub(super) fn handed_out(&self, claimed: Claimed<S>) -> ClaimAnswer<S> {
-        ClaimAnswer::of(claimed, |entry| self.engine.held.holds(&self.ask.key, entry))
+    pub(super) fn handed_out(&self, claimed: Claimed<S>) -> ClaimAnswer<Claim<S>> {
+        match claimed {
+            Claimed::Granted(guard) => ClaimAnswer::Granted(Claim::handed_out(guard)),
+            Claimed::Answered(verdict, entry) => {
+                let here = || self.engine.held.holds(&self.ask.key, &entry);
+                let bytes = |bytes: &Payload| Ok::<_, Infallible>(bytes.clone());
+                let Ok(earlier) = earlier((verdict, &entry), here, bytes, bytes);
+                ClaimAnswer::Answered(earlier)
+            }
+        }
+    }
+
+    /// The answer that an entry holds for this request.
+    fn read<T, E, G>(
+        &self,
+        failures: &G,
+        verdict: Found,
+        entry: &Entry,
+    ) -> Result<Earlier<T, G::Kept>, RunError<E>>
+    where
+        C: Codec<T>,
+        G: FailureCodec<E>,
+    {
+        let here = || self.engine.held.holds(&self.ask.key, entry);
+        let unread = |conclusion| {
+            move |source| RunError::Decode { scope: self.ask.key.scope_label(), conclusion, source }
+        };
+        let value = |bytes: &Payload| self.codec.decode(bytes).map_err(unread(Conclusion::Succeeded));
+        let failure = |bytes: &Payload| failures.decode(bytes).map_err(unread(Conclusion::Failed));
+        earlier((verdict, entry), here, value, failure)
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
@@ -262,7 +263,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// brought to its end in the background where possible, and never undone.
     /// # Example
     /// ```
-    /// # use oncekey::{Answer, Deduplicator, Key, MemoryStore};
+    /// # use oncekey::{Answer, Earlier, Deduplicator, Key, MemoryStore};
     /// # use std::time::Duration;
     /// # futures::executor::block_on(async {
     /// # let dedup = Deduplicator::new(MemoryStore::new());
@@ -277,22 +278,25 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// };
     /// let (first, again) = (charge().await?, charge().await?);
     /// assert!(matches!(first, Answer::Executed { .. }));
-    /// assert!(matches!(again, Answer::Replayed { .. }));
+    /// assert!(matches!(again, Answer::Earlier(Earlier::Replayed { .. })));
     /// assert_eq!(first.into_value()?, again.into_value()?);
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    pub async fn run<T, E, F, Fut>(self, operation: F) -> Result<Answer<T>, RunError<E>>
+    pub async fn run<T, E, Op, Fut>(self, operation: Op) -> Result<Answer<T>, RunError<E>>
     where
         C: Codec<T>,
-        F: FnOnce(Attempt) -> Fut,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
-        self.execute(operation, |error| (FailureKind::Unknown, error), &failures).await
+        self.execute(operation, Failure::Unknown, &AsBytes).await
     }
 
     /// As [`run`](Request::run), for an operation that says how it failed: [`Failure::NoEffect`] releases the claim,
     /// [`Failure::Final`] is kept and replayed as a failure, [`Failure::Unknown`] leaves it to the policy.
+    /// [`OrFailure`](crate::OrFailure) says it of a result.
+    ///
+    /// The error may be of any type. Only a final one is kept: its [`Text`], **which every later caller gets**, or what
+    /// [`failures`](Self::failures) says.
     ///
     /// # Errors
     /// As for [`run`](Request::run).
@@ -304,7 +308,7 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     /// As for [`run`](Request::run).
     /// # Example
     /// ```
-    /// # use oncekey::{Answer, Deduplicator, Failure, Key, MemoryStore, RunError};
+    /// # use oncekey::{Answer, Earlier, Deduplicator, Failure, Key, MemoryStore, RunError};
     /// # futures::executor::block_on(async {
     /// # let dedup = Deduplicator::new(MemoryStore::new());
     /// let declined = || async { Err::<String, _>(Failure::Final("card declined".to_owned())) };
@@ -316,94 +320,39 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
     ///
     /// // Every later call hears the same failure, and the card is not tried again.
     /// let again = dedup.request(key).run_or_fail(|_| declined()).await;
-    /// assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(text), .. }) if text == "card declined"));
+    /// assert!(matches!(again, Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(text), .. })) if text == "card declined"));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    pub async fn run_or_fail<T, E, F, Fut>(self, operation: F) -> Result<Answer<T, E>, RunError<E>>
+    pub async fn run_or_fail<T, E, Op, Fut>(self, operation: Op) -> Result<Answer<T, F::Kept>, RunError<E>>
     where
-        C: Codec<T> + Codec<E> + Clone,
-        F: FnOnce(Attempt) -> Fut,
+        C: Codec<T>,
+        F: FailureCodec<E>,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
-        self.execute(operation, Failure::split, &failures_in(&self.codec)).await
+        self.execute(operation, |failure| failure, &self.failures).await
     }
 
-    /// As [`run_or_fail`](Request::run_or_fail), for an operation whose errors `classify` can tell apart.
-    ///
-    /// # Errors
-    /// As for [`run`](Request::run).
-    ///
-    /// # Panics
-    /// As for [`run`](Request::run), and if `classify` does: that the operation failed for good is recorded first, without
-    /// the failure, since nobody can say any more that nothing happened.
-    ///
-    /// # Cancel safety
-    /// As for [`run`](Request::run).
-    pub async fn run_classified<T, E, F, Fut>(
-        self,
-        operation: F,
-        classify: impl FnOnce(&E) -> FailureKind,
-    ) -> Result<Answer<T, E>, RunError<E>>
-    where
-        C: Codec<T> + Codec<E> + Clone,
-        F: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let classified = |error| (classify(&error), error);
-        self.execute(operation, classified, &failures_in(&self.codec)).await
-    }
-
-    /// As [`run`](Request::run), for an operation that knows of some of its errors that nothing happened: those for which
-    /// `no_effect` says so release the claim, and the next call runs. Asks nothing of `E`.
-    ///
-    /// # Errors
-    /// As for [`run`](Request::run).
-    ///
-    /// # Panics
-    /// As for [`run`](Request::run), and if `no_effect` does: as for [`run_classified`](Request::run_classified).
-    ///
-    /// # Cancel safety
-    /// As for [`run`](Request::run).
-    pub async fn run_releasing<T, E, F, Fut>(
-        self,
-        operation: F,
-        no_effect: impl FnOnce(&E) -> bool,
-    ) -> Result<Answer<T>, RunError<E>>
-    where
-        C: Codec<T>,
-        F: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let failures = Failures { encode: |_: &E| None, decode: |bytes: &Payload| Ok(bytes.clone()) };
-        let classified = |error| {
-            let kind = if no_effect(&error) { FailureKind::NoEffect } else { FailureKind::Unknown };
-            (kind, error)
-        };
-        self.execute(operation, classified, &failures).await
-    }
-
-    /// `classify` tells what the operation's error `X` says of its effect, and what of it the caller gets.
-    async fn execute<T, X, E, G, F, Fut, Enc, Dec>(
+    /// `as_failure` makes the operation's error `X` one that says how it failed.
+    async fn execute<T, X, E, G, Op, Fut>(
         &self,
-        operation: F,
-        classify: impl FnOnce(X) -> (FailureKind, E),
-        failures: &Failures<Enc, Dec>,
-    ) -> Result<Answer<T, G>, RunError<E>>
+        operation: Op,
+        as_failure: impl FnOnce(X) -> Failure<E>,
+        failures: &G,
+    ) -> Result<Answer<T, G::Kept>, RunError<E>>
     where
         C: Codec<T>,
-        F: FnOnce(Attempt) -> Fut,
+        G: FailureCodec<E>,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, X>>,
-        Enc: Fn(&E) -> Option<Result<Payload, CodecError>>,
-        Dec: Fn(&Payload) -> Result<G, CodecError>,
     {
         let guard = match self.engine.claim(&self.ask).await {
             Ok(Claimed::Granted(guard)) => guard,
             Ok(Claimed::Answered(verdict, entry)) => {
-                let here = verdict == Found::InProgress && self.engine.held.holds(&self.ask.key, &entry);
-                return read(&self.codec, failures, (&self.ask.key, verdict, &entry), here);
+                return self.read(failures, verdict, &entry).map(Answer::Earlier);
             }
             Err(Error::Store { source, .. }) if self.fail_open && source.kind().is_transient() => {
-                return self.unprotected(operation, classify, source).await;
+                return self.unprotected(operation, as_failure, source).await;
             }
             Err(error) => return Err(error.into()),
         };
@@ -426,15 +375,12 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
                 Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
             },
             Err(failure) => {
-                let told = guarded(Conclusion::Failed, || {
-                    let (kind, error) = classify(failure);
-                    let kept = if kind == FailureKind::Final { (failures.encode)(&error) } else { None };
-                    (kind, error, kept)
-                });
-                match told {
-                    Ok((kind, error, kept)) => {
-                        let claim = conclude_failure(&guard, renewal, kind, kept).await;
-                        Err(RunError::Operation { error, claim })
+                let failure = as_failure(failure);
+                let len_max = self.engine.options.outcome_len_max;
+                match guarded(Conclusion::Failed, || ending(failures, &failure, len_max)) {
+                    Ok(ending) => {
+                        let claim = conclude_failure(&guard, renewal, ending).await;
+                        Err(RunError::Operation { kind: failure.kind(), error: failure.into_error(), claim })
                     }
                     Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
                 }
@@ -452,14 +398,14 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         }
     }
 
-    async fn unprotected<T, X, E, G, F, Fut>(
+    async fn unprotected<T, X, E, K, Op, Fut>(
         &self,
-        operation: F,
-        classify: impl FnOnce(X) -> (FailureKind, E),
+        operation: Op,
+        as_failure: impl FnOnce(X) -> Failure<E>,
         failure: StoreFailure,
-    ) -> Result<Answer<T, G>, RunError<E>>
+    ) -> Result<Answer<T, K>, RunError<E>>
     where
-        F: FnOnce(Attempt) -> Fut,
+        Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, X>>,
     {
         self.engine.tell(&self.ask.key, || Event::FailedOpen);
@@ -468,7 +414,9 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
         match operation(Attempt::new(Arc::new(Unprotected(facts)))).await {
             Ok(value) => Ok(Answer::Unrecorded { value, why: Unrecorded::FailedOpen(failure) }),
             Err(failure) => {
-                Err(RunError::Operation { error: classify(failure).1, claim: ClaimFate::Unprotected })
+                let failure = as_failure(failure);
+                let kind = failure.kind();
+                Err(RunError::Operation { error: failure.into_error(), kind, claim: ClaimFate::Unprotected })
             }
         }
     }
@@ -477,25 +425,25 @@ impl<'a, S: Store + 'static, C> Request<'a, S, C> {
 async fn conclude_failure<S: Store + 'static>(
     guard: &Guard<S>,
     renewal: Option<Renewal>,
-    kind: FailureKind,
-    encoded: Option<Result<Payload, CodecError>>,
+    ending: Ending,
 ) -> ClaimFate {
     let held = &guard.held;
-    let (stored, then) = match (kind, encoded) {
-        (FailureKind::Final, Some(encoded)) => {
-            let recorded = held.complete_after(renewal, outcome(Conclusion::Failed, encoded).into()).await;
-            return match recorded {
-                Ok(kept) => ClaimFate::Recorded { kept },
+    let (stored, then) = match ending {
+        Ending::Final { outcome, cut_from } => {
+            return match held.complete_after(renewal, outcome.into()).await {
+                Ok(kept) => {
+                    ClaimFate::Recorded { kept: cut_from.map_or(kept, |len| Kept::Shortened { len }) }
+                }
                 Err(error) => ClaimFate::NotStored(error),
             };
         }
-        (FailureKind::NoEffect, _) => {
+        Ending::NoEffect => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
             let then = if held.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
             held.let_end(renewal).await;
             (held.release(false).await, then)
         }
-        (FailureKind::Unknown, _) | (FailureKind::Final, None) => {
+        Ending::Unknown => {
             held.let_end(renewal).await;
             (held.abandon().await, ClaimFate::InDoubt)
         }

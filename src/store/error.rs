@@ -96,6 +96,11 @@ impl StoreFailure {
         self.maybe_applied
     }
 
+    /// The store's own error, for a message.
+    pub(crate) fn cause(&self) -> &dyn fmt::Display {
+        &self.source
+    }
+
     /// The store's own error, if it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.source.downcast_ref()

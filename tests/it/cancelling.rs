@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use oncekey::answer::{FailureKind, RecordInfo};
+use oncekey::answer::RecordInfo;
 use oncekey::builder::OnDrop;
 use oncekey::protocol::{State, Status};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, Deduplicator, Key, MemoryStore, Outcome, Payload, Policy};
+use oncekey::{Answer, Deduplicator, Earlier, Key, MemoryStore, Outcome, Payload, Policy};
 
 use crate::one_key::granted;
 use crate::support::{Bench, Fault, Flag, LEASE, bench, bench_with, key, poll_once, yield_now};
@@ -43,7 +43,7 @@ impl Progress {
 
 /// What came before the call that is dropped.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Earlier {
+enum Before {
     Nothing,
     /// An attempt that stopped in the middle.
     Abandoned,
@@ -51,20 +51,20 @@ enum Earlier {
     Released,
 }
 
-fn arrange(bench: &Bench, earlier: Earlier) {
+fn arrange(bench: &Bench, earlier: Before) {
     let other = bench.other_process();
     let mut claim = match earlier {
-        Earlier::Nothing => return,
-        Earlier::Abandoned | Earlier::Released => granted(bench.run(other.request(key()).claim())),
+        Before::Nothing => return,
+        Before::Abandoned | Before::Released => granted(bench.run(other.request(key()).claim())),
     };
     match earlier {
-        Earlier::Released => bench.run(claim.release()).unwrap(),
+        Before::Released => bench.run(claim.release()).unwrap(),
         _ => bench.run(claim.abandon()).unwrap(),
     }
 }
 
 /// Drops a call after so many polls, and sees what the next one gets; whether the call had ended by itself.
-fn drop_run_after(polls: usize, earlier: Earlier, policy: Policy, on_drop: OnDrop) -> bool {
+fn drop_run_after(polls: usize, earlier: Before, policy: Policy, on_drop: OnDrop) -> bool {
     let context = format!("{polls} polls, {earlier:?}, {policy:?}, {on_drop:?}");
     let bench = bench_with(|builder| builder.on_drop(on_drop));
     arrange(&bench, earlier);
@@ -85,7 +85,7 @@ fn drop_run_after(polls: usize, earlier: Earlier, policy: Policy, on_drop: OnDro
 fn next_call_is_legal(
     bench: &Bench,
     progress: &Progress,
-    earlier: Earlier,
+    earlier: Before,
     policy: Policy,
     on_drop: OnDrop,
     context: &str,
@@ -96,7 +96,7 @@ fn next_call_is_legal(
         // Once a completion was begun it is brought to its end, and the operation never run twice.
         let answer = bench.second_call(&runs);
         assert!(
-            matches!(&answer, Answer::Replayed { value, .. } if value == "first"),
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "first"),
             "{context}: {answer:?}"
         );
         assert_eq!(ran(), 0, "{context}");
@@ -106,11 +106,11 @@ fn next_call_is_legal(
         // Nothing happened: whoever comes runs it at once. Doubt that was there stays.
         match bench.second_call(&runs) {
             Answer::Executed { info, .. } => {
-                assert_eq!(info.after_doubt, earlier == Earlier::Abandoned, "{context}");
+                assert_eq!(info.after_doubt, earlier == Before::Abandoned, "{context}");
             }
-            Answer::InDoubt { .. } => {
+            Answer::Earlier(Earlier::InDoubt { .. }) => {
                 // A takeover under Hold that did nothing cannot vouch for the attempt before.
-                assert!(policy == Policy::Hold && earlier == Earlier::Abandoned, "{context}");
+                assert!(policy == Policy::Hold && earlier == Before::Abandoned, "{context}");
             }
             other => panic!("{context}: {other:?}"),
         }
@@ -119,7 +119,7 @@ fn next_call_is_legal(
     if on_drop == OnDrop::KeepLease {
         // The effect may be under way: nobody runs it while the lease stands.
         let answer = bench.second_call(&runs);
-        assert!(matches!(answer, Answer::InProgress { .. }), "{context}: {answer:?}");
+        assert!(matches!(answer, Answer::Earlier(Earlier::InProgress { .. })), "{context}: {answer:?}");
         bench.clock.advance(LEASE);
     }
     match (policy, bench.second_call(&runs)) {
@@ -127,14 +127,14 @@ fn next_call_is_legal(
             assert!(after_doubt && attempt >= 2, "{context}");
             assert_eq!(ran(), 1, "{context}");
         }
-        (Policy::Hold, Answer::InDoubt { .. }) => assert_eq!(ran(), 0, "{context}"),
+        (Policy::Hold, Answer::Earlier(Earlier::InDoubt { .. })) => assert_eq!(ran(), 0, "{context}"),
         (_, other) => panic!("{context}: {other:?}"),
     }
 }
 
 #[test]
 fn a_run_dropped_at_any_await_leaves_a_legal_state() {
-    for earlier in [Earlier::Nothing, Earlier::Abandoned, Earlier::Released] {
+    for earlier in [Before::Nothing, Before::Abandoned, Before::Released] {
         for policy in [Policy::Reclaim, Policy::Hold] {
             for on_drop in [OnDrop::KeepLease, OnDrop::ExpireNow] {
                 let mut polls = 0;
@@ -195,7 +195,7 @@ fn a_waiter_that_takes_over_dropped_at_any_await_leaves_a_legal_state() {
             next_call_is_legal(
                 &bench,
                 &progress,
-                Earlier::Abandoned,
+                Before::Abandoned,
                 policy_on_record(&bench),
                 OnDrop::KeepLease,
                 &context,
@@ -235,14 +235,20 @@ fn of_two_waiters_either_may_be_dropped_anywhere_and_the_other_is_answered() {
                 let (mut leaver, mut stayer) = if driver_leaves { (one, two) } else { (two, one) };
                 let left_with = bench.poll_times(leaver.as_mut(), polls);
                 assert!(
-                    left_with.is_none_or(|answer| matches!(answer, Ok(Answer::InProgress { .. }))),
+                    left_with.is_none_or(|answer| matches!(
+                        answer,
+                        Ok(Answer::Earlier(Earlier::InProgress { .. }))
+                    )),
                     "the bound"
                 );
                 drop(leaver);
                 assert_eq!(bench.dedup.waiting(), 1, "one seat is free");
                 bench.run(claim.complete("first")).unwrap();
                 let answer = bench.run_pinned(stayer.as_mut()).unwrap();
-                assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "first"), "{answer:?}");
+                assert!(
+                    matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "first"),
+                    "{answer:?}"
+                );
                 drop(stayer);
                 drop(claim);
                 bench.nothing_is_left();
@@ -276,7 +282,7 @@ fn a_waiter_told_of_a_leaving_driver_is_woken_to_drive() {
 
 #[test]
 fn an_explicit_claim_dropped_at_any_await_is_released() {
-    for earlier in [Earlier::Nothing, Earlier::Abandoned, Earlier::Released] {
+    for earlier in [Before::Nothing, Before::Abandoned, Before::Released] {
         for polls in 0.. {
             let bench = bench();
             arrange(&bench, earlier);
@@ -317,7 +323,7 @@ fn a_late_grant_dropped_while_it_is_renewed_is_released() {
         next_call_is_legal(
             &bench,
             &progress,
-            Earlier::Nothing,
+            Before::Nothing,
             Policy::Hold,
             OnDrop::KeepLease,
             &format!("{polls} polls"),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 
 use futures::future::{join, join_all};
 use oncekey::protocol::KeyError;
-use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, MemoryStore, Policy};
+use oncekey::{Answer, ClaimAnswer, Deduplicator, Earlier, Key, MemoryStore, Policy};
 
 use crate::support::*;
 
@@ -33,7 +33,8 @@ fn assert_one_outcome(answers: &[Answer<String>], runs: &AtomicU32) {
     assert_eq!(answers.len(), RACERS);
     assert_eq!(runs.load(Ordering::SeqCst), 1, "executions");
     let executed = answers.iter().filter(|answer| matches!(answer, Answer::Executed { .. })).count();
-    let replayed = answers.iter().filter(|answer| matches!(answer, Answer::Replayed { .. })).count();
+    let replayed =
+        answers.iter().filter(|answer| matches!(answer, Answer::Earlier(Earlier::Replayed { .. }))).count();
     assert_eq!((executed, replayed), (1, RACERS - 1));
     let values: BTreeSet<_> = answers.iter().map(|answer| answer.value().unwrap()).collect();
     assert_eq!(values.len(), 1, "{values:?}");
@@ -111,7 +112,11 @@ fn those_who_do_not_wait_are_told_that_it_is_in_progress() {
     assert_eq!((runs.load(Ordering::SeqCst), executed), (1, 1));
     for answer in &answers {
         assert!(
-            matches!(answer, Answer::Executed { .. } | Answer::InProgress { left: LEASE, attempt: 1, .. }),
+            matches!(
+                answer,
+                Answer::Executed { .. }
+                    | Answer::Earlier(Earlier::InProgress { left: LEASE, attempt: 1, .. })
+            ),
             "{answer:?}"
         );
     }
@@ -122,14 +127,16 @@ fn a_claim_is_not_re_entrant() {
     let bench = bench();
     let answer = ready(bench.dedup.request(key()).run(async |_| {
         let inner = run_text(&bench.dedup, "inner");
-        assert!(matches!(inner, Answer::InProgress { attempt: 1, .. }), "{inner:?}");
+        assert!(matches!(inner, Answer::Earlier(Earlier::InProgress { attempt: 1, .. })), "{inner:?}");
         let waits = bench.dedup.request(key()).wait(secs(5)).claim();
         let inner = bench.run(waits).unwrap();
-        assert!(matches!(inner, ClaimAnswer::InProgress(_)), "{inner:?}");
+        assert!(matches!(inner, ClaimAnswer::Answered(Earlier::InProgress { .. })), "{inner:?}");
         Ok::<_, String>("outer".to_owned())
     }));
     assert!(matches!(answer, Ok(Answer::Executed { value, .. }) if value == "outer"));
-    assert!(matches!(run_text(&bench.dedup, "x"), Answer::Replayed { value, .. } if value == "outer"));
+    assert!(
+        matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "outer")
+    );
 }
 
 #[test]
@@ -146,7 +153,7 @@ fn what_a_fresh_claim_leaves_on_record() {
     assert_eq!(entry.record.created_at().0, 1_000_000, "the manual clock's second 1000");
     // A refused duplicate changes nothing, to the byte.
     let refused = run_text(&bench.other_process(), "x");
-    assert!(matches!(refused, Answer::InProgress { left: LEASE, .. }), "{refused:?}");
+    assert!(matches!(refused, Answer::Earlier(Earlier::InProgress { left: LEASE, .. })), "{refused:?}");
     assert_eq!(on_record(&bench), entry);
     assert_eq!(on_record(&bench).record.as_bytes(), entry.record.as_bytes());
 }
@@ -166,7 +173,7 @@ fn each_step_costs_as_many_round_trips_as_the_design_says() {
     trips("renewal", 1, &mut || ready(owner.renew()).unwrap());
     trips("checkpoint", 1, &mut || ready(owner.checkpoint("c")).unwrap());
     trips("in progress", 1, &mut || {
-        assert!(matches!(run_text(&bench.dedup, "x"), Answer::InProgress { .. }));
+        assert!(matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::InProgress { .. })));
     });
     trips("release", 1, &mut || ready(owner.release()).unwrap());
     trips("claim after a release", 2, &mut || held = Some(claim(&bench.dedup)));
@@ -176,7 +183,9 @@ fn each_step_costs_as_many_round_trips_as_the_design_says() {
     let mut owner = held.take().unwrap();
     trips("completion", 1, &mut || ready(owner.complete("done")).map(drop).unwrap());
     trips("completion again", 0, &mut || ready(owner.complete("done")).map(drop).unwrap());
-    trips("replay", 1, &mut || assert!(matches!(run_text(&bench.dedup, "x"), Answer::Replayed { .. })));
+    trips("replay", 1, &mut || {
+        assert!(matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Replayed { .. })));
+    });
     bench.clock.advance(RETENTION);
     trips("claim and completion", 2, &mut || {
         assert!(matches!(run_text(&bench.dedup, "x"), Answer::Executed { .. }));
@@ -218,7 +227,7 @@ fn a_bad_key_is_refused_before_the_store_is_asked() {
     let run =
         || ready(bench.dedup.request(longest.clone()).run(async |_| Ok::<_, String>("kept".to_owned())));
     assert!(matches!(run(), Ok(Answer::Executed { .. })));
-    assert!(matches!(run(), Ok(Answer::Replayed { .. })));
+    assert!(matches!(run(), Ok(Answer::Earlier(Earlier::Replayed { .. }))));
 }
 
 #[test]
@@ -260,7 +269,7 @@ fn two_engines_with_different_options_on_one_store_do_not_mix_them_up() {
     bench.clock.advance(LEASE);
     let refused = ready(short.request(held).claim()).unwrap();
     assert!(
-        matches!(refused, ClaimAnswer::InDoubt { attempt: 1, .. }),
+        matches!(refused, ClaimAnswer::Answered(Earlier::InDoubt { attempt: 1, .. })),
         "a Reclaim engine ran what is held: {refused:?}"
     );
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use oncekey::admin::Resolution;
 use oncekey::answer::Kept;
+use oncekey::codec::{AsValue, Json};
 use oncekey::consume::{Acknowledged, Consumer, Dead, DeliveryAction, Later, Message};
 use oncekey::protocol::State;
 use oncekey::time::Clock as _;
@@ -340,10 +341,11 @@ fn what_does_not_decode_is_done_all_the_same() {
         bench.run(numbers.consume(message("a"), |_| async { panic!("it runs again") }));
     assert!(matches!(&told, DeliveryAction::Acknowledge(Acknowledged::Done)), "it is done: {told:?}");
     // A final failure stays one.
-    let told: DeliveryAction<u64, u64> =
+    let numbers = numbers.failures(AsValue(Json));
+    let told: DeliveryAction<u64, u64, u64> =
         bench.run(numbers.consume(message("b"), |_| async { Err(Failure::Final(7)) }));
     assert_eq!(told.reason(), "failed");
-    let told: DeliveryAction<u64, String> =
+    let told: DeliveryAction<u64, Vec<String>, Vec<String>> =
         bench.run(numbers.consume(message("b"), |_| async { panic!("it runs again") }));
     assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use oncekey::consume::{Consumer, DeliveryAction, Later, Message};
 use oncekey::store::CachedStore;
-use oncekey::{Answer, Deduplicator, Failure};
+use oncekey::{Answer, Deduplicator, Earlier, Failure};
 
 use crate::support::*;
 
@@ -26,8 +26,10 @@ fn a_wait() {
         ready(owner.complete("first")).unwrap();
         tasks.settle();
         match waits.take().unwrap() {
-            Answer::InProgress { .. } => assert_ne!(wait, Duration::MAX),
-            Answer::Replayed { value, .. } => assert_eq!((wait, value.as_str()), (Duration::MAX, "first")),
+            Answer::Earlier(Earlier::InProgress { .. }) => assert_ne!(wait, Duration::MAX),
+            Answer::Earlier(Earlier::Replayed { value, .. }) => {
+                assert_eq!((wait, value.as_str()), (Duration::MAX, "first"));
+            }
             other => panic!("{wait:?}: {other:?}"),
         }
     }
@@ -83,7 +85,9 @@ fn an_age_of_a_cache() {
         run_text(&dedup, "first");
         bench.clock.advance(NANO);
         let before = store.trips();
-        assert!(matches!(run_text(&dedup, "second"), Answer::Replayed { value, .. } if value == "first"));
+        assert!(
+            matches!(run_text(&dedup, "second"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "first")
+        );
         assert_eq!(store.trips() == before, age_max == Duration::MAX, "{age_max:?}");
     }
 }
@@ -91,7 +95,8 @@ fn an_age_of_a_cache() {
 #[cfg(feature = "blocking")]
 #[test]
 fn waits_of_plain_threads() {
-    use oncekey::blocking::{ClaimAnswer, Deduplicator as Face};
+    use oncekey::ClaimAnswer;
+    use oncekey::blocking::Deduplicator as Face;
     for wait in EXTREMES {
         let builder = Deduplicator::builder(oncekey::MemoryStore::new()).lease(secs(3600));
         let dedup = Face::new(builder.build().unwrap()).unwrap();
@@ -109,13 +114,19 @@ fn waits_of_plain_threads() {
                     std::thread::yield_now();
                 }
             } else {
-                assert!(matches!(waits.join().unwrap(), Ok(Answer::InProgress { .. })), "{wait:?}");
+                assert!(
+                    matches!(waits.join().unwrap(), Ok(Answer::Earlier(Earlier::InProgress { .. }))),
+                    "{wait:?}"
+                );
                 owner.complete("first").unwrap();
                 return;
             }
             owner.complete("first").unwrap();
             let told = waits.join().unwrap();
-            assert!(matches!(&told, Ok(Answer::Replayed { value, .. }) if value == "first"), "{told:?}");
+            assert!(
+                matches!(&told, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "first"),
+                "{told:?}"
+            );
             assert!(owner.wait_lost(wait), "the claim is over, which ends a wait without end");
         });
     }

@@ -10,7 +10,7 @@ use oncekey::answer::Unavailable;
 use oncekey::protocol::{ClaimCommand, Decision, Lifetimes, OnDoubt, decide};
 use oncekey::protocol::{Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::{Exchange, Put};
-use oncekey::{Answer, ClaimAnswer, Key, MemoryStore, OperationId, Policy, Store as _};
+use oncekey::{Answer, ClaimAnswer, Earlier, Key, MemoryStore, OperationId, Policy, Store as _};
 
 use crate::support::*;
 
@@ -61,7 +61,7 @@ fn retention_counts_from_completion_and_past_it_the_key_is_as_if_absent_before_a
     ready(owner.complete("first")).unwrap();
     bench.clock.advance(RETENTION - NANO);
     let replay = run_text(&bench.other_process(), "x");
-    let Answer::Replayed { value, info, .. } = replay else { panic!("{replay:?}") };
+    let Answer::Earlier(Earlier::Replayed { value, info, .. }) = replay else { panic!("{replay:?}") };
     assert_eq!(value, "first");
     // When it was claimed and when it was completed, by the wall clock.
     assert_eq!((info.created_at, info.finished_at), (UnixMillis(1_000_000), Some(UnixMillis(1_200_000))));
@@ -83,7 +83,7 @@ fn what_is_replayed_is_the_outcome_of_this_generation() {
         let text = format!("outcome {round}");
         assert!(matches!(run_text(&bench.dedup, &text), Answer::Executed { .. }), "{round}");
         assert!(
-            matches!(run_text(&bench.other_process(), "x"), Answer::Replayed { value, .. } if value == text)
+            matches!(run_text(&bench.other_process(), "x"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == text)
         );
         bench.clock.advance(RETENTION);
     }
@@ -97,14 +97,18 @@ fn in_its_tail_an_operation_is_known_to_be_done_and_its_outcome_no_longer_given(
         bench.clock.advance(advance);
         let answer = run_text(&bench.other_process(), "x");
         match answer {
-            Answer::Replayed { .. } if kept => {}
-            Answer::Done { why: Unavailable::NoLongerKept, info, .. } if !kept => {
+            Answer::Earlier(Earlier::Replayed { .. }) if kept => {}
+            Answer::Earlier(Earlier::Done { why: Unavailable::NoLongerKept, info, .. }) if !kept => {
                 assert_eq!(info.attempt, 1);
             }
             other => panic!("kept: {kept}: {other:?}"),
         }
         let saved = ready(bench.dedup.request(key()).claim()).unwrap();
-        assert!(matches!(saved, ClaimAnswer::Replay(saved) if saved.outcome.is_some() == kept));
+        assert!(if kept {
+            matches!(saved, ClaimAnswer::Answered(Earlier::Replayed { .. }))
+        } else {
+            matches!(saved, ClaimAnswer::Answered(Earlier::Done { why: Unavailable::NoLongerKept, .. }))
+        });
     }
     bench.clock.advance(NANO);
     assert!(matches!(run_text(&bench.dedup, "second"), Answer::Executed { .. }));
@@ -116,7 +120,7 @@ fn a_final_failure_in_its_tail_is_still_a_failure() {
     ready(claim(&bench.dedup).fail("refused for good")).unwrap();
     bench.clock.advance(RETENTION);
     let answer = run_text(&bench.dedup, "x");
-    assert!(matches!(answer, Answer::FailedBefore { failure: None, .. }), "{answer:?}");
+    assert!(matches!(answer, Answer::Earlier(Earlier::FailedBefore { failure: None, .. })), "{answer:?}");
 }
 
 #[test]
@@ -125,7 +129,9 @@ fn an_outcome_can_be_kept_for_ever() {
     run_text(&bench.dedup, "first");
     for _ in 0..3 {
         bench.clock.advance(secs(100 * 365 * 86_400));
-        assert!(matches!(run_text(&bench.dedup, "x"), Answer::Replayed { value, .. } if value == "first"));
+        assert!(
+            matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "first")
+        );
     }
     assert_eq!(on_record(&bench).left, Duration::MAX);
 }
@@ -155,7 +161,7 @@ fn an_attempt_that_stopped_is_remembered_for_the_retention_under_reclaim_and_for
             Policy::Hold => {
                 bench.clock.advance(secs(100 * 365 * 86_400));
                 let next = ready(bench.dedup.request(key()).claim()).unwrap();
-                assert!(matches!(next, ClaimAnswer::InDoubt { .. }), "{next:?}");
+                assert!(matches!(next, ClaimAnswer::Answered(Earlier::InDoubt { .. })), "{next:?}");
             }
         }
     }
@@ -170,12 +176,17 @@ fn an_outcome_of_a_hundred_megabytes_round_trips() {
     let run = bench.dedup.request(key()).run(async |_| Ok::<_, String>(huge.clone()));
     assert!(matches!(ready(run), Ok(Answer::Executed { .. })));
     let replay = ready(bench.dedup.request(key()).run(async |_| Ok::<Vec<u8>, String>(Vec::new()))).unwrap();
-    assert!(matches!(&replay, Answer::Replayed { value, .. } if *value == huge), "it came back otherwise");
+    assert!(
+        matches!(&replay, Answer::Earlier(Earlier::Replayed { value, .. }) if *value == huge),
+        "it came back otherwise"
+    );
     // One byte more is not kept, and not run again.
     let other = Key::new("huge", "2").unwrap();
     let run = bench.dedup.request(other.clone()).run(async |_| Ok::<_, String>(vec![0_u8; LEN + 1]));
     assert!(matches!(ready(run), Ok(Answer::Executed { value, .. }) if value.len() == LEN + 1));
     let again = ready(bench.dedup.request(other).run(async |_| Ok::<Vec<u8>, String>(Vec::new()))).unwrap();
-    let Answer::Done { why: Unavailable::TooLarge { len, .. }, .. } = again else { panic!("not `Done`") };
+    let Answer::Earlier(Earlier::Done { why: Unavailable::TooLarge { len, .. }, .. }) = again else {
+        panic!("not `Done`")
+    };
     assert_eq!(len, LEN as u64 + 1);
 }

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::answer::{ClaimFate, FailureKind};
 use oncekey::builder::OnLeaseLost;
-use oncekey::codec::{Codec, CodecError, Raw};
+use oncekey::codec::{AsValue, Codec, CodecError, Raw};
 use oncekey::{
-    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Failure, Fingerprint, OperationId, Outcome,
-    Payload, Policy, RunError,
+    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Earlier, Failure, Fingerprint, OperationId,
+    Outcome, Payload, Policy, RunError,
 };
 
 use crate::support::*;
@@ -112,12 +112,14 @@ fn a_final_failure_is_kept_for_the_retention_and_replayed_as_one() {
     assert_eq!(on_record(&bench).left, RETENTION);
     bench.clock.advance(RETENTION - std::time::Duration::from_nanos(1));
     let told = run_failing(&bench.other_process(), no_effect()).unwrap();
-    let Answer::FailedBefore { failure, info, .. } = told else { panic!("{told:?}") };
+    let Answer::Earlier(Earlier::FailedBefore { failure, info, .. }) = told else { panic!("{told:?}") };
     assert_eq!(failure.as_deref(), Some("boom"));
     assert_eq!((info.attempt, info.after_doubt), (1, false));
     // A call without a codec for failures gets the bytes.
     let told = run_text(&bench.dedup, "x");
-    assert!(matches!(&told, Answer::FailedBefore { failure: Some(bytes), .. } if **bytes == b"boom"[..]));
+    assert!(
+        matches!(&told, Answer::Earlier(Earlier::FailedBefore { failure: Some(bytes), .. }) if **bytes == b"boom"[..])
+    );
     bench.clock.advance(std::time::Duration::from_nanos(1));
     assert!(matches!(run_text(&bench.dedup, "anew"), Answer::Executed { .. }));
 }
@@ -139,11 +141,11 @@ impl Codec<String> for NoCodec {
 #[test]
 fn a_final_failure_that_cannot_be_kept_is_final_all_the_same() {
     let bench = bench();
-    let request = bench.dedup.request(key()).codec(NoCodec);
+    let request = bench.dedup.request(key()).failures(AsValue(NoCodec));
     let told = ready(request.run_or_fail(async |_| Err::<String, _>(Failure::Final("boom".to_owned()))));
     assert!(matches!(after(told), ClaimFate::Recorded { .. }));
     let told = run_failing(&bench.dedup, no_effect()).unwrap();
-    assert!(matches!(told, Answer::FailedBefore { failure: None, .. }), "{told:?}");
+    assert!(matches!(told, Answer::Earlier(Earlier::FailedBefore { failure: None, .. })), "{told:?}");
 }
 
 #[test]
@@ -163,17 +165,20 @@ fn after_an_unknown_failure_hold_runs_nothing_until_somebody_resolved_it() {
     let (first, second, answer) = first_and_second(&bench, unknown());
     assert_eq!(second, None, "it ran");
     assert!(
-        matches!(answer, Answer::InDoubt { attempt: 1, operation_id, .. } if operation_id == first.operation_id),
+        matches!(answer, Answer::Earlier(Earlier::InDoubt { attempt: 1, operation_id, .. }) if operation_id == first.operation_id),
         "{answer:?}"
     );
     // For ever, and also for a caller who would reclaim.
     bench.clock.advance(RETENTION * 1000);
     let reclaims = ready(bench.dedup.request(key()).policy(Policy::Reclaim).claim()).unwrap();
-    assert!(matches!(reclaims, ClaimAnswer::InDoubt { .. }), "{reclaims:?}");
+    assert!(matches!(reclaims, ClaimAnswer::Answered(Earlier::InDoubt { .. })), "{reclaims:?}");
     let resolution = Resolution::Completed(Outcome::success("as the bank says"));
     assert_eq!(ready(bench.dedup.resolve(&key(), &resolution)).unwrap(), AdminAnswer::Done);
     let answer = run_text(&bench.dedup, "x");
-    assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "as the bank says"), "{answer:?}");
+    assert!(
+        matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "as the bank says"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -206,18 +211,20 @@ fn an_error_type_without_any_bounds_will_do() {
 }
 
 #[test]
-fn a_classifier_tells_failures_apart() {
+fn an_error_that_tells_its_kind_is_mapped_to_it() {
     for (kind, next_attempt) in
         [(FailureKind::NoEffect, Some(2)), (FailureKind::Unknown, Some(2)), (FailureKind::Final, None)]
     {
         let bench = bench();
-        let told = ready(bench.dedup.request(key()).run_classified(
-            async |_| Err::<String, _>("boom".to_owned()),
-            |error: &String| {
-                assert_eq!(error, "boom");
-                kind
-            },
-        ));
+        let classify = |error: String| match kind {
+            FailureKind::NoEffect => Failure::NoEffect(error),
+            FailureKind::Final => Failure::Final(error),
+            FailureKind::Unknown => Failure::Unknown(error),
+        };
+        let told = ready(
+            bench.dedup.request(key()).run_or_fail(async |_| Err::<String, _>(classify("boom".to_owned()))),
+        );
+        assert!(matches!(&told, Err(RunError::Operation { kind: said, .. }) if *said == kind), "{told:?}");
         let claim = after(told);
         let as_expected = match kind {
             FailureKind::NoEffect => matches!(claim, ClaimFate::Released),
@@ -230,7 +237,7 @@ fn a_classifier_tells_failures_apart() {
             (Some(attempt), Answer::Executed { info, .. }) => {
                 assert_eq!((info.attempt, info.after_doubt), (attempt, kind == FailureKind::Unknown));
             }
-            (None, Answer::FailedBefore { .. }) => {}
+            (None, Answer::Earlier(Earlier::FailedBefore { .. })) => {}
             (_, other) => panic!("{kind:?}: {other:?}"),
         }
     }
@@ -290,13 +297,13 @@ fn no_effect_of_a_second_attempt_does_not_clear_the_doubt_of_the_first() {
         assert!(on_record(&bench).record.doubt());
         // A release would let another request have the key.
         let other = ready(bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"b")).claim()).unwrap();
-        assert!(matches!(other, ClaimAnswer::Mismatch), "{other:?}");
+        assert!(matches!(other, ClaimAnswer::Answered(Earlier::Mismatch)), "{other:?}");
         let third = ready(bench.dedup.request(key()).fingerprint(print).claim()).unwrap();
         match (policy, third) {
             (Policy::Reclaim, ClaimAnswer::Granted(third)) => {
                 assert_eq!((third.number(), third.after_doubt()), (3, true));
             }
-            (Policy::Hold, ClaimAnswer::InDoubt { attempt: 2, .. }) => {}
+            (Policy::Hold, ClaimAnswer::Answered(Earlier::InDoubt { attempt: 2, .. })) => {}
             (_, other) => panic!("{policy:?}: {other:?}"),
         }
     }
@@ -313,7 +320,9 @@ fn an_outcome_after_doubt_says_so_in_every_replay_and_only_a_resolution_clears_i
     assert!(matches!(&executed, Answer::Executed { info, .. } if info.after_doubt && info.attempt == 3));
     for _ in 0..3 {
         let replay = run_text(&bench.other_process(), "x");
-        assert!(matches!(&replay, Answer::Replayed { info, .. } if info.after_doubt && info.attempt == 3));
+        assert!(
+            matches!(&replay, Answer::Earlier(Earlier::Replayed { info, .. }) if info.after_doubt && info.attempt == 3)
+        );
     }
     // A resolution does, of either kind.
     for resolution in [Resolution::NoEffect, Resolution::Completed(Outcome::success("resolved"))] {
@@ -321,7 +330,8 @@ fn an_outcome_after_doubt_says_so_in_every_replay_and_only_a_resolution_clears_i
         after(run_failing(&bench.dedup, unknown()));
         assert_eq!(ready(bench.dedup.resolve(&key(), &resolution)).unwrap(), AdminAnswer::Done);
         assert!(!on_record(&bench).record.doubt());
-        let (Answer::Executed { info, .. } | Answer::Replayed { info, .. }) = run_text(&bench.dedup, "next")
+        let (Answer::Executed { info, .. } | Answer::Earlier(Earlier::Replayed { info, .. })) =
+            run_text(&bench.dedup, "next")
         else {
             panic!("{resolution:?}")
         };
@@ -338,10 +348,13 @@ fn attempts_are_counted_across_releases_and_takeovers_until_they_are_used_up() {
         }
         let before = on_record(&bench);
         let answer = run_text(&bench.dedup, "x");
-        assert!(matches!(answer, Answer::Exhausted { attempts: 2, .. }), "{failures:?}: {answer:?}");
+        assert!(
+            matches!(answer, Answer::Earlier(Earlier::Exhausted { attempts: 2, .. })),
+            "{failures:?}: {answer:?}"
+        );
         assert!(matches!(
             ready(bench.dedup.request(key()).claim()),
-            Ok(ClaimAnswer::Exhausted { attempts: 2, .. })
+            Ok(ClaimAnswer::Answered(Earlier::Exhausted { attempts: 2, .. }))
         ));
         assert_eq!(on_record(&bench), before);
         // A crash counts as well, and a request may have a limit of its own.
@@ -349,7 +362,10 @@ fn attempts_are_counted_across_releases_and_takeovers_until_they_are_used_up() {
         assert!(matches!(own, ClaimAnswer::Granted(_)), "{own:?}");
         drop(own);
         bench.clock.advance(LEASE);
-        assert!(matches!(run_text(&bench.dedup, "x"), Answer::Exhausted { attempts: 3, .. }));
+        assert!(matches!(
+            run_text(&bench.dedup, "x"),
+            Answer::Earlier(Earlier::Exhausted { attempts: 3, .. })
+        ));
     }
 }
 
@@ -359,7 +375,7 @@ fn a_reset_lets_the_attempts_count_anew_and_keeps_generation_and_doubt() {
         let bench = bench_with(|builder| builder.attempts_max(1));
         after(run_failing(&bench.dedup, failure));
         let id = on_record(&bench).record.operation_id();
-        assert!(matches!(run_text(&bench.dedup, "x"), Answer::Exhausted { .. }));
+        assert!(matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Exhausted { .. })));
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done);
         assert_eq!(ready(bench.dedup.reset_attempts(&key())).unwrap(), AdminAnswer::Done, "again");
         let answer = run_text(&bench.dedup, "second");

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use oncekey::answer::Unrecorded;
 use oncekey::builder::OnLeaseLost;
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{Answer, ClaimError, RunError};
+use oncekey::{Answer, ClaimError, Earlier, RunError};
 
 use crate::support::*;
 
@@ -149,7 +149,7 @@ fn a_grant_that_arrives_after_a_takeover_runs_nothing() {
     let successor = claim(&bench.other_process());
     let before = on_record(&bench);
     let answer = ready(run).unwrap();
-    assert!(matches!(answer, Answer::InProgress { attempt: 2, .. }), "{answer:?}");
+    assert!(matches!(answer, Answer::Earlier(Earlier::InProgress { attempt: 2, .. })), "{answer:?}");
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     assert_eq!(on_record(&bench), before, "the successor's record");
     drop(successor);
@@ -184,7 +184,10 @@ fn renewal_keeps_a_long_operation_alive_and_stops_when_it_ends() {
         for _ in 0..60 {
             tasks.pass(&bench.clock, secs(10));
             let duplicate = run_text(&other, "a second run");
-            assert!(matches!(duplicate, Answer::InProgress { attempt: 1, .. }), "{duplicate:?}");
+            assert!(
+                matches!(duplicate, Answer::Earlier(Earlier::InProgress { attempt: 1, .. })),
+                "{duplicate:?}"
+            );
         }
         let duplicates = 60;
         // One claim, one renewal each 10 s, and one conclusion.
@@ -248,7 +251,7 @@ fn an_outcome_that_comes_after_the_lease_is_kept_when_nobody_took_over() {
     assert_eq!((info.attempt, info.after_doubt), (1, false));
     assert!(bench.clock.now() > begun + LEASE);
     assert!(
-        matches!(run_text(&bench.other_process(), "again"), Answer::Replayed { value, .. } if value == "first")
+        matches!(run_text(&bench.other_process(), "again"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "first")
     );
 }
 

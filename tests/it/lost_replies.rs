@@ -12,7 +12,7 @@ use oncekey::answer::RecordInfo;
 use oncekey::protocol::{Entry, Expected, Record, State, Status};
 use oncekey::store::{Exchange, Put};
 use oncekey::{
-    Answer, Claim, ClaimAnswer, ClaimError, Error, Outcome, Payload, Policy, RunError, Store as _,
+    Answer, Claim, ClaimAnswer, ClaimError, Earlier, Error, Outcome, Payload, Policy, RunError, Store as _,
 };
 
 use crate::one_key::granted;
@@ -188,7 +188,7 @@ fn a_claim_that_another_overtook_is_answered_and_never_run() {
             theirs = Some(granted(bench.run(other.request(key()).claim())));
         });
         let theirs = theirs.unwrap();
-        assert!(matches!(answer.unwrap(), Answer::InProgress { .. }), "{fault:?}");
+        assert!(matches!(answer.unwrap(), Answer::Earlier(Earlier::InProgress { .. })), "{fault:?}");
         assert_eq!(runs.load(Ordering::SeqCst), 0);
         bench.nothing_is_left();
         bench.run(theirs.renew()).unwrap();
@@ -488,7 +488,10 @@ fn a_claim_that_lost_its_reply_is_not_found_by_another_call_of_the_same_process(
     let bench = bench();
     let first = interrupted(&bench, ReplyLost, bench.dedup.request(key()).claim(), || {
         let second = bench.run(bench.dedup.request(key()).claim()).unwrap();
-        assert!(matches!(second, ClaimAnswer::InProgress(_)), "an owner is one call, not one process");
+        assert!(
+            matches!(second, ClaimAnswer::Answered(Earlier::InProgress { .. })),
+            "an owner is one call, not one process"
+        );
     });
     assert_eq!(granted(first).number(), 1);
 }

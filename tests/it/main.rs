@@ -19,6 +19,7 @@ mod encoding; // the stored form of any record
 mod expiry; // retention, tail, linger, full stores
 mod explicit; // the explicit claim: renew, checkpoint, release, prepare and settle
 mod failing; // NoEffect, Final, Unknown, Reclaim, Hold, doubt, attempts
+mod failures; // what is kept of a final failure, and from which errors
 mod json; // which values come back from JSON, and what becomes of the others
 mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost
@@ -26,4 +27,5 @@ mod many; // calls side by side, whose writes go to the store together
 mod not_yet; // what is not right yet
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
 mod showing; // what Debug and Display say
-mod waiting; // duplicates that wait
+mod waiting;
+mod whole; // a run's result as a value or one error, and that error on its way // duplicates that wait

@@ -7,8 +7,8 @@ use oncekey::answer::{ClaimFate, Kept};
 use oncekey::protocol::State;
 use oncekey::time::Clock as _;
 use oncekey::{
-    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Error, Failure, Key, MemoryStore, Payload,
-    Policy, Request, RunError,
+    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Earlier, Error, Failure, Key, MemoryStore,
+    Payload, Policy, Request, RunError,
 };
 
 use crate::support::*;
@@ -65,7 +65,7 @@ fn five_hundred_operations_are_one_round_trip_to_claim_and_one_to_complete_and_o
     assert_eq!(trips(&bench), (vec![500, 500, 500], 0));
     for (id, told) in again.iter().enumerate() {
         assert!(
-            matches!(told, Ok(Answer::Replayed { value, .. }) if *value == format!("shipped {id}")),
+            matches!(told, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if *value == format!("shipped {id}")),
             "{told:?}"
         );
     }
@@ -178,7 +178,11 @@ fn one_that_fails_does_not_fail_its_neighbours() {
     assert!(
         matches!(
             again[..],
-            [Ok(Answer::Replayed { .. }), Ok(Answer::FailedBefore { .. }), Ok(Answer::InDoubt { .. })]
+            [
+                Ok(Answer::Earlier(Earlier::Replayed { .. })),
+                Ok(Answer::Earlier(Earlier::FailedBefore { .. })),
+                Ok(Answer::Earlier(Earlier::InDoubt { .. }))
+            ]
         ),
         "{again:?}"
     );
@@ -297,7 +301,9 @@ fn claims_are_taken_and_completed_together() {
     for (place, answer) in answers.into_iter().enumerate() {
         match answer.unwrap() {
             ClaimAnswer::Granted(claim) => claims.push(claim),
-            ClaimAnswer::InProgress(_) => assert_eq!(place, 2, "the second of one key does not wait"),
+            ClaimAnswer::Answered(Earlier::InProgress { .. }) => {
+                assert_eq!(place, 2, "the second of one key does not wait");
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -417,11 +423,11 @@ fn claims_that_waited_for_the_slowest_are_renewed_or_claimed_anew_before_they_ar
     tasks.pass(&bench.clock, secs(20));
     let told = claims.take();
     assert!(
-        matches!(&told[0], Ok(ClaimAnswer::InProgress(running)) if running.attempt == 2),
+        matches!(&told[0], Ok(ClaimAnswer::Answered(Earlier::InProgress { attempt: 2, .. }))),
         "{:?}",
         told[0]
     );
-    assert!(matches!(&told[1], Ok(ClaimAnswer::InProgress(_))), "{:?}", told[1]);
+    assert!(matches!(&told[1], Ok(ClaimAnswer::Answered(Earlier::InProgress { .. }))), "{:?}", told[1]);
     let Ok(ClaimAnswer::Granted(b)) = &told[2] else { panic!("{:?}", told[2]) };
     assert!(!b.attempt().is_lost() && b.time_left() > secs(10), "{:?} left", b.time_left());
     drop(busy);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use oncekey::time::Clock as _;
-use oncekey::{Answer, Attempt, ClaimAnswer, Deduplicator, Key, MemoryStore, RunError};
+use oncekey::{Answer, Attempt, ClaimAnswer, Deduplicator, Earlier, Key, MemoryStore, RunError};
 use oncekey_conformance::Intercept;
 
 use crate::support::*;
@@ -29,9 +29,9 @@ fn an_operation_that_waits_for_its_own_key_is_told_at_once_that_it_is_in_progres
     let begun = bench.clock.now();
     let inside = async |_| {
         let run = bench.dedup.request(key()).wait(Duration::MAX).run(done).await;
-        let told = matches!(run, Ok(Answer::InProgress { here: true, .. }));
+        let told = matches!(run, Ok(Answer::Earlier(Earlier::InProgress { here: true, .. })));
         let claim = bench.dedup.request(key()).wait(Duration::MAX).claim().await;
-        let claimed = matches!(claim, Ok(ClaimAnswer::InProgress(running)) if running.here);
+        let claimed = matches!(claim, Ok(ClaimAnswer::Answered(Earlier::InProgress { here: true, .. })));
         Ok::<_, String>(format!("{told}, {claimed}"))
     };
     let told: Told = bench.run(bench.dedup.request(key()).run(inside));
@@ -47,7 +47,9 @@ fn an_operation_inside_of_another_that_waits_for_the_outer_key_is_told_at_once()
     let begun = bench.clock.now();
     let inner = async |_| {
         let run = bench.dedup.request(key_of("outer")).wait(Duration::MAX).run(done).await;
-        Ok::<_, String>(matches!(run, Ok(Answer::InProgress { here: true, .. })).to_string())
+        Ok::<_, String>(
+            matches!(run, Ok(Answer::Earlier(Earlier::InProgress { here: true, .. }))).to_string(),
+        )
     };
     let outer = async |_| {
         let told = bench.dedup.request(key_of("inner")).run(inner).await;
@@ -79,8 +81,8 @@ fn the_second_of_a_pair_waits_no_longer_than_it_says() {
         tasks.pass(&bench.clock, 3 * wait);
         assert!(many.is_done() && !held.is_done(), "with a wait of {wait:?}");
         let told: Vec<Told> = many.take();
-        assert!(matches!(told[0], Ok(Answer::InProgress { .. })), "{told:?}");
-        assert!(matches!(told[1], Ok(Answer::InProgress { .. })), "{told:?}");
+        assert!(matches!(told[0], Ok(Answer::Earlier(Earlier::InProgress { .. }))), "{told:?}");
+        assert!(matches!(told[1], Ok(Answer::Earlier(Earlier::InProgress { .. }))), "{told:?}");
         assert!(matches!(told[2], Ok(Answer::Executed { .. })), "{told:?}");
     }
 }
@@ -98,7 +100,11 @@ fn a_pair_inside_of_the_operation_of_its_own_key_is_answered() {
         let inside = dedup.request(key_of("k")).run(|_| {
             let twins = [0, 1].map(|_| (dedup.request(key_of("k")), |_| Ok::<_, String>(String::new())));
             let told = dedup.run_many(twins);
-            Ok::<_, String>(told.iter().all(|told| matches!(told, Ok(Answer::InProgress { .. }))).to_string())
+            Ok::<_, String>(
+                told.iter()
+                    .all(|told| matches!(told, Ok(Answer::Earlier(Earlier::InProgress { .. }))))
+                    .to_string(),
+            )
         });
         let _ended = told.send(inside.unwrap().into_value().unwrap());
     });
@@ -149,7 +155,10 @@ fn an_answer_that_a_key_is_in_progress_does_not_grow_with_the_claims_that_are_he
             let begun = Instant::now();
             for _ in 0..100 {
                 let told = dedup.request(key_of(held - 1)).claim().now_or_never();
-                assert!(matches!(told, Some(Ok(ClaimAnswer::InProgress(running))) if running.here));
+                assert!(matches!(
+                    told,
+                    Some(Ok(ClaimAnswer::Answered(Earlier::InProgress { here: true, .. })))
+                ));
             }
             begun.elapsed()
         };

@@ -12,7 +12,7 @@ use oncekey::{Answer, Claim, ClaimAnswer, Error};
 use crate::support::{Bench, FaultyStore, Flag, key};
 
 /// The claim, if that is the answer.
-pub(crate) fn granted(answer: Result<ClaimAnswer<FaultyStore>, Error>) -> Claim<FaultyStore> {
+pub(crate) fn granted(answer: Result<ClaimAnswer<Claim<FaultyStore>>, Error>) -> Claim<FaultyStore> {
     match answer {
         Ok(ClaimAnswer::Granted(claim)) => claim,
         other => panic!("not granted: {other:?}"),

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::protocol::{ExpiredBecause, Status};
 use oncekey::{
-    Answer, Claim, ClaimAnswer, ClaimError, Deduplicator, Error, Fingerprint, Key, Outcome, Policy,
+    Answer, Claim, ClaimAnswer, ClaimError, Deduplicator, Earlier, Error, Fingerprint, Key, Outcome, Policy,
 };
 
 use crate::support::*;
@@ -138,7 +138,7 @@ fn what_was_resolved_as_completed_is_replayed_and_what_had_no_effect_runs_withou
         let late = ready(owner.complete("late"));
         assert!(matches!(late, Err(ClaimError::AlreadyCompleted { .. })), "{late:?}");
         assert!(
-            matches!(run_text(&bench.dedup, "x"), Answer::Replayed { value, .. } if value == "as the bank says")
+            matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "as the bank says")
         );
         assert_eq!(resolve(&bench.dedup, &completed_as("otherwise")), AdminAnswer::AlreadyCompleted);
 
@@ -219,7 +219,9 @@ fn a_resolution_does_not_cross_a_late_completion_a_takeover_or_a_new_generation(
         let command = bench.dedup.resolve(&one, &resolution);
         let (answer, _) = in_the_middle(&bench, command, || ready(owner.complete("late")).unwrap());
         assert!(is_changed(answer), "{answer:?}");
-        assert!(matches!(run_text(&bench.dedup, "x"), Answer::Replayed { value, .. } if value == "late"));
+        assert!(
+            matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "late")
+        );
 
         // Another takes over in between.
         let bench = bench_with(|builder| builder);
@@ -269,7 +271,9 @@ fn of_a_forget_and_a_late_completion_one_happens_whole() {
     let command = bench.dedup.forget(&one);
     let (answer, _) = in_the_middle(&bench, command, || ready(owner.complete("late")).unwrap());
     assert!(is_changed(answer), "{answer:?}");
-    assert!(matches!(run_text(&bench.dedup, "x"), Answer::Replayed { value, .. } if value == "late"));
+    assert!(
+        matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "late")
+    );
 
     // The forget comes first, while the completion is under way.
     let bench = bench_with(|builder| builder);

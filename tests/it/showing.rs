@@ -1,6 +1,7 @@
 //! What people read in logs: each thing says what it is, and what state it is in.
 
 use oncekey::builder::OnLeaseLost;
+use oncekey::codec::{AsValue, Raw};
 use oncekey::store::CachedStore;
 use oncekey::{ClaimAnswer, Deduplicator, Failure, Fingerprint, MemoryStore, Payload, Policy, RunError};
 
@@ -29,17 +30,17 @@ fn debug_says_what_it_shows() {
     begins(&CachedStore::new(MemoryStore::new(), 7, secs(1)), "CachedStore {");
 
     let again = || ready(bench.dedup.request(key()).claim()).unwrap();
-    begins(&again(), "InProgress(Running {");
+    begins(&again(), "Answered(InProgress {");
     let other = bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"other"));
-    begins(&ready(other.claim()).unwrap(), "Mismatch");
+    begins(&ready(other.claim()).unwrap(), "Answered(Mismatch)");
     let mut claim = claim;
     ready(claim.complete("done")).unwrap();
-    begins(&again(), "Replay(Saved {");
+    begins(&again(), "Answered(Replayed {");
     ready(bench.dedup.forget(&key())).unwrap();
     let hold = ready(bench.dedup.request(key()).policy(Policy::Hold).claim()).unwrap();
     drop(hold);
     bench.clock.advance(LEASE);
-    begins(&again(), "InDoubt {");
+    begins(&again(), "Answered(InDoubt {");
 }
 
 #[test]
@@ -56,8 +57,13 @@ fn a_failed_run_says_what_became_of_its_claim() {
     let recorded = run(Failure::Final("e".to_owned()));
     assert!(recorded.to_string().contains("its failure is on record"), "{recorded}");
     ready(bench.dedup.forget(&key())).unwrap();
-    let long = run(Failure::Final("e".repeat((1 << 20) + 1)));
-    assert!(long.to_string().contains("on record, without the failure"), "{long}");
+    let long = "e".repeat((1 << 20) + 1);
+    let cut = run(Failure::Final(long.clone()));
+    assert!(cut.to_string().contains("a part of its failure is on record"), "{cut}");
+    ready(bench.dedup.forget(&key())).unwrap();
+    let whole = bench.dedup.request(key()).failures(AsValue(Raw));
+    let lost = ready(whole.run_or_fail(|_| async { Err::<String, _>(Failure::Final(long)) })).unwrap_err();
+    assert!(lost.to_string().contains("on record, without the failure"), "{lost}");
     ready(bench.dedup.forget(&key())).unwrap();
 
     bench.store.always(Fault::Refused);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use oncekey::time::Clock as _;
-use oncekey::{Answer, Deduplicator, Fingerprint};
+use oncekey::{Answer, Deduplicator, Earlier, Fingerprint};
 
 use crate::support::*;
 
@@ -59,7 +59,7 @@ fn a_waiter_of_the_same_process_hears_of_the_outcome_without_the_clock_moving_an
     }
     tasks.settle();
     assert_eq!(bench.clock.now(), now);
-    assert!(matches!(waits.take(), Ok(Answer::Replayed { value, .. }) if value == "done"));
+    assert!(matches!(waits.take(), Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"));
     assert!(matches!(run.take(), Ok(Answer::Executed { .. })));
     drop(tasks);
     assert_nothing_leaked(&bench, &bench.dedup);
@@ -90,7 +90,7 @@ fn a_waiter_of_another_process_looks_less_and_less_often() {
     tasks.settle();
     assert!(!waits.is_done());
     tasks.pass(&bench.clock, secs(1));
-    assert!(matches!(waits.take(), Ok(Answer::Replayed { value, .. }) if value == "done"));
+    assert!(matches!(waits.take(), Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"));
     assert_eq!(other_store.trips(), (1, 29));
     drop(tasks);
     assert_nothing_leaked(&bench, &other);
@@ -149,7 +149,9 @@ fn a_waiter_at_its_bound_is_told_that_it_is_in_progress_and_the_owner_goes_on() 
             tasks.pass(&bench.clock, secs(15));
             assert_eq!(ended.get(), Some(begun + wait), "{fault:?}");
             let told = waits.take().unwrap();
-            let Answer::InProgress { left, attempt: 1, .. } = told else { panic!("{told:?}") };
+            let Answer::Earlier(Earlier::InProgress { left, attempt: 1, .. }) = told else {
+                panic!("{told:?}")
+            };
             assert!(left <= LEASE && left >= LEASE - wait, "{fault:?}, {wait:?}: {left:?}");
             let after = on_record(&bench).record;
             assert_eq!(after.owner(), record.record.owner());
@@ -177,7 +179,9 @@ fn a_waiter_may_wait_for_ever() {
     end.send(Ok("done".to_owned())).unwrap();
     tasks.pass(&bench.clock, secs(1));
     for waits in [here, there] {
-        assert!(matches!(waits.take(), Ok(Answer::Replayed { value, .. }) if value == "done"));
+        assert!(
+            matches!(waits.take(), Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done")
+        );
     }
 }
 
@@ -229,7 +233,10 @@ fn ten_thousand_waiters_on_one_key_of_one_process_have_one_poller() {
     let answers = all.take();
     assert_eq!(answers.len(), WAITERS);
     for answer in answers {
-        assert!(matches!(&answer, Ok(Answer::Replayed { value, .. }) if value == "done"), "{answer:?}");
+        assert!(
+            matches!(&answer, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"),
+            "{answer:?}"
+        );
     }
     let (claims, after) = dedup.store().trips();
     assert_eq!(claims, 10_000, "nobody claimed again");
@@ -255,10 +262,12 @@ fn a_driver_that_leaves_is_followed_by_another() {
     tasks.pass(&bench.clock, secs(1));
     assert!(other.store().trips().1 > before, "the second drives");
     tasks.pass(&bench.clock, secs(1));
-    assert!(matches!(bounded.take(), Ok(Answer::InProgress { .. })));
+    assert!(matches!(bounded.take(), Ok(Answer::Earlier(Earlier::InProgress { .. }))));
     ready(owner.complete("done")).unwrap();
     tasks.pass(&bench.clock, secs(1));
-    assert!(matches!(patient.take(), Ok(Answer::Replayed { value, .. }) if value == "done"));
+    assert!(
+        matches!(patient.take(), Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done")
+    );
     drop((tasks, owner));
     assert_nothing_leaked(&bench, &other);
 }
@@ -279,7 +288,7 @@ fn a_driver_dropped_in_the_middle_of_a_look_is_followed_at_once() {
     tasks.cancel(&driver);
     let now = bench.clock.now();
     tasks.settle();
-    assert!(matches!(heir.take(), Ok(Answer::Replayed { value, .. }) if value == "done"));
+    assert!(matches!(heir.take(), Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"));
     assert_eq!(bench.clock.now(), now);
 }
 
@@ -309,7 +318,10 @@ fn a_store_that_fails_now_and_then_does_not_end_a_wait() {
     ready(owner.complete("done")).unwrap();
     tasks.pass(&bench.clock, secs(5));
     let told = waits.take();
-    assert!(matches!(&told, Ok(Answer::Replayed { value, .. }) if value == "done"), "{told:?}");
+    assert!(
+        matches!(&told, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -327,7 +339,10 @@ fn a_completion_that_comes_between_the_first_look_and_the_seat_is_not_missed() {
         let now = bench.clock.now();
         tasks.settle();
         let told = waits.take();
-        assert!(matches!(&told, Ok(Answer::Replayed { value, .. }) if value == "done"), "{steps}: {told:?}");
+        assert!(
+            matches!(&told, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"),
+            "{steps}: {told:?}"
+        );
         assert_eq!(bench.clock.now(), now, "{steps}");
     }
 }
@@ -364,7 +379,7 @@ fn each_waiter_checks_its_own_fingerprint_when_the_generation_changes() {
                 "of this process: {of_this_process}: it waits for another request's outcome"
             );
             let told = waits.take();
-            assert!(matches!(told, Ok(Answer::Mismatch)), "{told:?}");
+            assert!(matches!(told, Ok(Answer::Earlier(Earlier::Mismatch))), "{told:?}");
         }
     }
 }
@@ -405,6 +420,6 @@ fn a_new_generation_is_told_to_all_who_wait_by_the_one_look_that_found_it() {
     tasks.pass(&bench.clock, secs(1));
     assert_eq!(other_store.trips().1, looks + 1, "each looked for itself");
     for waits in waits {
-        assert!(matches!(waits.take(), Ok(oncekey::ClaimAnswer::Mismatch)));
+        assert!(matches!(waits.take(), Ok(oncekey::ClaimAnswer::Answered(Earlier::Mismatch))));
     }
 }

@@ -12,11 +12,11 @@ use oncekey::memory::MemoryError;
 use oncekey::store::{ListInDoubt as _, Store};
 use oncekey::time::ManualClock;
 use oncekey::{
-    Answer, Claim, ClaimAnswer, Deduplicator, Error, Failure, Key, MemoryStore, Request, RunError,
+    Answer, Claim, ClaimAnswer, Deduplicator, Earlier, Error, Failure, Key, MemoryStore, Request, RunError,
 };
 
 use super::checks::{Checked, Met, Seen, ready, same, seconds};
-use super::convert::{admin_reply, engine_outcome, fingerprint, holder_reply, key, outcome, policy, status};
+use super::convert::{admin_reply, engine_outcome, fingerprint, holder_reply, key, policy, status};
 use super::steps::{ENGINES, End, KEYS, Step};
 use super::way::Way;
 use super::{
@@ -122,18 +122,35 @@ impl World {
         let reply = self.reference_claim(engine, at, ask);
         match (answer, reply) {
             (Ok(ClaimAnswer::Granted(claim)), ClaimReply::Granted(id)) => return self.granted(id, claim),
-            (Ok(ClaimAnswer::Replay(saved)), ClaimReply::Replay(kept)) => {
-                same("the outcome", saved.outcome.as_ref().map(outcome), kept.clone())?;
-                self.replayed(at, kept.as_ref(), &saved.info)?;
+            (Ok(ClaimAnswer::Answered(Earlier::Replayed { value, info, .. })), ClaimReply::Replay(kept)) => {
+                same("the outcome", Some(Outcome::Success(value.to_vec())), kept.clone())?;
+                self.replayed(at, kept.as_ref(), &info)?;
             }
-            (Ok(ClaimAnswer::InProgress(running)), ClaimReply::InProgress) => {
-                self.in_progress(at, running.left, running.attempt)?;
+            (
+                Ok(ClaimAnswer::Answered(Earlier::FailedBefore { failure, info, .. })),
+                ClaimReply::Replay(kept),
+            ) => {
+                // The reference does not say how it ended, once the outcome is not kept.
+                same("the outcome", failure.map(|bytes| Outcome::Failure(bytes.to_vec())), kept.clone())?;
+                self.replayed(at, kept.as_ref(), &info)?;
             }
-            (Ok(ClaimAnswer::Mismatch), ClaimReply::Mismatch) => {}
-            (Ok(ClaimAnswer::InDoubt { attempt, operation_id, since, .. }), ClaimReply::InDoubt) => {
+            (Ok(ClaimAnswer::Answered(Earlier::Done { info, .. })), ClaimReply::Replay(None)) => {
+                self.replayed(at, None, &info)?;
+            }
+            (
+                Ok(ClaimAnswer::Answered(Earlier::InProgress { left, attempt, .. })),
+                ClaimReply::InProgress,
+            ) => {
+                self.in_progress(at, left, attempt)?;
+            }
+            (Ok(ClaimAnswer::Answered(Earlier::Mismatch)), ClaimReply::Mismatch) => {}
+            (
+                Ok(ClaimAnswer::Answered(Earlier::InDoubt { attempt, operation_id, since, .. })),
+                ClaimReply::InDoubt,
+            ) => {
                 self.in_doubt(at, attempt, operation_id, since)?;
             }
-            (Ok(ClaimAnswer::Exhausted { attempts, .. }), ClaimReply::Exhausted) => {
+            (Ok(ClaimAnswer::Answered(Earlier::Exhausted { attempts, .. })), ClaimReply::Exhausted) => {
                 same("attempts used", attempts, self.cell(at)?.attempts_counted())?;
             }
             (Err(Error::Incomparable { .. }), ClaimReply::Incomparable) => {}
@@ -208,29 +225,35 @@ impl World {
     /// The operation was not run, and this is why.
     fn not_run(&mut self, at: usize, answer: RunAnswer, reply: ClaimReply) -> Checked {
         match (answer, reply) {
-            (Ok(Answer::Replayed { value, info, .. }), ClaimReply::Replay(Some(Outcome::Success(bytes)))) => {
+            (
+                Ok(Answer::Earlier(Earlier::Replayed { value, info, .. })),
+                ClaimReply::Replay(Some(Outcome::Success(bytes))),
+            ) => {
                 same("the value", value.as_bytes(), &bytes[..])?;
                 self.replayed(at, Some(&Outcome::Success(bytes)), &info)
             }
             (
-                Ok(Answer::FailedBefore { failure: Some(failure), info, .. }),
+                Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(failure), info, .. })),
                 ClaimReply::Replay(Some(Outcome::Failure(bytes))),
             ) => {
                 same("the failure", failure.as_bytes(), &bytes[..])?;
                 self.replayed(at, Some(&Outcome::Failure(bytes)), &info)
             }
             (
-                Ok(Answer::Done { info, .. } | Answer::FailedBefore { failure: None, info, .. }),
+                Ok(Answer::Earlier(
+                    Earlier::Done { info, .. } | Earlier::FailedBefore { failure: None, info, .. },
+                )),
                 ClaimReply::Replay(None),
             ) => self.replayed(at, None, &info),
-            (Ok(Answer::InProgress { left, attempt, .. }), ClaimReply::InProgress) => {
+            (Ok(Answer::Earlier(Earlier::InProgress { left, attempt, .. })), ClaimReply::InProgress) => {
                 self.in_progress(at, left, attempt)
             }
-            (Ok(Answer::Mismatch), ClaimReply::Mismatch) => Ok(()),
-            (Ok(Answer::InDoubt { attempt, operation_id, since, .. }), ClaimReply::InDoubt) => {
-                self.in_doubt(at, attempt, operation_id, since)
-            }
-            (Ok(Answer::Exhausted { attempts, .. }), ClaimReply::Exhausted) => {
+            (Ok(Answer::Earlier(Earlier::Mismatch)), ClaimReply::Mismatch) => Ok(()),
+            (
+                Ok(Answer::Earlier(Earlier::InDoubt { attempt, operation_id, since, .. })),
+                ClaimReply::InDoubt,
+            ) => self.in_doubt(at, attempt, operation_id, since),
+            (Ok(Answer::Earlier(Earlier::Exhausted { attempts, .. })), ClaimReply::Exhausted) => {
                 same("attempts used", attempts, self.cell(at)?.attempts_counted())
             }
             (Err(RunError::Claim { source: Error::Incomparable { .. }, .. }), ClaimReply::Incomparable) => {

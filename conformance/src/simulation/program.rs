@@ -15,7 +15,7 @@ use oncekey::answer::{ClaimFate, Unrecorded};
 use oncekey::protocol::{Algorithm, FencingToken, Fingerprint, Key, Outcome, Policy, Resolution};
 use oncekey::store::Store as _;
 use oncekey::time::Clock as _;
-use oncekey::{Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Failure, RunError};
+use oncekey::{Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Earlier, Failure, RunError};
 
 /// What to do where the core answers something that came after this kit.
 const NEWER: &str = "update oncekey-conformance to the version of oncekey";
@@ -150,10 +150,10 @@ impl Call {
                 oracle.note("executed");
                 oracle.told_completed(&self.key, token, &Outcome::success(value));
             }
-            Ok(Answer::Replayed { value, .. }) => {
+            Ok(Answer::Earlier(Earlier::Replayed { value, .. })) => {
                 oracle.replayed(&self.key, &Outcome::success(value), fingerprint, begun);
             }
-            Ok(Answer::FailedBefore { failure: Some(failure), .. }) => {
+            Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(failure), .. })) => {
                 oracle.replayed(&self.key, &Outcome::failure(failure), fingerprint, begun);
             }
             Ok(Answer::Unrecorded { value, why, .. }) => {
@@ -162,11 +162,15 @@ impl Call {
                     refused(&mut oracle, &self.key, token, &Outcome::success(value), &error);
                 }
             }
-            Ok(Answer::Mismatch) => oracle.mismatched(&self.key, fingerprint, begun),
-            Ok(Answer::InProgress { .. }) => oracle.in_progress(&self.key, self.number, begun),
-            Ok(Answer::InDoubt { .. }) => oracle.note("in doubt"),
-            Ok(Answer::Exhausted { .. }) => oracle.note("exhausted"),
-            Ok(Answer::Done { .. } | Answer::FailedBefore { failure: None, .. }) => oracle.note("done"),
+            Ok(Answer::Earlier(Earlier::Mismatch)) => oracle.mismatched(&self.key, fingerprint, begun),
+            Ok(Answer::Earlier(Earlier::InProgress { .. })) => {
+                oracle.in_progress(&self.key, self.number, begun);
+            }
+            Ok(Answer::Earlier(Earlier::InDoubt { .. })) => oracle.note("in doubt"),
+            Ok(Answer::Earlier(Earlier::Exhausted { .. })) => oracle.note("exhausted"),
+            Ok(Answer::Earlier(Earlier::Done { .. } | Earlier::FailedBefore { failure: None, .. })) => {
+                oracle.note("done");
+            }
             Err(RunError::Operation { error, claim, .. }) => match claim {
                 ClaimFate::Recorded { .. } => {
                     oracle.note("failure recorded");
@@ -198,17 +202,22 @@ impl Call {
         let answer = request.claim().await;
         match answer {
             Ok(ClaimAnswer::Granted(claim)) => self.hold(claim, fingerprint).await,
-            Ok(ClaimAnswer::Replay(saved)) => {
-                if let Some(outcome) = &saved.outcome {
-                    self.hub.oracle.lock().replayed(&self.key, outcome, fingerprint, begun);
-                }
+            Ok(ClaimAnswer::Answered(Earlier::Replayed { value, .. })) => {
+                self.hub.oracle.lock().replayed(&self.key, &Outcome::success(value), fingerprint, begun);
             }
-            Ok(ClaimAnswer::Mismatch) => self.hub.oracle.lock().mismatched(&self.key, fingerprint, begun),
-            Ok(ClaimAnswer::InProgress(_)) => {
+            Ok(ClaimAnswer::Answered(Earlier::FailedBefore { failure: Some(failure), .. })) => {
+                self.hub.oracle.lock().replayed(&self.key, &Outcome::failure(failure), fingerprint, begun);
+            }
+            Ok(ClaimAnswer::Answered(Earlier::Done { .. } | Earlier::FailedBefore { failure: None, .. })) => {
+            }
+            Ok(ClaimAnswer::Answered(Earlier::Mismatch)) => {
+                self.hub.oracle.lock().mismatched(&self.key, fingerprint, begun);
+            }
+            Ok(ClaimAnswer::Answered(Earlier::InProgress { .. })) => {
                 self.hub.oracle.lock().in_progress(&self.key, self.number, begun);
             }
-            Ok(ClaimAnswer::InDoubt { .. }) => self.hub.note("in doubt"),
-            Ok(ClaimAnswer::Exhausted { .. }) => self.hub.note("exhausted"),
+            Ok(ClaimAnswer::Answered(Earlier::InDoubt { .. })) => self.hub.note("in doubt"),
+            Ok(ClaimAnswer::Answered(Earlier::Exhausted { .. })) => self.hub.note("exhausted"),
             Err(_) => self.hub.note("claim not answered"),
         }
     }

@@ -50,9 +50,9 @@ pub fn deliveries(delivery: &Message) -> u32 {
 ///
 /// # Cancel safety
 /// If dropped, the server may or may not have been told; a dead letter may be there twice.
-pub async fn carry_out<T, E>(
+pub async fn carry_out<T, E, F>(
     delivery: &Message,
-    action: &DeliveryAction<T, E>,
+    action: &DeliveryAction<T, E, F>,
     dead_letters: &str,
 ) -> Result<(), Error> {
     match action {

@@ -100,11 +100,11 @@ pub struct Topics<'a> {
 ///
 /// # Cancel safety
 /// If dropped, a copy may be there, and the message comes again all the same.
-pub async fn carry_out<T, E>(
+pub async fn carry_out<T, E, F>(
     consumer: &StreamConsumer<Group>,
     producer: &FutureProducer,
     message: &BorrowedMessage<'_>,
-    action: &DeliveryAction<T, E>,
+    action: &DeliveryAction<T, E, F>,
     topics: Topics<'_>,
 ) -> Result<(), KafkaError> {
     match action {

@@ -150,10 +150,10 @@ impl Queues {
     ///
     /// # Cancel safety
     /// If dropped, the server may or may not have been told; the message may be there twice.
-    pub async fn carry_out<T, E>(
+    pub async fn carry_out<T, E, F>(
         &self,
         delivery: &Delivery,
-        action: &DeliveryAction<T, E>,
+        action: &DeliveryAction<T, E, F>,
     ) -> Result<(), Error> {
         match action {
             DeliveryAction::Acknowledge(_) => {}

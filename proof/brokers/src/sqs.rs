@@ -57,12 +57,12 @@ pub fn deliveries(message: &Message) -> u32 {
 ///
 /// # Cancel safety
 /// If dropped, the queue may or may not have been told; a dead letter may be there twice.
-pub async fn carry_out<T, E>(
+pub async fn carry_out<T, E, F>(
     client: &Client,
     queue: &str,
     dead_letters: &str,
     message: &Message,
-    action: &DeliveryAction<T, E>,
+    action: &DeliveryAction<T, E, F>,
 ) -> Result<(), Error> {
     match action {
         DeliveryAction::Acknowledge(_) => delete(client, queue, message).await,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use oncekey::{Answer, Deduplicator, Key};
+use oncekey::{Answer, Deduplicator, Earlier, Key};
 use tokio::task::JoinSet;
 
 use crate::deployment::{Deployment, PATIENCE, engine};
@@ -157,7 +157,7 @@ impl Load {
             let effects: Vec<_> = before.iter().filter(|effect| effect.id == *id).cloned().collect();
             let answer = self.run(one, &key).await;
             let value = match (answer, outcome) {
-                (Answer::Replayed { value, .. }, Some(outcome)) => {
+                (Answer::Earlier(Earlier::Replayed { value, .. }), Some(outcome)) => {
                     assert_eq!(value, *outcome, "{id}: replayed, and not what was acknowledged");
                     assert_eq!(effects.len(), 1, "{id}: acknowledged, and not one effect: {effects:#?}");
                     acknowledged += 1;
@@ -166,7 +166,7 @@ impl Load {
                 (answer, Some(outcome)) => {
                     panic!("{id}: an acknowledged completion is lost: {outcome:?} became {answer:?}")
                 }
-                (Answer::Replayed { value, .. }, None) => {
+                (Answer::Earlier(Earlier::Replayed { value, .. }), None) => {
                     assert!(effects.iter().any(|effect| effect.outcome() == value), "{id}: {value}");
                     replayed += 1;
                     value
@@ -179,7 +179,7 @@ impl Load {
             };
             let again = self.run(two, &key).await;
             assert!(
-                matches!(&again, Answer::Replayed { value: second, .. } if *second == value),
+                matches!(&again, Answer::Earlier(Earlier::Replayed { value: second, .. }) if *second == value),
                 "{id}: two outcomes: {value:?}, then {again:?}"
             );
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use oncekey::store::{StoreErrorKind, StoreFailure};
-use oncekey::{Answer, Deduplicator, Error, Key, RunError};
+use oncekey::{Answer, Deduplicator, Earlier, Error, Key, RunError};
 
 use crate::deployment::{Deployment, PATIENCE, engine};
 use crate::ledger::{Ledger, assert_one_generation};
@@ -118,7 +118,10 @@ async fn outage<D: Deployment>(deployment: &D, url: &str, how: &str, end: impl F
         assert_eq!(effects.len(), 1, "{how}: {id} has not one effect: {effects:#?}");
         assert_eq!(answer.value(), Some(&effects[0].outcome()), "{how}: {id}: {answer:?}");
         if outcome.is_some() {
-            assert!(matches!(answer, Answer::Replayed { .. }), "{how}: {id} is lost: {answer:?}");
+            assert!(
+                matches!(answer, Answer::Earlier(Earlier::Replayed { .. })),
+                "{how}: {id} is lost: {answer:?}"
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use oncekey::{Answer, ClaimAnswer, Deduplicator, Key};
+use oncekey::{Answer, ClaimAnswer, Deduplicator, Earlier, Key};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
@@ -151,7 +151,7 @@ fn check(
                     executed += 1;
                     (value, info)
                 }
-                Answer::Replayed { value, info, .. } => (value, info),
+                Answer::Earlier(Earlier::Replayed { value, info, .. }) => (value, info),
                 other => panic!("{scope} {id}: neither executed nor replayed: {other:?}"),
             };
             assert_eq!(*value, effect.outcome(), "{scope} {id}: another outcome");
@@ -249,7 +249,7 @@ pub(crate) async fn child<D: Deployment>(deployment: &D, mut job: Job) {
             break;
         }
         let mut answer = run(dedup, &key, &ledger, Duration::ZERO).await;
-        let met_another = matches!(answer, Answer::InProgress { .. });
+        let met_another = matches!(answer, Answer::Earlier(Earlier::InProgress { .. }));
         if met_another {
             answer = run(dedup, &key, &ledger, PATIENCE).await;
         }

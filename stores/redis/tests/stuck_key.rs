@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::process::Command;
 
 use oncekey::protocol::{Record, State};
-use oncekey::{ClaimAnswer, Deduplicator, Key, Outcome, Policy};
+use oncekey::{ClaimAnswer, Deduplicator, Earlier, Key, Policy};
 use oncekey_redis::RedisStore;
 use oncekey_store_testing::server::Redis;
 use support::*;
@@ -156,7 +156,7 @@ fn what_happened_is_put_on_record() {
                 .run(|_| async { Ok::<String, std::io::Error>("charged twice".to_owned()) });
             assert_eq!(replayed.await.unwrap().into_value().unwrap(), "receipt 17");
             let other = dedup.request(the_key()).fingerprint_of("pay 51").claim().await.unwrap();
-            assert!(matches!(other, ClaimAnswer::Mismatch), "{other:?}");
+            assert!(matches!(other, ClaimAnswer::Answered(Earlier::Mismatch)), "{other:?}");
             let again = settle_now(&server, &command("Settling a doubt", 1));
             assert!(again.starts_with("refused: it is not in doubt, it is completed"), "{again}");
         });
@@ -170,7 +170,7 @@ fn what_did_not_happen_may_run_again() {
         let dedup = engine(&server, Policy::Hold).await;
         let id = in_doubt(&dedup).await;
         let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
-        assert!(matches!(answer, ClaimAnswer::InDoubt { .. }), "{answer:?}");
+        assert!(matches!(answer, ClaimAnswer::Answered(Earlier::InDoubt { .. })), "{answer:?}");
         assert_eq!(settle_now(&server, &command("Settling a doubt", 3)).trim_end(), "done: released");
         let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
         let ClaimAnswer::Granted(claim) = answer else { panic!("{answer:?}") };
@@ -217,8 +217,10 @@ fn what_failed_is_replayed_as_a_failure() {
         let after = dedup.inspect(&the_key()).await.unwrap().unwrap();
         assert_eq!(after.operation_id.to_string(), id);
         let answer = dedup.request(the_key()).fingerprint_of("pay 50").claim().await.unwrap();
-        let ClaimAnswer::Replay(saved) = answer else { panic!("{answer:?}") };
-        assert_eq!(saved.outcome.unwrap(), Outcome::failure("\"card declined\""));
+        let ClaimAnswer::Answered(Earlier::FailedBefore { failure, .. }) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(failure, Some("\"card declined\"".into()));
     });
 }
 

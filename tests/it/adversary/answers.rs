@@ -7,6 +7,7 @@ use std::time::Duration;
 use oncekey::admin::*;
 use oncekey::answer::*;
 use oncekey::builder::*;
+use oncekey::codec::FactOnly;
 use oncekey::observe::*;
 use oncekey::protocol::*;
 use oncekey::store::*;
@@ -146,7 +147,9 @@ fn what_another_claim_prepared_is_not_taken_for_committed() {
         got.is_none(),
         "a waiter of key b got {:?}",
         got.map(|g| match g {
-            ClaimAnswer::Replay(s) => s.value().map(|p| String::from_utf8_lossy(p).into_owned()),
+            ClaimAnswer::Answered(Earlier::Replayed { value, .. }) => {
+                Some(String::from_utf8_lossy(&value).into_owned())
+            }
             _ => None,
         })
     );
@@ -355,7 +358,7 @@ fn an_error_that_is_none_can_be_boxed_and_shows_its_source() {
     let bench = bench();
     let failed = |_| async { Err::<String, Any>("card network down".into()) };
     let answer: Result<Answer<String>, Any> =
-        bench.run(bench.dedup.request(key()).run(failed)).map_err(RunError::into_boxed);
+        bench.run(bench.dedup.request(key()).run(failed)).map_err(|error| error.boxed().into());
     let error = answer.unwrap_err();
     assert_eq!(error.source().unwrap().to_string(), "card network down");
 }
@@ -364,10 +367,13 @@ fn an_error_that_is_none_can_be_boxed_and_shows_its_source() {
 fn an_error_without_effect_frees_the_key_whatever_its_type() {
     struct Refused(bool);
     let bench = bench();
-    let refuse = |before_the_effect| async move { Err::<String, _>(Refused(before_the_effect)) };
-    let no_effect = |error: &Refused| error.0;
-    let first = bench.run(bench.dedup.request(key()).run_releasing(|_| refuse(true), no_effect));
+    let refuse = |before_the_effect| async move {
+        let refused = Refused(before_the_effect);
+        Err::<String, _>(if refused.0 { Failure::NoEffect(refused) } else { Failure::Unknown(refused) })
+    };
+    let request = || bench.dedup.request(key()).failures(FactOnly);
+    let first = bench.run(request().run_or_fail(|_| refuse(true)));
     assert!(matches!(first, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
-    let second = bench.run(bench.dedup.request(key()).run_releasing(|_| refuse(false), no_effect));
+    let second = bench.run(request().run_or_fail(|_| refuse(false)));
     assert!(matches!(second, Err(RunError::Operation { claim: ClaimFate::InDoubt, .. })));
 }

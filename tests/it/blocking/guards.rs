@@ -2,11 +2,12 @@
 
 use oncekey::Store as _;
 use oncekey::answer::Kept;
-use oncekey::blocking::{Claim, ClaimAnswer};
+use oncekey::blocking::Claim;
 use oncekey::builder::OnDrop;
 use oncekey::protocol::Expected;
 use oncekey::protocol::{ExpiredBecause, Status, Version};
 use oncekey::store::{Exchange, Put};
+use oncekey::{ClaimAnswer, Earlier};
 use oncekey::{ClaimError, Key, Settled};
 
 use super::*;
@@ -27,34 +28,35 @@ fn a_claim_is_completed_and_replayed() {
     let attempt = claim.attempt();
     assert_eq!((attempt.operation_id(), attempt.fence()), (claim.operation_id(), claim.fence()));
     let second = threads.dedup.request(key()).claim().unwrap();
-    assert!(matches!(second, ClaimAnswer::InProgress(running) if running.left == LEASE));
+    assert!(matches!(second, ClaimAnswer::Answered(Earlier::InProgress { left: LEASE, .. })));
     assert_eq!(claim.complete("done").unwrap(), Kept::Whole);
     assert_eq!(claim.complete("done").unwrap(), Kept::Whole);
     assert!(matches!(claim.complete("other"), Err(ClaimError::AlreadyCompleted { .. })));
     drop(claim);
     assert!(attempt.is_lost() && attempt.wait_lost(Duration::MAX));
-    let ClaimAnswer::Replay(saved) = threads.dedup.request(key()).claim().unwrap() else {
-        panic!("no replay")
-    };
-    assert_eq!(saved.value().map(|bytes| &bytes[..]), Some(&b"done"[..]));
+    let replay = threads.dedup.request(key()).claim().unwrap();
+    let ClaimAnswer::Answered(Earlier::Replayed { value, .. }) = replay else { panic!("{replay:?}") };
+    assert_eq!(&value[..], b"done");
 }
 
 #[test]
 fn every_answer_of_a_claim_is_told() {
     let threads = threads();
     granted(&threads.dedup).fail("declined").unwrap();
-    let ClaimAnswer::Replay(saved) = threads.dedup.request(key()).claim().unwrap() else {
-        panic!("no replay")
-    };
-    assert!(saved.value().is_none() && saved.outcome.is_some());
+    let failed = threads.dedup.request(key()).claim().unwrap();
+    assert!(
+        matches!(&failed, ClaimAnswer::Answered(Earlier::FailedBefore { failure: Some(bytes), .. }) if **bytes == b"declined"[..]),
+        "{failed:?}"
+    );
     let other = threads.dedup.request(key()).fingerprint_of("another").claim().unwrap();
-    assert!(matches!(other, ClaimAnswer::Mismatch), "{other:?}");
+    assert!(matches!(other, ClaimAnswer::Answered(Earlier::Mismatch)), "{other:?}");
 
     let held = Key::new("payments.charge", "held").unwrap();
     let request = || threads.dedup.request(held.clone()).policy(oncekey::Policy::Hold);
     let ClaimAnswer::Granted(mut claim) = request().claim().unwrap() else { panic!("not granted") };
     claim.abandon().unwrap();
-    let ClaimAnswer::InDoubt { attempt, operation_id, .. } = request().claim().unwrap() else {
+    let ClaimAnswer::Answered(Earlier::InDoubt { attempt, operation_id, .. }) = request().claim().unwrap()
+    else {
         panic!("no doubt")
     };
     assert_eq!((attempt, operation_id), (1, claim.operation_id()));
@@ -65,7 +67,10 @@ fn every_answer_of_a_claim_is_told() {
     let request = || threads.dedup.request(tried.clone()).attempts_max(1);
     let ClaimAnswer::Granted(mut claim) = request().claim().unwrap() else { panic!("not granted") };
     claim.release().unwrap();
-    assert!(matches!(request().claim().unwrap(), ClaimAnswer::Exhausted { attempts: 1, .. }));
+    assert!(matches!(
+        request().claim().unwrap(),
+        ClaimAnswer::Answered(Earlier::Exhausted { attempts: 1, .. })
+    ));
     assert_eq!(threads.dedup.reset_attempts(&tried).unwrap(), oncekey::admin::AdminAnswer::Done);
     assert!(matches!(request().claim().unwrap(), ClaimAnswer::Granted(_)));
 }

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use oncekey::blocking::{ClaimAnswer, Request};
+use oncekey::ClaimAnswer;
+use oncekey::blocking::Request;
 use oncekey::builder::OnLeaseLost;
 use oncekey::protocol::Status;
-use oncekey::{Answer, ClaimError, Failure, Key, Payload, RunError};
+use oncekey::{Answer, ClaimError, Earlier, Failure, Key, Payload, RunError};
 
 use super::*;
 
@@ -53,8 +54,10 @@ fn a_poll_of_operations_is_claimed_in_one_round_trip_and_completed_in_batches() 
     // Two of a key, some new, some done.
     let told = ship(&[500, 7, 500, 501]);
     assert!(matches!(&told[0], Ok(Answer::Executed { .. })));
-    assert!(matches!(&told[1], Ok(Answer::Replayed { value, .. }) if value == "shipped 7"));
-    assert!(matches!(&told[2], Ok(Answer::Replayed { value, .. }) if value == "shipped 500"));
+    assert!(matches!(&told[1], Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "shipped 7"));
+    assert!(
+        matches!(&told[2], Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "shipped 500")
+    );
     assert!(matches!(&told[3], Ok(Answer::Executed { .. })));
     assert_eq!(order.borrow().len(), 502);
     assert!(ship(&[]).is_empty());
@@ -163,7 +166,9 @@ fn each_is_settled_on_its_own() {
     let again = threads
         .dedup
         .run_many_or_fail([(request(&threads.dedup, 1), |_| Ok::<_, Failure<String>>("twice".to_owned()))]);
-    assert!(matches!(&again[0], Ok(Answer::FailedBefore { failure: Some(why), .. }) if why == "sold out"));
+    assert!(
+        matches!(&again[0], Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(why), .. })) if why == "sold out")
+    );
 }
 
 #[test]
@@ -223,7 +228,7 @@ fn claims_are_taken_and_completed_in_a_round_trip_each() {
     let other = threads.other_process();
     let ids = [0, 1, 2, 1];
     let answers = threads.dedup.claim_many(ids.map(|id| request(&threads.dedup, id)));
-    assert!(matches!(&answers[3], Ok(ClaimAnswer::InProgress(_))), "{answers:?}");
+    assert!(matches!(&answers[3], Ok(ClaimAnswer::Answered(Earlier::InProgress { .. }))), "{answers:?}");
     let mut claims: Vec<_> = answers
         .into_iter()
         .filter_map(|answer| match answer.unwrap() {
@@ -269,5 +274,5 @@ fn of_a_poll_the_operation_whose_value_panics_is_done() {
     assert!(catch_unwind(AssertUnwindSafe(|| threads.dedup.run_many(work))).is_err());
     assert!(is_completed(&threads, 1));
     let again = request(&threads.dedup, 1).run(|_| Err::<String, _>("runs again"));
-    assert!(matches!(again, Ok(Answer::Done { .. })), "{again:?}");
+    assert!(matches!(again, Ok(Answer::Earlier(Earlier::Done { .. }))), "{again:?}");
 }

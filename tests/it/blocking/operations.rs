@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use oncekey::answer::{ClaimFate, FailureKind, Unrecorded};
+use oncekey::OrFailure as _;
+use oncekey::answer::{ClaimFate, Unrecorded};
 use oncekey::builder::{OnDrop, OnLeaseLost};
+use oncekey::codec::AsValue;
 use oncekey::protocol::{State, Status};
-use oncekey::{Answer, ClaimError, Deduplicator, Failure, Key, MemoryStore, RunError};
+use oncekey::{Answer, ClaimError, Deduplicator, Earlier, Failure, Key, MemoryStore, RunError};
 
 use super::*;
 
@@ -31,7 +33,7 @@ fn an_operation_runs_once_on_the_thread_of_its_caller_and_is_replayed() {
     assert!(matches!(answer, Ok(Answer::Executed { value, .. }) if value == "done"));
     assert_eq!(ran_on.get(), Some(thread::current().id()));
     let again = threads.dedup.request(key()).run(|_| text("twice"));
-    assert!(matches!(again, Ok(Answer::Replayed { value, .. }) if value == "done"));
+    assert!(matches!(again, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"));
     assert_eq!(threads.store.trips(), (2 + 1, 0), "a claim, a completion, a replay");
     assert_eq!(threads.dedup.held(), 0);
 }
@@ -42,7 +44,7 @@ fn both_faces_are_one_engine() {
     let threads = threads();
     assert!(matches!(run_text(threads.dedup.engine(), "async"), Answer::Executed { .. }));
     let answer = threads.dedup.request(key()).run(|_| text("twice"));
-    assert!(matches!(answer, Ok(Answer::Replayed { value, .. }) if value == "async"));
+    assert!(matches!(answer, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "async"));
 }
 
 #[test]
@@ -55,7 +57,7 @@ fn a_request_says_what_the_async_one_says() {
     let read = request().json().run(|_| Err::<BTreeMap<String, i32>, _>("runs twice"));
     assert_eq!(read.unwrap().into_value().unwrap(), BTreeMap::from([("a".to_owned(), 1)]));
     let other = threads.dedup.request(key()).fingerprint_of("pay 51").run(|_| text("another"));
-    assert!(matches!(other, Ok(Answer::Mismatch)), "{other:?}");
+    assert!(matches!(other, Ok(Answer::Earlier(Earlier::Mismatch))), "{other:?}");
 }
 
 #[test]
@@ -64,17 +66,17 @@ fn a_failure_is_what_its_operation_says() {
     let request = || threads.dedup.request(key());
     let failed = request().run_or_fail(|_| Err::<String, _>(Failure::NoEffect("busy".to_owned())));
     assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
-    let failed = request().run_releasing(|_| Err::<String, _>("busy"), |error| *error == "busy");
-    assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Released, .. })));
-    let failed = request().run_releasing(|_| Err::<String, _>("broken"), |error| *error == "busy");
+    let failed = request().run_or_fail(|_| Err::<String, _>("broken").or_unknown::<&str>());
     assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::InDoubt, .. })));
     let failed = request().run(|_| Err::<String, _>(7));
     assert!(matches!(failed, Err(RunError::Operation { error: 7, claim: ClaimFate::InDoubt, .. })));
     let declined = || Err::<String, _>("declined".to_owned());
-    let failed = request().run_classified(|_| declined(), |_| FailureKind::Final);
+    let failed = request().run_or_fail(|_| declined().or_final::<String>());
     assert!(matches!(failed, Err(RunError::Operation { claim: ClaimFate::Recorded { .. }, .. })));
-    let again = request().run_classified(|_| text("runs after all"), |_| FailureKind::Final);
-    assert!(matches!(again, Ok(Answer::FailedBefore { failure: Some(why), .. }) if why == "declined"));
+    let again = request().run_or_fail(|_| text("runs after all").or_final::<String>());
+    assert!(
+        matches!(again, Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(why), .. })) if why == "declined")
+    );
 }
 
 /// 64 threads, each with a go at each of 200 keys, each in an order of its own.
@@ -125,13 +127,19 @@ fn a_duplicate_waits_for_the_thread_that_runs() {
         });
         has_started.recv().unwrap();
         let running = threads.dedup.request(key()).run(|_| text("two at once"));
-        assert!(matches!(running, Ok(Answer::InProgress { attempt: 1, .. })), "{running:?}");
+        assert!(
+            matches!(running, Ok(Answer::Earlier(Earlier::InProgress { attempt: 1, .. }))),
+            "{running:?}"
+        );
         let waiter = scope.spawn(|| threads.dedup.request(key()).wait(secs(5)).run(|_| text("two at once")));
         eventually("the duplicate waits", || threads.dedup.waiting() == 1);
         let_go.send(()).unwrap();
         assert!(matches!(owner.join().unwrap(), Ok(Answer::Executed { .. })));
         let waited = waiter.join().unwrap();
-        assert!(matches!(&waited, Ok(Answer::Replayed { value, .. }) if value == "done"), "{waited:?}");
+        assert!(
+            matches!(&waited, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"),
+            "{waited:?}"
+        );
     });
     assert_eq!(threads.dedup.waiting(), 0);
 }
@@ -177,7 +185,7 @@ fn an_operation_that_takes_ten_leases_keeps_its_key() {
                 assert!(!threads.store.peek(&key()).unwrap().left.is_zero());
             }
             let second = other.request(key()).run(|_| text("two at once"));
-            assert!(matches!(second, Ok(Answer::InProgress { .. })), "{second:?}");
+            assert!(matches!(second, Ok(Answer::Earlier(Earlier::InProgress { .. }))), "{second:?}");
         },
     );
     assert!(matches!(answer, Ok(Answer::Executed { value, .. }) if value == "done"));
@@ -229,7 +237,7 @@ fn a_lost_lease_is_told_to_who_asks_and_the_outcome_is_refused_once_another_took
         assert_eq!(value, "too late");
         assert!(matches!(why, ClaimError::Superseded { .. }), "{why}");
         let replay = threads.dedup.request(key()).run(|_| text("third"));
-        assert!(matches!(replay, Ok(Answer::Replayed { value, .. }) if value == "second"));
+        assert!(matches!(replay, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "second"));
     }
 }
 
@@ -361,7 +369,7 @@ fn a_completion_is_tried_until_the_store_takes_it_or_its_time_is_over() {
     assert!(value == "done" && source.maybe_applied());
     store.always(Fault::None);
     let again = dedup.request(key()).run(|_| text("twice"));
-    assert!(matches!(again, Ok(Answer::InProgress { .. })), "left to its lease: {again:?}");
+    assert!(matches!(again, Ok(Answer::Earlier(Earlier::InProgress { .. }))), "left to its lease: {again:?}");
 }
 
 #[test]
@@ -390,15 +398,15 @@ fn an_operation_may_run_another_and_does_not_wait_for_itself() {
             // Two levels down, of both keys.
             for key in [key(), other.clone()] {
                 let own = threads.dedup.request(key).wait(Duration::MAX).run(|_| text("two at once"));
-                assert!(matches!(own, Ok(Answer::InProgress { .. })), "{own:?}");
+                assert!(matches!(own, Ok(Answer::Earlier(Earlier::InProgress { .. }))), "{own:?}");
             }
             let many = [key(), other.clone()]
                 .map(|key| (threads.dedup.request(key).wait(Duration::MAX), |_| text("no")));
             for own in threads.dedup.run_many(many) {
-                assert!(matches!(own, Ok(Answer::InProgress { .. })), "{own:?}");
+                assert!(matches!(own, Ok(Answer::Earlier(Earlier::InProgress { .. }))), "{own:?}");
             }
             let own = threads.dedup.request(key()).wait(Duration::MAX).claim();
-            assert!(matches!(own, Ok(blocking::ClaimAnswer::InProgress(_))), "{own:?}");
+            assert!(matches!(own, Ok(oncekey::ClaimAnswer::Answered(Earlier::InProgress { .. }))), "{own:?}");
             text("inner")
         });
         Ok::<_, String>(inner.unwrap().into_value().unwrap() + " and outer")
@@ -406,7 +414,7 @@ fn an_operation_may_run_another_and_does_not_wait_for_itself() {
     assert_eq!(answer.unwrap().into_value().unwrap(), "inner and outer");
     // It is over: the next call is answered as any other.
     let again = threads.dedup.request(key()).wait(Duration::MAX).run(|_| text("twice"));
-    assert!(matches!(again, Ok(Answer::Replayed { .. })));
+    assert!(matches!(again, Ok(Answer::Earlier(Earlier::Replayed { .. }))));
 }
 
 #[test]
@@ -436,17 +444,18 @@ fn a_panic_after_the_effect_leaves_the_operation_done() {
         let request = threads.dedup.request(key());
         let panicked = catch_unwind(AssertUnwindSafe(|| match encodes {
             true => drop(request.codec(Panicking).run(|_| text("done"))),
-            false => drop(request.run_classified(
-                |_| Err::<String, _>("broken".to_owned()),
-                |_| -> FailureKind { panic!("planned") },
-            )),
+            false => drop(
+                request
+                    .failures(AsValue(Panicking))
+                    .run_or_fail(|_| Err::<String, _>("broken".to_owned()).or_final::<String>()),
+            ),
         }));
         assert!(panicked.is_err());
         threads.clock.advance(LEASE);
         let again = threads.dedup.request(key()).run(|_| -> Result<String, String> { panic!("runs again") });
         match again {
-            Ok(Answer::Done { .. }) => assert!(encodes),
-            Ok(Answer::FailedBefore { failure: None, .. }) => assert!(!encodes),
+            Ok(Answer::Earlier(Earlier::Done { .. })) => assert!(encodes),
+            Ok(Answer::Earlier(Earlier::FailedBefore { failure: None, .. })) => assert!(!encodes),
             other => panic!("{other:?}"),
         }
     }

@@ -6,8 +6,9 @@ use std::sync::{Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
 
+use oncekey::ClaimAnswer;
 use oncekey::answer::Unrecorded;
-use oncekey::blocking::{Blocking, BlockingError, BlockingListInDoubt, BlockingStore, ClaimAnswer};
+use oncekey::blocking::{Blocking, BlockingError, BlockingListInDoubt, BlockingStore};
 use oncekey::memory::MemoryError;
 use oncekey::protocol::{Entry, Expected, Record};
 use oncekey::store::{
@@ -15,7 +16,7 @@ use oncekey::store::{
     StoreError as _, StoreErrorKind,
 };
 use oncekey::time::{Clock as _, Moment};
-use oncekey::{Answer, ClaimError, Deduplicator, Error, Key, MemoryStore, RunError, Store};
+use oncekey::{Answer, ClaimError, Deduplicator, Earlier, Error, Key, MemoryStore, RunError, Store};
 
 use super::*;
 
@@ -126,7 +127,7 @@ fn each_call_is_made_off_the_threads_that_drive_futures() {
     assert!(!store.on.lock().unwrap().contains(&thread::current().id()));
     let engine = dedup.engine().clone();
     let answer = futures::executor::block_on(engine.request(key()).run(|_| async { text("twice") }));
-    assert!(matches!(answer, Ok(Answer::Replayed { .. })));
+    assert!(matches!(answer, Ok(Answer::Earlier(Earlier::Replayed { .. }))));
 }
 
 /// Outcomes of quick operations gather while those before them are on their way.
@@ -385,7 +386,10 @@ fn claims_over_a_blocking_store_are_kept_by_the_keeper() {
                         assert!(!attempt.wait_lost(millis(1)));
                     }
                     let second = dedup.request(key.clone()).claim().unwrap();
-                    assert!(matches!(second, ClaimAnswer::InProgress(_)), "{second:?}");
+                    assert!(
+                        matches!(second, ClaimAnswer::Answered(Earlier::InProgress { .. })),
+                        "{second:?}"
+                    );
                     text("done")
                 });
                 assert!(matches!(answer, Ok(Answer::Executed { .. })), "{answer:?}");

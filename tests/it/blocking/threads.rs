@@ -41,7 +41,7 @@ fn marked() -> Marked {
     });
     let engine = Deduplicator::builder(store).clock(clock.clone()).build().unwrap();
     let dedup = blocking::Deduplicator::new(engine).unwrap();
-    let Ok(blocking::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
+    let Ok(oncekey::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
         panic!("not granted")
     };
     for _ in 0..5 {
@@ -101,7 +101,7 @@ fn no_thread_is_left_behind() {
 fn what_is_queued_when_it_is_told_to_end_is_brought_to_its_end() {
     let threads = threads_with(|builder| builder.on_drop(OnDrop::ExpireNow));
     let Threads { clock, store, dedup } = threads;
-    let Ok(blocking::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
+    let Ok(oncekey::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
         panic!("not granted")
     };
     store.yields.store(true, Ordering::SeqCst);
@@ -125,7 +125,7 @@ fn a_keeper_that_panics_is_started_again() {
             }
         })
     });
-    let Ok(blocking::ClaimAnswer::Granted(claim)) = threads.dedup.request(key()).claim() else {
+    let Ok(oncekey::ClaimAnswer::Granted(claim)) = threads.dedup.request(key()).claim() else {
         panic!("not granted")
     };
     for round in 0..3 {

@@ -106,7 +106,7 @@ fn works(dedup: &blocking::Deduplicator<NeedsTokio>) {
             });
         }
     });
-    let Ok(blocking::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
+    let Ok(oncekey::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
         panic!("not granted")
     };
     drop(claim);

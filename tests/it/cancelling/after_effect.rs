@@ -5,11 +5,11 @@ use std::any::Any;
 use std::panic::resume_unwind;
 
 use oncekey::answer::Unavailable;
-use oncekey::codec::{Codec, CodecError};
+use oncekey::codec::{AsValue, Codec, CodecError, FailureCodec};
 use oncekey::consume::{Consumer, DeliveryAction, Message};
 use oncekey::observe::{CallPhase, Event, Observer, Span};
 use oncekey::protocol::{Conclusion, OutcomeBody};
-use oncekey::{Attempt, ClaimError, Failure};
+use oncekey::{Attempt, ClaimError, Failure, OrFailure as _};
 
 use super::*;
 use crate::support::{engine_with, ready, secs};
@@ -39,6 +39,31 @@ impl From<Unwritable> for Payload {
     }
 }
 
+impl std::fmt::Display for Unwritable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("{}", PLANNED)
+    }
+}
+
+/// Keeps too much, and panics when it is to keep less.
+struct Shortening;
+
+impl FailureCodec<Unwritable> for Shortening {
+    type Kept = ();
+
+    fn encode(&self, _: &Unwritable) -> Result<Payload, CodecError> {
+        Ok(vec![0; (1 << 20) + 1].into())
+    }
+
+    fn decode(&self, _: &Payload) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    fn shortened(&self, _: &Payload, _: usize) -> Option<Payload> {
+        panic!("{}", PLANNED)
+    }
+}
+
 /// Polls a future to its end; the panic that it ended in.
 fn panic_of<F: Future>(bench: &Bench, future: F) -> Box<dyn Any + Send> {
     match catch_unwind(AssertUnwindSafe(|| bench.run(future))) {
@@ -61,8 +86,8 @@ fn is_done(bench: &Bench, conclusion: Conclusion, context: &str) {
     let runs = AtomicU32::new(0);
     for _ in 0..2 {
         match (conclusion, bench.second_call(&runs)) {
-            (Conclusion::Succeeded, Answer::Done { why: Unavailable::Unencodable, .. })
-            | (Conclusion::Failed, Answer::FailedBefore { failure: None, .. }) => {}
+            (Conclusion::Succeeded, Answer::Earlier(Earlier::Done { why: Unavailable::Unencodable, .. }))
+            | (Conclusion::Failed, Answer::Earlier(Earlier::FailedBefore { failure: None, .. })) => {}
             (_, other) => panic!("{context}: {other:?}"),
         }
         bench.clock.advance(LEASE);
@@ -71,17 +96,15 @@ fn is_done(bench: &Bench, conclusion: Conclusion, context: &str) {
 }
 
 /// Where the user's code panics, in each form of a run.
-const PLACES: [(&str, Conclusion); 5] = [
+const PLACES: [(&str, Conclusion); 4] = [
     ("encoding a value", Conclusion::Succeeded),
     ("encoding a failure", Conclusion::Failed),
-    ("encoding a failure that was told apart", Conclusion::Failed),
-    ("telling failures apart", Conclusion::Failed),
-    ("telling what had no effect", Conclusion::Failed),
+    ("the text of a failure", Conclusion::Failed),
+    ("shortening a failure", Conclusion::Failed),
 ];
 
 /// A run whose code panics there.
 async fn run_to(bench: &Bench, place: &str, policy: Policy) {
-    let broken = || async { Err::<String, _>("broken".to_owned()) };
     let request = bench.dedup.request(key()).policy(policy);
     match place {
         "encoding a value" => {
@@ -89,17 +112,16 @@ async fn run_to(bench: &Bench, place: &str, policy: Policy) {
             drop(run.await);
         }
         "encoding a failure" => {
-            let failing = |_: Attempt| async { broken().await.map_err(Failure::Final) };
-            drop(request.codec(Panicking).run_or_fail(failing).await);
+            let failing = |_: Attempt| async { Err::<String, _>("broken".to_owned()).or_final::<String>() };
+            drop(request.failures(AsValue(Panicking)).run_or_fail(failing).await);
         }
-        "encoding a failure that was told apart" => {
-            drop(request.codec(Panicking).run_classified(|_| broken(), |_| FailureKind::Final).await);
+        "the text of a failure" => {
+            let failing = |_: Attempt| async { Err::<String, _>(Unwritable).or_final::<Unwritable>() };
+            drop(request.run_or_fail(failing).await);
         }
-        "telling failures apart" => {
-            drop(request.run_classified(|_| broken(), |_| panic!("{}", PLANNED)).await);
-        }
-        "telling what had no effect" => {
-            drop(request.run_releasing(|_| broken(), |_| panic!("{}", PLANNED)).await);
+        "shortening a failure" => {
+            let failing = |_: Attempt| async { Err::<String, _>(Unwritable).or_final::<Unwritable>() };
+            drop(request.failures(Shortening).run_or_fail(failing).await);
         }
         other => panic!("no such place: {other}"),
     }
@@ -275,6 +297,9 @@ fn an_outcome_is_stored_also_if_an_observer_panics_before_it_is() {
         let kept = bench.on_record().record.outcome();
         assert_eq!(kept, Some(Outcome::success("charged")), "{place:?}");
         let again = ready(bench.dedup.request(key()).run(|_| async { Err::<String, _>("runs again") }));
-        assert!(matches!(again, Ok(Answer::Replayed { value, .. }) if value == "charged"), "{place:?}");
+        assert!(
+            matches!(again, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "charged"),
+            "{place:?}"
+        );
     }
 }

@@ -14,7 +14,7 @@ use oncekey::memory::MemoryError;
 use oncekey::observe::{CallPhase, Event, Observer, Span, StoreCall};
 use oncekey::protocol::UnixMillis;
 use oncekey::time::{Clock, Moment};
-use oncekey::{Claim, ClaimAnswer, Error, RunError, Store};
+use oncekey::{Claim, ClaimAnswer, Earlier, Error, RunError, Store};
 use oncekey_conformance::Intercept;
 
 use super::*;
@@ -73,7 +73,7 @@ impl Span for Panics {
     }
 }
 
-fn claimed<S: Store + 'static>(answer: Result<ClaimAnswer<S>, Error>) -> Claim<S> {
+fn claimed<S: Store + 'static>(answer: Result<ClaimAnswer<Claim<S>>, Error>) -> Claim<S> {
     match answer.unwrap() {
         ClaimAnswer::Granted(claim) => claim,
         other => panic!("not granted: {other:?}"),
@@ -103,7 +103,7 @@ fn an_observer_that_panics_anywhere_leaves_a_legal_state() {
             panicked += usize::from(told.is_err());
             bench.nothing_is_left();
             let context = format!("{policy:?}, call {call}");
-            next_call_is_legal(&bench, &progress, Earlier::Nothing, policy, OnDrop::KeepLease, &context);
+            next_call_is_legal(&bench, &progress, Before::Nothing, policy, OnDrop::KeepLease, &context);
         }
         assert!(panicked > 10, "{panicked} places");
     }
@@ -195,7 +195,7 @@ fn a_clock_that_panics_leaves_claims_to_their_leases_at_the_worst() {
             let request = dedup.request(key());
             block_on(request.run(|_| async { Ok::<_, &str>("second".to_owned()) })).unwrap()
         };
-        if matches!(again(), Answer::InProgress { .. }) {
+        if matches!(again(), Answer::Earlier(Earlier::InProgress { .. })) {
             clock.advance(LEASE);
             let answer = again();
             let doubtful = matches!(&answer, Answer::Executed { info, .. } if info.after_doubt);
@@ -230,7 +230,7 @@ fn a_codec_that_panics_while_it_reads_changes_nothing() {
     bench.nothing_is_left();
     assert_eq!(bench.on_record(), before);
     let again = bench.run(bench.dedup.request(key()).run(must_not_run));
-    assert!(matches!(again, Ok(Answer::Replayed { value, .. }) if value == "first"));
+    assert!(matches!(again, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "first"));
 }
 
 /// What a spawner loses is not done: the claim is left to its lease.
@@ -247,11 +247,11 @@ fn a_spawner_that_runs_nothing_leaves_claims_to_their_leases() {
         bench.nothing_is_left();
         assert!(!progress.polled.get());
         let runs = AtomicU32::new(0);
-        assert!(matches!(bench.second_call(&runs), Answer::InProgress { .. }));
+        assert!(matches!(bench.second_call(&runs), Answer::Earlier(Earlier::InProgress { .. })));
         bench.clock.advance(LEASE);
         match (policy, bench.second_call(&runs)) {
             (Policy::Reclaim, Answer::Executed { info, .. }) => assert!(info.after_doubt),
-            (Policy::Hold, Answer::InDoubt { .. }) => {}
+            (Policy::Hold, Answer::Earlier(Earlier::InDoubt { .. })) => {}
             (_, other) => panic!("{policy:?}: {other:?}"),
         }
     }

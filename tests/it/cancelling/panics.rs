@@ -14,7 +14,7 @@ fn the_lease_stands(bench: &Bench, policy: Policy, context: &str) {
     bench.nothing_is_left();
     let progress = Progress::default();
     progress.polled.set(true);
-    next_call_is_legal(bench, &progress, Earlier::Nothing, policy, OnDrop::KeepLease, context);
+    next_call_is_legal(bench, &progress, Before::Nothing, policy, OnDrop::KeepLease, context);
 }
 
 #[test]
@@ -76,7 +76,10 @@ fn a_panic_of_the_owner_does_not_hang_who_waits() {
     );
     assert!(bench.clock.now().saturating_since(begun) >= LEASE, "not before the lease is over");
     let second = bench.run_pinned(two.as_mut()).unwrap();
-    assert!(matches!(second, Answer::Replayed { .. }), "exactly one of them ran it: {second:?}");
+    assert!(
+        matches!(second, Answer::Earlier(Earlier::Replayed { .. })),
+        "exactly one of them ran it: {second:?}"
+    );
 }
 
 #[test]
@@ -166,7 +169,10 @@ fn a_store_that_panics_under_a_call_leaves_later_calls_to_the_policy() {
     drive(dedup.flush());
     assert_eq!((dedup.held(), clock.sleepers()), (0, 0));
     let second = || dedup.request(key()).run(|_| async { Ok::<_, &str>("second".to_owned()) });
-    assert!(matches!(drive(second()).unwrap(), Answer::InProgress { .. }), "the lease stands");
+    assert!(
+        matches!(drive(second()).unwrap(), Answer::Earlier(Earlier::InProgress { .. })),
+        "the lease stands"
+    );
     clock.advance(LEASE);
     let answer = drive(second()).unwrap();
     assert!(

@@ -1,7 +1,7 @@
 //! Fingerprints: a mismatch before every other answer, with nothing changed and nothing revealed.
 
 use oncekey::protocol::{Algorithm, FingerprintError};
-use oncekey::{Answer, ClaimAnswer, Deduplicator, Error, Fingerprint, RunError};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Earlier, Error, Fingerprint, RunError};
 
 use crate::support::*;
 
@@ -12,7 +12,7 @@ fn print(text: &str) -> Option<Fingerprint> {
 fn claim_with(
     dedup: &Deduplicator<FaultyStore>,
     fingerprint: Option<Fingerprint>,
-) -> Result<ClaimAnswer<FaultyStore>, Error> {
+) -> Result<ClaimAnswer<Claim<FaultyStore>>, Error> {
     let request = dedup.request(key());
     ready(match fingerprint {
         Some(fingerprint) => request.fingerprint(fingerprint).claim(),
@@ -55,7 +55,7 @@ fn a_mismatch_comes_first_changes_nothing_and_reveals_nothing() {
                 bound_states(&bench, owner, state);
                 let before = on_record(&bench);
                 let answer = claim_with(&bench.other_process(), other).unwrap();
-                assert!(matches!(answer, ClaimAnswer::Mismatch), "{state}: {answer:?}");
+                assert!(matches!(answer, ClaimAnswer::Answered(Earlier::Mismatch)), "{state}: {answer:?}");
                 let request = bench.other_process();
                 let mut request = request.request(key()).wait(wait);
                 if let Some(other) = other {
@@ -63,8 +63,8 @@ fn a_mismatch_comes_first_changes_nothing_and_reveals_nothing() {
                 }
                 let run = request.run(async |_| -> Result<String, String> { panic!("it must not run") });
                 let answer = ready(run).unwrap();
-                assert!(matches!(answer, Answer::Mismatch), "{state}: {answer:?}");
-                assert_eq!(format!("{answer:?}"), "Mismatch", "nothing is revealed");
+                assert!(matches!(answer, Answer::Earlier(Earlier::Mismatch)), "{state}: {answer:?}");
+                assert_eq!(format!("{answer:?}"), "Earlier(Mismatch)", "nothing is revealed");
                 let after = on_record(&bench);
                 assert_eq!(after, before, "{state}");
                 assert_eq!(after.record.as_bytes(), before.record.as_bytes(), "{state}");
@@ -78,18 +78,17 @@ fn the_same_fingerprint_gets_the_same_outcome() {
     for same in [None, print("a")] {
         let bench = bench();
         bound_states(&bench, same, "completed");
-        let Ok(ClaimAnswer::Replay(saved)) = claim_with(&bench.other_process(), same) else {
-            panic!("no replay")
-        };
-        assert_eq!(&**saved.value().unwrap(), b"secret");
+        let replay = claim_with(&bench.other_process(), same).unwrap();
+        let ClaimAnswer::Answered(Earlier::Replayed { value, .. }) = replay else { panic!("{replay:?}") };
+        assert_eq!(&value[..], b"secret");
     }
     // By payload: `fingerprint_of` is the digest of the bytes.
     let bench = bench();
     bound_states(&bench, print("pay 50"), "completed");
     let same = ready(bench.dedup.request(key()).fingerprint_of("pay 50").claim()).unwrap();
-    assert!(matches!(same, ClaimAnswer::Replay(_)));
+    assert!(matches!(same, ClaimAnswer::Answered(Earlier::Replayed { .. })));
     let other = ready(bench.dedup.request(key()).fingerprint_of("pay 51").claim()).unwrap();
-    assert!(matches!(other, ClaimAnswer::Mismatch));
+    assert!(matches!(other, ClaimAnswer::Answered(Earlier::Mismatch)));
 }
 
 #[test]
@@ -133,7 +132,7 @@ fn after_a_clean_release_another_fingerprint_begins_a_new_generation() {
             Some(other) if other == other_algorithm => {
                 assert!(matches!(bound, Err(Error::Incomparable { .. })));
             }
-            _ => assert!(matches!(bound, Ok(ClaimAnswer::Mismatch))),
+            _ => assert!(matches!(bound, Ok(ClaimAnswer::Answered(Earlier::Mismatch)))),
         }
     }
     // The same fingerprint goes on with the generation.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use oncekey::answer::Unrecorded;
 use oncekey::store::{Exchange, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
-use oncekey::{Answer, ClaimError, Deduplicator, Error, MemoryStore, RunError, Store};
+use oncekey::{Answer, ClaimError, Deduplicator, Earlier, Error, MemoryStore, RunError, Store};
 use oncekey_conformance::Intercept;
 
 use crate::support::*;
@@ -19,7 +19,9 @@ async fn must_not_run(_: oncekey::Attempt) -> Result<String, String> {
 fn a_store_serves_as_a_value_shared_and_behind_dyn() {
     fn works<S: Store + 'static>(dedup: &Deduplicator<S>) {
         assert!(matches!(run_text(dedup, "first"), Answer::Executed { .. }));
-        assert!(matches!(run_text(dedup, "second"), Answer::Replayed { value, .. } if value == "first"));
+        assert!(
+            matches!(run_text(dedup, "second"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "first")
+        );
     }
     works(&Deduplicator::new(MemoryStore::new()));
     let shared = Arc::new(MemoryStore::new());
@@ -28,7 +30,9 @@ fn a_store_serves_as_a_value_shared_and_behind_dyn() {
     works(&Deduplicator::new(Arc::new(MemoryStore::new()) as Arc<dyn Store<Error = Error>>));
     // All of them see the one store.
     let erased = Deduplicator::new(Arc::clone(&shared) as Arc<dyn Store<Error = Error>>);
-    assert!(matches!(run_text(&erased, "third"), Answer::Replayed { value, .. } if value == "first"));
+    assert!(
+        matches!(run_text(&erased, "third"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "first")
+    );
     assert_eq!(shared.usage().records, 1);
 }
 

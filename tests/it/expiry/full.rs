@@ -94,6 +94,9 @@ fn an_engine_over_a_full_store_runs_nothing_new_and_finishes_what_runs() {
     ready(owner.checkpoint(vec![1_u8; 60_000])).unwrap();
     ready(owner.renew()).unwrap();
     ready(owner.complete(vec![1_u8; 1 << 20])).unwrap();
-    assert!(matches!(ready(dedup.request(key()).claim()), Ok(ClaimAnswer::Replay(_))));
+    assert!(matches!(
+        ready(dedup.request(key()).claim()),
+        Ok(ClaimAnswer::Answered(Earlier::Replayed { .. }))
+    ));
     assert!(ready(dedup.request(numbered(1)).claim()).is_err());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use oncekey::answer::Unrecorded;
 use oncekey::builder::OnLeaseLost;
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, ClaimError, Deduplicator};
+use oncekey::{Answer, ClaimError, Deduplicator, Earlier};
 
 use crate::support::*;
 
@@ -83,7 +83,10 @@ fn it_does_not_matter_how_far_apart_the_clocks_are() {
         // Outcomes are kept by the store's clock alone.
         clocks.stores[0].always(Fault::None);
         clocks.clocks.iter().for_each(|clock| clock.advance(hour * 10));
-        assert!(matches!(run_text(&clocks.engines[0], "third"), Answer::Replayed { .. }), "{ahead:?}");
+        assert!(
+            matches!(run_text(&clocks.engines[0], "third"), Answer::Earlier(Earlier::Replayed { .. })),
+            "{ahead:?}"
+        );
         clocks.store_clock.advance(RETENTION);
         assert!(matches!(run_text(&clocks.engines[0], "third"), Answer::Executed { .. }), "{ahead:?}");
     }
@@ -105,7 +108,7 @@ fn a_store_clock_that_runs_fast_within_the_margin_lets_nobody_in_early() {
                 }));
             clocks.pass(&mut tasks, secs(29), rate);
             let refused = run_text(&clocks.engines[1], "second");
-            assert!(matches!(refused, Answer::InProgress { .. }), "{rate}: {refused:?}");
+            assert!(matches!(refused, Answer::Earlier(Earlier::InProgress { .. })), "{rate}: {refused:?}");
             continue;
         }
         let (spans, answer) = hang_and_wait(&clocks, rate);
@@ -154,6 +157,9 @@ fn beyond_the_margin_two_may_execute_at_once_and_there_is_still_one_outcome() {
     assert_eq!((info.attempt, info.after_doubt), (2, true), "the second knows that there was another");
     for engine in &clocks.engines {
         let replay = run_text(engine, "third");
-        assert!(matches!(&replay, Answer::Replayed { value, .. } if value == "second"), "{replay:?}");
+        assert!(
+            matches!(&replay, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "second"),
+            "{replay:?}"
+        );
     }
 }

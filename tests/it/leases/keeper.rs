@@ -9,7 +9,7 @@ use oncekey::observe::Event;
 use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{BatchPut, Put};
 use oncekey::time::{Clock as _, ManualClock};
-use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, MemoryStore, Store};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Earlier, Key, MemoryStore, Store};
 use oncekey_conformance::Intercept;
 
 use crate::support::*;
@@ -51,13 +51,18 @@ fn an_operation_that_blocks_its_thread_is_kept_alive_over_many_leases() {
             runs.fetch_add(1, Ordering::SeqCst);
             Ok::<_, String>("a second run".to_owned())
         }));
-        assert!(matches!(duplicate, Ok(Answer::InProgress { attempt: 1, .. })), "{duplicate:?}");
+        assert!(
+            matches!(duplicate, Ok(Answer::Earlier(Earlier::InProgress { attempt: 1, .. }))),
+            "{duplicate:?}"
+        );
     }
     let_go.send(()).unwrap();
     let answer = thread.join().unwrap().unwrap();
     assert!(matches!(&answer, Answer::Executed { info, .. } if info.attempt == 1), "{answer:?}");
     assert_eq!(runs.load(Ordering::SeqCst), 1);
-    assert!(matches!(run_text(&other, "again"), Answer::Replayed { value, .. } if value == "done"));
+    assert!(
+        matches!(run_text(&other, "again"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "done")
+    );
 }
 
 /// A store that notes how large the batches are, and answers so many verdicts fewer than there were items.

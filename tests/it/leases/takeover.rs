@@ -1,7 +1,7 @@
 //! What an owner that came too late may still do: nothing, and it is told so.
 
 use oncekey::protocol::Entry;
-use oncekey::{Answer, Claim, ClaimAnswer, ClaimError};
+use oncekey::{Answer, Claim, ClaimAnswer, ClaimError, Earlier};
 
 use crate::support::*;
 
@@ -58,7 +58,9 @@ fn each_write_of_an_owner_that_was_superseded_is_refused_and_says_so() {
     assert_eq!(on_record(&bench), before);
     ready(successor.complete("second")).unwrap();
     let replay = run_text(&bench.dedup, "again");
-    assert!(matches!(&replay, Answer::Replayed { value, info, .. } if value == "second" && info.after_doubt));
+    assert!(
+        matches!(&replay, Answer::Earlier(Earlier::Replayed { value, info, .. }) if value == "second" && info.after_doubt)
+    );
 }
 
 #[test]
@@ -83,7 +85,7 @@ fn an_owner_that_is_late_and_was_not_superseded_may_conclude() {
     assert_eq!(owner.time_left(), secs(0));
     ready(owner.complete("late")).unwrap();
     assert!(
-        matches!(run_text(&bench.other_process(), "x"), Answer::Replayed { value, .. } if value == "late")
+        matches!(run_text(&bench.other_process(), "x"), Answer::Earlier(Earlier::Replayed { value, .. }) if value == "late")
     );
     // As late as the record can be read.
     let bench = begin();
@@ -108,8 +110,12 @@ fn a_renewed_lease_cannot_be_taken_over_at_its_old_deadline() {
     for (passed, left) in [(secs(10), secs(20)), (secs(19), secs(1))] {
         bench.clock.advance(passed);
         let other = ready(bench.other_process().request(key()).claim()).unwrap();
-        let ClaimAnswer::InProgress(running) = other else { panic!("taken over: {other:?}") };
-        assert_eq!((running.left, running.attempt), (left, 1));
+        match other {
+            ClaimAnswer::Answered(Earlier::InProgress { left: told, attempt: 1, .. }) => {
+                assert_eq!(told, left);
+            }
+            other => panic!("taken over: {other:?}"),
+        }
     }
     bench.clock.advance(secs(1));
     assert_eq!(claim(&bench.other_process()).number(), 2);
@@ -128,10 +134,7 @@ fn of_many_thieves_on_one_expired_claim_one_wins() {
         .iter()
         .filter_map(|answer| match answer.as_ref().unwrap() {
             ClaimAnswer::Granted(claim) => Some(claim.number()),
-            ClaimAnswer::InProgress(running) => {
-                assert_eq!(running.attempt, 2);
-                None
-            }
+            ClaimAnswer::Answered(Earlier::InProgress { attempt: 2, .. }) => None,
             other => panic!("{other:?}"),
         })
         .collect();

@@ -56,7 +56,7 @@ fn a_run_its_replay_and_its_refused_duplicates_are_heard_once_each() {
     run_text(&bench.dedup, "x");
     assert_eq!(take(&heard), ["answered replay"]);
     let other = bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"other"));
-    assert!(matches!(ready(other.claim()), Ok(ClaimAnswer::Mismatch)));
+    assert!(matches!(ready(other.claim()), Ok(ClaimAnswer::Answered(Earlier::Mismatch))));
     assert_eq!(take(&heard), ["answered mismatch"]);
     assert_eq!(forget(&bench.dedup), AdminAnswer::Done);
     assert_eq!(take(&heard), ["forgotten"]);
@@ -67,10 +67,10 @@ fn only_who_waits_is_heard_to_wait() {
     let (bench, heard) = listening();
     let _owner = claim(&bench.dedup);
     take(&heard);
-    assert!(matches!(run_text(&bench.dedup, "x"), Answer::InProgress { .. }));
+    assert!(matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::InProgress { .. })));
     assert_eq!(take(&heard), ["answered in progress"], "it was not asked to wait");
     let waits = bench.dedup.request(key()).wait(secs(1)).run(async |_| Ok::<_, String>(String::new()));
-    assert!(matches!(bench.run(waits), Ok(Answer::InProgress { .. })));
+    assert!(matches!(bench.run(waits), Ok(Answer::Earlier(Earlier::InProgress { .. }))));
     assert_eq!(take(&heard), ["waiting", "waited", "answered in progress"]);
 }
 
@@ -93,7 +93,7 @@ fn what_a_holder_does_is_heard_once_each() {
     let waits = bench.dedup.request(key()).wait(secs(1));
     let owner = claim(&bench.dedup);
     assert_eq!(take(&heard), ["granted 3 doubt:true lost:false"]);
-    assert!(matches!(bench.run(waits.claim()), Ok(ClaimAnswer::InProgress(_))));
+    assert!(matches!(bench.run(waits.claim()), Ok(ClaimAnswer::Answered(Earlier::InProgress { .. }))));
     assert_eq!(take(&heard), ["waiting", "waited", "answered in progress"]);
     drop(owner);
 }
@@ -121,14 +121,14 @@ fn doubt_exhaustion_and_their_end_are_heard() {
     let Ok(ClaimAnswer::Granted(mut owner)) = ready(held.claim()) else { panic!("not granted") };
     ready(owner.abandon()).unwrap();
     take(&heard);
-    assert!(matches!(run_text(&bench.dedup, "x"), Answer::InDoubt { .. }));
+    assert!(matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::InDoubt { .. })));
     assert_eq!(take(&heard), ["answered in doubt"]);
     assert_eq!(resolve(&bench.dedup, &Resolution::NoEffect), AdminAnswer::Done);
     assert_eq!(take(&heard), ["resolved"]);
     assert_eq!(resolve(&bench.dedup, &Resolution::NoEffect), AdminAnswer::NotInDoubt);
     assert_eq!(take(&heard), [""; 0], "a refused command is no event");
     let limited = bench.dedup.request(key()).attempts_max(1);
-    assert!(matches!(ready(limited.claim()), Ok(ClaimAnswer::Exhausted { .. })));
+    assert!(matches!(ready(limited.claim()), Ok(ClaimAnswer::Answered(Earlier::Exhausted { .. }))));
     assert_eq!(take(&heard), ["answered exhausted"]);
 }
 
@@ -145,7 +145,7 @@ fn an_outcome_that_is_no_longer_kept_is_heard_as_done() {
     });
     run_text(&tailed, "first");
     bench.clock.advance(RETENTION);
-    assert!(matches!(run_text(&tailed, "x"), Answer::Done { .. }));
+    assert!(matches!(run_text(&tailed, "x"), Answer::Earlier(Earlier::Done { .. })));
     assert_eq!(take(&heard), ["done"]);
 }
 
@@ -156,15 +156,21 @@ fn an_outcome_that_is_not_kept_is_heard_at_once_and_as_done_then() {
     run_text(&bench.dedup, "first and long");
     let completed = ["granted 1 doubt:false lost:false", "completed TooLarge { len: 14 }", "let go"];
     assert_eq!(take(&heard), completed);
-    assert!(matches!(run_text(&bench.dedup, "x"), Answer::Done { .. }));
-    assert!(matches!(ready(bench.dedup.request(key()).claim()), Ok(ClaimAnswer::Replay(_))));
+    assert!(matches!(run_text(&bench.dedup, "x"), Answer::Earlier(Earlier::Done { .. })));
+    assert!(matches!(
+        ready(bench.dedup.request(key()).claim()),
+        Ok(ClaimAnswer::Answered(Earlier::Done { .. }))
+    ));
     let waits = bench.dedup.request(key()).wait(secs(1)).claim();
-    assert!(matches!(ready(waits), Ok(ClaimAnswer::Replay(_))));
+    assert!(matches!(ready(waits), Ok(ClaimAnswer::Answered(Earlier::Done { .. }))));
     assert_eq!(take(&heard), ["answered done"; 3]);
     // So it is with a failure.
     let (bench, heard) = listening_to(|builder| builder.outcome_len_max(5));
     ready(claim(&bench.dedup).fail("refused")).unwrap();
-    assert!(matches!(run_text(&bench.dedup, "x"), Answer::FailedBefore { failure: None, .. }));
+    assert!(matches!(
+        run_text(&bench.dedup, "x"),
+        Answer::Earlier(Earlier::FailedBefore { failure: None, .. })
+    ));
     assert_eq!(take(&heard).last().unwrap(), "answered done");
 }
 
@@ -176,7 +182,7 @@ fn a_waiter_of_an_outcome_that_is_not_kept_is_heard_to_get_none() {
     let mut waits = Box::pin(bench.dedup.request(key()).wait(secs(1)).claim());
     assert!(poll_once(waits.as_mut()).is_none());
     ready(owner.complete("first and long")).unwrap();
-    assert!(matches!(bench.run_pinned(waits.as_mut()), Ok(ClaimAnswer::Replay(_))));
+    assert!(matches!(bench.run_pinned(waits.as_mut()), Ok(ClaimAnswer::Answered(Earlier::Done { .. }))));
     let told = ["waiting", "completed TooLarge { len: 14 }", "waited", "answered done"];
     assert_eq!(take(&heard)[1..], told);
 }

@@ -68,7 +68,9 @@ fn what_it_knows_to_be_completed_is_replayed_without_running() {
         let _owner = stop(&bench);
         for _ in 0..3 {
             let answer = call(&bench);
-            let Answer::Replayed { value, info, .. } = answer else { panic!("{policy:?}: {answer:?}") };
+            let Answer::Earlier(Earlier::Replayed { value, info, .. }) = answer else {
+                panic!("{policy:?}: {answer:?}")
+            };
             assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("as the bank says", 1, false));
         }
         assert_eq!(asked.lock().unwrap().len(), 1, "{policy:?}");
@@ -100,7 +102,7 @@ fn where_it_cannot_tell_the_policy_decides() {
     let (bench, asked) = bench_asking(None, Policy::Hold);
     let _owner = stop(&bench);
     for calls in 1..=3 {
-        assert!(matches!(call(&bench), Answer::InDoubt { attempt: 1, .. }));
+        assert!(matches!(call(&bench), Answer::Earlier(Earlier::InDoubt { attempt: 1, .. })));
         assert_eq!(asked.lock().unwrap().len(), calls, "each call asks once");
     }
 }
@@ -119,7 +121,7 @@ fn it_is_asked_only_of_what_is_in_doubt_and_not_by_another_request() {
     let _owner = stop(&bench);
     let before = on_record(&bench);
     let other = ready(bench.dedup.request(key()).fingerprint(Fingerprint::sha256(b"other")).claim()).unwrap();
-    assert!(matches!(other, ClaimAnswer::Mismatch), "{other:?}");
+    assert!(matches!(other, ClaimAnswer::Answered(Earlier::Mismatch)), "{other:?}");
     assert!(asked.lock().unwrap().is_empty());
     assert_eq!(on_record(&bench), before);
 }
@@ -144,7 +146,10 @@ fn its_answer_does_not_cross_a_late_completion() {
     let owner = stop(&bench);
     *slow.0.lock().unwrap() = Some(owner);
     let answer = call(&bench);
-    assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "late"), "{answer:?}");
+    assert!(
+        matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "late"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -159,7 +164,7 @@ fn many_who_meet_the_doubt_at_once_agree() {
     for answer in bench.run(futures::future::join_all(calls)) {
         let answer = answer.unwrap();
         assert!(
-            matches!(&answer, Answer::Replayed { value, .. } if value == "as the bank says"),
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "as the bank says"),
             "{answer:?}"
         );
     }

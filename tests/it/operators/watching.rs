@@ -162,7 +162,7 @@ fn each_grant_is_let_go_once_and_each_wait_ends_once() {
     balance(1, 3);
     drop(dropped);
     balance(1, 2);
-    assert!(matches!(bench.run(timed_out), Ok(ClaimAnswer::InProgress(_))));
+    assert!(matches!(bench.run(timed_out), Ok(ClaimAnswer::Answered(Earlier::InProgress { .. }))));
     balance(1, 1);
     drop(owner);
     balance(0, 1);
@@ -193,7 +193,7 @@ fn an_observer_that_panics_when_a_claim_is_let_go_ends_nothing() {
     });
     let owner = claim(&bench.dedup);
     let waits = bench.dedup.request(key()).wait(secs(1)).claim();
-    assert!(matches!(bench.run(waits), Ok(ClaimAnswer::InProgress(_))));
+    assert!(matches!(bench.run(waits), Ok(ClaimAnswer::Answered(Earlier::InProgress { .. }))));
     drop(owner);
     assert_eq!(bench.dedup.held(), 0);
     // Nor while a panic unwinds.
@@ -324,7 +324,7 @@ fn each_call_to_the_store_is_told_with_how_long_it_took_and_what_went_wrong() {
 
 fn run_later(bench: &Bench) {
     let again = bench.dedup.request(key()).run(|_| async { Ok::<_, String>(String::new()) });
-    assert!(matches!(bench.run(again), Ok(Answer::Replayed { .. })));
+    assert!(matches!(bench.run(again), Ok(Answer::Earlier(Earlier::Replayed { .. }))));
 }
 
 #[test]

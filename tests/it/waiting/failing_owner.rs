@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use futures::future::pending;
-use oncekey::{Answer, Attempt, Deduplicator, Failure, Policy, RunError};
+use oncekey::{Answer, Attempt, Deduplicator, Earlier, Failure, Policy, RunError};
 
 use crate::support::*;
 
@@ -84,7 +84,7 @@ fn owner_fails_while_many_wait(end: End, here: usize, there: usize) {
     assert_eq!((executed, runs.running_max.get()), (1, 1), "{end:?}");
     for answer in answers {
         assert_eq!(answer.value().unwrap(), "second", "{end:?}");
-        let (Answer::Executed { info, .. } | Answer::Replayed { info, .. }) = answer else {
+        let (Answer::Executed { info, .. } | Answer::Earlier(Earlier::Replayed { info, .. })) = answer else {
             panic!("{answer:?}")
         };
         assert_eq!((info.attempt, info.after_doubt), (2, doubt), "{end:?}");
@@ -144,7 +144,7 @@ fn under_hold_all_waiters_are_told_of_the_doubt_and_nobody_runs() {
     tasks.pass(&bench.clock, secs(1));
     for waits in waits {
         let told = waits.take().unwrap();
-        assert!(matches!(told, Answer::InDoubt { attempt: 1, .. }), "{told:?}");
+        assert!(matches!(told, Answer::Earlier(Earlier::InDoubt { attempt: 1, .. })), "{told:?}");
     }
     assert!(runs.attempts.borrow().is_empty());
 }
@@ -168,7 +168,10 @@ fn those_who_wait_hear_of_a_resolution_and_of_a_forgotten_key() {
     assert_eq!(ready(bench.dedup.resolve(&key(), &resolution)).unwrap(), AdminAnswer::Done);
     tasks.settle();
     let told = waits.take().unwrap();
-    assert!(matches!(&told, Answer::Replayed { value, .. } if value == "as the bank says"), "{told:?}");
+    assert!(
+        matches!(&told, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "as the bank says"),
+        "{told:?}"
+    );
     assert!(runs.attempts.borrow().is_empty());
     drop(owner);
 }

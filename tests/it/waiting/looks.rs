@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::protocol::UnixMillis;
 use oncekey::time::{Clock, Moment};
-use oncekey::{ClaimAnswer, Outcome};
+use oncekey::{ClaimAnswer, Earlier, Outcome};
 
 use super::*;
 
@@ -54,7 +54,10 @@ fn the_one_that_looks_hears_of_the_outcome_while_its_look_hangs() {
     for (number, waits) in waits.into_iter().enumerate() {
         assert!(waits.is_done(), "waiter {number} hears nothing");
         let told = waits.take();
-        assert!(matches!(&told, Ok(Answer::Replayed { value, .. }) if value == "done"), "{told:?}");
+        assert!(
+            matches!(&told, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"),
+            "{told:?}"
+        );
     }
     assert_eq!((bench.clock.now(), bench.store.trips().1), (now, 1), "no time passed, and nobody looked");
     drop((tasks, owner));
@@ -78,8 +81,13 @@ fn the_one_that_looks_judges_what_it_hears_by_its_own_request() {
         tasks.settle();
         for waits in waits {
             match waits.take() {
-                Ok(Answer::Replayed { value, .. }) => assert!(own_request && value == "by the second"),
-                told => assert!(!own_request && matches!(told, Ok(Answer::Mismatch)), "{told:?}"),
+                Ok(Answer::Earlier(Earlier::Replayed { value, .. })) => {
+                    assert!(own_request && value == "by the second");
+                }
+                told => assert!(
+                    !own_request && matches!(told, Ok(Answer::Earlier(Earlier::Mismatch))),
+                    "{told:?}"
+                ),
             }
         }
     }
@@ -100,7 +108,7 @@ fn a_look_that_hangs_ends_with_the_stores_timeout() {
     tasks.pass(&bench.clock, millis(4_900));
     assert!(!waits.is_done(), "another process tells nobody");
     tasks.pass(&bench.clock, millis(200));
-    assert!(matches!(waits.take(), Ok(Answer::Replayed { value, .. }) if value == "done"));
+    assert!(matches!(waits.take(), Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"));
 }
 
 /// A claim in flight is another matter: dropped, it would have to be given up, so its answer is
@@ -124,7 +132,7 @@ fn a_claim_in_flight_is_not_dropped_for_news() {
     tasks.settle();
     assert_eq!((waits.is_done(), bench.store.trips()), (false, trips), "it is given up");
     tasks.pass(&bench.clock, LEASE);
-    assert!(matches!(waits.take(), Ok(Answer::InProgress { .. })), "its own bound ends it");
+    assert!(matches!(waits.take(), Ok(Answer::Earlier(Earlier::InProgress { .. }))), "its own bound ends it");
 }
 
 /// How a clock keeps its readers busy.
@@ -202,7 +210,10 @@ fn a_waiter_over_a_store_that_answers_at_once_looks_once_a_poll_whatever_its_clo
             Poll::Ready(told) => Some(told),
             Poll::Pending => None,
         });
-        assert!(matches!(&told, Some(Ok(Answer::Replayed { value, .. })) if value == "done"), "{told:?}");
+        assert!(
+            matches!(&told, Some(Ok(Answer::Earlier(Earlier::Replayed { value, .. }))) if value == "done"),
+            "{told:?}"
+        );
     }
 }
 
@@ -234,6 +245,6 @@ fn a_waiter_with_the_shortest_intervals_leaves_its_thread_to_others() {
         };
         let (executed, replayed, ()) = tokio::join!(owner, waits, others);
         assert!(matches!(executed, Ok(Answer::Executed { .. })));
-        assert!(matches!(replayed, Ok(Answer::Replayed { value, .. }) if value == "done"));
+        assert!(matches!(replayed, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"));
     });
 }

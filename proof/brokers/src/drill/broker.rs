@@ -7,7 +7,7 @@ use super::messages::Messages;
 use super::scenario::Failed;
 
 /// The answer for a delivery, with values and failures as they are stored.
-pub type DrillAction = DeliveryAction<Payload, Payload>;
+pub type DrillAction = DeliveryAction<Payload, Payload, Payload>;
 
 /// A delivery, as any broker has it.
 #[derive(Debug)]

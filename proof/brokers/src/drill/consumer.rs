@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use oncekey::answer::Kept;
-use oncekey::consume::{Acknowledged, Consumer, DeliveryAction};
+use oncekey::consume::{Acknowledged, DeliveryAction};
 use oncekey::protocol::Payload;
 use oncekey::{Attempt, Failure};
-use oncekey_sqlite::SqliteStore;
 
 use super::broker::{Broker, DrillAction, Polled};
-use super::engine::{crash, engine, message};
+use super::engine::{DrillConsumer, crash, engine, message};
 use super::log::{Log, What};
 use super::messages::Kind;
 use super::process::{self, Job};
@@ -30,7 +29,7 @@ const WORK: Duration = Duration::from_millis(5);
 /// Ways to handle messages.
 enum Handler {
     Together(Box<Together>),
-    Apart(Consumer<SqliteStore>, Option<Wrong>, Arc<Stalls>),
+    Apart(DrillConsumer, Option<Wrong>, Arc<Stalls>),
     Plain,
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::exit;
 use std::time::Duration;
 
+use oncekey::codec::{AsValue, Raw};
 use oncekey::consume::{Consumer, Message};
 use oncekey::{Deduplicator, Key};
 use oncekey_sqlite::{SqliteError, SqliteStore, Synchronous};
@@ -17,11 +18,14 @@ pub(super) fn records(folder: &Path) -> Result<SqliteStore, SqliteError> {
     SqliteStore::builder(process::records(folder)).synchronous(Synchronous::Normal).open()
 }
 
+/// A consumer that keeps failures as they are.
+pub(super) type DrillConsumer = Consumer<SqliteStore, Raw, AsValue<Raw>>;
+
 /// The engine, with its records in SQLite.
-pub(super) fn engine(job: &Job) -> Result<Consumer<SqliteStore>, Failed> {
+pub(super) fn engine(job: &Job) -> Result<DrillConsumer, Failed> {
     let store = records(&job.folder)?;
     let dedup = Deduplicator::builder(store).lease(LEASE).redelivered_for(Duration::from_secs(3600)).tokio();
-    let consumer = Consumer::new(dedup.build()?);
+    let consumer = Consumer::new(dedup.build()?).failures(AsValue(Raw));
     Ok(consumer.attempts_max(ATTEMPTS_MAX).backoff(Duration::from_millis(200), Duration::from_secs(2)))
 }
 

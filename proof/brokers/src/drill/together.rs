@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oncekey::consume::{Consumer, Dead, DeliveryAction, Later};
+use oncekey::consume::{Dead, DeliveryAction, Later};
 use oncekey::{Claim, Prepared, Settled};
 use oncekey_sqlite::rusqlite::{self, Connection, Transaction, TransactionBehavior, params};
 use oncekey_sqlite::{CompleteError, SqliteStore};
@@ -26,7 +26,7 @@ const OPEN: Duration = Duration::from_millis(5);
 
 /// Handles polls so.
 pub(super) struct Together {
-    consumer: Consumer<SqliteStore>,
+    consumer: engine::DrillConsumer,
     store: SqliteStore,
     connection: Mutex<Connection>,
     wrong: Option<Wrong>,

@@ -3,7 +3,7 @@
 use loom::future::block_on;
 use oncekey::admin::AdminAnswer;
 use oncekey::protocol::{ExpiredBecause, Status};
-use oncekey::{Claim, ClaimAnswer, ClaimError, OperationId};
+use oncekey::{Claim, ClaimAnswer, ClaimError, Earlier, OperationId};
 use std::sync::Arc;
 
 use crate::store::ModelStore;
@@ -94,8 +94,8 @@ fn forgetting_a_completed_operation_leaves_it_whole_or_gone() {
         let answer = block_on(engine.request(key()).claim()).unwrap();
         assert_eq!(forget.join().unwrap(), AdminAnswer::Done, "nothing was running");
         match &answer {
-            ClaimAnswer::Replay(saved) => {
-                assert_eq!(saved.value().map(|value| value.to_vec()), Some(b"done".to_vec()));
+            ClaimAnswer::Answered(Earlier::Replayed { value, .. }) => {
+                assert_eq!(&value[..], b"done");
                 assert!(is_forgotten(&world), "done means done");
             }
             ClaimAnswer::Granted(claim) => {
@@ -104,7 +104,7 @@ fn forgetting_a_completed_operation_leaves_it_whole_or_gone() {
             }
             other => panic!("not an answer here: {other:?}"),
         }
-        saw_replayed.saw(matches!(answer, ClaimAnswer::Replay(_)));
+        saw_replayed.saw(matches!(answer, ClaimAnswer::Answered(Earlier::Replayed { .. })));
         saw_renewed.saw(matches!(answer, ClaimAnswer::Granted(_)));
     });
     replayed.check();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use loom::future::block_on;
 use oncekey::answer::ClaimFate;
 use oncekey::builder::OnDrop;
-use oncekey::{Answer, Attempt, Failure, RunError};
+use oncekey::{Answer, Attempt, Earlier, Failure, RunError};
 
 use crate::store::pend;
 use crate::support::{
@@ -159,8 +159,7 @@ fn a_final_failure_is_replayed_to_all_who_wait() {
         assert!(matches!(error, RunError::Operation { claim: ClaimFate::Recorded { .. }, .. }), "{error:?}");
         saw_both.saw(world.waited() == 2);
         for answer in answers {
-            let told =
-                matches!(&answer, Answer::FailedBefore { failure: Some(why), .. } if why == "declined");
+            let told = matches!(&answer, Answer::Earlier(Earlier::FailedBefore { failure: Some(why), .. }) if why == "declined");
             assert!(told, "{answer:?}");
         }
         assert!(world.runs().is_empty(), "a final failure is not tried again");

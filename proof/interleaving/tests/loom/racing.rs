@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::Answer;
+use oncekey::{Answer, Earlier};
 
 use crate::support::{Engine, PREEMPTIONS, PREEMPTIONS_FEW, Sometimes, World, assert_idle, explore, key};
 
@@ -17,12 +17,12 @@ fn assert_one_executed(world: &World, answers: &[Answer<String>]) {
     for answer in answers {
         match answer {
             Answer::Executed { .. } => {}
-            Answer::Replayed { value: replayed, info: replayed_info, .. } => {
+            Answer::Earlier(Earlier::Replayed { value: replayed, info: replayed_info, .. }) => {
                 assert_eq!(replayed, value, "every caller gets the one outcome");
                 assert_eq!(replayed_info, info);
             }
             // For the callers that do not wait.
-            Answer::InProgress { attempt, .. } => assert_eq!(*attempt, 1),
+            Answer::Earlier(Earlier::InProgress { attempt, .. }) => assert_eq!(*attempt, 1),
             other => panic!("not an answer to a racing caller: {other:?}"),
         }
     }
@@ -60,7 +60,7 @@ fn of_a_caller_that_waits_and_one_that_does_not_one_executes() {
         let waits = world.spawn_call(&engine, Duration::MAX, "by who waits");
         let mine = world.call(&engine, Duration::ZERO, "by who does not wait");
         let waits = waits.join().unwrap();
-        saw_refused.saw(matches!(mine, Answer::InProgress { .. }));
+        saw_refused.saw(matches!(mine, Answer::Earlier(Earlier::InProgress { .. })));
         assert!(waits.value().is_some(), "who waits gets the value");
         assert_one_executed(&world, &[mine, waits]);
         assert_idle(&engine);
@@ -107,10 +107,13 @@ fn a_caller_that_begins_while_the_leader_completes_does_not_execute_again() {
         let engine = world.engine();
         let (leader, waits, asks) = lead(&world, &engine);
         let (waits, asks) = (waits.join().unwrap(), asks.join().unwrap());
-        saw_early.saw(matches!(asks, Answer::InProgress { .. }));
-        saw_late.saw(matches!(asks, Answer::Replayed { .. }));
+        saw_early.saw(matches!(asks, Answer::Earlier(Earlier::InProgress { .. })));
+        saw_late.saw(matches!(asks, Answer::Earlier(Earlier::Replayed { .. })));
         assert!(leader.ran_now(), "the leader had the key to itself");
-        assert!(matches!(waits, Answer::Replayed { .. }), "who waits gets the leader's value: {waits:?}");
+        assert!(
+            matches!(waits, Answer::Earlier(Earlier::Replayed { .. })),
+            "who waits gets the leader's value: {waits:?}"
+        );
         assert_one_executed(&world, &[leader, waits, asks]);
         assert_idle(&engine);
     });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::{Answer, ClaimError};
+use oncekey::{Answer, ClaimError, Earlier};
 
 use crate::support::{LEASE, PREEMPTIONS, Run, Sometimes, World, assert_idle, explore, granted};
 
@@ -36,14 +36,14 @@ fn of_two_takeovers_of_one_expired_claim_one_wins() {
         let Answer::Executed { value, info, .. } = winner else { panic!("not on record: {winner:?}") };
         assert!(info.attempt == 2 && info.after_doubt, "{info:?}");
         match &loser {
-            Answer::InProgress { attempt, .. } => assert_eq!(*attempt, 2),
-            Answer::Replayed { value: replayed, info: loser_info, .. } => {
+            Answer::Earlier(Earlier::InProgress { attempt, .. }) => assert_eq!(*attempt, 2),
+            Answer::Earlier(Earlier::Replayed { value: replayed, info: loser_info, .. }) => {
                 assert_eq!((replayed, loser_info), (&value, &info));
             }
             other => panic!("not an answer to the loser: {other:?}"),
         }
-        saw_refused.saw(matches!(loser, Answer::InProgress { .. }));
-        saw_replayed.saw(matches!(loser, Answer::Replayed { .. }));
+        saw_refused.saw(matches!(loser, Answer::Earlier(Earlier::InProgress { .. })));
+        saw_replayed.saw(matches!(loser, Answer::Earlier(Earlier::Replayed { .. })));
         assert_eq!(world.recorded(), Some(value));
     });
     refused.check();
@@ -70,7 +70,7 @@ fn a_late_completion_or_a_takeover_is_accepted_and_never_both() {
         saw_superseded.saw(completion.is_err());
         match completion {
             Ok(_) => {
-                let replays = matches!(&thief, Answer::Replayed { value, .. } if value == "by the owner");
+                let replays = matches!(&thief, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "by the owner");
                 assert!(replays, "an accepted completion is replayed: {thief:?}");
                 assert!(world.runs().is_empty(), "an accepted outcome is not executed again");
                 assert_eq!(world.recorded().as_deref(), Some("by the owner"));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use loom::future::block_on;
-use oncekey::{Answer, Attempt, ClaimAnswer};
+use oncekey::{Answer, Attempt, ClaimAnswer, Earlier};
 
 use crate::support::{
     Engine, LEASE, PREEMPTIONS, PREEMPTIONS_FEW, Sometimes, World, assert_idle, explore, granted, key,
@@ -18,7 +18,10 @@ fn spawn_waiter(world: &World, engine: &Engine, outcome: &'static str) -> loom::
     let (world, engine) = (world.clone(), engine.clone());
     loom::thread::spawn(move || {
         let answer = world.call(&engine, Duration::MAX, "by a waiter");
-        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == outcome), "{answer:?}");
+        assert!(
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == outcome),
+            "{answer:?}"
+        );
         assert_eq!(world.recorded().as_deref(), Some(outcome), "told before it was stored");
     })
 }
@@ -61,7 +64,10 @@ fn a_waiter_whose_look_hangs_ends_by_the_completion_alone() {
         }
         block_on(claim.complete("done")).unwrap();
         let answer = waiter.join().unwrap();
-        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "done"), "{answer:?}");
+        assert!(
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "done"),
+            "{answer:?}"
+        );
         drop(claim);
         assert!(world.runs().is_empty());
         assert_idle(&engine);
@@ -166,7 +172,10 @@ fn a_waiter_goes_on_when_the_one_that_looked_leaves() {
         block_on(claim.complete("elsewhere")).unwrap();
         pass_time_until(&world, LEASE, &done);
         let answer = waiter.join().unwrap();
-        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "elsewhere"), "{answer:?}");
+        assert!(
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "elsewhere"),
+            "{answer:?}"
+        );
         assert_idle(&engine);
     });
     inherited.check();

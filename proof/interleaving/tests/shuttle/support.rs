@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use oncekey::answer::Unrecorded;
 use oncekey::time::{Clock, ManualClock};
-use oncekey::{Answer, Attempt, Deduplicator, DeduplicatorBuilder, Error, Failure, Key, RunError};
+use oncekey::{Answer, Attempt, Deduplicator, DeduplicatorBuilder, Earlier, Error, Failure, Key, RunError};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, Runner};
@@ -209,15 +209,15 @@ impl Caller {
                 ledger.told(Ok(value), &info);
                 Came::Executed
             }
-            Ok(Answer::Replayed { value, info, .. }) => {
+            Ok(Answer::Earlier(Earlier::Replayed { value, info, .. })) => {
                 ledger.told(Ok(value), &info);
                 Came::Replayed
             }
-            Ok(Answer::FailedBefore { failure, info, .. }) => {
+            Ok(Answer::Earlier(Earlier::FailedBefore { failure, info, .. })) => {
                 ledger.told(Err(failure.expect("it was kept")), &info);
                 Came::FailedBefore
             }
-            Ok(Answer::InProgress { .. }) => {
+            Ok(Answer::Earlier(Earlier::InProgress { .. })) => {
                 assert_ne!(self.wait, Duration::MAX, "who waits for as long as it takes is not sent away");
                 Came::InProgress
             }

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use oncekey::{Answer, ClaimAnswer, ClaimError, Deduplicator, Key, Policy, RunError};
+use oncekey::{Answer, ClaimAnswer, ClaimError, Deduplicator, Earlier, Key, Policy, RunError};
 use rustix::process::Signal;
 
 use super::policy::{name, policy};
@@ -111,7 +111,10 @@ async fn before_completion<D: Deployment>(dedup: &Deduplicator<D::Store>, url: &
             value
         }
         Policy::Hold => {
-            assert!(matches!(other, Answer::InDoubt { attempt: 1, .. }), "not in doubt: {other:?}");
+            assert!(
+                matches!(other, Answer::Earlier(Earlier::InDoubt { attempt: 1, .. })),
+                "not in doubt: {other:?}"
+            );
             assert_eq!(ended, "completed", "a late completion that nobody took over");
             of_frozen
         }
@@ -119,7 +122,7 @@ async fn before_completion<D: Deployment>(dedup: &Deduplicator<D::Store>, url: &
     let effects = frozen.outcomes();
     let later = frozen.other(dedup).await;
     assert!(
-        matches!(&later, Answer::Replayed { value, .. } if *value == kept),
+        matches!(&later, Answer::Earlier(Earlier::Replayed { value, .. }) if *value == kept),
         "under {policy:?} {kept:?} stands, and {later:?} is answered"
     );
     assert_eq!(frozen.outcomes(), effects, "run again");

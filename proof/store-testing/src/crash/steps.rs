@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use oncekey::admin::{AdminAnswer, Resolution};
 use oncekey::answer::RecordInfo;
 use oncekey::store::ListInDoubt;
-use oncekey::{Answer, ClaimAnswer, Deduplicator, Key, OperationId, Outcome, Policy};
+use oncekey::{Answer, ClaimAnswer, Deduplicator, Earlier, Key, OperationId, Outcome, Policy};
 use tokio::task::JoinSet;
 
 use super::policy::{name, policy};
@@ -194,7 +194,7 @@ impl<S: ListInDoubt + 'static> Killed<S> {
         let last = effects.last().expect("it was executed by now");
         assert_one_generation(&self.case(), &effects);
         let again = self.retry(PATIENCE).await;
-        let Answer::Replayed { value, .. } = &again else {
+        let Answer::Earlier(Earlier::Replayed { value, .. }) = &again else {
             panic!("{}: not replayed: {again:?}", self.case())
         };
         assert_eq!(*value, last.outcome(), "{}", self.case());
@@ -206,7 +206,7 @@ impl<S: ListInDoubt + 'static> Killed<S> {
     /// by then.
     async fn check_while_leased(&self) -> Option<OperationId> {
         let answer = self.retry(Duration::ZERO).await;
-        if !matches!(answer, Answer::InProgress { attempt: 1, .. }) {
+        if !matches!(answer, Answer::Earlier(Earlier::InProgress { attempt: 1, .. })) {
             let within = self.started.elapsed() < self.lease - SLACK;
             assert!(!within, "{}, within its lease: {answer:?}", self.case());
             return None;
@@ -226,7 +226,7 @@ impl<S: ListInDoubt + 'static> Killed<S> {
     async fn check_held(&self, operation_id: OperationId, before: &[Effect]) {
         let answer = self.retry(PATIENCE).await;
         assert!(self.started.elapsed() >= self.lease - SLACK, "{}: in doubt within its lease", self.case());
-        let Answer::InDoubt { attempt: 1, operation_id: of, .. } = answer else {
+        let Answer::Earlier(Earlier::InDoubt { attempt: 1, operation_id: of, .. }) = answer else {
             panic!("{}: not in doubt: {answer:?}", self.case())
         };
         assert_eq!(of, operation_id, "{}", self.case());
@@ -294,7 +294,7 @@ impl<S: ListInDoubt + 'static> Killed<S> {
     }
 
     fn assert_replayed(&self, answer: &Answer<String>, outcome: &str, attempt: u32) {
-        let Answer::Replayed { value, info, .. } = answer else {
+        let Answer::Earlier(Earlier::Replayed { value, info, .. }) = answer else {
             panic!("{}: not replayed: {answer:?}", self.case())
         };
         assert_eq!(value, outcome, "{}", self.case());

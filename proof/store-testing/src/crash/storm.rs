@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use oncekey::admin::{AdminAnswer, Resolution};
-use oncekey::{Answer, Deduplicator, Key, Outcome, Policy};
+use oncekey::{Answer, Deduplicator, Earlier, Key, Outcome, Policy};
 
 use super::policy::{name, policy};
 use crate::deployment::{Deployment, PATIENCE, engine};
@@ -47,7 +47,7 @@ pub async fn storm<D: Deployment>(deployment: &D, url: &str, policy: Policy, key
         let key = key(&storm.scope, id);
         let effects_before = before.get(key.id()).map_or(0, Vec::len);
         let mut answer = storm.retry(&key).await;
-        if let Answer::InDoubt { .. } = answer {
+        if let Answer::Earlier(Earlier::InDoubt { .. }) = answer {
             assert_eq!(policy, Policy::Hold, "{}: in doubt", key.id());
             in_doubt.insert(id);
             storm.resolve(&key).await;
@@ -65,19 +65,20 @@ pub async fn storm<D: Deployment>(deployment: &D, url: &str, policy: Policy, key
                 assert_eq!(effects.len(), effects_before + 1, "{}: {effects:#?}", key.id());
                 assert_eq!(Some(value), effects.last().map(Effect::outcome).as_ref(), "{}", key.id());
             }
-            Answer::Replayed { value, .. } => {
+            Answer::Earlier(Earlier::Replayed { value, .. }) => {
                 assert!(effects.iter().any(|effect| effect.outcome() == *value), "{}: {value}", key.id());
             }
             other => panic!("{}: neither executed nor replayed: {other:?}", key.id()),
         }
         if let Some(outcome) = acknowledged.get(key.id()) {
-            let kept = matches!(&answer, Answer::Replayed { value, .. } if value == outcome);
+            let kept =
+                matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == outcome);
             assert!(kept, "{}: an acknowledged completion is lost: {outcome:?} became {answer:?}", key.id());
         }
         let value = answer.into_value().expect("it has one");
         let replayed = storm.retry(&key).await;
         assert!(
-            matches!(&replayed, Answer::Replayed { value: again, .. } if *again == value),
+            matches!(&replayed, Answer::Earlier(Earlier::Replayed { value: again, .. }) if *again == value),
             "{}: first {value:?}, then {replayed:?}",
             key.id()
         );

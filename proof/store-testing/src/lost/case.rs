@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, Policy, Store};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Earlier, Key, Policy, Store};
 
 use super::place::Place;
 use crate::deployment::PATIENCE;
@@ -65,7 +65,7 @@ impl<S: Store + 'static> Case<'_, S> {
     pub(super) async fn assert_replayed(&self, dedup: &Deduplicator<S>, outcome: &str) {
         let answer = self.run(dedup, Policy::Reclaim).await;
         assert!(
-            matches!(&answer, Answer::Replayed { value, .. } if value == outcome),
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == outcome),
             "{}: not a replay of {outcome:?}: {answer:?}",
             self.name
         );

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Key, Store};
+use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, Earlier, Key, Store};
 use tokio::task::JoinSet;
 
 use super::place::Place;
@@ -75,7 +75,7 @@ async fn case<S: Store + 'static>(
         until_renewed(&place, key, claim, direct, met_at).await;
         let other = direct.request(key.clone()).claim().await;
         assert!(
-            matches!(&other, Ok(ClaimAnswer::InProgress(running)) if running.attempt == 1),
+            matches!(&other, Ok(ClaimAnswer::Answered(Earlier::InProgress { attempt: 1, .. }))),
             "{place}: a claim that is kept was not in progress: {other:?}"
         );
         let outcome = ledger.effect(key, &claim.attempt());
@@ -83,7 +83,7 @@ async fn case<S: Store + 'static>(
         completed.unwrap_or_else(|error| panic!("{place}: a claim that is kept was lost: {error:?}"));
         let run = async |_| -> Result<String, std::convert::Infallible> { panic!("it is completed") };
         match direct.request(key.clone()).run(run).await {
-            Ok(Answer::Replayed { value, .. }) if value == outcome => {}
+            Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == outcome => {}
             other => panic!("{place}: not a replay of {outcome:?}: {other:?}"),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use oncekey::admin::{AdminAnswer, Resolution};
-use oncekey::{Answer, Deduplicator, Key, Outcome, Policy, Store};
+use oncekey::{Answer, Deduplicator, Earlier, Key, Outcome, Policy, Store};
 use tokio::task::JoinSet;
 
 use super::case::{Case, Fault};
@@ -147,7 +147,11 @@ async fn resolve<S: Store + 'static>(case: &Case<'_, S>) -> bool {
     abandon(case, Policy::Hold).await;
     let place = case.arm().await;
     let doubt = case.run(&case.near, Policy::Hold).await;
-    assert!(matches!(doubt, Answer::InDoubt { attempt: 1, .. }), "{}: not in doubt: {doubt:?}", case.name);
+    assert!(
+        matches!(doubt, Answer::Earlier(Earlier::InDoubt { attempt: 1, .. })),
+        "{}: not in doubt: {doubt:?}",
+        case.name
+    );
     let outcome = Arc::<str>::from("an operator said so");
     let resolution = Resolution::Completed(Outcome::success(&*outcome));
     let resolved = case.near.resolve(&case.key, &resolution).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use oncekey::observe::Event;
-use oncekey::{Answer, Attempt, Deduplicator, Key, RunError, Store};
+use oncekey::{Answer, Attempt, Deduplicator, Earlier, Key, RunError, Store};
 use tokio::task::JoinSet;
 
 use super::place::{PLACES_MAX, Place};
@@ -170,7 +170,7 @@ impl<S: Store + 'static> Case<S> {
 
     async fn assert_one_outcome(&self, place: &Place<'_>, first: &Ran, other: &Answer<String>) {
         let found = self.run(&self.direct).await;
-        let Ok(Answer::Replayed { value: outcome, .. }) = &found else {
+        let Ok(Answer::Earlier(Earlier::Replayed { value: outcome, .. })) = &found else {
             panic!("{place}: no outcome: {found:?}")
         };
         let effects = self.ledger.effects();
@@ -179,20 +179,23 @@ impl<S: Store + 'static> Case<S> {
         assert!(outcomes.contains(outcome), "{place}: {outcome} is of none of {outcomes:?}");
         assert!(effects.len() <= 2, "{place}: {effects:#?}");
         let told = match first {
-            Ok(Answer::Executed { value, .. } | Answer::Replayed { value, .. }) => Some(value),
+            Ok(Answer::Executed { value, .. } | Answer::Earlier(Earlier::Replayed { value, .. })) => {
+                Some(value)
+            }
             // It ran, and its answer says that it is not on record; or it says that it was not run, or not to its end.
             Ok(Answer::Unrecorded { .. }) | Err(RunError::Claim { .. } | RunError::LeaseLost { .. }) => None,
             wrong => panic!("{place}: {wrong:?}"),
         };
         assert!(told.is_none_or(|told| told == outcome), "{place}: told {told:?}, on record {outcome:?}");
-        let (Answer::Executed { value, .. } | Answer::Replayed { value, .. }) = other else {
+        let (Answer::Executed { value, .. } | Answer::Earlier(Earlier::Replayed { value, .. })) = other
+        else {
             panic!("{place}: another call, with nothing in its way: {other:?}")
         };
         assert_eq!(value, outcome, "{place}: another call was told another outcome");
         // Through the connection that was in the way, too.
         let again = self.run(&self.near).await;
         assert!(
-            matches!(&again, Ok(Answer::Replayed { value, .. }) if value == outcome),
+            matches!(&again, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == outcome),
             "{place}: first {outcome:?}, then {again:?}"
         );
         assert_eq!(self.ledger.effects(), effects, "{place}: run again");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use oncekey::{Answer, ClaimError, Deduplicator, Settled};
+use oncekey::{Answer, ClaimError, Deduplicator, Earlier, Settled};
 use oncekey_postgres::{Error, PostgresStore};
 use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
@@ -44,8 +44,8 @@ impl App {
     async fn replay(&self, id: &str) -> Option<String> {
         let request = self.dedup.request(key(id)).json();
         match request.run(|_| async { Ok::<_, std::io::Error>("ran again".to_owned()) }).await.unwrap() {
-            Answer::Replayed { value, .. } => Some(value),
-            Answer::InProgress { .. } => None,
+            Answer::Earlier(Earlier::Replayed { value, .. }) => Some(value),
+            Answer::Earlier(Earlier::InProgress { .. }) => None,
             other => panic!("neither replayed nor in progress: {other:?}"),
         }
     }

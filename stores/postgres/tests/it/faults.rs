@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use oncekey::store::StoreErrorKind;
-use oncekey::{Answer, Deduplicator, DeduplicatorBuilder, Error as EngineError, RunError};
+use oncekey::{Answer, Deduplicator, DeduplicatorBuilder, Earlier, Error as EngineError, RunError};
 use oncekey_postgres::{PostgresStore, Schema, migrate};
 use oncekey_store_testing::proxy::{Mode, Proxy};
 use oncekey_store_testing::server::Postgres;
@@ -57,7 +57,7 @@ fn replies_that_are_lost_and_requests_that_are_cut() {
                     proxy.set(Mode::Pass);
                     let last = run(&dedup, &id, &effects).await.unwrap();
                     assert!(
-                        matches!(&last, Answer::Replayed { value, .. } if value == "receipt"),
+                        matches!(&last, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "receipt"),
                         "{id}: {first:?}, {again:?}, {last:?}"
                     );
                     assert_eq!(effects.load(Ordering::SeqCst), 1, "{id}: {first:?}, {again:?}");
@@ -96,7 +96,7 @@ fn a_claim_that_stalls_past_its_lease() {
         tokio::time::sleep(Duration::from_millis(600)).await;
         proxy.set(Mode::Pass);
         let late = stalled.await.unwrap().unwrap();
-        assert!(matches!(late, Answer::Replayed { .. }), "{late:?}");
+        assert!(matches!(late, Answer::Earlier(Earlier::Replayed { .. })), "{late:?}");
         assert_eq!(effects.load(Ordering::SeqCst), 1);
     });
 }
@@ -138,7 +138,7 @@ fn a_completion_whose_answer_stalls_past_the_lease() {
             tokio::time::sleep(lease + Duration::from_millis(100)).await;
             let other = engine(database.url(), 2).build().unwrap();
             let got = run(&other, &id, &effects).await.unwrap();
-            assert!(matches!(got, Answer::Replayed { .. }), "{got:?}");
+            assert!(matches!(got, Answer::Earlier(Earlier::Replayed { .. })), "{got:?}");
             proxy.set(Mode::Pass);
             assert!(stalled.await.unwrap().unwrap().ran_now());
             assert_eq!(effects.load(Ordering::SeqCst), 1);
@@ -210,7 +210,7 @@ fn a_killed_server_loses_nothing_acknowledged() {
             let request = fresh.request(key(id)).json();
             let again = request.run(|_| async { Ok::<_, std::io::Error>("lost".to_owned()) }).await.unwrap();
             assert!(
-                matches!(&again, Answer::Replayed { value: kept, .. } if kept == value),
+                matches!(&again, Answer::Earlier(Earlier::Replayed { value: kept, .. }) if kept == value),
                 "{id}: {again:?}"
             );
         }
@@ -232,7 +232,10 @@ fn a_server_that_goes_and_comes_back() {
         assert_eq!(effects.load(Ordering::SeqCst), 1, "it was not run");
         server.start_again();
         assert!(run(&dedup, "during", &effects).await.unwrap().ran_now());
-        assert!(matches!(run(&dedup, "before", &effects).await.unwrap(), Answer::Replayed { .. }));
+        assert!(matches!(
+            run(&dedup, "before", &effects).await.unwrap(),
+            Answer::Earlier(Earlier::Replayed { .. })
+        ));
         assert_eq!(effects.load(Ordering::SeqCst), 2);
     });
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use oncekey::protocol::OutcomeBody;
-use oncekey::{ClaimAnswer, ClaimError, Deduplicator, Key, Outcome};
+use oncekey::{ClaimAnswer, ClaimError, Deduplicator, Earlier, Key, Outcome};
 use oncekey_postgres::{Error, Inbox, InboxAnswer, PostgresStore, Schema, Ticket, Wait, migrate};
 use oncekey_store_testing::child::{Child, Job, say, work};
 use oncekey_store_testing::server::{Database, Postgres};
@@ -103,8 +103,10 @@ impl App {
     async fn complete_in(&mut self, key: &Key, course: Course) -> Option<(String, bool)> {
         let mut claim = match self.dedup.request(key.clone()).claim().await {
             Ok(ClaimAnswer::Granted(claim)) => claim,
-            Ok(ClaimAnswer::Replay(saved)) => return Some((text(&saved.outcome.unwrap()), false)),
-            Ok(ClaimAnswer::InProgress(_)) => return None,
+            Ok(ClaimAnswer::Answered(Earlier::Replayed { value, .. })) => {
+                return Some((String::from_utf8(value.to_vec()).unwrap(), false));
+            }
+            Ok(ClaimAnswer::Answered(Earlier::InProgress { .. })) => return None,
             // The transaction of a process that was killed a moment ago.
             Err(error) if format!("{error:?}").contains("Locked") => return None,
             other => panic!("{}: {other:?}", key.id()),

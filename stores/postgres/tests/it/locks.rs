@@ -132,7 +132,10 @@ fn a_completion_that_is_open_past_its_lease_is_not_taken_over() {
         transaction.commit().await.unwrap();
         claim.committed(&prepared).unwrap();
         let replay = challenger.request(key("completing")).claim().await.unwrap();
-        assert!(matches!(replay, oncekey::ClaimAnswer::Replay(_)), "{replay:?}");
+        assert!(
+            matches!(replay, oncekey::ClaimAnswer::Answered(oncekey::Earlier::Replayed { .. })),
+            "{replay:?}"
+        );
     });
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oncekey::protocol::{Expected, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Answer, Deduplicator, Store as _};
+use oncekey::{Answer, Deduplicator, Earlier, Store as _};
 use oncekey_postgres::{Error, Inbox, InboxAnswer, Wait, listen};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
@@ -52,7 +52,10 @@ fn a_waiter_elsewhere_is_woken_at_once() {
         assert!(!waiter.is_finished());
         claim.complete("\"receipt\"").await.unwrap();
         let answer = in_time(waiter).await.unwrap();
-        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "receipt"), "{answer:?}");
+        assert!(
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "receipt"),
+            "{answer:?}"
+        );
 
         // A completion in a transaction tells too.
         let mut claim = granted(&owner, &key("in a transaction")).await;
@@ -71,7 +74,10 @@ fn a_waiter_elsewhere_is_woken_at_once() {
         let _version = owner.store().complete_in(&transaction, &prepared).await.unwrap();
         transaction.commit().await.unwrap();
         let answer = in_time(waiter).await.unwrap();
-        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == "both"), "{answer:?}");
+        assert!(
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "both"),
+            "{answer:?}"
+        );
         claim.committed(&prepared).unwrap();
 
         // It ends with its connection.

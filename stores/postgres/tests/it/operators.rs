@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use oncekey::{ClaimAnswer, Deduplicator, Key, Policy};
+use oncekey::{ClaimAnswer, Deduplicator, Earlier, Key, Policy};
 use oncekey_postgres::PostgresStore;
 
 use crate::support::{Tables, block_on, granted, psql, psql_prints as run};
@@ -55,7 +55,7 @@ fn the_page_on_a_stuck_key_is_true() {
     }
     assert!(run(&tables, look).contains("|abandoned|"), "{}", run(&tables, look));
     let held = block_on(async { dedup.request(key.clone()).claim().await.unwrap() });
-    assert!(matches!(held, ClaimAnswer::InDoubt { .. }), "{held:?}");
+    assert!(matches!(held, ClaimAnswer::Answered(Earlier::InDoubt { .. })), "{held:?}");
 
     // As it stands, and at a version that it moved on from since it was looked at: the same attempt, renewed and stopped.
     let looked_at = version();
@@ -114,8 +114,10 @@ fn resolve(
     let _written = run(tables, &completed.replace("17", &version));
     assert!(run(tables, look).contains("|completed|1|"), "{}", run(tables, look));
     let replay = block_on(async { dedup.request(key.clone()).claim().await.unwrap() });
-    let ClaimAnswer::Replay(saved) = replay else { panic!("not replayed: {replay:?}") };
-    assert_eq!(saved.value().unwrap().to_vec(), b"\"receipt\"");
+    let ClaimAnswer::Answered(Earlier::Replayed { value, .. }) = replay else {
+        panic!("not replayed: {replay:?}")
+    };
+    assert_eq!(value.to_vec(), b"\"receipt\"");
     assert!(block_on(claim.complete("\"late\"")).is_err());
 }
 

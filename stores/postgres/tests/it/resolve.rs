@@ -9,7 +9,9 @@ use oncekey::protocol::{
 };
 use oncekey::protocol::{Entry, Expected, Owner, Record, UnixMillis, Version};
 use oncekey::store::Put;
-use oncekey::{Answer, Deduplicator, Fingerprint, Key, OperationId, Outcome, Payload, Policy, Store as _};
+use oncekey::{
+    Answer, Deduplicator, Earlier, Fingerprint, Key, OperationId, Outcome, Payload, Policy, Store as _,
+};
 use oncekey_postgres::PostgresStore;
 use tokio_postgres::Client;
 
@@ -265,7 +267,7 @@ fn the_engine_goes_on_from_what_psql_wrote() {
         let mut claim = block_on(granted(&dedup, &key));
         block_on(tables.end_lease(&key));
         let answer = run(&key);
-        assert!(matches!(answer, Answer::InDoubt { .. }), "{answer:?}");
+        assert!(matches!(answer, Answer::Earlier(Earlier::InDoubt { .. })), "{answer:?}");
         let version =
             psql_prints(&tables, &format!("SELECT version FROM oncekey_keys WHERE key = {}", sql_key(&key)));
         let version = version.trim();
@@ -285,7 +287,7 @@ fn the_engine_goes_on_from_what_psql_wrote() {
 
         let answer = run(&key);
         match &answer {
-            Answer::Replayed { value, info, .. } if happened => {
+            Answer::Earlier(Earlier::Replayed { value, info, .. }) if happened => {
                 assert_eq!((value.as_str(), info.attempt, info.after_doubt), ("receipt", 1, false));
                 assert_eq!(info.operation_id, claim.operation_id());
             }
@@ -299,7 +301,10 @@ fn the_engine_goes_on_from_what_psql_wrote() {
         assert!(late.is_err(), "{late:?}");
         let kept = if happened { "receipt" } else { "anew" };
         let answer = run(&key);
-        assert!(matches!(&answer, Answer::Replayed { value, .. } if value == kept), "{answer:?}");
+        assert!(
+            matches!(&answer, Answer::Earlier(Earlier::Replayed { value, .. }) if value == kept),
+            "{answer:?}"
+        );
 
         let again = psql(&tables, &format!("SELECT {resolve}")).unwrap_err();
         assert!(again.contains("nothing was changed: the record is at version"), "{again}");

@@ -63,7 +63,7 @@ fn claims_are_renewed_and_completed_while_handlers_hold_the_whole_pool() {
         for n in 0..SIZE {
             let request = dedup.request(key(&format!("held {n}")));
             let answer = request.run(|_| async { Ok::<_, std::io::Error>(b"again".to_vec()) }).await;
-            assert!(matches!(answer.unwrap(), Answer::Replayed { .. }));
+            assert!(matches!(answer.unwrap(), Answer::Earlier(oncekey::Earlier::Replayed { .. })));
         }
     });
 }

@@ -1,6 +1,6 @@
 //! Completion on a transaction of sqlx, by the statement and the parameters that are exposed.
 
-use oncekey::{Answer, Deduplicator, Prepared, Settled};
+use oncekey::{Answer, Deduplicator, Earlier, Prepared, Settled};
 use oncekey_postgres::sql::Complete;
 use sqlx_core::connection::Connection as _;
 use sqlx_core::query::query;
@@ -61,6 +61,9 @@ fn a_transaction_of_sqlx_completes_a_claim() {
         let again =
             dedup.request(key("sqlx")).json().run(|_| async { Ok::<_, std::io::Error>(String::new()) });
         let again = again.await.unwrap();
-        assert!(matches!(&again, Answer::Replayed { value, .. } if value == "receipt"), "{again:?}");
+        assert!(
+            matches!(&again, Answer::Earlier(Earlier::Replayed { value, .. }) if value == "receipt"),
+            "{again:?}"
+        );
     });
 }

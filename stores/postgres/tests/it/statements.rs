@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oncekey::protocol::{Entry, Expected, Record, Version};
 use oncekey::store::{BatchPut, Exchange, Put};
-use oncekey::{Answer, Deduplicator, Key, Store};
+use oncekey::{Answer, Deduplicator, Earlier, Key, Store};
 use oncekey_postgres::{Connections, PostgresStore, Schema, migrate};
 use oncekey_store_testing::proxy::Proxy;
 use oncekey_store_testing::server::Postgres;
@@ -161,7 +161,7 @@ fn the_engine_asks_no_more_than_it_must() {
         let run = || dedup.request(key("a")).json().run(|_| async { Ok::<_, std::io::Error>(1) });
         assert!(matches!(run().await.unwrap(), Answer::Executed { .. }));
         assert_eq!(proxy.round_trips() - before, 2, "claim and completion");
-        assert!(matches!(run().await.unwrap(), Answer::Replayed { .. }));
+        assert!(matches!(run().await.unwrap(), Answer::Earlier(Earlier::Replayed { .. })));
         assert_eq!(proxy.round_trips() - before, 3, "replay");
         drop(granted(&dedup, &key("b")).await);
         assert_eq!(proxy.round_trips() - before, 4, "fresh claim");

@@ -2,7 +2,7 @@
 
 use oncekey::protocol::Expected;
 use oncekey::store::{BatchPut, Put, Store as _};
-use oncekey::{ClaimAnswer, Deduplicator, Key};
+use oncekey::{ClaimAnswer, Deduplicator, Earlier, Key};
 use oncekey_store_testing::proxy::Proxy;
 use oncekey_store_testing::server::Redis;
 
@@ -44,7 +44,8 @@ fn each_step_takes_as_many_round_trips_as_it_must() {
         took("a renewal", (1, 1)).await;
         claim.complete("done").await.unwrap();
         took("a completion", (1, 1)).await;
-        let ClaimAnswer::Replay(_) = dedup.request(key("1")).claim().await.unwrap() else {
+        let ClaimAnswer::Answered(Earlier::Replayed { .. }) = dedup.request(key("1")).claim().await.unwrap()
+        else {
             panic!("it was completed")
         };
         took("a replay", (1, 1)).await;

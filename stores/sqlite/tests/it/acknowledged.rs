@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use futures::executor::block_on;
-use oncekey::Answer;
+use oncekey::{Answer, Earlier};
 
 use super::{key, open, patient, scratch};
 
@@ -57,7 +57,9 @@ fn a_process_that_is_killed_under_load_loses_nothing_acknowledged() {
         for id in acknowledged {
             let run = dedup.request(key(&id)).run(|_| async { Ok::<_, std::io::Error>("again".to_owned()) });
             match block_on(run).unwrap() {
-                Answer::Replayed { value, .. } => assert_eq!(value, format!("{OUTCOME}{id}")),
+                Answer::Earlier(Earlier::Replayed { value, .. }) => {
+                    assert_eq!(value, format!("{OUTCOME}{id}"));
+                }
                 other => panic!("{id} was acknowledged as completed, and is answered {other:?}"),
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use oncekey::time::ManualClock;
-use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Policy, Settled};
+use oncekey::{Claim, ClaimAnswer, Deduplicator, Earlier, Key, Policy, Settled};
 use oncekey_sqlite::rusqlite::{Connection, TransactionBehavior};
 use oncekey_sqlite::{CompleteError, SqliteStore, complete_in};
 
@@ -40,7 +40,8 @@ fn claim(dedup: &Deduplicator<SqliteStore>, key: &Key) -> Claim<SqliteStore> {
 
 fn replay(dedup: &Deduplicator<SqliteStore>, key: &Key) -> Option<Vec<u8>> {
     match block_on(dedup.request(key.clone()).claim()).unwrap() {
-        ClaimAnswer::Replay(saved) => saved.value().map(|value| value.to_vec()),
+        ClaimAnswer::Answered(Earlier::Replayed { value, .. }) => Some(value.to_vec()),
+        ClaimAnswer::Answered(Earlier::Done { .. } | Earlier::FailedBefore { .. }) => None,
         other => panic!("a replay is due, and the claim answered {other:?}"),
     }
 }
@@ -63,7 +64,10 @@ fn effect_and_outcome_are_committed_together() {
     transaction.rollback().unwrap();
     claim.rolled_back();
     assert_eq!(orders(&path), 0);
-    assert!(matches!(block_on(dedup.request(key.clone()).claim()).unwrap(), ClaimAnswer::InProgress(_)));
+    assert!(matches!(
+        block_on(dedup.request(key.clone()).claim()).unwrap(),
+        ClaimAnswer::Answered(Earlier::InProgress { .. })
+    ));
 
     // Committed: both.
     let prepared = block_on(claim.prepare("order 42")).unwrap();
@@ -243,13 +247,16 @@ fn a_crash_leaves_both_or_neither() {
         }
         assert_eq!(orders(&path), 0);
         let claim = || block_on(dedup.request(key.clone()).claim()).unwrap();
-        assert!(matches!(claim(), ClaimAnswer::InProgress(_)));
+        assert!(matches!(claim(), ClaimAnswer::Answered(Earlier::InProgress { .. })));
         // The end of its lease.
         let connection = dedup.store().connect().unwrap();
         let expired = "UPDATE oncekey_records SET live_until_ns = written_ns";
         assert_eq!(connection.execute(expired, []).unwrap(), 1);
         let answer = claim();
-        assert!(matches!(answer, ClaimAnswer::InDoubt { .. }), "a claim answered {answer:?}");
+        assert!(
+            matches!(answer, ClaimAnswer::Answered(Earlier::InDoubt { .. })),
+            "a claim answered {answer:?}"
+        );
     }
 }
 

@@ -112,7 +112,7 @@ fn put(store: &SqliteStore, key: &Key, expected: Expected, record: &Record) -> R
 }
 
 /// The claim of a call that is due to get one.
-fn granted(answer: ClaimAnswer<SqliteStore>) -> Claim<SqliteStore> {
+fn granted(answer: ClaimAnswer<Claim<SqliteStore>>) -> Claim<SqliteStore> {
     match answer {
         ClaimAnswer::Granted(claim) => claim,
         other => panic!("a claim that is due answered {other:?}"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use oncekey::protocol::{ExpiredBecause, Status};
 use oncekey::store::{ListInDoubt as _, Store as _};
-use oncekey::{ClaimAnswer, Key, Policy};
+use oncekey::{ClaimAnswer, Earlier, Key, Policy};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{SCHEMA_VERSION, SqliteStore};
 
@@ -49,9 +49,11 @@ fn records_of_schema_1_still_read() {
 
     let dedup = patient(store.clone()).build().unwrap();
     let claim = |body: &[u8]| block_on(dedup.request(key("completed")).fingerprint_of(body).claim()).unwrap();
-    assert!(matches!(claim(b"another body"), ClaimAnswer::Mismatch));
-    let ClaimAnswer::Replay(saved) = claim(b"body") else { panic!("it is completed") };
-    assert_eq!(saved.value().map(|value| value.to_vec()), Some(b"charged \xf0\x9f\x92\xb6".to_vec()));
+    assert!(matches!(claim(b"another body"), ClaimAnswer::Answered(Earlier::Mismatch)));
+    let ClaimAnswer::Answered(Earlier::Replayed { value, .. }) = claim(b"body") else {
+        panic!("it is completed")
+    };
+    assert_eq!(&value[..], b"charged \xf0\x9f\x92\xb6");
     let claim = granted(block_on(dedup.request(key("new")).claim()).unwrap());
     assert_eq!(claim.fence().get(), 13, "versions go on from where they were");
 }

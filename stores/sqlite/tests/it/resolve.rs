@@ -10,7 +10,7 @@ use oncekey::protocol::{Algorithm, Fingerprint};
 use oncekey::protocol::{Expected, Record, State};
 use oncekey::store::{Put, Store as _};
 use oncekey::time::ManualClock;
-use oncekey::{Claim, ClaimAnswer, Deduplicator, Key, Outcome, Policy};
+use oncekey::{Claim, ClaimAnswer, Deduplicator, Earlier, Key, Outcome, Policy};
 use oncekey_sqlite::rusqlite::types::Value;
 use oncekey_sqlite::rusqlite::{Connection, Row};
 use oncekey_sqlite::{SqliteStore, Synchronous};
@@ -206,15 +206,13 @@ fn what_happened_is_replayed_and_the_old_attempt_is_refused() {
         block_on(late.renew()).unwrap_err();
         let claim = |body: &str| block_on(dedup.request(key()).fingerprint_of(body).claim()).unwrap();
         match claim("pay 50") {
-            ClaimAnswer::Replay(saved) => {
-                assert_eq!(
-                    saved.value().map(|value| value.to_vec()).as_deref(),
-                    succeeded.then_some(&b"\"receipt 17\""[..])
-                );
+            ClaimAnswer::Answered(Earlier::Replayed { value, .. }) if succeeded => {
+                assert_eq!(&value[..], b"\"receipt 17\"");
             }
+            ClaimAnswer::Answered(Earlier::FailedBefore { .. }) if !succeeded => {}
             other => panic!("a replay is due, and the claim answered {other:?}"),
         }
-        assert!(matches!(claim("pay 51"), ClaimAnswer::Mismatch));
+        assert!(matches!(claim("pay 51"), ClaimAnswer::Answered(Earlier::Mismatch)));
         let again = resolve(&path, version(&path), what, "'another'");
         assert_eq!(again.trim(), "refused: it is not in doubt, it is completed");
     }
@@ -228,7 +226,7 @@ fn what_did_not_happen_runs_again_as_the_same_operation() {
     let (operation_id, fence) = (stuck.operation_id(), stuck.fence());
     let mut late = forget_its_lease(&dedup, stuck);
     let held = block_on(dedup.request(key()).fingerprint_of("pay 50").claim()).unwrap();
-    assert!(matches!(held, ClaimAnswer::InDoubt { .. }), "{held:?}");
+    assert!(matches!(held, ClaimAnswer::Answered(Earlier::InDoubt { .. })), "{held:?}");
     let page = commands("no effect").replace("2 AS version", &format!("{} AS version", version(&path)));
     let said = shell(&path, &[], &page);
     assert!(said.starts_with("done: released, version "), "{said}");

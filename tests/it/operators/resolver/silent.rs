@@ -102,7 +102,9 @@ fn the_call_fails_in_time_and_grants_nothing_whatever_the_request_says() {
                 *resolver.how.lock().unwrap() = None;
                 let answer = call(&bench);
                 match policy {
-                    Policy::Hold => assert!(matches!(answer, Answer::InDoubt { .. }), "{answer:?}"),
+                    Policy::Hold => {
+                        assert!(matches!(answer, Answer::Earlier(Earlier::InDoubt { .. })), "{answer:?}");
+                    }
                     _ => assert!(matches!(&answer, Answer::Executed { info, .. } if info.after_doubt)),
                 }
             }
@@ -144,7 +146,9 @@ fn each_of_those_who_wait_asks_for_itself_and_fails_or_comes_to_its_own_bound() 
             match told {
                 Err(RunError::Claim { source: error, .. }) => assert_eq!(seen(&error), failure_of(how)),
                 // The third one has ten seconds, and those before it took seven each.
-                Ok(Answer::InProgress { .. }) => assert_eq!((number, how), (2, Silent::Hangs)),
+                Ok(Answer::Earlier(Earlier::InProgress { .. })) => {
+                    assert_eq!((number, how), (2, Silent::Hangs));
+                }
                 other => panic!("{how:?}, waiter {number}: {other:?}"),
             }
         }
