@@ -135,13 +135,16 @@ impl<S: Store + 'static> AtWork<S> {
 impl<S: Store + 'static> Drop for AtWork<S> {
     fn drop(&mut self) {
         if let Some(engine) = self.0.upgrade() {
-            engine.held.keepers.fetch_sub(1, Ordering::Relaxed);
+            if engine.held.keepers.fetch_sub(1, Ordering::Relaxed) == 1 {
+                engine.background.without_keeper();
+            }
         }
     }
 }
 
 async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
     let _at_work = AtWork::begin(&engine);
+    let Some(mut clean_up) = engine.upgrade().map(|engine| engine.background.work()) else { return };
     loop {
         let Some(strong) = engine.upgrade() else { return };
         strong.renew_due().await;
@@ -149,9 +152,9 @@ async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
         let mut sleep = strong.clock().sleep_until(strong.clock().now() + tick);
         drop(strong);
         poll_fn(|cx| {
-            if let Some(strong) = engine.upgrade() {
-                strong.background.listen(cx.waker());
-                let _jobs: Poll<()> = strong.background.poll_all(cx);
+            let _idle: Poll<()> = clean_up.poll(cx);
+            if engine.strong_count() == 0 {
+                return Poll::Ready(());
             }
             sleep.as_mut().poll(cx)
         })

@@ -1,13 +1,10 @@
 //! What is not right yet: each test has the right value, and says by what name the fault is known.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use oncekey::time::Clock as _;
 use oncekey::{Answer, Attempt, ClaimAnswer, Deduplicator, Key, MemoryStore, RunError};
-use oncekey_conformance::Intercept;
 
 use crate::support::*;
 
@@ -103,38 +100,6 @@ fn a_pair_inside_of_the_operation_of_its_own_key_is_answered() {
         let _ended = told.send(inside.unwrap().into_value().unwrap());
     });
     assert_eq!(is_told.recv_timeout(Duration::from_secs(60)), Ok("true".to_owned()));
-}
-
-/// A call that comes by drives some of the clean-up that waits, and not all of it.
-#[test]
-#[ignore = "E7: each claim polls every queued job"]
-fn a_call_polls_few_of_the_jobs_that_are_queued() {
-    const STUCK: usize = 1_000;
-    let polls = Arc::new(AtomicUsize::new(0));
-    let (counts, hangs) = (Arc::clone(&polls), Arc::new(AtomicUsize::new(0)));
-    let hanging = Arc::clone(&hangs);
-    // While `hangs` is set, no call is answered.
-    let store = Intercept::new(MemoryStore::new()).before(move |_| {
-        let (counts, hanging) = (Arc::clone(&counts), Arc::clone(&hanging));
-        Box::pin(std::future::poll_fn(move |_| {
-            counts.fetch_add(1, Ordering::SeqCst);
-            match hanging.load(Ordering::SeqCst) {
-                0 => std::task::Poll::Ready(()),
-                _ => std::task::Poll::Pending,
-            }
-        }))
-    });
-    let builder = Deduplicator::builder(store).lease(secs(3600)).store_timeout(secs(600));
-    let dedup = builder.build().unwrap();
-    hangs.store(1, Ordering::SeqCst);
-    for id in 0..STUCK {
-        let run = dedup.request(key_of(id)).run(done);
-        assert!(run.now_or_never().is_none(), "its claim is on its way");
-    }
-    let before = polls.load(Ordering::SeqCst);
-    assert!(dedup.request(key_of("one more")).run(done).now_or_never().is_none());
-    let polled = polls.load(Ordering::SeqCst) - before;
-    assert!(polled <= 32, "one call polled {polled} times");
 }
 
 /// How many claims are held by others makes no difference to an answer.
