@@ -18,13 +18,12 @@ use crate::time::Moment;
 /// Owns a claim: what is left undone when it is dropped is clean-up.
 pub(in crate::engine) struct Guard<S: Store + 'static> {
     pub(in crate::engine) held: Arc<Held<S>>,
-    slot: usize,
 }
 
 impl<S: Store + 'static> Guard<S> {
     pub(in crate::engine) fn new(held: Arc<Held<S>>) -> Self {
-        let slot = held.engine.held.add(&held);
-        Self { held, slot }
+        held.engine.held.add(&held);
+        Self { held }
     }
 }
 
@@ -54,7 +53,7 @@ impl<S: Store + 'static> Guard<S> {
 impl<S: Store + 'static> Drop for Guard<S> {
     fn drop(&mut self) {
         let held = &self.held;
-        held.engine.held.remove(held, self.slot);
+        held.engine.held.remove(held);
         held.engine.tell_in_drop(&held.key, || Event::LetGo);
         let (phase, lost, wakers) = {
             let mut state = held.state.lock();
