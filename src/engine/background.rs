@@ -11,12 +11,14 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, FusedFuture as _, select};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream as _};
 
 use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::time::Clock;
 
 /// How many jobs one driver has under way at once.
 const UNDER_WAY_MAX: usize = 16;
@@ -150,16 +152,29 @@ impl InHand {
         self.ended = true;
     }
 
-    /// Drives the job beside a call, for as long as the call takes.
-    pub(super) async fn beside<T>(self, call: impl Future<Output = T>) -> T {
+    /// Drives the job beside a call. The call's answer waits for the job as long again as it took itself, and at most
+    /// so long: what was asked of the store a little later is answered by then, as a rule.
+    pub(super) async fn beside<T>(
+        self,
+        clock: &dyn Clock,
+        at_most: Duration,
+        call: impl Future<Output = T>,
+    ) -> T {
+        let begun = clock.now();
         let (mut call, mut job) = (pin!(call), pin!(self.carry_out().fuse()));
-        poll_fn(|cx| {
+        let answer = poll_fn(|cx| {
             // The call has the store first.
             let answer = call.as_mut().poll(cx);
             let _ended: Poll<()> = job.as_mut().poll(cx);
             answer
         })
-        .await
+        .await;
+        if !job.is_terminated() {
+            let now = clock.now();
+            let patience = clock.sleep_until(now + at_most.min(now.saturating_since(begun)));
+            let (Either::Left(_) | Either::Right(_)) = select(job, patience).await;
+        }
+        answer
     }
 }
 
@@ -225,6 +240,7 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
+    use crate::time::ManualClock;
 
     #[derive(Default)]
     struct Flag(AtomicBool);
@@ -308,7 +324,7 @@ mod tests {
         let mut work = background.work();
         assert!(poll(&mut work, &woken).is_pending(), "it is not done: somebody has it in hand");
         assert!(!woken.0.load(Ordering::SeqCst));
-        assert!(poll_once(pin!(taken.beside(async {}))).is_ready());
+        assert!(poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async {}))).is_ready());
         assert!(woken.0.load(Ordering::SeqCst));
         assert!(poll(&mut work, &woken).is_ready());
     }
@@ -320,7 +336,7 @@ mod tests {
         jobs.iter().for_each(|job| background.queue(job.clone(), None));
         for _ in 0..3 {
             let taken = background.take().expect("some wait");
-            assert!(poll_once(pin!(taken.beside(async {}))).is_ready(), "the call waits for nothing");
+            assert!(poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async {}))).is_ready(), "the call waits for nothing");
         }
         assert!(jobs.iter().all(|job| counts(job) == (1, 0)), "each had its turn");
     }

@@ -79,7 +79,10 @@ impl<S: Store + 'static> Inner<S> {
     pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
         match self.background.take() {
             None => self.claim_alone(ask).await,
-            Some(job) => Box::pin(job.beside(self.claim_alone(ask))).await,
+            Some(job) => {
+                let at_most = self.options.renew_every / 4;
+                Box::pin(job.beside(self.clock(), at_most, self.claim_alone(ask))).await
+            }
         }
     }
 

@@ -72,7 +72,10 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
                 // Clean-up that came meanwhile gets on: it may be what ends this wait.
                 Some(Call::Drive(_)) => match self.engine.background.take() {
                     None => self.look().await?,
-                    Some(job) => Box::pin(job.beside(self.look())).await?,
+                    Some(job) => {
+                        let (clock, at_most) = (self.clock(), self.engine.options.poll_min);
+                        Box::pin(job.beside(clock, at_most, self.look())).await?
+                    }
                 },
             };
             if let Some(claimed) = answer {
