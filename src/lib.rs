@@ -156,8 +156,8 @@ pub mod answer {
 /// | [`Resolver`](crate::admin::Resolver) | [`Error::Resolver`] after [`resolver_timeout`](DeduplicatorBuilder::resolver_timeout); nothing is granted | the same error |
 /// | [`Observer`](crate::observe::Observer) | blocks its thread | the call panics; an operation that is running is dropped, one that has ended goes on record |
 /// | [`Clock`](crate::time::Clock) | blocks its thread | the call panics, the claim is left to its lease at the worst |
-/// | [`spawner`](DeduplicatorBuilder::spawner) | blocks the thread that drops a claim | the job is lost, and its claim is left to its lease |
-/// | [`Store`] | given up after [`store_timeout`](DeduplicatorBuilder::store_timeout) | the call panics; what it may have written is given up in the background |
+/// | [`spawner`](DeduplicatorBuilder::spawner) | blocks the thread that drops a claim | the job is kept as if there were no spawner |
+/// | [`Store`] | given up after [`store_timeout`](DeduplicatorBuilder::store_timeout) | the call panics; what it may have written is given up by the clean-up |
 pub mod builder {
     pub use crate::engine::{DeduplicatorBuilder, OnDrop, OnLeaseLost, OptionsError};
 }

@@ -10,7 +10,7 @@ use crate::store::{StoreErrorKind, StoreFailure};
 ///
 /// Called in the middle of things and on any thread: return soon, do not block, do not call back into the engine.
 /// A panic in an observer ends the call that it watched. An operation that is running is dropped
-/// then; the outcome of one that has ended is stored all the same, in the background where possible.
+/// then; the outcome of one that has ended is stored all the same, by the engine's clean-up.
 /// [`builder`](crate::builder) has this for all code of yours.
 ///
 /// Two observers are one as a pair: `builder.observer((traces, metrics))`.

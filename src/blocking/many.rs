@@ -25,8 +25,8 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// that takes long does not keep those before it from being stored, and the outcomes of quick ones go together. One
     /// answer per request, in order; none depends on another's.
     ///
-    /// A request whose key comes before in the same call waits for that one, whatever its [`wait`](Request::wait) says,
-    /// and gets its outcome; if that one fails, it may run.
+    /// A request whose key comes before in the same call begins when that one's run has ended, and then goes by its own
+    /// [`wait`](Request::wait) and its own fingerprint: it gets the outcome, if there is one, and else it may run.
     ///
     /// All claims are held from the start, and renewed: bound what one call takes. A store that fails is tried again between
     /// operations.

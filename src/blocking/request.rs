@@ -92,7 +92,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// # Errors
     /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer,
     /// or the fingerprints cannot be compared. Nothing was granted; if a claim was written all the
-    /// same, it is given up in the background.
+    /// same, the engine's clean-up gives it up.
     ///
     /// # Panics
     /// Where this thread must not be blocked: see the [module](super).

@@ -1,166 +1,246 @@
-//! Clean-up that nobody waits for: it runs where it can.
+//! Clean-up: what drops left to be written.
+//!
+//! It is kept as data. A drop polls no store, and what nobody drives holds no connection and no
+//! claim's turn. Whoever drives a job begins it, and puts it back if it goes before the job's end.
+//! A job that waits does not keep its engine alive, unless there is a keeper to drive it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, FusedFuture as _, select};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, Stream as _};
 
 use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::time::Clock;
 
-/// Jobs that were started and have not ended, and who wants to hear of them.
+/// How many jobs one driver has under way at once.
+const UNDER_WAY_MAX: usize = 16;
+
+/// What a drop left to be written. It holds its engine weakly.
+pub(super) trait CleanUp: Send + Sync {
+    /// Writes it, if the engine is there. If this is dropped before its end, it may be begun again.
+    fn begin(self: Arc<Self>) -> BoxFuture<'static, ()>;
+
+    /// Whether it stores an outcome. Those go first.
+    fn is_completion(&self) -> bool;
+}
+
+/// An engine that is to stay until some job is done.
+pub(super) type Alive = Arc<dyn Any + Send + Sync>;
+
+/// The clean-up of an engine that waits for somebody to drive it.
 pub(crate) struct Background {
-    jobs: Mutex<Queue>,
-    listeners: Arc<Listeners>,
-    /// How many jobs are queued, to be asked without the lock.
-    waiting: AtomicUsize,
+    queue: Arc<Queue>,
 }
 
 struct Queue {
-    jobs: Vec<BoxFuture<'static, ()>>,
-    /// Jobs that somebody took out to poll.
+    state: Mutex<State>,
+    /// How many jobs wait, to be asked without the lock.
+    waiting: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    completions: VecDeque<Arc<dyn CleanUp>>,
+    others: VecDeque<Arc<dyn CleanUp>>,
+    /// Jobs that somebody of this engine has begun.
     in_hand: usize,
+    /// Who is woken when a job is queued or has ended.
+    listeners: Vec<Waker>,
+    /// While jobs wait for a keeper.
+    alive: Option<Alive>,
 }
 
-/// Who is woken when a job is queued, can go on, or has ended. All jobs are polled with one waker that wakes them all:
-/// a job keeps the waker of its last poll only, and whoever polled it last may be a call that just came by.
-struct Listeners {
-    wakers: Mutex<Vec<Waker>>,
-}
-
-impl Listeners {
-    fn add(&self, waker: &Waker) {
-        let mut wakers = self.wakers.lock();
-        if !wakers.iter().any(|known| known.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
-    }
-
-    fn wake_all(&self) {
-        let wakers = std::mem::take(&mut *self.wakers.lock());
-        wakers.into_iter().for_each(Waker::wake);
+impl State {
+    fn waiting(&self) -> usize {
+        self.completions.len() + self.others.len()
     }
 }
 
-impl Wake for Listeners {
-    fn wake(self: Arc<Self>) {
-        self.wake_all();
+impl Queue {
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let changed = change(&mut state);
+        self.waiting.store(state.waiting(), Ordering::Relaxed);
+        changed
+    }
+
+    fn wake(&self) {
+        let listeners = std::mem::take(&mut self.state.lock().listeners);
+        listeners.into_iter().for_each(Waker::wake);
+    }
+
+    fn take(self: &Arc<Self>) -> Option<InHand> {
+        let job = self.change(|state| {
+            let job = state.completions.pop_front().or_else(|| state.others.pop_front())?;
+            state.in_hand += 1;
+            Some(job)
+        })?;
+        Some(InHand { queue: Arc::clone(self), job, alive: None, counts: true, ended: false })
     }
 }
 
 impl Background {
     pub(crate) fn new() -> Self {
-        Self {
-            jobs: Mutex::new(Queue { jobs: Vec::new(), in_hand: 0 }),
-            listeners: Arc::new(Listeners { wakers: Mutex::new(Vec::new()) }),
-            waiting: AtomicUsize::new(0),
-        }
+        Self { queue: Arc::new(Queue { state: Mutex::new(State::default()), waiting: AtomicUsize::new(0) }) }
     }
 
-    /// Polls the job once, here and now, and queues what is left of it. This runs in drops, also while a panic
-    /// unwinds, so a panic in the job ends the job and nothing else.
-    pub(crate) fn start(&self, mut job: BoxFuture<'static, ()>) {
-        if poll_job(&mut job, &mut Context::from_waker(&self.waker())) {
-            return;
+    /// Keeps a job until somebody drives it, and the engine too if that is a keeper.
+    pub(super) fn queue(&self, job: Arc<dyn CleanUp>, by_keeper: Option<Alive>) {
+        if by_keeper.is_some() {
+            self.queue.change(|state| state.alive = by_keeper);
         }
-        self.queue(job);
+        drop(InHand { queue: Arc::clone(&self.queue), job, alive: None, counts: false, ended: false });
     }
 
-    /// Queues a job that cannot be polled here.
-    pub(crate) fn queue(&self, job: BoxFuture<'static, ()>) {
-        {
-            let mut queue = self.jobs.lock();
-            queue.jobs.push(job);
-            self.waiting.store(queue.jobs.len(), Ordering::Relaxed);
-        }
-        self.listeners.wake_all();
+    /// A job for somebody outside of the engine to run. A future that is dropped before its end puts it back.
+    pub(super) fn elsewhere(&self, job: Arc<dyn CleanUp>, alive: Alive) -> BoxFuture<'static, ()> {
+        let alive = Some(alive);
+        let job = InHand { queue: Arc::clone(&self.queue), job, alive, counts: false, ended: false };
+        job.carry_out().boxed()
     }
 
-    /// Polls what is queued, once. A call that happens by does this, so that jobs get on without a keeper.
-    pub(crate) fn nudge(&self) {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.poll_queued();
-        }
+    /// No keeper works any more.
+    pub(super) fn without_keeper(&self) {
+        let _alive = self.queue.change(|state| state.alive.take());
     }
 
-    /// Polls what is queued; ready when nothing is left.
-    pub(crate) fn poll_all(&self, cx: &mut Context<'_>) -> Poll<()> {
-        {
-            let queue = self.jobs.lock();
-            if queue.jobs.is_empty() && queue.in_hand == 0 {
+    /// A job for a call that comes by, if one waits. See [`InHand::beside`].
+    pub(super) fn take(&self) -> Option<InHand> {
+        if self.queue.waiting.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.queue.take()
+    }
+
+    /// For whoever drives all of it.
+    pub(super) fn work(&self) -> Work {
+        Work { queue: Arc::clone(&self.queue), under_way: FuturesUnordered::new() }
+    }
+}
+
+/// Whoever drives it learns that the engine is gone.
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.queue.wake();
+    }
+}
+
+/// A job that somebody has begun. Dropped before the job's end, it is put back.
+pub(super) struct InHand {
+    queue: Arc<Queue>,
+    job: Arc<dyn CleanUp>,
+    #[allow(dead_code, reason = "it is held, and not looked at")]
+    alive: Option<Alive>,
+    /// Whether a flush waits for it.
+    counts: bool,
+    ended: bool,
+}
+
+impl InHand {
+    async fn carry_out(mut self) {
+        let job = Arc::clone(&self.job);
+        // A panic ends the job and nothing else.
+        let _panicked = AssertUnwindSafe(async move { job.begin().await }).catch_unwind().await;
+        self.ended = true;
+    }
+
+    /// Drives the job beside a call. The call's answer waits for the job as long again as it took itself, and at most
+    /// so long: what was asked of the store a little later is answered by then, as a rule.
+    pub(super) async fn beside<T>(
+        self,
+        clock: &dyn Clock,
+        at_most: Duration,
+        call: impl Future<Output = T>,
+    ) -> T {
+        let begun = clock.now();
+        let (mut call, mut job) = (pin!(call), pin!(self.carry_out().fuse()));
+        let answer = poll_fn(|cx| {
+            // The call has the store first.
+            let answer = call.as_mut().poll(cx);
+            let _ended: Poll<()> = job.as_mut().poll(cx);
+            answer
+        })
+        .await;
+        if !job.is_terminated() {
+            let now = clock.now();
+            let patience = clock.sleep_until(now + at_most.min(now.saturating_since(begun)));
+            let (Either::Left(_) | Either::Right(_)) = select(job, patience).await;
+        }
+        answer
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.queue.change(|state| {
+            state.in_hand -= usize::from(self.counts);
+            if !self.ended {
+                let job = Arc::clone(&self.job);
+                let queue = if job.is_completion() { &mut state.completions } else { &mut state.others };
+                queue.push_back(job);
+            }
+        });
+        self.queue.wake();
+    }
+}
+
+/// Drives all clean-up, some jobs at once. What is under way when this is dropped is put back.
+pub(super) struct Work {
+    queue: Arc<Queue>,
+    under_way: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Work {
+    /// Ready when nothing is left, in anybody's hands; else `cx` is woken when something can go on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            while self.under_way.len() < UNDER_WAY_MAX {
+                let Some(job) = self.queue.take() else { break };
+                self.under_way.push(job.carry_out().boxed());
+            }
+            if let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(cx) {
+                continue;
+            }
+            let mut state = self.queue.state.lock();
+            if state.waiting() == 0 && state.in_hand == 0 {
+                // A keeper waits for the next one.
+                listen(&mut state, cx.waker());
+                let alive = state.alive.take();
+                drop(state);
+                drop(alive);
                 return Poll::Ready(());
             }
-        }
-        // Before the jobs are polled: what wakes them from then on is heard.
-        self.listen(cx.waker());
-        match self.poll_queued() {
-            Left::Nothing => return Poll::Ready(()),
-            Left::Waiting => {}
-            // Another thread polls some just now, and may have them back after they were woken: look again.
-            Left::InHand => cx.waker().wake_by_ref(),
-        }
-        Poll::Pending
-    }
-
-    fn poll_queued(&self) -> Left {
-        let mut jobs = {
-            let mut queue = self.jobs.lock();
-            let jobs = std::mem::take(&mut queue.jobs);
-            queue.in_hand += jobs.len();
-            jobs
-        };
-        let taken = jobs.len();
-        let waker = self.waker();
-        let mut cx = Context::from_waker(&waker);
-        jobs.retain_mut(|job| !poll_job(job, &mut cx));
-        let ended = jobs.len() < taken;
-        let left = {
-            let mut queue = self.jobs.lock();
-            queue.in_hand -= taken;
-            queue.jobs.append(&mut jobs);
-            self.waiting.store(queue.jobs.len(), Ordering::Relaxed);
-            match (queue.in_hand, queue.jobs.is_empty()) {
-                (0, true) => Left::Nothing,
-                (0, false) => Left::Waiting,
-                _ => Left::InHand,
+            if state.waiting() > 0 && self.under_way.len() < UNDER_WAY_MAX {
+                continue; // it came meanwhile
             }
-        };
-        if ended {
-            self.listeners.wake_all(); // one of them may have waited for just this
+            listen(&mut state, cx.waker());
+            return Poll::Pending;
         }
-        left
-    }
-
-    /// Wakes `waker`, once, when a job is queued, can go on, or has ended.
-    pub(crate) fn listen(&self, waker: &Waker) {
-        self.listeners.add(waker);
-    }
-
-    fn waker(&self) -> Waker {
-        Waker::from(Arc::clone(&self.listeners))
     }
 }
 
-/// What a look at the queue left.
-enum Left {
-    Nothing,
-    Waiting,
-    /// Some are in another thread's hands.
-    InHand,
-}
-
-/// Whether the job is over.
-fn poll_job(job: &mut BoxFuture<'static, ()>, cx: &mut Context<'_>) -> bool {
-    catch_unwind(AssertUnwindSafe(|| job.as_mut().poll(cx).is_ready())).unwrap_or(true)
+fn listen(state: &mut State, waker: &Waker) {
+    if !state.listeners.iter().any(|known| known.will_wake(waker)) {
+        state.listeners.push(waker.clone());
+    }
 }
 
 #[cfg(test)]
 #[cfg(not(oncekey_loom))]
 mod tests {
-    use std::future::poll_fn;
     use std::sync::atomic::AtomicBool;
+    use std::task::Wake;
 
     use super::*;
+    use crate::time::ManualClock;
 
     #[derive(Default)]
     struct Flag(AtomicBool);
@@ -171,53 +251,140 @@ mod tests {
         }
     }
 
-    /// Ends at its n-th poll.
-    fn job(mut polls: usize) -> BoxFuture<'static, ()> {
-        Box::pin(poll_fn(move |_| {
-            polls -= 1;
-            if polls == 0 { Poll::Ready(()) } else { Poll::Pending }
-        }))
+    /// Ends at its n-th poll, each time that it is begun.
+    #[derive(Default)]
+    struct Job {
+        polls: usize,
+        completes: bool,
+        begun: AtomicUsize,
+        ended: AtomicUsize,
     }
 
-    fn poll_all(background: &Background) -> Poll<()> {
-        background.poll_all(&mut Context::from_waker(Waker::noop()))
+    impl CleanUp for Job {
+        fn begin(self: Arc<Self>) -> BoxFuture<'static, ()> {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+            let mut polls = self.polls;
+            Box::pin(poll_fn(move |_| {
+                polls -= 1;
+                if polls > 0 {
+                    return Poll::Pending;
+                }
+                self.ended.fetch_add(1, Ordering::SeqCst);
+                Poll::Ready(())
+            }))
+        }
+
+        fn is_completion(&self) -> bool {
+            self.completes
+        }
+    }
+
+    fn job(polls: usize) -> Arc<Job> {
+        Arc::new(Job { polls, ..Job::default() })
+    }
+
+    fn counts(job: &Job) -> (usize, usize) {
+        (job.begun.load(Ordering::SeqCst), job.ended.load(Ordering::SeqCst))
+    }
+
+    fn poll<T>(work: &mut Work, waker: &Arc<T>) -> Poll<()>
+    where
+        T: Wake + Send + Sync + 'static,
+    {
+        work.poll(&mut Context::from_waker(&Waker::from(Arc::clone(waker))))
+    }
+
+    fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
-    fn who_waits_for_all_jobs_is_woken_when_another_ends_the_last() {
+    fn a_job_is_begun_by_whoever_drives_it_and_by_nobody_else() {
         let background = Background::new();
-        background.start(job(3));
+        let left = job(2);
+        background.queue(left.clone(), None);
+        assert_eq!(counts(&left), (0, 0));
         let woken = Arc::new(Flag::default());
-        assert!(background.poll_all(&mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
-        assert!(!woken.0.load(Ordering::SeqCst));
-        background.nudge();
-        assert!(woken.0.load(Ordering::SeqCst));
-        assert!(poll_all(&background).is_ready());
+        let mut work = background.work();
+        assert!(poll(&mut work, &woken).is_pending());
+        assert_eq!(counts(&left), (1, 0));
+        drop(work);
+        // It was put back.
+        let mut work = background.work();
+        assert!(poll(&mut work, &woken).is_pending());
+        assert_eq!(counts(&left), (2, 0));
     }
 
     #[test]
-    fn the_poll_that_ends_the_last_job_says_so() {
+    fn who_waits_for_all_jobs_is_woken_when_a_call_that_comes_by_ends_the_last() {
         let background = Background::new();
-        background.start(job(2));
-        assert!(poll_all(&background).is_ready());
+        background.queue(job(1), None);
+        let taken = background.take().expect("one waits");
+        let woken = Arc::new(Flag::default());
+        let mut work = background.work();
+        assert!(poll(&mut work, &woken).is_pending(), "it is not done: somebody has it in hand");
+        assert!(!woken.0.load(Ordering::SeqCst));
+        assert!(poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async {}))).is_ready());
+        assert!(woken.0.load(Ordering::SeqCst));
+        assert!(poll(&mut work, &woken).is_ready());
     }
 
-    /// A flush that comes while another thread has the last job in hand must not say that all is done.
     #[test]
-    fn a_job_in_hand_is_not_done() {
-        let background = Arc::new(Background::new());
-        let (inner, mut first) = (Arc::downgrade(&background), true);
-        let seen = Arc::new(Flag::default());
-        let saw = Arc::clone(&seen);
-        background.start(Box::pin(poll_fn(move |_| {
-            if std::mem::take(&mut first) {
-                return Poll::Pending;
-            }
-            let background = inner.upgrade().expect("the test holds it");
-            saw.0.store(poll_all(&background).is_pending(), Ordering::SeqCst);
-            Poll::Ready(())
-        })));
-        assert!(poll_all(&background).is_ready());
-        assert!(seen.0.load(Ordering::SeqCst), "said to be done while it was being polled");
+    fn a_call_that_comes_by_takes_one_job_and_puts_it_back_behind_the_others() {
+        let background = Background::new();
+        let jobs: Vec<_> = (0..3).map(|_| job(2)).collect();
+        jobs.iter().for_each(|job| background.queue(job.clone(), None));
+        for _ in 0..3 {
+            let taken = background.take().expect("some wait");
+            assert!(
+                poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async {}))).is_ready(),
+                "the call waits for nothing"
+            );
+        }
+        assert!(jobs.iter().all(|job| counts(job) == (1, 0)), "each had its turn");
+    }
+
+    #[test]
+    fn outcomes_go_first_and_few_jobs_are_under_way_at_once() {
+        let background = Background::new();
+        let others: Vec<_> = (0..100).map(|_| job(2)).collect();
+        others.iter().for_each(|job| background.queue(job.clone(), None));
+        let outcome = Arc::new(Job { polls: 2, completes: true, ..Job::default() });
+        background.queue(outcome.clone(), None);
+        let mut work = background.work();
+        assert!(poll(&mut work, &Arc::new(Flag::default())).is_pending());
+        let begun = others.iter().filter(|job| counts(job).0 > 0).count();
+        assert_eq!((counts(&outcome), begun), ((1, 0), UNDER_WAY_MAX - 1));
+    }
+
+    #[test]
+    fn what_somebody_outside_drops_is_put_back_and_what_they_keep_is_not_waited_for() {
+        let background = Background::new();
+        let (kept, dropped) = (job(1), job(1));
+        let elsewhere = background.elsewhere(kept.clone(), Arc::new(()));
+        drop(background.elsewhere(dropped.clone(), Arc::new(())));
+        let mut work = background.work();
+        assert!(poll(&mut work, &Arc::new(Flag::default())).is_ready());
+        assert_eq!((counts(&kept), counts(&dropped)), ((0, 0), (1, 1)));
+        assert!(elsewhere.now_or_never().is_some());
+        assert_eq!(counts(&kept), (1, 1));
+    }
+
+    /// A job that waits holds the engine for a keeper, and for nobody else.
+    #[test]
+    fn an_engine_stays_for_its_clean_up_while_a_keeper_works() {
+        let background = Background::new();
+        let engine: Alive = Arc::new(());
+        let seen = Arc::downgrade(&engine);
+        drop(background.elsewhere(job(1), Arc::clone(&engine)));
+        background.queue(job(1), Some(engine));
+        assert_eq!(seen.strong_count(), 1, "for the keeper; not for what was put back");
+        assert!(poll(&mut background.work(), &Arc::new(Flag::default())).is_ready());
+        assert_eq!(seen.strong_count(), 0, "all is done");
+        let engine: Alive = Arc::new(());
+        let seen = Arc::downgrade(&engine);
+        background.queue(job(1), Some(engine));
+        background.without_keeper();
+        assert_eq!(seen.strong_count(), 0);
     }
 }

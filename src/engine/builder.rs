@@ -260,30 +260,29 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// Where the engine's clean-up runs, such as `|job| { tokio::spawn(job); }`. Without one, a job is polled once
-    /// where it arises, and the rest is left to [`Deduplicator::keeper`], [`Deduplicator::flush`] and later calls.
+    /// Where the engine's clean-up runs, such as `|job| { tokio::spawn(job); }`. Clean-up is what a dropped call or
+    /// claim leaves to be written: a release, or the rest of a completion. A drop itself calls no store.
     ///
-    /// It is called where a claim is dropped, so it must return at once. A job that it does not
-    /// run, or panics over, is lost: its claim is left to its lease, and under [`Policy::Hold`]
-    /// until somebody resolves it.
+    /// Without a spawner it is kept until somebody drives it: [`Deduplicator::keeper`], [`Deduplicator::flush`], or a
+    /// later call that claims, which takes on one job for as long as it runs itself. Until then it holds no
+    /// connection.
+    ///
+    /// It is called where a claim is dropped, so it must return at once. A job that it drops before the job's end, or
+    /// panics over, is kept as if there were no spawner. One that it keeps and does not run is lost: its claim is left
+    /// to its lease, and under [`Policy::Hold`] until somebody resolves it.
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
-        self.options.spawner = Some(Arc::new(move |job| {
-            spawn(job);
-            None
-        }));
+        self.options.spawner = Some(Arc::new(spawn));
         self
     }
 
     /// tokio's clock, and clean-up on the tokio runtime where one is at hand.
     #[cfg(feature = "tokio")]
     pub fn tokio(mut self) -> Self {
-        self.options.spawner = Some(Arc::new(|job| match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                runtime.spawn(job);
-                None
-            }
+        self.options.spawner = Some(Arc::new(|job| {
             // Where none is at hand, it waits for a keeper, a flush or a call that comes by.
-            Err(_) => Some(job),
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(job);
+            }
         }));
         self.clock(crate::time::TokioClock::new())
     }

@@ -142,7 +142,7 @@ impl<S: Store + 'static> Claim<S> {
     ///
     /// # Cancel safety
     /// If this is dropped, the completion may or may not be stored; it is not undone. If the claim is dropped then too,
-    /// the engine goes on storing it in the background where possible.
+    /// it is left to the engine's [clean-up](super::DeduplicatorBuilder::spawner), for whoever drives that.
     pub async fn complete(&mut self, value: impl Into<Payload>) -> Result<Kept, ClaimError> {
         self.conclude(Conclusion::Succeeded, value).await
     }

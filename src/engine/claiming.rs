@@ -2,14 +2,15 @@
 
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::Inner;
+use super::background::CleanUp;
 use super::convoy::Route;
 use super::error::{ClaimError, Error, ResolverFailure};
 use super::held::{Guard, Held, Step};
@@ -57,6 +58,18 @@ impl<S: Store + 'static> Inner<S> {
     /// Where the store answers at once and nobody is waited for, it is done when it is first polled.
     #[inline]
     pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
+        match self.background.take() {
+            None => self.claim_alone(ask).await,
+            // Clean-up that waits gets on meanwhile.
+            Some(job) => {
+                let at_most = self.options.renew_every / 4;
+                Box::pin(job.beside(self.clock(), at_most, self.claim_alone(ask))).await
+            }
+        }
+    }
+
+    #[inline]
+    async fn claim_alone(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
         let mut span = self.begin(&ask.key, || CallPhase::Claim);
         let at_once = || in_span(&mut span, || self.claim_at_once(ask));
         let first = match self.port.is_at_once().then(at_once).flatten() {
@@ -128,7 +141,6 @@ impl<S: Store + 'static> Inner<S> {
         ask: &Ask,
         first: Option<(Claimed<S>, Moment)>,
     ) -> Result<Claimed<S>, Error> {
-        self.background.nudge();
         let (mut first, begun) = first.unzip();
         let mut now = begun.unwrap_or_else(|| self.clock().now());
         let until = now + ask.wait;
@@ -289,8 +301,8 @@ fn name(command: &mut ClaimCommand, now: Moment) {
     }
 }
 
-/// A claim call under way. Dropped while its write may have been applied, it gives its own record up, in the
-/// background where possible: nothing was started under it.
+/// A claim call under way. Dropped while its write may have been applied, it leaves it to the clean-up to give its own
+/// record up: nothing was started under it.
 struct Claiming<'a, S: Store + 'static> {
     engine: &'a Arc<Inner<S>>,
     ask: &'a Ask,
@@ -375,19 +387,47 @@ impl<S: Store + 'static> Drop for Claiming<'_, S> {
         if !*self.maybe_written.get_mut() {
             return;
         }
-        let (engine, key, owner) = (Arc::clone(self.engine), self.ask.key.clone(), self.command.owner);
-        self.engine.in_background(Box::pin(async move {
-            // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
-            let sent = engine.clock().now();
-            if let Ok(Some(entry)) = engine.load_patiently(&key).await {
-                // Its lease may be over by now; nothing was started under it all the same.
-                if entry.record.is_in_progress() && entry.record.owner() == owner {
-                    let held = Held::new(Arc::clone(&engine), key, entry, sent);
-                    let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(sent) };
-                    let until = held.release_until(sent);
-                    let _told: Result<(), ClaimError> = held.write(step, until).await;
-                }
-            }
+        self.engine.in_background(Arc::new(Unheard {
+            engine: Arc::downgrade(self.engine),
+            key: self.ask.key.clone(),
+            owner: self.command.owner,
+            found: OnceLock::new(),
         }));
+    }
+}
+
+/// What is left of a claim call whose write may have been applied, and that was dropped before the answer: nothing was
+/// started under it, so its record is to be released.
+struct Unheard<S: Store + 'static> {
+    engine: Weak<Inner<S>>,
+    key: Key,
+    owner: Owner,
+    /// Its record, and when that was looked for, once it was found: kept, since a try may have time for one call only.
+    found: OnceLock<(Entry, Moment)>,
+}
+
+impl<S: Store + 'static> CleanUp for Unheard<S> {
+    fn begin(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Some(engine) = self.engine.upgrade() else { return };
+            if self.found.get().is_none() {
+                // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
+                let sent = engine.clock().now();
+                let Ok(Some(entry)) = engine.load_patiently(&self.key).await else { return };
+                // Its lease may be over by now; nothing was started under it all the same.
+                if !entry.record.is_in_progress() || entry.record.owner() != self.owner {
+                    return;
+                }
+                let _first = self.found.set((entry, sent));
+            }
+            let (entry, sent) = self.found.get().expect("set above");
+            let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(*sent) };
+            let held = Held::new(engine, self.key.clone(), entry.clone(), *sent);
+            let _told: Result<(), ClaimError> = held.write(step, held.release_until(*sent)).await;
+        })
+    }
+
+    fn is_completion(&self) -> bool {
+        false
     }
 }

@@ -4,6 +4,7 @@
 //! store differs: what the calls want written while nothing is under way goes there as one batch. So a thousand claims
 //! are one round trip, and so are the completions of those that end together.
 
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -44,9 +45,53 @@ pub(super) struct Convoy {
     handing_out: Mutex<()>,
 }
 
+#[derive(Default)]
 struct State {
-    waiting: Vec<Parcel>,
+    waiting: KeyMap<Line>,
+    /// The keys of what waits, each once, in the order in which they go.
+    order: VecDeque<Key>,
     driver: Option<Waker>,
+    /// How many parcels were taken out.
+    #[cfg(test)]
+    taken: usize,
+}
+
+/// What waits under one key.
+#[derive(Default)]
+struct Line {
+    first: Option<Parcel>,
+    behind: VecDeque<Parcel>,
+}
+
+impl State {
+    fn push(&mut self, parcel: Parcel) {
+        let (key, order) = (parcel.key.clone(), &mut self.order);
+        let line = self.waiting.get_or_insert_with(&key, || {
+            order.push_back(key.clone());
+            Line::default()
+        });
+        match line.first {
+            None => line.first = Some(parcel),
+            Some(_) => line.behind.push_back(parcel),
+        }
+    }
+
+    /// What goes next of what waits under the first key. Whoever gave up waiting sends nothing.
+    fn pop(&mut self) -> Option<(Parcel, Line)> {
+        loop {
+            let key = self.order.pop_front()?;
+            let mut line = self.waiting.remove(&key).unwrap_or_default();
+            while let Some(parcel) = line.first.take().or_else(|| line.behind.pop_front()) {
+                #[cfg(test)]
+                {
+                    self.taken += 1;
+                }
+                if !parcel.answer.is_canceled() {
+                    return Some((parcel, line));
+                }
+            }
+        }
+    }
 }
 
 /// A way to the store: by a convoy, while there is one.
@@ -54,10 +99,7 @@ pub(super) type Route = Option<Weak<Convoy>>;
 
 impl Convoy {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::new(State { waiting: Vec::new(), driver: None }),
-            handing_out: Mutex::new(()),
-        })
+        Arc::new(Self { state: Mutex::new(State::default()), handing_out: Mutex::new(()) })
     }
 
     fn send(&self, key: &Key, write: &Write, patience: Duration) -> oneshot::Receiver<Answer> {
@@ -65,7 +107,7 @@ impl Convoy {
         let parcel = Parcel { key: key.clone(), write: write.clone(), patience, answer };
         let driver = {
             let mut state = self.state.lock();
-            state.waiting.push(parcel);
+            state.push(parcel);
             state.driver.take()
         };
         if let Some(driver) = driver {
@@ -74,26 +116,22 @@ impl Convoy {
         answered
     }
 
-    /// What goes next: each key once, since a batch is of distinct keys. Whoever gave up waiting sends nothing.
+    /// What goes next: each key once, since a batch is of distinct keys.
     fn load(&self, cx: &Context<'_>) -> Vec<Parcel> {
         let mut state = self.state.lock();
         state.driver = Some(cx.waker().clone());
-        if state.waiting.is_empty() {
-            return Vec::new();
-        }
-        let mut keys = KeyMap::default();
-        let (mut next, mut later) = (Vec::new(), Vec::new());
-        for parcel in std::mem::take(&mut state.waiting) {
-            if parcel.answer.is_canceled() {
-                continue;
+        let (mut next, mut lines) = (Vec::new(), Vec::new());
+        while next.len() < BATCH_MAX {
+            let Some((parcel, line)) = state.pop() else { break };
+            if !line.behind.is_empty() {
+                lines.push((parcel.key.clone(), line));
             }
-            if next.len() < BATCH_MAX && keys.insert(&parcel.key, ()).is_none() {
-                next.push(parcel);
-            } else {
-                later.push(parcel);
-            }
+            next.push(parcel);
         }
-        state.waiting = later;
+        for (key, line) in lines {
+            state.waiting.insert(&key, line);
+            state.order.push_back(key);
+        }
         next
     }
 }
@@ -110,6 +148,9 @@ impl Drop for Convoy {
 
 /// Where a convoy is driven, if not by the calls that it is for: takes a job to run on its own.
 pub(crate) type Depot<'d> = &'d (dyn Fn(BoxFuture<'static, ()>) + Sync);
+
+/// Who waits for the end of a call, by that call's place.
+pub(super) type Followers = HashMap<usize, oneshot::Sender<()>>;
 
 impl<S: Store + 'static> Inner<S> {
     /// As [`Port::exchange`](super::port::Port::exchange), by this route.
@@ -132,12 +173,13 @@ impl<S: Store + 'static> Inner<S> {
 
     /// Runs all calls to their ends, side by side in this task; their outputs, in order. What they
     /// send by `convoy` goes to the store in batches, one at a time: from here, or from the
-    /// `depot`, once each call has been polled.
+    /// `depot`, once each call has been polled. A follower is told when the call at its place ends.
     pub(super) async fn drive_all<C: Future<Output = (usize, T)>, T>(
         self: &Arc<Self>,
         convoy: &Arc<Convoy>,
         mut depot: Option<Depot<'_>>,
         mut running: FuturesUnordered<C>,
+        mut followers: Followers,
     ) -> Vec<T> {
         let here = depot.is_none();
         let mut outputs: Vec<Option<T>> = std::iter::repeat_with(|| None).take(running.len()).collect();
@@ -147,6 +189,7 @@ impl<S: Store + 'static> Inner<S> {
                 let mut poll_running = || {
                     while let Poll::Ready(Some((place, output))) = Pin::new(&mut running).poll_next(cx) {
                         outputs[place] = Some(output);
+                        followers.remove(&place);
                     }
                 };
                 poll_running();
@@ -187,7 +230,12 @@ impl<S: Store + 'static> Inner<S> {
 pub(super) fn side_by_side<F: Future>(
     calls: impl Iterator<Item = F>,
 ) -> FuturesUnordered<impl Future<Output = (usize, F::Output)>> {
-    calls.enumerate().map(|(place, call)| call.map(move |output| (place, output))).collect()
+    calls.enumerate().map(|(place, call)| placed(place, call)).collect()
+}
+
+/// A call with its place.
+pub(super) fn placed<F: Future>(place: usize, call: F) -> impl Future<Output = (usize, F::Output)> + use<F> {
+    call.map(move |output| (place, output))
 }
 
 /// Drives a convoy for as long as there is one.
@@ -241,5 +289,65 @@ impl crate::store::StoreError for Unloaded {
 
     fn kind(&self) -> crate::store::StoreErrorKind {
         crate::store::StoreErrorKind::Unavailable
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(oncekey_loom))]
+mod tests {
+    use super::*;
+    use crate::protocol::Decision;
+
+    fn write() -> Write {
+        use crate::protocol::{ClaimCommand, Lifetimes, OnDoubt, OperationId, Owner, Policy, UnixMillis};
+        let claim = ClaimCommand {
+            owner: Owner::from_bytes([1; 16]),
+            operation_id: OperationId::from_bytes([1; 16]),
+            fingerprint: None,
+            policy: Policy::Reclaim,
+            attempts_max: None,
+            on_doubt: OnDoubt::GoByPolicy,
+            now: UnixMillis(0),
+        };
+        let second = Duration::from_secs(1);
+        let lifetimes = Lifetimes { lease: second, retention: second, tail: second };
+        let Decision::Write(write) = crate::protocol::decide(None, &claim, &lifetimes) else {
+            unreachable!("a vacant key is claimed by a write")
+        };
+        write
+    }
+
+    /// How many parcels of each batch there were, and how many were taken out in all.
+    fn unload(keys: impl Iterator<Item = usize>) -> (Vec<usize>, usize) {
+        let (convoy, write) = (Convoy::new(), write());
+        let key = |id: usize| Key::new("s", id.to_string()).unwrap();
+        let answered: Vec<_> = keys.map(|id| convoy.send(&key(id), &write, Duration::from_secs(1))).collect();
+        let batches = std::iter::from_fn(|| {
+            let batch = convoy.load(&Context::from_waker(Waker::noop()));
+            (!batch.is_empty()).then_some(batch.len())
+        });
+        let batches = batches.collect();
+        drop(answered);
+        let taken = convoy.state.lock().taken;
+        (batches, taken)
+    }
+
+    #[test]
+    fn what_waits_is_not_moved_by_the_batches_before_it() {
+        assert_eq!(unload(0..20_500), ([vec![1000; 20], vec![500]].concat(), 20_500));
+        assert_eq!(unload(std::iter::repeat_n(7, 5_000)), (vec![1; 5_000], 5_000), "of one key");
+        // Of each key the first goes first.
+        assert_eq!(unload((0..3).chain(0..2)), (vec![3, 2], 5));
+    }
+
+    #[test]
+    fn who_gave_up_sends_nothing() {
+        let (convoy, write) = (Convoy::new(), write());
+        let key = Key::new("s", "i").unwrap();
+        let [gone, there] = [(); 2].map(|()| convoy.send(&key, &write, Duration::from_secs(1)));
+        drop(gone);
+        assert_eq!(convoy.load(&Context::from_waker(Waker::noop())).len(), 1);
+        assert!(convoy.load(&Context::from_waker(Waker::noop())).is_empty());
+        drop(there);
     }
 }

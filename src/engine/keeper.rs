@@ -7,10 +7,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use hashbrown::HashTable;
 
 use super::held::{Held, Step, Turn};
 use super::{Deduplicator, Inner};
-use crate::protocol::{Decision, Entry, FencingToken, Key, Write};
+use crate::protocol::{Decision, Entry, Key, Write};
 use crate::store::{BatchPut, Put, Store};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::Moment;
@@ -22,22 +23,17 @@ const BATCH: usize = 64;
 
 /// The claims that an engine holds.
 pub(crate) struct HeldSet<S: Store + 'static> {
-    shards: [Mutex<Slots<S>>; SHARDS],
+    shards: [Mutex<HashTable<Registered<S>>>; SHARDS],
     /// How many keepers work.
     keepers: AtomicUsize,
 }
 
-struct Slots<S: Store + 'static> {
-    claims: Vec<Option<Weak<Held<S>>>>,
-    free: Vec<usize>,
-}
+/// A claim by the hash of its key. One key may have several: of all but one the lease is lost.
+type Registered<S> = (u64, Weak<Held<S>>);
 
 impl<S: Store + 'static> HeldSet<S> {
     pub(crate) fn new() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| Mutex::new(Slots { claims: Vec::new(), free: Vec::new() })),
-            keepers: AtomicUsize::new(0),
-        }
+        Self { shards: std::array::from_fn(|_| Mutex::new(HashTable::new())), keepers: AtomicUsize::new(0) }
     }
 
     /// Whether a keeper works for this engine.
@@ -47,57 +43,54 @@ impl<S: Store + 'static> HeldSet<S> {
 
     /// Whether this engine holds the claim of `entry`, under `key`.
     pub(super) fn holds(&self, key: &Key, entry: &Entry) -> bool {
-        let slots = self.shard(entry.fencing_token()).lock();
-        let mut claims = slots.claims.iter().flatten().filter_map(Weak::upgrade);
-        claims.any(|held| entry.is_held_by(&held.facts.holder) && held.key == *key)
+        self.any(key, |held| entry.is_held_by(&held.facts.holder) && held.key == *key)
     }
 
-    fn shard(&self, token: FencingToken) -> &Mutex<Slots<S>> {
-        let token = token.get();
-        &self.shards[usize::try_from(token % SHARDS as u64).expect("less than SHARDS")]
+    /// Whether a claim is one that is looked for. Only those are asked about whose keys have the hash of `key`.
+    fn any(&self, key: &Key, mut is_it: impl FnMut(&Held<S>) -> bool) -> bool {
+        let hash = key.hash64();
+        let claims = self.shard(hash).lock();
+        claims.find(hash, |(_, held)| held.upgrade().is_some_and(|held| is_it(&held))).is_some()
     }
 
-    /// Registers a claim; answers the slot to remove it from.
-    pub(crate) fn add(&self, held: &Arc<Held<S>>) -> usize {
-        let mut slots = self.shard(held.facts.holder.token).lock();
-        let claim = Some(Arc::downgrade(held));
-        match slots.free.pop() {
-            Some(slot) => {
-                slots.claims[slot] = claim;
-                slot
-            }
-            None => {
-                slots.claims.push(claim);
-                slots.claims.len() - 1
-            }
-        }
+    fn shard(&self, hash: u64) -> &Mutex<HashTable<Registered<S>>> {
+        // A table goes by the other bits.
+        &self.shards[usize::try_from((hash >> 32) % SHARDS as u64).expect("less than SHARDS")]
     }
 
-    pub(crate) fn remove(&self, held: &Held<S>, slot: usize) {
+    /// Registers a claim.
+    pub(crate) fn add(&self, held: &Arc<Held<S>>) {
+        let hash = held.key.hash64();
+        let claim = (hash, Arc::downgrade(held));
+        self.shard(hash).lock().insert_unique(hash, claim, |(hash, _)| *hash);
+    }
+
+    pub(crate) fn remove(&self, held: &Held<S>) {
+        let hash = held.key.hash64();
         let claim = {
-            let mut slots = self.shard(held.facts.holder.token).lock();
-            slots.free.push(slot);
-            slots.claims[slot].take()
+            let mut claims = self.shard(hash).lock();
+            let found = claims.find_entry(hash, |(_, claim)| std::ptr::eq(claim.as_ptr(), held));
+            found.ok().map(|found| found.remove().0)
         };
         debug_assert!(claim.is_some(), "a claim is removed once, by its guard");
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| {
-                let slots = shard.lock();
-                slots.claims.len() - slots.free.len()
-            })
-            .sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    fn due(&self, now: Moment) -> Vec<Arc<Held<S>>> {
+    /// What is to be renewed, each with its deadline: the most urgent first.
+    fn due(&self, now: Moment) -> Vec<(Moment, Arc<Held<S>>)> {
         let mut due = Vec::new();
         for shard in &self.shards {
-            let claims: Vec<_> = shard.lock().claims.iter().flatten().filter_map(Weak::upgrade).collect();
-            due.extend(claims.into_iter().filter(|held| held.wants_renewal(now)));
+            let claims: Vec<_> = shard.lock().iter().filter_map(|(_, held)| held.upgrade()).collect();
+            let claims = claims.into_iter().filter(|held| held.wants_renewal(now));
+            due.extend(claims.filter_map(|held| held.times().ok().map(|(deadline, _)| (deadline, held))));
         }
+        // By their keys too, so that the order does not depend on the secret of their hashes.
+        due.sort_unstable_by(|(deadline, held), (other, than)| {
+            (deadline, &held.key, held.facts.holder.token).cmp(&(other, &than.key, than.facts.holder.token))
+        });
         due
     }
 }
@@ -135,13 +128,16 @@ impl<S: Store + 'static> AtWork<S> {
 impl<S: Store + 'static> Drop for AtWork<S> {
     fn drop(&mut self) {
         if let Some(engine) = self.0.upgrade() {
-            engine.held.keepers.fetch_sub(1, Ordering::Relaxed);
+            if engine.held.keepers.fetch_sub(1, Ordering::Relaxed) == 1 {
+                engine.background.without_keeper();
+            }
         }
     }
 }
 
 async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
     let _at_work = AtWork::begin(&engine);
+    let Some(mut clean_up) = engine.upgrade().map(|engine| engine.background.work()) else { return };
     loop {
         let Some(strong) = engine.upgrade() else { return };
         strong.renew_due().await;
@@ -149,9 +145,9 @@ async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
         let mut sleep = strong.clock().sleep_until(strong.clock().now() + tick);
         drop(strong);
         poll_fn(|cx| {
-            if let Some(strong) = engine.upgrade() {
-                strong.background.listen(cx.waker());
-                let _jobs: Poll<()> = strong.background.poll_all(cx);
+            let _idle: Poll<()> = clean_up.poll(cx);
+            if engine.strong_count() == 0 {
+                return Poll::Ready(());
             }
             sleep.as_mut().poll(cx)
         })
@@ -167,15 +163,12 @@ impl<S: Store + 'static> Inner<S> {
         (options.renew_every / 4).min(grace / 2).max(Duration::from_millis(1))
     }
 
-    /// One round: renews what is due and is not being written by its owner just now. What is past its deadline goes last
-    /// and apart: it has nothing to lose by a call that hangs, and must not hurry, or hold up, what has.
+    /// One round: renews what is due and is not being written by its owner just now, the most urgent first. Claims past
+    /// their deadline are renewed last, in a batch of their own, so that they cannot delay claims that can still be saved.
     async fn renew_due(&self) {
         let now = self.clock().now();
-        let (timely, late): (Vec<_>, Vec<_>) = self
-            .held
-            .due(now)
-            .into_iter()
-            .partition(|held| held.times().is_ok_and(|(deadline, _)| deadline > now));
+        let due = self.held.due(now);
+        let (late, timely) = due.split_at(due.partition_point(|(deadline, _)| *deadline <= now));
         for chunk in timely.chunks(BATCH) {
             self.renew_batch_alone(chunk, self.options.store_timeout).await;
         }
@@ -189,14 +182,14 @@ impl<S: Store + 'static> Inner<S> {
 
     /// As [`renew_batch`](Self::renew_batch). A store that panics costs this batch its round: all
     /// other claims depend on the keeper.
-    async fn renew_batch_alone(&self, chunk: &[Arc<Held<S>>], at_most: Duration) {
+    async fn renew_batch_alone(&self, chunk: &[(Moment, Arc<Held<S>>)], at_most: Duration) {
         let _panicked = AssertUnwindSafe(self.renew_batch(chunk, at_most)).catch_unwind().await;
     }
 
     /// Renews these together; the call may take so long, or half of what is left until the first of their deadlines.
-    async fn renew_batch(&self, chunk: &[Arc<Held<S>>], at_most: Duration) {
+    async fn renew_batch(&self, chunk: &[(Moment, Arc<Held<S>>)], at_most: Duration) {
         let mut batch: Vec<(Arc<Held<S>>, Turn<S>, Write)> = Vec::with_capacity(chunk.len());
-        for held in chunk {
+        for (_, held) in chunk {
             let Some(turn) = held.try_turn() else { continue };
             // Its owner may have written since it was found due.
             if !held.wants_renewal(self.clock().now()) {
@@ -234,5 +227,36 @@ impl<S: Store + 'static> Inner<S> {
             let _panicked = catch_unwind(AssertUnwindSafe(|| held.renewed(answer, write, sent)));
             drop(turn);
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(oncekey_loom))]
+mod tests {
+    use crate::{ClaimAnswer, Deduplicator, Key, MemoryStore};
+    use futures::FutureExt as _;
+
+    /// How many claims are held makes no difference to the answer whether one is.
+    #[test]
+    fn few_claims_are_compared_however_many_are_held() {
+        let dedup = Deduplicator::new(MemoryStore::new());
+        let key = |id: usize| Key::new("orders.ship", id.to_string()).unwrap();
+        let claim = |id| dedup.request(key(id)).claim().now_or_never().expect("the store answers at once");
+        let claims: Vec<_> = (0..10_000).map(claim).collect();
+        assert_eq!(dedup.held(), 10_000);
+        let held = &dedup.inner.held;
+        let mut compared = 0;
+        for id in 0..20_000 {
+            let mut is_it = |key: &Key, other: &Key| {
+                compared += 1;
+                key == other
+            };
+            assert_eq!(held.any(&key(id), |claim| is_it(&key(id), &claim.key)), id < 10_000);
+        }
+        // A table looks at seven bits of a hash, and at what has them in the same group.
+        assert!(compared < 40_000, "{compared} comparisons");
+        assert!(claims.iter().all(|claim| matches!(claim, Ok(ClaimAnswer::Granted(_)))));
+        drop(claims);
+        assert_eq!(dedup.held(), 0);
     }
 }

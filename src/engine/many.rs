@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::channel::oneshot;
 
 use super::Deduplicator;
 use super::answer::{Answer, ClaimAnswer};
 use super::attempt::Attempt;
 use super::claim::Claim;
 use super::claiming::Claimed;
-use super::convoy::{Convoy, Depot, side_by_side};
+use super::convoy::{Convoy, Depot, Followers, placed, side_by_side};
 use super::error::{ClaimError, Error, RunError};
 use super::failure::Failure;
 use super::request::Request;
@@ -26,8 +27,8 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// store together: the claims of a thousand requests are one round trip, and so are the completions of operations
     /// that end together. One answer per request, in order; none depends on another's.
     ///
-    /// A request whose key comes before in the same call waits for that one, whatever its [`wait`](Request::wait) says,
-    /// and gets its outcome; if that one fails, it may run.
+    /// A request whose key comes before in the same call begins when that one's run has ended, and then goes by its own
+    /// [`wait`](Request::wait) and its own fingerprint: it gets the outcome, if there is one, and else it may run.
     ///
     /// All operations are under way at once, and all claims are held meanwhile: bound what one call takes.
     ///
@@ -81,12 +82,14 @@ impl<S: Store + 'static> Deduplicator<S> {
         Fut: Future<Output = Result<T, E>>,
     {
         let convoy = Convoy::new();
-        let mut known = Known::default();
-        let run = |(request, operation): (Request<'r, S, C, F>, Op)| {
-            let wait = known.comes_again(request.key()).then_some(Duration::MAX);
-            request.in_convoy(&self.inner, &convoy, wait).run(operation)
+        let mut twins = Twins::default();
+        let run = |(place, (request, operation)): (usize, (Request<'r, S, C, F>, Op))| {
+            let before = twins.before(request.key(), place);
+            let run = request.in_convoy(&self.inner, &convoy, None).run(operation);
+            placed(place, after(before, run))
         };
-        self.inner.drive_all(&convoy, depot, side_by_side(requests.into_iter().map(run))).await
+        let runs = requests.into_iter().enumerate().map(run).collect();
+        self.inner.drive_all(&convoy, depot, runs, twins.followers).await
     }
 
     /// As [`run_many`](Self::run_many), for operations that say how they failed: see [`Request::run_or_fail`].
@@ -125,12 +128,14 @@ impl<S: Store + 'static> Deduplicator<S> {
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
         let convoy = Convoy::new();
-        let mut known = Known::default();
-        let run = |(request, operation): (Request<'r, S, C, F>, Op)| {
-            let wait = known.comes_again(request.key()).then_some(Duration::MAX);
-            request.in_convoy(&self.inner, &convoy, wait).run_or_fail(operation)
+        let mut twins = Twins::default();
+        let run = |(place, (request, operation)): (usize, (Request<'r, S, C, F>, Op))| {
+            let before = twins.before(request.key(), place);
+            let run = request.in_convoy(&self.inner, &convoy, None).run_or_fail(operation);
+            placed(place, after(before, run))
         };
-        self.inner.drive_all(&convoy, depot, side_by_side(requests.into_iter().map(run))).await
+        let runs = requests.into_iter().enumerate().map(run).collect();
+        self.inner.drive_all(&convoy, depot, runs, twins.followers).await
     }
 
     /// As [`run_many_or_fail`](Self::run_many_or_fail), but a panic of one operation is that one's answer. A request whose key
@@ -151,7 +156,8 @@ impl<S: Store + 'static> Deduplicator<S> {
             AssertUnwindSafe(request.in_convoy(&self.inner, &convoy, None).run_or_fail(operation))
                 .catch_unwind()
         };
-        self.inner.drive_all(&convoy, None, side_by_side(requests.into_iter().map(run))).await
+        let runs = side_by_side(requests.into_iter().map(run));
+        self.inner.drive_all(&convoy, None, runs, Followers::new()).await
     }
 
     /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
@@ -176,8 +182,8 @@ impl<S: Store + 'static> Deduplicator<S> {
         };
         let mut requests: Vec<_> = requests.into_iter().map(on_its_way).collect();
         let claims = side_by_side(requests.iter().map(Request::claimed));
-        let mut claimed: Vec<_> =
-            self.inner.drive_all(&convoy, None, claims).await.into_iter().map(Some).collect();
+        let claimed = self.inner.drive_all(&convoy, None, claims, Followers::new()).await;
+        let mut claimed: Vec<_> = claimed.into_iter().map(Some).collect();
         // The last to be answered may have taken longer than the leases of the first.
         for _ in 0..=self.inner.options.claim_tries {
             let is_late = |place: &usize| matches!(&claimed[*place], Some(Ok(granted)) if granted.is_late());
@@ -193,7 +199,8 @@ impl<S: Store + 'static> Deduplicator<S> {
             if again.is_empty() {
                 break;
             }
-            let told = self.inner.drive_all(&convoy, None, side_by_side(again.into_iter())).await;
+            let again = side_by_side(again.into_iter());
+            let told = self.inner.drive_all(&convoy, None, again, Followers::new()).await;
             late.into_iter().zip(told).for_each(|(place, told)| claimed[place] = Some(told));
         }
         let told =
@@ -224,7 +231,38 @@ impl<S: Store + 'static> Deduplicator<S> {
             claim.go_by(&self.inner, &convoy);
             claim.complete(value)
         };
-        self.inner.drive_all(&convoy, None, side_by_side(claims.into_iter().map(complete))).await
+        let claims = side_by_side(claims.into_iter().map(complete));
+        self.inner.drive_all(&convoy, None, claims, Followers::new()).await
+    }
+}
+
+/// Requests of one call whose keys are the same: each follows the one before it.
+#[derive(Default)]
+struct Twins {
+    /// The place of the latest request for a key.
+    latest: KeyMap<usize>,
+    followers: Followers,
+}
+
+impl Twins {
+    /// What tells that the request before this one, for the same key, has ended; `None` if there is none.
+    fn before(&mut self, key: &Key, place: usize) -> Option<oneshot::Receiver<()>> {
+        let before = self.latest.insert(key, place)?;
+        let (tells, told) = oneshot::channel();
+        self.followers.insert(before, tells);
+        Some(told)
+    }
+}
+
+/// Begins a run when `before` says so, if there is one.
+fn after<R: Future>(
+    before: Option<oneshot::Receiver<()>>,
+    run: R,
+) -> impl Future<Output = R::Output> + use<R> {
+    match before {
+        None => run.left_future(),
+        // That its sender is dropped says it.
+        Some(before) => before.then(|_| run).right_future(),
     }
 }
 

@@ -33,7 +33,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
 
 pub use admin::{AdminAnswer, Inspection};
 pub use answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unavailable, Unrecorded};
@@ -52,7 +52,7 @@ use crate::observe::Event;
 use crate::protocol::{Key, Lent, Outcome, OutcomeBody};
 use crate::store::Store;
 use crate::time::Clock;
-use background::Background;
+use background::{Alive, Background, CleanUp};
 use keeper::HeldSet;
 use options::Options;
 use port::Port;
@@ -136,13 +136,15 @@ impl<S: Store + 'static> Deduplicator<S> {
     }
 
     /// Runs the clean-up that is queued, to its end: releases of claims that were dropped before they started, and
-    /// completions that were dropped half way. For a graceful shutdown without a [`Deduplicator::keeper`]. What a spawner
-    /// took is the spawner's.
+    /// completions that were dropped half way. Up to 16 are under way at once. For a graceful shutdown without a
+    /// [`Deduplicator::keeper`]. It waits for what a call that came by has begun; what a spawner took is the
+    /// spawner's.
     ///
     /// # Cancel safety
     /// What is not done stays queued.
     pub async fn flush(&self) {
-        poll_fn(|cx| self.inner.background.poll_all(cx)).await;
+        let mut work = self.inner.background.work();
+        poll_fn(|cx| work.poll(cx)).await;
     }
 }
 
@@ -183,17 +185,25 @@ impl<S: Store + 'static> Inner<S> {
         let _panicked = catch_unwind(AssertUnwindSafe(|| self.tell(key, event)));
     }
 
-    pub(crate) fn in_background(&self, job: BoxFuture<'static, ()>) {
+    /// Leaves a job to the spawner, if there is one, or to whoever drives the queue.
+    fn in_background(self: &Arc<Self>, job: Arc<dyn CleanUp>) {
+        // A store that answers at once has it done here and now. Dropped before its end, the job can be begun again.
+        let begun = || Arc::clone(&job).begin().now_or_never();
+        if self.port.is_at_once() && catch_unwind(AssertUnwindSafe(begun)).is_ok_and(|ended| ended.is_some())
+        {
+            return;
+        }
         match &self.options.spawner {
-            // This runs in drops, also while a panic unwinds: a spawner that panics, as tokio's does outside of a
-            // runtime, costs its job and nothing else.
-            // What it hands back has no place to run here: it waits for a keeper, a flush or a call that comes by.
+            // This runs in drops, also while a panic unwinds: a spawner must not panic through it.
+            // A job that the spawner drops is queued.
             Some(spawn) => {
-                if let Ok(Some(job)) = catch_unwind(AssertUnwindSafe(|| spawn(job))) {
-                    self.background.queue(job);
-                }
+                let job = self.background.elsewhere(job, Arc::<Self>::clone(self));
+                let _panicked = catch_unwind(AssertUnwindSafe(|| spawn(job)));
             }
-            None => self.background.start(job),
+            None => {
+                let by_keeper = self.held.has_keeper().then(|| Arc::<Self>::clone(self) as Alive);
+                self.background.queue(job, by_keeper);
+            }
         }
     }
 

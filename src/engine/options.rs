@@ -27,12 +27,13 @@ pub enum OnDrop {
     /// It is left to its lease, since the effect may still be under way.
     #[default]
     KeepLease,
-    /// Its lease is ended at once, in the background where possible: the next claim goes by the policy.
+    /// Its lease is ended by the engine's [clean-up](crate::DeduplicatorBuilder::spawner): the next claim goes by the
+    /// policy.
     ExpireNow,
 }
 
-/// Takes a job to run on its own, or hands it back where it cannot.
-type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) -> Option<BoxFuture<'static, ()>> + Send + Sync>;
+/// Takes a job to run on its own, or drops it where it cannot.
+type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
 pub(crate) struct Options {
     pub(crate) lifetimes: Lifetimes,

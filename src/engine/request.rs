@@ -160,11 +160,12 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// # Errors
     /// [`Error`]: the store failed or returned inconsistent answers, the resolver did not answer,
     /// or the fingerprints cannot be compared. Nothing was granted; if a claim was written all the
-    /// same, it is given up in the background.
+    /// same, the engine's clean-up gives it up.
     ///
     /// # Cancel safety
-    /// If dropped, a claim that was written is released in the background where possible, and ends with its lease at
-    /// the latest: under `Hold`, when it is resolved.
+    /// If dropped, a claim that was written is released by the engine's
+    /// [clean-up](super::DeduplicatorBuilder::spawner), once somebody drives that. It ends with its lease at the
+    /// latest: under `Hold`, when it is resolved.
     /// # Example
     /// ```
     /// # use oncekey::{ClaimAnswer, Earlier, Deduplicator, Key, MemoryStore};
@@ -258,9 +259,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// an outcome to read: nothing was run.
     ///
     /// # Cancel safety
-    /// Dropped before the operation was first polled: the claim is released in the background where possible. While it
-    /// runs: the claim is left to its lease, since the effect may be under way. After it ended: its completion is
-    /// brought to its end in the background where possible, and never undone.
+    /// Dropped before the operation was first polled: the claim is released. While it runs: the claim is left to its
+    /// lease, since the effect may be under way. After it ended: its completion is brought to its end, and never
+    /// undone. The drop itself calls no store: release and completion are
+    /// [clean-up](super::DeduplicatorBuilder::spawner), for whoever drives that.
     /// # Example
     /// ```
     /// # use oncekey::{Answer, Earlier, Deduplicator, Key, MemoryStore};

@@ -69,7 +69,14 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
             let answer = match poll_fn(|cx| self.poll_call(cx)).await {
                 None => Some(self.out_of_time()),
                 Some(Call::News(entry)) => self.hear(&entry)?,
-                Some(Call::Drive(_)) => self.look().await?,
+                // Clean-up that came meanwhile gets on: it may be what ends this wait.
+                Some(Call::Drive(_)) => match self.engine.background.take() {
+                    None => self.look().await?,
+                    Some(job) => {
+                        let (clock, at_most) = (self.clock(), self.engine.options.poll_min);
+                        Box::pin(job.beside(clock, at_most, self.look())).await?
+                    }
+                },
             };
             if let Some(claimed) = answer {
                 return Ok(claimed);

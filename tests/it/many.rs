@@ -1,5 +1,7 @@
 //! Many calls at once, and their writes in batches.
 
+mod twins;
+
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 

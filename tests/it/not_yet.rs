@@ -1,13 +1,9 @@
 //! What is not right yet: each test has the right value, and says by what name the fault is known.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::FutureExt as _;
 use oncekey::time::Clock as _;
-use oncekey::{Answer, Attempt, ClaimAnswer, Deduplicator, Earlier, Key, MemoryStore, RunError};
-use oncekey_conformance::Intercept;
+use oncekey::{Answer, Attempt, ClaimAnswer, Earlier, Key, RunError};
 
 use crate::support::*;
 
@@ -58,115 +54,4 @@ fn an_operation_inside_of_another_that_waits_for_the_outer_key_is_told_at_once()
     let told: Told = bench.run(bench.dedup.request(key_of("outer")).run(outer));
     assert!(matches!(&told, Ok(Answer::Executed { value, .. }) if value == "true"), "{told:?}");
     assert_eq!(bench.clock.now(), begun);
-}
-
-/// Of two requests for one key in a poll the second follows the first one's answer, within its own
-/// wait.
-#[test]
-#[ignore = "E3: the second of a pair waits for as long as somebody else holds the key"]
-fn the_second_of_a_pair_waits_no_longer_than_it_says() {
-    for wait in [secs(0), secs(5)] {
-        let bench = bench();
-        let other = bench.other_process();
-        let mut tasks = Tasks::default();
-        // It is renewed for as long as it runs.
-        let held = tasks.spawn(
-            other
-                .request(key_of("k"))
-                .run(async |_: Attempt| std::future::pending::<Result<String, String>>().await),
-        );
-        tasks.settle();
-        let requests = ["k", "k", "free"].map(|id| (bench.dedup.request(key_of(id)).wait(wait), done));
-        let many = tasks.spawn(bench.dedup.run_many(requests));
-        tasks.pass(&bench.clock, 3 * wait);
-        assert!(many.is_done() && !held.is_done(), "with a wait of {wait:?}");
-        let told: Vec<Told> = many.take();
-        assert!(matches!(told[0], Ok(Answer::Earlier(Earlier::InProgress { .. }))), "{told:?}");
-        assert!(matches!(told[1], Ok(Answer::Earlier(Earlier::InProgress { .. }))), "{told:?}");
-        assert!(matches!(told[2], Ok(Answer::Executed { .. })), "{told:?}");
-    }
-}
-
-/// A pair inside of the operation of its own key, from a plain thread.
-#[cfg(feature = "blocking")]
-#[test]
-#[ignore = "E3: from a plain thread, a pair inside of the operation of its own key is never answered"]
-fn a_pair_inside_of_the_operation_of_its_own_key_is_answered() {
-    let (told, is_told) = std::sync::mpsc::channel();
-    // Left behind if it hangs.
-    std::thread::spawn(move || {
-        let engine = Deduplicator::new(MemoryStore::new());
-        let dedup = oncekey::blocking::Deduplicator::new(engine).unwrap();
-        let inside = dedup.request(key_of("k")).run(|_| {
-            let twins = [0, 1].map(|_| (dedup.request(key_of("k")), |_| Ok::<_, String>(String::new())));
-            let told = dedup.run_many(twins);
-            Ok::<_, String>(
-                told.iter()
-                    .all(|told| matches!(told, Ok(Answer::Earlier(Earlier::InProgress { .. }))))
-                    .to_string(),
-            )
-        });
-        let _ended = told.send(inside.unwrap().into_value().unwrap());
-    });
-    assert_eq!(is_told.recv_timeout(Duration::from_secs(60)), Ok("true".to_owned()));
-}
-
-/// A call that comes by drives some of the clean-up that waits, and not all of it.
-#[test]
-#[ignore = "E7: each claim polls every queued job"]
-fn a_call_polls_few_of_the_jobs_that_are_queued() {
-    const STUCK: usize = 1_000;
-    let polls = Arc::new(AtomicUsize::new(0));
-    let (counts, hangs) = (Arc::clone(&polls), Arc::new(AtomicUsize::new(0)));
-    let hanging = Arc::clone(&hangs);
-    // While `hangs` is set, no call is answered.
-    let store = Intercept::new(MemoryStore::new()).before(move |_| {
-        let (counts, hanging) = (Arc::clone(&counts), Arc::clone(&hanging));
-        Box::pin(std::future::poll_fn(move |_| {
-            counts.fetch_add(1, Ordering::SeqCst);
-            match hanging.load(Ordering::SeqCst) {
-                0 => std::task::Poll::Ready(()),
-                _ => std::task::Poll::Pending,
-            }
-        }))
-    });
-    let builder = Deduplicator::builder(store).lease(secs(3600)).store_timeout(secs(600));
-    let dedup = builder.build().unwrap();
-    hangs.store(1, Ordering::SeqCst);
-    for id in 0..STUCK {
-        let run = dedup.request(key_of(id)).run(done);
-        assert!(run.now_or_never().is_none(), "its claim is on its way");
-    }
-    let before = polls.load(Ordering::SeqCst);
-    assert!(dedup.request(key_of("one more")).run(done).now_or_never().is_none());
-    let polled = polls.load(Ordering::SeqCst) - before;
-    assert!(polled <= 32, "one call polled {polled} times");
-}
-
-/// How many claims are held by others makes no difference to an answer.
-#[test]
-#[ignore = "E7: each answer that a key is in progress looks at all claims held in a shard"]
-fn an_answer_that_a_key_is_in_progress_does_not_grow_with_the_claims_that_are_held() {
-    let took = |held: usize| {
-        let dedup = Deduplicator::builder(MemoryStore::new()).lease(secs(3600)).build().unwrap();
-        let claims: Vec<_> = (0..held).map(|id| dedup.request(key_of(id)).claim().now_or_never()).collect();
-        assert_eq!(dedup.held(), held);
-        let asks = || {
-            let begun = Instant::now();
-            for _ in 0..100 {
-                let told = dedup.request(key_of(held - 1)).claim().now_or_never();
-                assert!(matches!(
-                    told,
-                    Some(Ok(ClaimAnswer::Answered(Earlier::InProgress { here: true, .. })))
-                ));
-            }
-            begun.elapsed()
-        };
-        // The least of some: this thread may be put aside.
-        let least = (0..10).map(|_| asks()).min().unwrap();
-        drop(claims);
-        least
-    };
-    let (few, many) = (took(16), took(100_000));
-    assert!(many < few * 10, "{few:?} with few claims held, and {many:?} with many");
 }

@@ -1,25 +1,29 @@
 //! Who owns a claim, and what becomes of it when they go.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use futures::future::BoxFuture;
+
+use super::super::Inner;
+use super::super::background::CleanUp;
 use super::super::error::ClaimError;
 use super::super::options::OnDrop;
 use super::{Held, Lost, Phase, Step};
 use crate::observe::Event;
+use crate::protocol::{Entry, Key};
 use crate::store::Store;
 use crate::time::Moment;
 
-/// Owns a claim: what is left undone when it is dropped goes to the background.
+/// Owns a claim: what is left undone when it is dropped is clean-up.
 pub(in crate::engine) struct Guard<S: Store + 'static> {
     pub(in crate::engine) held: Arc<Held<S>>,
-    slot: usize,
 }
 
 impl<S: Store + 'static> Guard<S> {
     pub(in crate::engine) fn new(held: Arc<Held<S>>) -> Self {
-        let slot = held.engine.held.add(&held);
-        Self { held, slot }
+        held.engine.held.add(&held);
+        Self { held }
     }
 }
 
@@ -50,7 +54,7 @@ impl<S: Store + 'static> Guard<S> {
 impl<S: Store + 'static> Drop for Guard<S> {
     fn drop(&mut self) {
         let held = &self.held;
-        held.engine.held.remove(held, self.slot);
+        held.engine.held.remove(held);
         held.engine.tell_in_drop(&held.key, || Event::LetGo);
         let (phase, lost, wakers) = {
             let mut state = held.state.lock();
@@ -64,10 +68,33 @@ impl<S: Store + 'static> Drop for Guard<S> {
         // its lease.
         let left_undone = catch_unwind(AssertUnwindSafe(|| self.left_undone(phase)));
         let Ok(Some((step, until))) = left_undone else { return };
-        let job = Arc::clone(held);
-        held.engine.in_background(Box::pin(async move {
+        let (engine, key) = (Arc::downgrade(&held.engine), held.key.clone());
+        held.engine.in_background(Arc::new(Unwritten { engine, key, entry: held.entry(), step, until }));
+    }
+}
+
+/// What is still to be written for a claim that was dropped, and until when that is tried.
+struct Unwritten<S: Store + 'static> {
+    engine: Weak<Inner<S>>,
+    key: Key,
+    /// The last entry known to be there and the claim's.
+    entry: Entry,
+    step: Step,
+    until: Moment,
+}
+
+impl<S: Store + 'static> CleanUp for Unwritten<S> {
+    fn begin(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Some(engine) = self.engine.upgrade() else { return };
+            let now = engine.clock().now();
+            let held = Held::new(engine, self.key.clone(), self.entry.clone(), now);
             // Nobody is there to be told; an observer hears of failures.
-            let _told: Result<(), ClaimError> = job.write(step, until).await;
-        }));
+            let _told: Result<(), ClaimError> = held.write(self.step.clone(), self.until).await;
+        })
+    }
+
+    fn is_completion(&self) -> bool {
+        matches!(self.step, Step::Complete(..))
     }
 }

@@ -176,6 +176,7 @@ fn an_observer_that_panics_at_the_grant_leaves_no_claim_behind() {
     });
     let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ready(b.dedup.request(key()).claim())));
     assert!(r.is_err());
+    ready(b.dedup.flush());
     assert_ne!(
         on_record(&b).status(),
         Status::InProgress,

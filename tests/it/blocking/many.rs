@@ -276,3 +276,25 @@ fn of_a_poll_the_operation_whose_value_panics_is_done() {
     let again = request(&threads.dedup, 1).run(|_| Err::<String, _>("runs again"));
     assert!(matches!(again, Ok(Answer::Earlier(Earlier::Done { .. }))), "{again:?}");
 }
+
+/// A pair inside of the operation of its own key, from a plain thread.
+#[test]
+fn a_pair_inside_of_the_operation_of_its_own_key_is_answered() {
+    let (told, is_told) = std::sync::mpsc::channel();
+    // Left behind if it hangs.
+    std::thread::spawn(move || {
+        let engine = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
+        let dedup = blocking::Deduplicator::new(engine).unwrap();
+        let inside = dedup.request(key_of(7)).run(|_| {
+            let twins = [0, 1].map(|_| (dedup.request(key_of(7)), |_| Ok::<_, String>(String::new())));
+            let told = dedup.run_many(twins);
+            Ok::<_, String>(
+                told.iter()
+                    .all(|told| matches!(told, Ok(Answer::Earlier(Earlier::InProgress { .. }))))
+                    .to_string(),
+            )
+        });
+        let _ended = told.send(inside.unwrap().into_value().unwrap());
+    });
+    assert_eq!(is_told.recv_timeout(Duration::from_secs(60)), Ok("true".to_owned()));
+}

@@ -233,20 +233,16 @@ fn a_codec_that_panics_while_it_reads_changes_nothing() {
     assert!(matches!(again, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "first"));
 }
 
-/// What a spawner loses is not done: the claim is left to its lease.
+/// What a spawner keeps and never runs is not done: the claim is left to its lease.
 #[test]
 fn a_spawner_that_runs_nothing_leaves_claims_to_their_leases() {
     for policy in [Policy::Reclaim, Policy::Hold] {
-        let bench = bench_with(|builder| builder.spawner(drop));
-        bench.store.yields.store(true, Ordering::SeqCst);
-        let progress = Progress::default();
-        let mut run = Box::pin(bench.dedup.request(key()).policy(policy).run(|_| progress.operation()));
-        assert!(bench.poll_times(run.as_mut(), 2).is_none());
-        drop(run);
-        bench.store.yields.store(false, Ordering::SeqCst);
+        let kept = Mutex::new(Vec::new());
+        let bench = bench_with(|builder| builder.spawner(move |job| kept.lock().unwrap().push(job)));
+        let progress = unstarted(&bench, policy);
         bench.nothing_is_left();
-        assert!(!progress.polled.get());
         let runs = AtomicU32::new(0);
+        assert!(!progress.polled.get());
         assert!(matches!(bench.second_call(&runs), Answer::Earlier(Earlier::InProgress { .. })));
         bench.clock.advance(LEASE);
         match (policy, bench.second_call(&runs)) {
@@ -255,6 +251,27 @@ fn a_spawner_that_runs_nothing_leaves_claims_to_their_leases() {
             (_, other) => panic!("{policy:?}: {other:?}"),
         }
     }
+}
+
+/// What a spawner drops, or panics over, is kept as if there were no spawner.
+#[test]
+fn a_spawner_that_drops_its_jobs_leaves_them_to_others() {
+    let bench = bench_with(|builder| builder.spawner(drop));
+    let _progress = unstarted(&bench, Policy::Hold);
+    assert_eq!(bench.on_record().status(), Status::InProgress);
+    bench.nothing_is_left();
+    assert_eq!(bench.on_record().record.state(), State::Released { fresh_operation_id: false });
+}
+
+/// Drops a run whose claim is written, and whose operation was not polled.
+fn unstarted(bench: &Bench, policy: Policy) -> Progress {
+    bench.store.yields.store(true, Ordering::SeqCst);
+    let progress = Progress::default();
+    let mut run = Box::pin(bench.dedup.request(key()).policy(policy).run(|_| progress.operation()));
+    assert!(bench.poll_times(run.as_mut(), 2).is_none());
+    drop(run);
+    bench.store.yields.store(false, Ordering::SeqCst);
+    progress
 }
 
 thread_local! {

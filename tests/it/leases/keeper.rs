@@ -83,6 +83,13 @@ fn batching(
     })
 }
 
+fn claimed<S: Store + 'static>(answer: Result<ClaimAnswer<Claim<S>>, oncekey::Error>) -> Claim<S> {
+    match answer {
+        Ok(ClaimAnswer::Granted(claim)) => claim,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
 #[test]
 fn it_renews_all_claims_of_its_engine_in_batches() {
     let clock = ManualClock::new();
@@ -90,13 +97,8 @@ fn it_renews_all_claims_of_its_engine_in_batches() {
     let store = batching(&clock, &batches, &Arc::default());
     let dedup = Deduplicator::builder(store.clone()).clock(clock.clone()).build().unwrap();
     let keys: Vec<_> = (0..300).map(|i| Key::new("batch", i.to_string()).unwrap()).collect();
-    let claims: Vec<Claim<_>> = keys
-        .iter()
-        .map(|key| match ready(dedup.request(key.clone()).claim()) {
-            Ok(ClaimAnswer::Granted(claim)) => claim,
-            _ => panic!("not granted"),
-        })
-        .collect();
+    let claims: Vec<Claim<_>> =
+        keys.iter().map(|key| claimed(ready(dedup.request(key.clone()).claim()))).collect();
     let mut keeper = Box::pin(dedup.keeper());
     assert!(poll_once(keeper.as_mut()).is_none());
     for _ in 0..38 {
@@ -110,6 +112,31 @@ fn it_renews_all_claims_of_its_engine_in_batches() {
         let entry = ready(store.load(key)).unwrap().unwrap();
         assert!(!entry.left.is_zero());
     }
+}
+
+/// Not in the order in which they were granted: a batch that hangs must not be before what is about
+/// to end.
+#[test]
+fn the_most_urgent_claims_are_renewed_first() {
+    let clock = ManualClock::new();
+    let order: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&order);
+    let inner = MemoryStore::builder().clock(clock.clone()).build();
+    let store = Intercept::new(inner).on_batch(move |store, batch| {
+        seen.lock().unwrap().extend(batch.iter().map(|item| item.key.id().to_owned()));
+        Box::pin(async move { store.compare_exchange_many(batch).await })
+    });
+    let dedup = Deduplicator::builder(store).clock(clock.clone()).build().unwrap();
+    let claims: Vec<_> = (0..200)
+        .map(|id| claimed(ready(dedup.request(Key::new("batch", id.to_string()).unwrap()).claim())))
+        .collect();
+    clock.advance(secs(5));
+    claims[..100].iter().for_each(|claim| ready(claim.renew()).unwrap());
+    clock.advance(secs(11));
+    assert!(poll_once(Box::pin(dedup.keeper()).as_mut()).is_none());
+    let order: Vec<usize> = order.lock().unwrap().iter().map(|id| id.parse().unwrap()).collect();
+    assert_eq!(order.len(), 200);
+    assert!(order[..100].iter().all(|id| *id >= 100), "{order:?}");
 }
 
 #[test]
