@@ -39,6 +39,7 @@ const START: u64 = 1000;
 
 /// The real engines and the reference, side by side.
 pub struct World {
+    way: Way,
     clock: ManualClock,
     pub(super) store: Arc<MemoryStore>,
     pub(super) engines: Vec<Engine>,
@@ -77,7 +78,7 @@ impl World {
         };
         let engines = OPTIONS.iter().map(engine).collect();
         let reference = Reference::new(&OPTIONS, KEYS, START, way);
-        Self { clock, store, engines, claims: Vec::new(), reference, seen: Seen::default() }
+        Self { way, clock, store, engines, claims: Vec::new(), reference, seen: Seen::default() }
     }
 
     pub fn step(&mut self, step: &Step) -> Checked {
@@ -89,7 +90,7 @@ impl World {
             }
             Step::Drop { claim } if !self.claims.is_empty() => {
                 let index = claim % self.claims.len();
-                self.drop_claim(index);
+                self.drop_claim(index)?;
             }
             Step::Hold { .. } | Step::Drop { .. } => {}
             Step::Resolve { engine, key: at, resolution } => self.resolve(*engine, *at, resolution)?,
@@ -328,10 +329,15 @@ impl World {
         Ok(())
     }
 
-    fn drop_claim(&mut self, index: usize) {
+    fn drop_claim(&mut self, index: usize) -> Checked {
         let (id, claim) = self.claims.remove(index);
         drop(claim);
+        // At once it is done already.
+        if self.way == Way::ByExchange {
+            self.engines.iter().try_for_each(|engine| ready(engine.flush()))?;
+        }
         self.reference.drop_claim(id);
+        Ok(())
     }
 
     fn resolve(&mut self, engine: usize, at: usize, resolution: &Resolution) -> Checked {
