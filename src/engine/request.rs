@@ -507,12 +507,10 @@ async fn conclude_failure<S: Store + 'static>(
         (FailureKind::NoEffect, _) => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
             let then = if held.facts.after_doubt { ClaimFate::InDoubt } else { ClaimFate::Released };
-            held.let_end(renewal).await;
-            (held.release(false).await, then)
+            (held.release(renewal, false).await, then)
         }
         (FailureKind::Unknown, _) | (FailureKind::Final, None) => {
-            held.let_end(renewal).await;
-            (held.abandon().await, ClaimFate::InDoubt)
+            (held.abandon(renewal).await, ClaimFate::InDoubt)
         }
     };
     match stored {
