@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn a_call_that_comes_by_takes_one_job_and_puts_it_back_behind_the_others() {
         let background = Background::new();
-        let jobs: Vec<_> = (0..3).map(|_| job(2)).collect();
+        let jobs: Vec<_> = (0..3).map(|_| job(3)).collect();
         jobs.iter().for_each(|job| background.queue(job.clone(), None));
         for _ in 0..3 {
             let taken = background.take().expect("some wait");

@@ -267,6 +267,9 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// later call that claims, which takes on one job for as long as it runs itself. Until then it holds no
     /// connection.
     ///
+    /// Where no keeper works, it also gets jobs that help calls whose task is blocked by a neighbour to store how
+    /// their operations ended.
+    ///
     /// It is called where a claim is dropped, so it must return at once. A job that it drops before the job's end, or
     /// panics over, is kept as if there were no spawner. One that it keeps and does not run is lost: its claim is left
     /// to its lease, and under [`Policy::Hold`] until somebody resolves it.

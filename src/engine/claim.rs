@@ -201,7 +201,7 @@ impl<S: Store + 'static> Claim<S> {
 
     async fn give_up(&mut self, fresh_operation_id: bool) -> Result<(), ClaimError> {
         self.held().check_writable()?;
-        self.held().release(fresh_operation_id).await
+        self.held().release(None, fresh_operation_id).await
     }
 
     /// Gives the claim up in doubt: what happened is unknown. The next call goes by the policy at once.
@@ -213,7 +213,7 @@ impl<S: Store + 'static> Claim<S> {
     /// As for [`Claim::release`].
     pub async fn abandon(&mut self) -> Result<(), ClaimError> {
         self.held().check_writable()?;
-        self.held().abandon().await
+        self.held().abandon(None).await
     }
 
     /// Prepares a completion that the caller's own transaction will write, on the store's own database, together with

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,9 +21,13 @@ use super::Inner;
 use crate::protocol::{Key, KeyMap, Write};
 use crate::store::{BatchPut, Exchange, Put, Store, StoreFailure};
 use crate::sync::Mutex;
+use crate::time::Moment;
 
 /// Most writes that go to the store in one call.
 const BATCH_MAX: usize = 1000;
+
+/// Most batches of one convoy that are under way at once, of which all but one have taken too long.
+const BATCHES_MAX: usize = 4;
 
 type Answer = Result<Exchange, StoreFailure>;
 /// Whoever sent a write waits at its other end.
@@ -51,6 +55,8 @@ struct State {
     /// The keys of what waits, each once, in the order in which they go.
     order: VecDeque<Key>,
     driver: Option<Waker>,
+    /// How many batches were answered.
+    answered: u64,
     /// How many parcels were taken out.
     #[cfg(test)]
     taken: usize,
@@ -136,6 +142,28 @@ impl Convoy {
     }
 }
 
+impl Convoy {
+    fn hand_out(&self, answers: Vec<(Sender, Answer)>) {
+        self.state.lock().answered += 1;
+        let _handing_out = self.handing_out.lock();
+        for (sender, answer) in answers {
+            // Whoever waited may have given up meanwhile.
+            let _told = sender.send(answer);
+        }
+    }
+
+    fn answered(&self) -> u64 {
+        self.state.lock().answered
+    }
+
+    /// Whether something waits; `cx` is woken when something more does.
+    fn waits(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        state.driver = Some(cx.waker().clone());
+        !state.order.is_empty()
+    }
+}
+
 /// Whoever drives it elsewhere learns that nothing more will come.
 impl Drop for Convoy {
     fn drop(&mut self) {
@@ -183,7 +211,7 @@ impl<S: Store + 'static> Inner<S> {
     ) -> Vec<T> {
         let here = depot.is_none();
         let mut outputs: Vec<Option<T>> = std::iter::repeat_with(|| None).take(running.len()).collect();
-        let mut under_way: Option<BoxFuture<'static, ()>> = None;
+        let mut service = pin!(self.with_help(serve(Arc::clone(self), Arc::downgrade(convoy))));
         poll_fn(|cx| {
             loop {
                 let mut poll_running = || {
@@ -203,20 +231,15 @@ impl<S: Store + 'static> Inner<S> {
                     return Poll::Ready(());
                 }
                 if let Some(depot) = depot.take() {
-                    depot(serve(Arc::clone(self), Arc::downgrade(convoy)).boxed());
+                    depot(serve_on(Arc::clone(self), Arc::downgrade(convoy)).boxed());
                 }
-                if under_way.is_none() && here {
-                    let parcels = convoy.load(cx);
-                    if !parcels.is_empty() {
-                        under_way = Some(deliver(Arc::clone(self), parcels).map(hand_out).boxed());
-                    }
+                if !here {
+                    return Poll::Pending;
                 }
-                match &mut under_way {
-                    Some(batch) => match batch.as_mut().poll(cx) {
-                        Poll::Ready(()) => under_way = None,
-                        Poll::Pending => return Poll::Pending,
-                    },
-                    None => return Poll::Pending,
+                let answered = convoy.answered();
+                let _until_it_is_gone: Poll<()> = service.as_mut().poll(cx);
+                if convoy.answered() == answered {
+                    return Poll::Pending;
                 }
             }
         })
@@ -238,22 +261,52 @@ pub(super) fn placed<F: Future>(place: usize, call: F) -> impl Future<Output = (
     call.map(move |output| (place, output))
 }
 
-/// Drives a convoy for as long as there is one.
-async fn serve<S: Store + 'static>(engine: Arc<Inner<S>>, convoy: Weak<Convoy>) {
+/// As [`serve`]. A panic costs its parcels, whose senders try again, and not those that come after.
+async fn serve_on<S: Store + 'static>(engine: Arc<Inner<S>>, convoy: Weak<Convoy>) {
     loop {
-        let parcels = poll_fn(|cx| {
-            let Some(convoy) = convoy.upgrade() else { return Poll::Ready(None) };
-            let parcels = convoy.load(cx);
-            if parcels.is_empty() { Poll::Pending } else { Poll::Ready(Some(parcels)) }
-        });
-        let Some(parcels) = parcels.await else { return };
-        // A panic costs its parcels, whose senders try again, and not those that come after.
-        let answers = AssertUnwindSafe(deliver(Arc::clone(&engine), parcels)).catch_unwind().await;
-        if let (Ok(answers), Some(convoy)) = (answers, convoy.upgrade()) {
-            let _handing_out = convoy.handing_out.lock();
-            hand_out(answers);
+        let served = AssertUnwindSafe(serve(Arc::clone(&engine), Weak::clone(&convoy))).catch_unwind();
+        if served.await.is_ok() {
+            return;
         }
     }
+}
+
+/// Drives a convoy for as long as there is one. One batch is under way at a time, unless it takes longer than somebody in
+/// it waits: then the next does not wait for it.
+async fn serve<S: Store + 'static>(engine: Arc<Inner<S>>, convoy: Weak<Convoy>) {
+    let mut under_way = FuturesUnordered::new();
+    let mut stops_until = Moment::ORIGIN;
+    let mut sleep: Option<BoxFuture<'static, ()>> = None;
+    poll_fn(|cx| {
+        loop {
+            let answers = match Pin::new(&mut under_way).poll_next(cx) {
+                Poll::Ready(answers) => answers,
+                Poll::Pending => None,
+            };
+            let Some(convoy) = convoy.upgrade() else { return Poll::Ready(()) };
+            if let Some(answers) = answers {
+                convoy.hand_out(answers);
+                continue;
+            }
+            if !under_way.is_empty() {
+                if !convoy.waits(cx) || under_way.len() >= BATCHES_MAX {
+                    return Poll::Pending;
+                }
+                let sleep = sleep.get_or_insert_with(|| engine.clock().sleep_until(stops_until));
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            sleep = None;
+            let parcels = convoy.load(cx);
+            let Some(least) = parcels.iter().map(|parcel| parcel.patience).min() else {
+                return Poll::Pending;
+            };
+            stops_until = engine.clock().now() + least;
+            under_way.push(deliver(Arc::clone(&engine), parcels));
+        }
+    })
+    .await;
 }
 
 /// One call to the store for all of them.
@@ -268,13 +321,6 @@ async fn deliver<S: Store + 'static>(engine: Arc<Inner<S>>, parcels: Vec<Parcel>
     let answers = engine.port.exchange_many(patience, &puts).await;
     drop(puts);
     parcels.into_iter().map(|parcel| parcel.answer).zip(answers).collect()
-}
-
-fn hand_out(answers: Vec<(Sender, Answer)>) {
-    for (sender, answer) in answers {
-        // Whoever waited may have given up meanwhile.
-        let _told = sender.send(answer);
-    }
 }
 
 /// The driver of a convoy went away with a write that was not answered.

@@ -2,14 +2,19 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, Stream as _};
 use hashbrown::HashTable;
 
 use super::held::{Held, Step, Turn};
+use super::helped::help;
+use super::housekeeping::Lane;
 use super::{Deduplicator, Inner};
 use crate::protocol::{Decision, Entry, Key, Write};
 use crate::store::{BatchPut, Put, Store};
@@ -97,8 +102,9 @@ impl<S: Store + 'static> HeldSet<S> {
 
 impl<S: Store + 'static> Deduplicator<S> {
     /// Renews all claims that this engine holds, in batches: for operations that block their thread, and cannot renew
-    /// from their own task. It also runs the engine's clean-up. Spawn it once, on any runtime or thread of its own; it
-    /// ends when the last handle and claim of the engine are gone, at the latest a quarter of a renewal interval after.
+    /// from their own task. It also runs the engine's clean-up, and helps to store how operations ended whose task is
+    /// blocked by a neighbour. Spawn it once, on any runtime or thread of its own; it
+    /// ends when the last handle and claim of the engine are gone.
     ///
     /// A store that panics under it costs a batch one round, and an observer that does costs
     /// nothing; neither ends it.
@@ -138,21 +144,48 @@ impl<S: Store + 'static> Drop for AtWork<S> {
 async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
     let _at_work = AtWork::begin(&engine);
     let Some(mut clean_up) = engine.upgrade().map(|engine| engine.background.work()) else { return };
-    loop {
-        let Some(strong) = engine.upgrade() else { return };
+    let lane = |name, work: fn(Weak<Inner<S>>) -> BoxFuture<'static, ()>| {
+        let engine = Weak::clone(&engine);
+        Lane::new(name, move || work(Weak::clone(&engine)))
+    };
+    let mut renewal = lane("renewal", |engine| renewal(engine).boxed());
+    let mut helping = lane("helping", |engine| helping(engine).boxed());
+    poll_fn(|cx| {
+        renewal.poll(cx);
+        let _idle: Poll<()> = clean_up.poll(cx);
+        helping.poll(cx);
+        if engine.strong_count() == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Renews what is due, round by round, for as long as there is an engine.
+async fn renewal<S: Store + 'static>(engine: Weak<Inner<S>>) {
+    while let Some(strong) = engine.upgrade() {
         strong.renew_due().await;
-        let tick = strong.keeper_tick();
-        let mut sleep = strong.clock().sleep_until(strong.clock().now() + tick);
+        let sleep = strong.clock().sleep_until(strong.clock().now() + strong.keeper_tick());
         drop(strong);
-        poll_fn(|cx| {
-            let _idle: Poll<()> = clean_up.poll(cx);
-            if engine.strong_count() == 0 {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().poll(cx)
-        })
-        .await;
+        sleep.await;
     }
+}
+
+/// Helps with what was under way a round ago already. It sleeps for nothing: the renewals end its rounds.
+async fn helping<S: Store + 'static>(engine: Weak<Inner<S>>) {
+    let mut work = FuturesUnordered::new();
+    let (mut helped, mut seen, mut round_ends) = (0, 0, Moment::ORIGIN);
+    poll_fn(|cx| {
+        let Some(engine) = engine.upgrade() else { return Poll::Ready(()) };
+        let now = engine.clock().now();
+        if now >= round_ends {
+            work.extend(engine.help_wanted.between(helped, seen).into_iter().map(help));
+            (helped, seen) = (seen, engine.help_wanted.next());
+            round_ends = now + engine.keeper_tick();
+        }
+        drop(engine);
+        while let Poll::Ready(Some(())) = Pin::new(&mut work).poll_next(cx) {}
+        Poll::Pending
+    })
+    .await;
 }
 
 impl<S: Store + 'static> Inner<S> {

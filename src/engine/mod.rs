@@ -14,6 +14,8 @@ mod convoy;
 mod error;
 mod failure;
 mod held;
+mod helped;
+mod housekeeping;
 mod keeper;
 mod many;
 mod no_value;
@@ -31,7 +33,7 @@ mod watching;
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::FutureExt as _;
 
@@ -53,6 +55,7 @@ use crate::protocol::{Key, Lent, Outcome, OutcomeBody};
 use crate::store::Store;
 use crate::time::Clock;
 use background::{Alive, Background, CleanUp};
+use helped::{Help, HelpWanted, help, with_help};
 use keeper::HeldSet;
 use options::Options;
 use port::Port;
@@ -155,6 +158,7 @@ pub(crate) struct Inner<S: Store + 'static> {
     pub(crate) waiting: Waiting,
     pub(crate) held: HeldSet<S>,
     pub(crate) background: Background,
+    help_wanted: HelpWanted,
 }
 
 impl<S: Store + 'static> Inner<S> {
@@ -166,6 +170,7 @@ impl<S: Store + 'static> Inner<S> {
             waiting: Waiting::new(),
             held: HeldSet::new(),
             background: Background::new(),
+            help_wanted: HelpWanted::new(),
         }
     }
 
@@ -204,6 +209,18 @@ impl<S: Store + 'static> Inner<S> {
                 let by_keeper = self.held.has_keeper().then(|| Arc::<Self>::clone(self) as Alive);
                 self.background.queue(job, by_keeper);
             }
+        }
+    }
+
+    /// Does `work`, which the caller polls. A keeper helps with what takes longer than a round of it, or else the spawner.
+    async fn with_help<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        with_help(&self.help_wanted, work, |work| self.offer(work)).await
+    }
+
+    fn offer(&self, work: Weak<dyn Help>) {
+        if let (false, Some(spawn)) = (self.held.has_keeper(), &self.options.spawner) {
+            // It helps, and is not needed.
+            let _panicked = catch_unwind(AssertUnwindSafe(|| spawn(help(work).boxed())));
         }
     }
 

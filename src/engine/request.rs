@@ -442,13 +442,9 @@ async fn conclude_failure<S: Store + 'static>(
         Ending::NoEffect => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
             let then = if held.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
-            held.let_end(renewal).await;
-            (held.release(false).await, then)
+            (held.release(renewal, false).await, then)
         }
-        Ending::Unknown => {
-            held.let_end(renewal).await;
-            (held.abandon().await, ClaimFate::InDoubt)
-        }
+        Ending::Unknown => (held.abandon(renewal).await, ClaimFate::InDoubt),
     };
     match stored {
         Ok(()) => then,

@@ -1,5 +1,6 @@
 //! Leases: deadlines, renewal, takeover, and clocks that do not run alike (T1, P2).
 
+mod blocked;
 mod clocks;
 mod keeper;
 mod takeover;

@@ -268,7 +268,7 @@ pub fn key() -> Key {
 }
 
 /// Polls once; the answer if it is there.
-pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,

@@ -189,7 +189,7 @@ impl World {
         self.token(id, claim.fence())?;
         self.claims.push((id, claim));
         if self.claims.len() > CLAIMS_MAX {
-            self.drop_claim(0);
+            self.drop_claim(0)?;
         }
         Ok(())
     }

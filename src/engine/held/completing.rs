@@ -39,7 +39,8 @@ impl<S: Store + 'static> Held<S> {
         // A claim that is over stays over: the protocol says whether this is the same completion again.
         // Before anybody is told: an observer that panics must not undo what has ended.
         let was_over = self.completing(&outcome, at);
-        let work = self.complete_once(renewal, Step::Complete(outcome, at), now);
+        let work = Arc::clone(self).complete_once(renewal, Step::Complete(outcome, at), now);
+        let work = self.engine.with_help(work);
         // Apart, so that a run whose store answers at once is no larger for it.
         let answer = match begun.unwrap_or_else(|| self.begin_completing()) {
             None => Box::pin(work).await,
@@ -89,7 +90,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     async fn complete_once(
-        self: &Arc<Self>,
+        self: Arc<Self>,
         renewal: Option<Renewal>,
         step: Step,
         now: Moment,

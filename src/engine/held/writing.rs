@@ -86,10 +86,12 @@ impl<S: Store + 'static> Held<S> {
         self.state.lock().unsure |= step.bit();
     }
 
-    /// How long one call to the store may take. One that hangs must leave a renewal time for another.
+    /// How long one call to the store may take. One that hangs must leave time for another: for a renewal before
+    /// `until`, and for a conclusion before the lease is over, if it is not.
     pub(in crate::engine) fn patience(&self, step: &Step, sent: Moment, until: Moment) -> Duration {
         let timeout = self.engine.options.store_timeout;
-        if !step.keeps_the_claim() {
+        let until = if step.keeps_the_claim() { until } else { self.state.lock().deadline };
+        if !step.keeps_the_claim() && until <= sent {
             return timeout;
         }
         timeout.min((until.saturating_since(sent) / 2).max(Duration::from_millis(1)))
@@ -252,28 +254,43 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Lets a renewal in flight end. What came of it shows in the entry that the next write is decided on.
-    pub(in crate::engine) async fn let_end(&self, renewal: Option<Renewal>) {
+    pub(super) async fn let_end(&self, renewal: Option<Renewal>) {
         if let Some(renewal) = renewal {
             let _renewed: Result<(), ClaimError> = renewal.await;
         }
     }
 
+    /// Releases once a renewal in flight has ended.
     pub(in crate::engine) async fn release(
         self: &Arc<Self>,
+        renewal: Option<Renewal>,
         fresh_operation_id: bool,
     ) -> Result<(), ClaimError> {
         let now = self.engine.clock().now();
         let step = Step::Release { fresh_operation_id, now: self.engine.clock().unix(now) };
-        self.give_up(step, now).await
+        self.give_up(renewal, step, now).await
     }
 
-    pub(in crate::engine) async fn abandon(self: &Arc<Self>) -> Result<(), ClaimError> {
+    /// Gives up in doubt once a renewal in flight has ended.
+    pub(in crate::engine) async fn abandon(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+    ) -> Result<(), ClaimError> {
         let now = self.engine.clock().now();
-        self.give_up(Step::Abandon, now).await
+        self.give_up(renewal, Step::Abandon, now).await
     }
 
-    async fn give_up(self: &Arc<Self>, step: Step, now: Moment) -> Result<(), ClaimError> {
-        let work = self.write(step, self.release_until(now));
+    async fn give_up(
+        self: &Arc<Self>,
+        renewal: Option<Renewal>,
+        step: Step,
+        now: Moment,
+    ) -> Result<(), ClaimError> {
+        let (held, until) = (Arc::clone(self), self.release_until(now));
+        let work = self.engine.with_help(async move {
+            held.let_end(renewal).await;
+            held.write(step, until).await
+        });
         let phase = || observe::CallPhase::Complete { attempt: self.facts.holder.attempt };
         match self.engine.begin(&self.key, phase) {
             None => work.await,
