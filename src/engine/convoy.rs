@@ -206,14 +206,25 @@ impl<S: Store + 'static> Inner<S> {
         self: &Arc<Self>,
         convoy: &Arc<Convoy>,
         mut depot: Option<Depot<'_>>,
-        mut running: FuturesUnordered<C>,
+        calls: Calls<C>,
         mut followers: Followers,
     ) -> Vec<T> {
         let here = depot.is_none();
-        let mut outputs: Vec<Option<T>> = std::iter::repeat_with(|| None).take(running.len()).collect();
+        let mut outputs: Vec<Option<T>> = std::iter::repeat_with(|| None).take(calls.len()).collect();
+        let (mut calls, mut running) = (calls.into_iter(), FuturesUnordered::new());
         let mut service = pin!(self.with_help(serve(Arc::clone(self), Arc::downgrade(convoy))));
         poll_fn(|cx| {
             loop {
+                // Each is polled as it comes. What ends at once is spared the rest.
+                for mut call in calls.by_ref() {
+                    match call.as_mut().poll(cx) {
+                        Poll::Ready((place, output)) => {
+                            outputs[place] = Some(output);
+                            followers.remove(&place);
+                        }
+                        Poll::Pending => running.push(call),
+                    }
+                }
                 let mut poll_running = || {
                     while let Poll::Ready(Some((place, output))) = Pin::new(&mut running).poll_next(cx) {
                         outputs[place] = Some(output);
@@ -248,17 +259,22 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-/// The calls, each with its place, for [`Inner::drive_all`]. A call's future is large: it moves
-/// once, from where it is made to where it is polled.
+/// Calls for [`Inner::drive_all`]. A call's future is large: it moves once, from where it is made to where it is polled.
+pub(super) type Calls<C> = Vec<Pin<Box<C>>>;
+
+/// The calls, each with its place.
 pub(super) fn side_by_side<F: Future>(
     calls: impl Iterator<Item = F>,
-) -> FuturesUnordered<impl Future<Output = (usize, F::Output)>> {
+) -> Calls<impl Future<Output = (usize, F::Output)>> {
     calls.enumerate().map(|(place, call)| placed(place, call)).collect()
 }
 
 /// A call with its place.
-pub(super) fn placed<F: Future>(place: usize, call: F) -> impl Future<Output = (usize, F::Output)> + use<F> {
-    call.map(move |output| (place, output))
+pub(super) fn placed<F: Future>(
+    place: usize,
+    call: F,
+) -> Pin<Box<impl Future<Output = (usize, F::Output)> + use<F>>> {
+    Box::pin(call.map(move |output| (place, output)))
 }
 
 /// As [`serve`]. A panic costs its parcels, whose senders try again, and not those that come after.

@@ -124,8 +124,8 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         convoy: &Arc<Convoy>,
         wait: Option<Duration>,
     ) -> Self {
-        // A request of another engine goes its own way: to its own store.
-        if Arc::ptr_eq(self.engine, engine) {
+        // A request of another engine goes its own way: to its own store. At once, there is nothing to gather.
+        if Arc::ptr_eq(self.engine, engine) && !engine.port.is_at_once() {
             self.ask.route = Some(Arc::downgrade(convoy));
         }
         if let Some(wait) = wait {
