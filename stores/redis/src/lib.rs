@@ -38,6 +38,10 @@
 //! `noeviction`, a server that is full refuses new claims ([`RedisStoreError::Full`]), and takes every renewal and
 //! completion, and answers every replay. `FLUSHALL`, `DEL` and the like forget too.
 //!
+//! **A replica answers nothing**: no claim, and no replay or look either, since it may have old data, as one that was the
+//! primary before a failover and hears of nobody since. Each script finds out by a write that changes nothing. (A replica
+//! with `replica-read-only no` cannot be told from a primary: leave it at `yes`.)
+//!
 //! **Versions** are microseconds of the server's clock, or one more than the version before, whichever is greater. They
 //! rise forever as long as that clock does not step back by more than the record lingered and a minute, which a hash
 //! outlives its record by. Servers that replace one another need clocks that agree as well as that.
