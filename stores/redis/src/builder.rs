@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use oncekey::store::Durability;
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{ConnectionLike, ConnectionManagerConfig};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Client, IntoConnectionInfo};
 
+use crate::connection::Connection;
 use crate::server::{self, Server};
 use crate::wait::Wait;
 use crate::{RedisStore, RedisStoreError};
@@ -113,7 +114,8 @@ impl RedisStoreBuilder {
     /// Connects, by a URL such as `redis://127.0.0.1/` or a `redis::ConnectionInfo`, and checks the server: version 7 or
     /// later, a primary, nothing evicted.
     ///
-    /// The connection is one socket for all calls, made again whenever it breaks. `redis://..?protocol=resp3` notices
+    /// The connection is one socket for all calls, made again whenever it breaks, or an answer says that it is not the one to
+    /// have: see [`Connection`]. `redis://..?protocol=resp3` notices
     /// that at once, rather than by the call after.
     ///
     /// # Errors
@@ -155,7 +157,7 @@ impl RedisStoreBuilder {
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(200))
             .set_pipeline_buffer_size(1024);
-        let connection = ConnectionManager::new_with_config(client, config).await;
+        let connection = Connection::make(client, config).await;
         self.over(connection.map_err(|error| RedisStoreError::of(error, false))?).await
     }
 

@@ -38,11 +38,25 @@
 //! `noeviction`, a server that is full refuses new claims ([`RedisStoreError::Full`]), and takes every renewal and
 //! completion, and answers every replay. `FLUSHALL`, `DEL` and the like forget too.
 //!
+//! **A replica answers nothing**: no claim, and no replay or look either, since it may have old data, as one that was the
+//! primary before a failover and hears of nobody since. Each script finds out by a write that changes nothing. (A replica
+//! with `replica-read-only no` cannot be told from a primary: leave it at `yes`.)
+//!
 //! **Versions** are microseconds of the server's clock, or one more than the version before, whichever is greater. They
 //! rise forever as long as that clock does not step back by more than the record lingered and a minute, which a hash
 //! outlives its record by. Servers that replace one another need clocks that agree as well as that.
 //!
 //! Lifetimes are counted in microseconds, rounded up; those over fifty years are forever.
+//!
+//! # The connection
+//!
+//! [`RedisStore::connect`] makes one socket for all calls. It is made again when it breaks, and when an answer says that it is
+//! not, or no longer, the one to have: `READONLY`, `MASTERDOWN`, `UNBLOCKED` (a replica, as after a failover), `LOADING`,
+//! `CLUSTERDOWN`, `NOAUTH`, `WRONGPASS`, `NOPERM`, or no answer that can be read; ten times a second at most. That call is
+//! told; the next connects to the server that has the address by then. So no outage lasts until a restart. What a server
+//! refuses wherever one connects (`OOM`, `MISCONF`, `NOREPLICAS`, `BUSY`), or of a key's slot (`MOVED`, `ASK`), costs no
+//! connection. A connection of your own ([`over`](RedisStoreBuilder::over)) does as it does itself: the client's
+//! `ConnectionManager` stays with a server that became a replica, and with a password that was refused.
 //!
 //! # In a cluster (feature `cluster`)
 //!
@@ -67,7 +81,9 @@
 mod about;
 mod builder;
 mod call_id;
+mod connection;
 mod error;
+mod fate;
 mod lifetime;
 mod link;
 mod listing;
@@ -77,6 +93,7 @@ mod store;
 mod wait;
 
 pub use builder::RedisStoreBuilder;
+pub use connection::Connection;
 pub use error::RedisStoreError;
 /// The client, whose connections the store takes.
 pub use redis;

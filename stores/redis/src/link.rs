@@ -26,7 +26,7 @@ pub(crate) enum Args {
     },
 }
 
-/// What `exchange.lua` is given, in its order.
+/// What `exchange.lua` and `write.lua` are given, in their order.
 #[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) expected: Expected,

@@ -8,10 +8,11 @@ use futures::StreamExt as _;
 use oncekey::protocol::{Entry, Expected};
 use oncekey::store::{BatchPut, Durability, Exchange, ListInDoubt, Purged, Put};
 use oncekey::{Key, Store};
-use redis::aio::{ConnectionLike, ConnectionManager};
+use redis::aio::ConnectionLike;
 
 use crate::about::{about, state};
 use crate::call_id::CallIds;
+use crate::connection::Connection;
 use crate::lifetime::micros;
 use crate::link::{Args, Call, Link, Write};
 use crate::script::{Reply, Scripts};
@@ -28,7 +29,7 @@ const TOGETHER: usize = 128;
 ///
 /// See the [crate](crate) for what it promises and what it cannot.
 #[derive(Clone)]
-pub struct RedisStore<C = ConnectionManager> {
+pub struct RedisStore<C = Connection> {
     connection: C,
     shared: Arc<Shared>,
 }

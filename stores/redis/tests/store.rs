@@ -10,6 +10,8 @@ mod batches;
 mod full;
 #[path = "store/listing.rs"]
 mod listing;
+#[path = "store/other_server.rs"]
+mod other_server;
 #[path = "store/outages.rs"]
 mod outages;
 #[path = "store/record.rs"]

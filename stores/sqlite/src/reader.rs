@@ -87,11 +87,17 @@ impl Reader {
             },
             Question::List { cursor, limit, answer } => {
                 let now = self.clock.now();
-                drop(answer.send(table::list_in_doubt(&self.connection, cursor, limit, now)));
+                let looked = self.watch.check_now_and_then();
+                drop(
+                    answer.send(
+                        looked.and_then(|()| table::list_in_doubt(&self.connection, cursor, limit, now)),
+                    ),
+                );
             }
             Question::Trim { cursor, limit, answer } => {
                 let now = self.clock.now();
-                drop(answer.send(trim::find(&self.connection, cursor, limit, now)));
+                let looked = self.watch.check_now_and_then();
+                drop(answer.send(looked.and_then(|()| trim::find(&self.connection, cursor, limit, now))));
             }
         }
     }

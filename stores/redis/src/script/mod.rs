@@ -10,7 +10,8 @@ pub(crate) use reply::{Reply, read};
 ///
 /// `claim` and `exchange` are one source. A claim has no header, so the server lets it read while memory is full, and
 /// refuses its first write: a replay is still answered. An exchange is declared to run all the same (Redis 7), so that
-/// whoever holds a claim can conclude it.
+/// whoever holds a claim can conclude it. A load writes nothing, and is not declared so: all of them find out by a write that
+/// changes nothing whether the server is a replica.
 #[derive(Debug)]
 pub(crate) struct Scripts {
     pub(crate) claim: Source,
@@ -50,13 +51,15 @@ impl Source {
 const READ: &str = include_str!("read.lua");
 const EXCHANGE: &str = include_str!("exchange.lua");
 const LOAD: &str = include_str!("load.lua");
+const ANSWER: &str = include_str!("answer.lua");
+const WRITE: &str = include_str!("write.lua");
 
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
-            claim: Source::new(format!("{READ}\n{EXCHANGE}")),
-            exchange: Source::new(format!("#!lua flags=allow-oom\n{READ}\n{EXCHANGE}")),
-            load: Source::new(format!("#!lua flags=no-writes\n{READ}\n{LOAD}")),
+            claim: Source::new(format!("{READ}\n{EXCHANGE}\n{ANSWER}\n{WRITE}")),
+            exchange: Source::new(format!("#!lua flags=allow-oom\n{READ}\n{EXCHANGE}\n{ANSWER}\n{WRITE}")),
+            load: Source::new(format!("{READ}\n{LOAD}\n{ANSWER}")),
         }
     }
 }

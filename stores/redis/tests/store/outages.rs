@@ -14,7 +14,7 @@ use oncekey_store_testing::server::Redis;
 
 use crate::support::*;
 
-fn assert_not_now(error: &RedisStoreError, due: &str) {
+pub(crate) fn assert_not_now(error: &RedisStoreError, due: &str) {
     assert!(matches!(error, RedisStoreError::NotNow { code, .. } if code == due), "{due} is due: {error:?}");
     assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Unavailable, false));
 }

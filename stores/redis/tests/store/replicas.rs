@@ -1,13 +1,17 @@
 //! Replicas: what waiting for them gives, and what a failover forgets.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use oncekey::Deduplicator;
 use oncekey::protocol::Expected;
-use oncekey::store::{BatchPut, DurabilityClass, Exchange, Put, Store as _, StoreError as _, StoreErrorKind};
+use oncekey::store::{
+    BatchPut, DurabilityClass, Exchange, ListInDoubt as _, Put, Store as _, StoreError as _, StoreErrorKind,
+};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::server::Redis;
 
+use crate::outages::assert_not_now;
 use crate::support::*;
 
 async fn replica_of(primary: &Redis) -> Redis {
@@ -144,5 +148,82 @@ fn a_failover_forgets_what_had_not_reached_the_replica() {
         let second = run(&after).await;
         assert_ne!(second, first, "the new primary knows nothing of it: this is what the README says");
         assert!(second > first, "a resource that compares fencing tokens refuses the older");
+    });
+}
+
+/// A server that was demoted, and hears nothing of the primary, answers nothing from what it has: no replay, no "in
+/// progress", no look, no list.
+#[test]
+fn a_demoted_server_answers_nothing_from_old_data() {
+    block_on(async {
+        let server = Redis::start();
+        let store = store(&server).await;
+        let version = write(&store, &key("held"), Expected::Vacant, &in_progress(1), (HOUR, HOUR)).await;
+        write(&store, &key("done"), Expected::Vacant, &completed(1, b"outcome"), (HOUR, HOUR)).await;
+        let _: () = ask(&server, &["REPLICAOF", "127.0.0.1", "1"]).await;
+        let record = in_progress(2);
+        let put = Put::new(&record, HOUR, HOUR);
+        for id in ["held", "done", "fresh"] {
+            let key = key(id);
+            assert_not_now(&store.load(&key).await.unwrap_err(), "READONLY");
+            assert_not_now(&claim(&store, &key, 2).await.unwrap_err(), "READONLY");
+            let exchanged = store.compare_exchange(&key, Expected::At(version), put).await;
+            assert_not_now(&exchanged.unwrap_err(), "READONLY");
+            let batch =
+                [BatchPut::new(&key, Expected::Vacant, put), BatchPut::new(&key, Expected::At(version), put)];
+            for answer in store.compare_exchange_many(&batch).await {
+                assert_not_now(&answer.unwrap_err(), "READONLY");
+            }
+        }
+        assert_not_now(&store.list_in_doubt(None, 10).await.unwrap_err(), "READONLY");
+        let _: () = ask(&server, &["REPLICAOF", "NO", "ONE"]).await;
+        until("the store is served again", || async { store.load(&key("done")).await.is_ok() }).await;
+        assert_eq!(store.load(&key("held")).await.unwrap().unwrap().version, version);
+    });
+}
+
+/// What keeps a primary from writing keeps nobody from an outcome that is there.
+#[test]
+fn a_primary_that_may_not_write_still_replays() {
+    block_on(async {
+        let server = Redis::start();
+        let store = store(&server).await;
+        write(&store, &key("done"), Expected::Vacant, &completed(1, b"outcome"), (HOUR, HOUR)).await;
+        let _: () = ask(&server, &["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+        assert_not_now(&claim(&store, &key("fresh"), 1).await.unwrap_err(), "NOREPLICAS");
+        assert!(matches!(claim(&store, &key("done"), 2).await, Ok(Exchange::Conflict(Some(_)))));
+        assert!(store.load(&key("done")).await.unwrap().is_some());
+    });
+}
+
+/// The look at the server's role leaves a record as it was: its fields, and when it goes.
+#[test]
+fn a_look_changes_nothing() {
+    block_on(async {
+        let server = Redis::start();
+        let store = store(&server).await;
+        let forever = Duration::MAX;
+        for (id, live) in [("ends", HOUR), ("stays", forever)] {
+            write(&store, &key(id), Expected::Vacant, &in_progress(1), (live, live)).await;
+            let name = store.redis_key(&key(id));
+            let mut connection = connection(&server).await;
+            let mut state = async || {
+                let mut ends = words(&["PEXPIRETIME"]);
+                ends.arg(&name);
+                let mut fields = words(&["HGETALL"]);
+                fields.arg(&name);
+                let ends: i64 = ends.query_async(&mut connection).await.unwrap();
+                let fields: BTreeMap<Vec<u8>, Vec<u8>> = fields.query_async(&mut connection).await.unwrap();
+                (ends, fields)
+            };
+            let before = state().await;
+            assert_eq!(before.0 == -1, live == forever);
+            assert!(store.load(&key(id)).await.unwrap().is_some());
+            assert!(matches!(claim(&store, &key(id), 2).await, Ok(Exchange::Conflict(Some(_)))));
+            assert_eq!(state().await, before);
+        }
+        assert_eq!(store.load(&key("nothing")).await.unwrap(), None);
+        let keys: Vec<Vec<u8>> = ask(&server, &["KEYS", "*"]).await;
+        assert_eq!(keys.len(), 2);
     });
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use futures::executor::block_on;
 use oncekey::Deduplicator;
 use oncekey::protocol::Expected;
-use oncekey::store::{BatchPut, Put, Store as _, StoreError as _, StoreErrorKind};
+use oncekey::store::{
+    BatchPut, ListInDoubt as _, Put, Store as _, StoreError as _, StoreErrorKind, TrimOutcomes as _,
+};
 use oncekey_sqlite::rusqlite::Connection;
 use oncekey_sqlite::{CompleteError, Reads, SqliteError, SqliteStore};
 
@@ -91,6 +93,8 @@ fn a_store_whose_file_is_no_longer_at_its_path_grants_nothing() {
             // Reads look now and then.
             until("a replay is refused, too", || block_on(store.load(&key("done"))).is_err());
             assert_replaced(&block_on(store.load(&key("done"))).unwrap_err());
+            assert_replaced(&block_on(store.list_in_doubt(None, 10)).unwrap_err());
+            assert_replaced(&block_on(store.trim_outcomes(None, 10)).unwrap_err());
 
             // Another process that opens the path has it for itself. What is left of the old log would not fit a copy.
             if matches!(way, "deleted" | "its directory is another") {
