@@ -1,5 +1,6 @@
 //! First claims: races, fingerprints, keys, engines side by side, and stores that cannot be trusted.
 
+mod erased;
 mod fingerprints;
 mod stores;
 
