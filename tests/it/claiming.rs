@@ -2,6 +2,7 @@
 
 mod erased;
 mod fingerprints;
+mod retry;
 mod stores;
 
 use std::collections::BTreeSet;
