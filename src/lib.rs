@@ -67,11 +67,11 @@
 //! # Finding your way
 //!
 //! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::run_or_fail`] if it can say how it
-//!   failed; [`Request::claim`] for the explicit way.
+//!   failed; [`IntoValue`] for its value, or one error; [`Request::claim`] for the explicit way.
 //! - To handle messages of a queue: [`consume`].
 //! - To call the engine from plain threads: `blocking` (feature `blocking`).
 //! - To implement a store: [`store::Store`] has the contract, clause by clause, and a worked example. Prove yours with
-//!   [`oncekey-conformance`].
+//!   [`oncekey-conformance`]. [`store::erased`] is for a store that is chosen at run time.
 //! - To understand a stuck key: [`Deduplicator::inspect`], [`Deduplicator::resolve`], [`Deduplicator::forget`], and [`admin`].
 //! - To watch an engine: [`observe`], and [`oncekey-observe`] for traces and metrics.
 //! - The state machine itself: [`protocol::decide`].

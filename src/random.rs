@@ -42,6 +42,12 @@ pub(crate) fn id(salt: u64) -> [u8; 16] {
     GENERATOR.with_borrow_mut(|generator| generator.id(salt))
 }
 
+/// Random bits for what is no id, such as a pause.
+pub(crate) fn bits() -> u64 {
+    let [low @ .., _, _, _, _, _, _, _, _] = id(0);
+    u64::from_le_bytes(low)
+}
+
 impl Generator {
     const fn new() -> Self {
         Self { key: [0; 8], ids: [[0; BLOCKS]; IDS], left: 0, steps: 0 }

@@ -61,3 +61,16 @@ mod passed_on {
     use super::*;
     oncekey_conformance::conformance_tests!(over(Memory, |store, _| Intercept::new(store)));
 }
+
+mod erased {
+    use super::*;
+    oncekey_conformance::conformance_tests!(over(Memory, |store, _| oncekey::store::erased(store)));
+}
+
+mod erased_behind_a_cache {
+    use super::*;
+    oncekey_conformance::conformance_tests!(over(Memory, |store, time| {
+        let store = oncekey::store::erased(store);
+        CachedStore::new(store, 100, Duration::from_secs(10)).with_clock(time.clone())
+    }));
+}

@@ -58,7 +58,8 @@ pub enum Acknowledged<T> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Later<E> {
-    /// Another consumer is handling it: the delay is what is left of its lease.
+    /// Another consumer is handling it. The delay is short, and grows with the time that it has taken so far: see
+    /// [`Earlier::InProgress`](crate::Earlier::InProgress).
     InProgress,
     /// An earlier message of the same poll is the same, and is not done.
     NotDoneBefore,

@@ -70,6 +70,7 @@ use std::time::Duration;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::engine::{Attempt, Claim, ClaimError, Deduplicator, Failure, Request, Settled};
 use crate::protocol::{Fingerprint, Key, Payload, Policy};
+use crate::random;
 use crate::store::Store;
 
 pub use delivery_action::{Acknowledged, Dead, DeliveryAction, Later};
@@ -208,8 +209,9 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
         self
     }
 
-    /// When a message that failed is to come back: after `first`, doubled with each attempt, up to `most`. It is for the
-    /// broker to keep: a second message with the same key that comes before is handled at once. A
+    /// When a message that failed is to come back: after `first`, doubled with each attempt, up to `most`; then up to half
+    /// as much again by chance, so that messages which failed together do not come back together. It is for the broker to
+    /// keep: a second message with the same key that comes before is handled at once. A
     /// broker may know no delay that is as long.
     #[must_use]
     pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
@@ -425,6 +427,11 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
     }
 
     fn pauses(&self, deliveries: u32) -> Rule {
-        Rule { backoff_first: self.backoff_first, backoff_most: self.backoff_most, deliveries }
+        Rule {
+            backoff_first: self.backoff_first,
+            backoff_most: self.backoff_most,
+            deliveries,
+            random: random::bits(),
+        }
     }
 }

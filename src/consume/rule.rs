@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::delivery_action::{Acknowledged, Dead, DeliveryAction, Later};
 use crate::engine::{
     Answer, Attempt, Claim, ClaimAnswer, ClaimError, ClaimFate, Earlier, Error, FailureKind, RunError,
-    Settled,
+    Settled, spread,
 };
 use crate::kept::Kept;
 use crate::protocol::{Conclusion, Payload};
@@ -19,13 +19,15 @@ pub(super) struct Rule {
     pub(super) backoff_most: Duration,
     /// How often the message was delivered, this time included.
     pub(super) deliveries: u32,
+    /// By which a delay is spread, so that messages which failed together do not come back together.
+    pub(super) random: u64,
 }
 
 impl Rule {
     /// The delay before retry number `times`.
     pub(super) fn after(&self, times: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
-        self.backoff_first.saturating_mul(doubled).min(self.backoff_most)
+        spread(self.backoff_first.saturating_mul(doubled).min(self.backoff_most), self.random)
     }
 }
 
@@ -57,7 +59,7 @@ pub(super) fn of_run<T, E, F>(
             DeliveryAction::Acknowledge(Acknowledged::Executed { value, kept })
         }
         Ok(Answer::Unrecorded { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Unrecorded(value)),
-        Ok(Answer::Earlier(earlier)) => of_earlier(earlier, rule),
+        Ok(Answer::Earlier(earlier)) => of_earlier(earlier),
         // Its handler's word stands, on record or not.
         Err(RunError::Operation { error, kind: FailureKind::Final, .. }) => {
             DeliveryAction::DeadLetter(Dead::Failed(error))
@@ -81,18 +83,21 @@ pub(super) fn of_claim<S: Store + 'static>(
 ) -> Result<Claim<S>, DeliveryAction<Payload, Payload, Payload>> {
     Err(match answer {
         Ok(ClaimAnswer::Granted(claim)) => return Ok(claim),
-        Ok(ClaimAnswer::Answered(earlier)) => of_earlier(earlier, rule),
+        Ok(ClaimAnswer::Answered(earlier)) => of_earlier(earlier),
         Err(error) => unanswered(error, rule),
     })
 }
 
 /// The rule for what an earlier delivery left.
-fn of_earlier<T, E, F>(earlier: Earlier<T, F>, rule: &Rule) -> DeliveryAction<T, E, F> {
+fn of_earlier<T, E, F>(earlier: Earlier<T, F>) -> DeliveryAction<T, E, F> {
     match earlier {
         Earlier::Replayed { value, .. } => DeliveryAction::Acknowledge(Acknowledged::Replayed(value)),
         Earlier::Done { .. } => DeliveryAction::Acknowledge(Acknowledged::Done),
         Earlier::FailedBefore { failure, .. } => DeliveryAction::DeadLetter(Dead::FailedBefore(failure)),
-        Earlier::InProgress { left, here, .. } => in_progress(left, here, rule),
+        Earlier::InProgress { left, here: true, .. } => DeliveryAction::Extend { by: left },
+        Earlier::InProgress { retry_after, .. } => {
+            DeliveryAction::RetryLater { after: retry_after, because: Later::InProgress }
+        }
         Earlier::Mismatch => DeliveryAction::DeadLetter(Dead::Mismatch),
         Earlier::InDoubt { operation_id, .. } => DeliveryAction::DeadLetter(Dead::InDoubt { operation_id }),
         Earlier::Exhausted { attempts } => DeliveryAction::DeadLetter(Dead::Exhausted { attempts }),
@@ -115,15 +120,6 @@ pub(super) fn of_settled<T, E, F>(
         Err(lost) => {
             DeliveryAction::RetryLater { after: rule.after(attempt), because: Later::LeaseLost(lost) }
         }
-    }
-}
-
-/// A lease that ends just now is as good as renewed, or taken over: no reason to come back at once, again and again.
-fn in_progress<T, E, F>(left: Duration, here: bool, rule: &Rule) -> DeliveryAction<T, E, F> {
-    if here {
-        DeliveryAction::Extend { by: left }
-    } else {
-        DeliveryAction::RetryLater { after: left.max(rule.backoff_first), because: Later::InProgress }
     }
 }
 

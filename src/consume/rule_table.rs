@@ -20,11 +20,16 @@ impl StoreError for Planned {
 }
 
 const LEFT: Duration = Duration::from_secs(17);
+const RETRY_AFTER: Duration = Duration::from_millis(1200);
 const ID: OperationId = OperationId::from_bytes([9; 16]);
 
 /// Two failures of the handler, five deliveries.
-const RULE: Rule =
-    Rule { backoff_first: Duration::from_secs(1), backoff_most: Duration::from_secs(600), deliveries: 5 };
+const RULE: Rule = Rule {
+    backoff_first: Duration::from_secs(1),
+    backoff_most: Duration::from_secs(600),
+    deliveries: 5,
+    random: 0,
+};
 const ATTEMPT: u32 = 3;
 
 fn scope() -> String {
@@ -101,12 +106,22 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
         (
             "in progress elsewhere",
             false,
-            Ok(Answer::Earlier(Earlier::InProgress { left: LEFT, attempt: 1, here: false })),
+            Ok(Answer::Earlier(Earlier::InProgress {
+                left: LEFT,
+                retry_after: RETRY_AFTER,
+                attempt: 1,
+                here: false,
+            })),
         ),
         (
             "in progress here",
             false,
-            Ok(Answer::Earlier(Earlier::InProgress { left: LEFT, attempt: 1, here: true })),
+            Ok(Answer::Earlier(Earlier::InProgress {
+                left: LEFT,
+                retry_after: RETRY_AFTER,
+                attempt: 1,
+                here: true,
+            })),
         ),
         ("mismatch", false, Ok(Answer::Earlier(Earlier::Mismatch))),
         (
@@ -136,11 +151,6 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
             Err(RunError::Decode { scope: scope(), conclusion: Conclusion::Failed, source: "bad".into() }),
         ),
         (
-            "lease ends just now",
-            false,
-            Ok(Answer::Earlier(Earlier::InProgress { left: Duration::ZERO, attempt: 1, here: false })),
-        ),
-        (
             "fingerprints not comparable",
             false,
             Err(RunError::Claim { source: Error::Incomparable { scope: scope() } }),
@@ -167,7 +177,8 @@ fn claims() -> Vec<(&'static str, Claimed)> {
     let bytes = || Payload::from("x");
     let done = |why| answered(Earlier::Done { why, info: info() });
     let failed = |failure| answered(Earlier::FailedBefore { failure, info: info() });
-    let running = |here| answered(Earlier::InProgress { left: LEFT, attempt: 1, here });
+    let running =
+        |here| answered(Earlier::InProgress { left: LEFT, retry_after: RETRY_AFTER, attempt: 1, here });
     let store = |kind| Err(Error::Store { scope: scope(), source: self::failed(kind) });
     vec![
         ("succeeded, kept", answered(Earlier::Replayed { value: bytes(), info: info() })),
@@ -206,8 +217,8 @@ fn settlements() -> Vec<(&'static str, Result<Settled, ClaimError>)> {
 
 fn table() -> String {
     let mut table = format!(
-        "What becomes of a delivery: attempt {ATTEMPT}, delivery {}, {LEFT:?} left of a lease that runs; pauses from {:?}, \
-         doubled, to {:?}.\n",
+        "What becomes of a delivery: attempt {ATTEMPT}, delivery {}, {LEFT:?} left of a lease that runs, asked again in \
+         {RETRY_AFTER:?}; pauses from {:?}, doubled, to {:?}, not spread.\n",
         RULE.deliveries, RULE.backoff_first, RULE.backoff_most
     );
     table.push_str("\nwhat the run answered\n");

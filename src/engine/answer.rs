@@ -74,6 +74,9 @@ pub enum Earlier<T, F = Payload> {
     InProgress {
         /// How long its lease runs unless renewed.
         left: Duration,
+        /// When asking again may be worth it: soon, and the later the longer the attempt has run, from 100 ms to 5 s and
+        /// within its lease; up to half as much is added by chance, so that callers do not come back together.
+        retry_after: Duration,
         /// The number of that attempt.
         attempt: u32,
         /// It is running in this very engine.

@@ -25,6 +25,7 @@ mod port;
 mod prepared;
 mod request;
 mod resolver;
+mod retry;
 mod run;
 mod wait;
 mod waiting;
@@ -49,6 +50,8 @@ pub use options::{OnDrop, OnLeaseLost};
 pub use prepared::{Prepared, Settled};
 pub use request::Request;
 pub use resolver::{Doubt, Resolver};
+
+pub(crate) use retry::spread;
 
 use crate::observe::Event;
 use crate::protocol::{Key, Lent, Outcome, OutcomeBody};

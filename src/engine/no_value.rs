@@ -23,8 +23,8 @@ pub enum NoValue<E = Infallible, F = Payload> {
     /// Another attempt is running.
     #[non_exhaustive]
     InProgress {
-        /// How long its lease runs unless renewed.
-        left: Duration,
+        /// When asking again may be worth it: see [`Earlier::InProgress`].
+        retry_after: Duration,
     },
     /// The key is bound to another request.
     Mismatch,
@@ -105,7 +105,7 @@ impl<E: Display, F: Display> Display for FinalFailure<E, F> {
 ///         Ok(receipt) => (201, receipt),
 ///         // Now or before: the same answer.
 ///         Err(NoValue::Failed(failure)) => (402, failure.to_string()),
-///         Err(NoValue::InProgress { .. }) => (409, "still at it".to_owned()),
+///         Err(NoValue::InProgress { retry_after, .. }) => (409, format!("ask again in {retry_after:?}")),
 ///         Err(NoValue::Mismatch) => (422, "this key is another payment's".to_owned()),
 ///         Err(other) => (500, other.to_string()),
 ///     }
@@ -176,7 +176,7 @@ impl<T, F> Earlier<T, F> {
             Self::Replayed { value, .. } => return Ok(value),
             Self::Done { why, .. } => NoValue::Done(why),
             Self::FailedBefore { failure, .. } => NoValue::Failed(FinalFailure::Before { failure }),
-            Self::InProgress { left, .. } => NoValue::InProgress { left },
+            Self::InProgress { retry_after, .. } => NoValue::InProgress { retry_after },
             Self::Mismatch => NoValue::Mismatch,
             Self::InDoubt { operation_id, .. } => NoValue::InDoubt(operation_id),
             Self::Exhausted { attempts } => NoValue::Exhausted(attempts),
@@ -219,7 +219,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>, F> NoValue<E, F> {
             }
             Self::Run(error) => NoValue::Run(error.boxed()),
             Self::Done(why) => NoValue::Done(why),
-            Self::InProgress { left } => NoValue::InProgress { left },
+            Self::InProgress { retry_after } => NoValue::InProgress { retry_after },
             Self::Mismatch => NoValue::Mismatch,
             Self::InDoubt(operation_id) => NoValue::InDoubt(operation_id),
             Self::Exhausted(attempts) => NoValue::Exhausted(attempts),
@@ -240,7 +240,9 @@ impl<E: Display, F: Debug> Display for NoValue<E, F> {
                 f.write_str("the operation failed for good before; its failure is not kept")
             }
             Self::Done(why) => write!(f, "the operation is done, and its outcome is not available ({why:?})"),
-            Self::InProgress { left } => write!(f, "another attempt is running; ask again in {left:?}"),
+            Self::InProgress { retry_after } => {
+                write!(f, "another attempt is running; ask again in {retry_after:?}")
+            }
             Self::Mismatch => {
                 f.write_str("the key was used for another request; use a new key for a new request")
             }

@@ -1,5 +1,7 @@
 //! From what an operation returned to the outcome on record, and from a record to an answer.
 
+use std::time::Duration;
+
 use super::answer::{Earlier, RecordInfo, Unavailable};
 use super::failure::Failure;
 use crate::codec::{Codec, CodecError, FailureCodec};
@@ -74,11 +76,11 @@ pub(super) fn outcome(conclusion: Conclusion, encoded: Encoded) -> Outcome {
     Outcome { conclusion, body }
 }
 
-/// What an entry holds for a request, by the ways to read a value and a failure. `here`: this engine holds the claim of
-/// it, asked only where it runs.
+/// What an entry holds for a request, by the ways to read a value and a failure. `running` says of one in progress
+/// whether this engine holds it, and when to ask again.
 pub(super) fn earlier<T, F, X>(
     (verdict, entry): (Found, &Entry),
-    here: impl FnOnce() -> bool,
+    running: impl FnOnce() -> (bool, Duration),
     value: impl FnOnce(&Payload) -> Result<T, X>,
     failure: impl FnOnce(&Payload) -> Result<F, X>,
 ) -> Result<Earlier<T, F>, X> {
@@ -108,7 +110,8 @@ pub(super) fn earlier<T, F, X>(
             }
         }
         Found::InProgress => {
-            Earlier::InProgress { left: entry.left, attempt: record.attempt(), here: here() }
+            let (here, retry_after) = running();
+            Earlier::InProgress { left: entry.left, retry_after, attempt: record.attempt(), here }
         }
         Found::Mismatch => Earlier::Mismatch,
         Found::InDoubt => Earlier::InDoubt {

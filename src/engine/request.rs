@@ -18,6 +18,7 @@ use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
 use super::held::{Facts, Guard};
 use super::outcome::{AsBytes, Ending, earlier, ending, outcome_of};
+use super::retry::retry_after;
 use super::run::{self, Ended, Renewal};
 use super::watching::Watched;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
@@ -215,9 +216,9 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         match claimed {
             Claimed::Granted(guard) => ClaimAnswer::Granted(Claim::handed_out(guard)),
             Claimed::Answered(verdict, entry) => {
-                let here = || self.engine.held.holds(&self.ask.key, &entry);
+                let running = || self.running(&entry);
                 let bytes = |bytes: &Payload| Ok::<_, Infallible>(bytes.clone());
-                let Ok(earlier) = earlier((verdict, &entry), here, bytes, bytes);
+                let Ok(earlier) = earlier((verdict, &entry), running, bytes, bytes);
                 ClaimAnswer::Answered(earlier)
             }
         }
@@ -234,13 +235,24 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         C: Codec<T>,
         G: FailureCodec<E>,
     {
-        let here = || self.engine.held.holds(&self.ask.key, entry);
+        let running = || self.running(entry);
         let unread = |conclusion| {
             move |source| RunError::Decode { scope: self.ask.key.scope_label(), conclusion, source }
         };
         let value = |bytes: &Payload| self.codec.decode(bytes).map_err(unread(Conclusion::Succeeded));
         let failure = |bytes: &Payload| failures.decode(bytes).map_err(unread(Conclusion::Failed));
-        earlier((verdict, entry), here, value, failure)
+        earlier((verdict, entry), running, value, failure)
+    }
+
+    /// Whether this engine holds the claim of an attempt in progress, and when to ask again.
+    fn running(&self, entry: &Entry) -> (bool, Duration) {
+        let clock = self.engine.clock();
+        let created_at = entry.record.created_at().0;
+        let generation = (entry.record.attempt() == 1)
+            .then(|| Duration::from_millis(clock.unix(clock.now()).0.saturating_sub(created_at)));
+        let lease = self.engine.options.lifetimes.lease;
+        let retry_after = retry_after(lease, entry.left, generation, random::bits());
+        (self.engine.held.holds(&self.ask.key, entry), retry_after)
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy

@@ -101,9 +101,10 @@ impl StoreFailure {
         &self.source
     }
 
-    /// The store's own error, if it is an `E`.
+    /// The store's own error, if it is an `E`; of an [erased](super::erased) store too.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.source.downcast_ref()
+        let erased = || self.source.downcast_ref::<super::ErasedError>()?.downcast_ref();
+        self.source.downcast_ref().or_else(erased)
     }
 }
 

@@ -6,6 +6,7 @@
 mod at_once;
 mod cache;
 mod durability;
+mod erased;
 mod error;
 mod forward;
 mod trim;
@@ -18,6 +19,7 @@ use futures::StreamExt as _;
 pub use at_once::{AtOnce, Step, StepPut, exchange_at_once, load_at_once};
 pub use cache::CachedStore;
 pub use durability::{Durability, DurabilityClass};
+pub use erased::{ErasedError, ErasedStore, erased};
 pub use error::{StoreError, StoreErrorKind, StoreFailure};
 pub use trim::{TrimOutcomes, Trimmed};
 
@@ -73,7 +75,7 @@ impl<'a> BatchPut<'a> {
 
 /// A store of records: per key, a linearizable register with compare-and-exchange.
 ///
-/// Usable as a value, as `Arc<S>`, and as `Arc<dyn Store<Error = E>>`.
+/// Usable as a value, as `Arc<S>`, as `Arc<dyn Store<Error = E>>`, and, with its type left to run time, by [`erased`].
 ///
 /// # The contract
 ///

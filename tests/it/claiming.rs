@@ -1,6 +1,8 @@
 //! First claims: races, fingerprints, keys, engines side by side, and stores that cannot be trusted.
 
+mod erased;
 mod fingerprints;
+mod retry;
 mod stores;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,125 @@
+//! A store that is chosen when the program runs.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{BatchPut, Durability, Exchange, Purged, Put, Store, StoreError, StoreErrorKind};
+use crate::protocol::{Entry, Expected, Key};
+
+/// Any store, as one type: from [`erased`]. Cheap to clone.
+pub type ErasedStore = Arc<dyn Store<Error = ErasedError>>;
+
+/// This store without its type, so that one [`Deduplicator`](crate::Deduplicator) type serves stores of several: SQLite in
+/// development and PostgreSQL in production, say. Everything a store does is passed on: batches, purge, durability.
+///
+/// ```
+/// use oncekey::store::{CachedStore, ErasedStore, erased};
+/// use oncekey::{Deduplicator, Key, MemoryStore};
+/// # use std::time::Duration;
+///
+/// struct Shop { dedup: Deduplicator<ErasedStore> }
+///
+/// # fn open(production: bool) -> Shop {
+/// let store = if production {
+///     erased(CachedStore::new(MemoryStore::new(), 10_000, Duration::from_secs(60))) // a database, behind a cache
+/// } else {
+///     erased(MemoryStore::new())
+/// };
+/// let shop = Shop { dedup: Deduplicator::new(store) };
+/// # shop }
+/// # futures::executor::block_on(async {
+/// # for production in [false, true] {
+/// # let shop = open(production);
+/// let charge = || shop.dedup.request(Key::new("payments.charge", "7f3a-91").unwrap())
+///     .run(|_| async { Ok::<_, std::io::Error>("charged".to_owned()) });
+/// assert_eq!(charge().await?.into_value()?, charge().await?.into_value()?);
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub fn erased<S: Store + 'static>(store: S) -> ErasedStore {
+    Arc::new(Erased(store))
+}
+
+/// An error of an erased store. It shows what the store's own error shows, and is of the same kind.
+pub struct ErasedError {
+    kind: StoreErrorKind,
+    maybe_applied: bool,
+    error: Box<dyn Error + Send + Sync>,
+}
+
+impl ErasedError {
+    fn new(error: impl StoreError) -> Self {
+        Self { kind: error.kind(), maybe_applied: error.maybe_applied(), error: Box::new(error) }
+    }
+
+    /// The store's own error, if it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.error.downcast_ref()
+    }
+}
+
+impl fmt::Debug for ErasedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl fmt::Display for ErasedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl Error for ErasedError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl StoreError for ErasedError {
+    fn maybe_applied(&self) -> bool {
+        self.maybe_applied
+    }
+
+    fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+struct Erased<S>(S);
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: Store> Store for Erased<S> {
+    type Error = ErasedError;
+
+    async fn load(&self, key: &Key) -> Result<Option<Entry>, ErasedError> {
+        self.0.load(key).await.map_err(ErasedError::new)
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Expected,
+        put: Put<'_>,
+    ) -> Result<Exchange, ErasedError> {
+        self.0.compare_exchange(key, expected, put).await.map_err(ErasedError::new)
+    }
+
+    async fn compare_exchange_many(&self, batch: &[BatchPut<'_>]) -> Vec<Result<Exchange, ErasedError>> {
+        let answers = self.0.compare_exchange_many(batch).await;
+        answers.into_iter().map(|answer| answer.map_err(ErasedError::new)).collect()
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, ErasedError> {
+        self.0.purge(limit).await.map_err(ErasedError::new)
+    }
+
+    fn durability(&self) -> Durability {
+        self.0.durability()
+    }
+}
