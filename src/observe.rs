@@ -50,7 +50,8 @@ pub trait Observer: Send + Sync + 'static {
         None
     }
 
-    /// A call to the store ended.
+    /// A call to the store ended: a load, or a write by an exchange. What is done by the short way of a store
+    /// ([`Store::at_once`](crate::Store::at_once)) is no such call and not told here; where it fails, [`Event::StoreFailed`] is.
     fn store_call(&self, call: &StoreCall) {
         let _unused = call;
     }

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use harnesses::OneShard;
-use oncekey_conformance::{simulate, simulate_aloud};
+use oncekey_conformance::{simulate, simulate_aloud, simulate_at_once};
 
 /// What must be met, or the simulation shows nothing of it.
 const MET: [&str; 24] = [
@@ -99,6 +99,42 @@ fn the_promises_hold_whatever_goes_wrong() {
     let never: Vec<_> = MET.iter().chain(rare).filter(|what| !met.contains_key(**what)).collect();
     println!("{seeds} seeds: {met:#?}");
     assert!(never.is_empty(), "never met in {seeds} seeds: {never:?}");
+}
+
+/// What must be met by clients in the store's process.
+const MET_AT_ONCE: [&str; 16] = [
+    "a new generation over an old record",
+    "a waiter was answered",
+    "call dropped",
+    "claimed after a release",
+    "crash in the middle",
+    "doubt kept by a further attempt",
+    "executed",
+    "exhausted",
+    "failure recorded",
+    "granted, vacant",
+    "in doubt",
+    "in progress",
+    "lease lost",
+    "mismatch",
+    "replay",
+    "takeover",
+];
+
+#[test]
+fn the_promises_hold_at_once() {
+    let mut met = BTreeMap::new();
+    for seed in 0..1000 {
+        let simulated =
+            simulate_at_once(&OneShard, seed).unwrap_or_else(|violation| panic!("\n{violation}\n"));
+        for (what, times) in simulated.met {
+            *met.entry(what).or_insert(0) += times;
+        }
+    }
+    println!("1000 seeds at once: {met:#?}");
+    let never: Vec<_> = MET_AT_ONCE.iter().filter(|what| !met.contains_key(**what)).collect();
+    assert!(never.is_empty(), "never met at once: {never:?}");
+    assert!(!met.contains_key("own claim recognised after a lost reply"), "no reply is lost at once");
 }
 
 /// Everything that happened in the first thousand seeds, as one number. A change that means to change no behaviour leaves it

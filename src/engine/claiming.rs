@@ -71,18 +71,24 @@ impl<S: Store + 'static> Inner<S> {
     #[inline]
     async fn claim_alone(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
         let mut span = self.begin(&ask.key, || CallPhase::Claim);
-        let at_once = || in_span(&mut span, || self.claim_at_once(ask));
+        let is_last = |found| found != Found::InProgress || ask.wait.is_zero();
+        let at_once = || {
+            in_span(&mut span, || {
+                let first = self.claim_at_once(ask);
+                if let Some((Claimed::Answered(found, entry), _)) = &first {
+                    if is_last(*found) {
+                        self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
+                    }
+                }
+                first
+            })
+        };
         let first = match self.port.is_at_once().then(at_once).flatten() {
             // An observer, which has heard of the grant, may have taken its time over it.
             Some((claimed @ Claimed::Granted(_), _)) if !self.is_watched() || !claimed.is_late() => {
                 return Ok(claimed);
             }
-            Some((Claimed::Answered(found, entry), _))
-                if found != Found::InProgress || ask.wait.is_zero() =>
-            {
-                self.tell(&ask.key, || Event::Answered { answer: answer_name(found, &entry) });
-                return Ok(Claimed::Answered(found, entry));
-            }
+            Some((claimed @ Claimed::Answered(found, _), _)) if is_last(found) => return Ok(claimed),
             first => first,
         };
         // Apart, so that a call which need not wait is no larger for it.

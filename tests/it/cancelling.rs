@@ -477,3 +477,14 @@ fn a_run_dropped_after_its_operation_ended_is_completed_though_a_renewal_is_in_f
         assert_eq!(bench.on_record().record.outcome(), Some(expected));
     }
 }
+
+crate::support::also_at_once! {
+    a_waiter_that_takes_over_dropped_at_any_await_leaves_a_legal_state
+    of_two_waiters_either_may_be_dropped_anywhere_and_the_other_is_answered
+    a_waiter_told_of_a_leaving_driver_is_woken_to_drive
+    an_explicit_claim_dropped_at_any_await_is_released
+    a_completion_dropped_at_any_await_is_finished_when_the_claim_goes
+    a_completion_dropped_at_any_await_can_be_called_again
+    a_renewal_or_a_checkpoint_dropped_at_any_await_harms_nothing
+    a_release_dropped_at_any_await_is_done_or_not
+}

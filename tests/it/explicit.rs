@@ -331,3 +331,18 @@ fn debug_of_an_outcome_that_does_not_decode_hides_it() {
     assert!(matches!(json, RunError::Decode { .. }));
     assert_hidden(&format!("{json:?} {json}"));
 }
+
+crate::support::also_at_once! {
+    a_claim_knows_its_facts_and_how_long_it_may_act
+    every_answer_to_a_claim_is_reached
+    a_release_keeps_the_operation_id_unless_a_fresh_one_is_asked_for
+    an_abandoned_claim_is_in_doubt_at_once
+    a_claim_that_is_over_says_so_to_every_write
+    a_checkpoint_that_is_too_large_is_refused_and_nothing_is_lost
+    who_waits_for_the_loss_of_a_lease_is_told
+    an_attempt_that_outlives_its_claim_is_told_that_it_is_lost
+    an_attempt_that_outlives_its_run_is_told_that_it_is_lost
+    a_dropped_claim_goes_by_the_option
+    an_outcome_over_the_limit_is_prepared_as_done_and_unavailable
+    debug_of_an_outcome_that_does_not_decode_hides_it
+}

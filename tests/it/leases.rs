@@ -337,3 +337,13 @@ fn a_checkpoint_renews_the_lease() {
     assert_eq!(on_record(&bench).left, LEASE);
     assert_eq!(bench.clock.now(), begun + secs(20));
 }
+
+crate::support::also_at_once! {
+    an_operation_left_unpolled_past_its_deadline_does_not_go_on
+    one_nanosecond_before_its_deadline_it_still_goes_on
+    renewal_keeps_a_long_operation_alive_and_stops_when_it_ends
+    an_outcome_that_comes_after_the_lease_is_kept_when_nobody_took_over
+    a_hung_operation_loses_its_key_when_renewal_has_gone_on_long_enough
+    an_operation_whose_effect_is_fenced_is_told_that_its_lease_is_lost_and_goes_on
+    a_checkpoint_renews_the_lease
+}

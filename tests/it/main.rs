@@ -10,6 +10,7 @@ mod adversary; // found by a reviewer who tried to break it
 
 #[cfg(feature = "blocking")]
 mod blocking; // plain threads, and stores whose calls block
+mod both_ways; // the same is heard over both ways to a store
 mod cancelling; // dropped at every await, panics
 mod claiming; // first claims, fingerprints, keys, batches of racers
 mod completing; // outcomes, codecs, limits, completions that fail

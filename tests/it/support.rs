@@ -1,6 +1,8 @@
 //! What the scenarios share: a store whose calls go wrong on demand, and ways to drive futures by hand.
 #![allow(dead_code)]
 
+mod short;
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
@@ -13,9 +15,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oncekey::protocol::{Entry, Expected, Record};
-use oncekey::store::{BatchPut, Exchange, Put, StoreError, StoreErrorKind};
+use oncekey::store::{AtOnce, BatchPut, Exchange, Put, StoreError, StoreErrorKind};
 use oncekey::time::{Clock as _, ManualClock, Moment};
 use oncekey::{Answer, Claim, ClaimAnswer, Deduplicator, DeduplicatorBuilder, Key, MemoryStore, Store};
+
+pub(crate) use short::also_at_once;
+pub use short::at_once;
 
 pub const LEASE: Duration = Duration::from_secs(30);
 pub const MARGIN: Duration = Duration::from_secs(3);
@@ -73,6 +78,8 @@ pub struct FaultyStore {
     pub yields: Arc<AtomicBool>,
     /// The records written, in order, of writes that were applied.
     pub written: Arc<Mutex<Vec<Record>>>,
+    /// It offers the short way. Only what is refused can go wrong there.
+    short: bool,
 }
 
 impl std::fmt::Debug for FaultyStore {
@@ -92,6 +99,7 @@ impl FaultyStore {
             batches: Arc::default(),
             yields: Arc::default(),
             written: Arc::default(),
+            short: short::is_offered(),
         }
     }
 
@@ -179,6 +187,10 @@ impl Store for FaultyStore {
             answers.push(self.compare_exchange(item.key, item.expected, item.put).await);
         }
         answers
+    }
+
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = Planned>> {
+        self.short.then_some(self)
     }
 }
 

@@ -423,3 +423,16 @@ fn a_new_generation_is_told_to_all_who_wait_by_the_one_look_that_found_it() {
         assert!(matches!(waits.take(), Ok(oncekey::ClaimAnswer::Answered(Earlier::Mismatch))));
     }
 }
+
+crate::support::also_at_once! {
+    a_waiter_of_another_process_looks_less_and_less_often
+    a_waiter_of_another_process_looks_at_once_when_it_hears_of_a_change_and_never_otherwise
+    a_waiter_at_its_bound_is_told_that_it_is_in_progress_and_the_owner_goes_on
+    a_waiter_may_wait_for_ever
+    a_waiter_that_is_cancelled_leaks_nothing_wherever_it_was
+    ten_thousand_waiters_on_one_key_of_one_process_have_one_poller
+    a_driver_that_leaves_is_followed_by_another
+    a_driver_dropped_in_the_middle_of_a_look_is_followed_at_once
+    each_waiter_checks_its_own_fingerprint_when_the_generation_changes
+    a_new_generation_is_told_to_all_who_wait_by_the_one_look_that_found_it
+}

@@ -14,7 +14,7 @@ mod s8;
 mod s9;
 
 use at_once::*;
-use engine::p1_to_t1_hold_with_faults_between;
+use engine::{p1_to_t1_hold_at_once, p1_to_t1_hold_with_faults_between};
 use s1::*;
 use s2::*;
 use s3::*;
@@ -107,6 +107,7 @@ macro_rules! __oncekey_conformance_cases {
             S10 s10_a_dropped_batch_is_whole_item_by_item
             S10 s10_a_step_that_panics_has_done_nothing
             P1 p1_to_t1_hold_with_faults_between
+            P1 p1_to_t1_hold_at_once
         }
     };
 }

@@ -15,7 +15,7 @@ use super::rng::Rng;
 use crate::Time;
 use crate::erased::{AnyStore, Told};
 use oncekey::protocol::{Entry, Expected, Key, Record};
-use oncekey::store::{BatchPut, Exchange, Purged, Put, Store, StoreError, StoreErrorKind};
+use oncekey::store::{AtOnce, BatchPut, Exchange, Purged, Put, Store, StoreError, StoreErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oncekey::time::{Clock as _, Moment};
@@ -53,12 +53,12 @@ struct Letter {
 }
 
 /// One write, for whoever carries it.
-struct Item {
-    key: Key,
-    expected: Expected,
-    record: Record,
-    live: Duration,
-    linger: Duration,
+pub(super) struct Item {
+    pub(super) key: Key,
+    pub(super) expected: Expected,
+    pub(super) record: Record,
+    pub(super) live: Duration,
+    pub(super) linger: Duration,
 }
 
 impl Item {
@@ -142,7 +142,7 @@ impl Hub {
         .await
     }
 
-    fn answered(&self, item: &Item, answer: &Exchange, sent: Moment, call: usize) {
+    pub(super) fn answered(&self, item: &Item, answer: &Exchange, sent: Moment, call: usize) {
         if let Exchange::Done(version) = answer {
             let applied = Applied {
                 record: &item.record,
@@ -226,8 +226,10 @@ impl Hub {
 
 /// One client's way to the store.
 pub(super) struct Link {
-    hub: Arc<Hub>,
-    state: Arc<Mutex<LinkState>>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) state: Arc<Mutex<LinkState>>,
+    /// The client is in the store's process, and has its short way.
+    pub(super) short: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -240,9 +242,18 @@ pub(super) struct LinkState {
     pub(super) unit: Duration,
 }
 
+impl LinkState {
+    /// Of a hundred calls within one process, so many are refused.
+    pub(super) fn refused(self) -> u64 {
+        self.faults / 4
+    }
+}
+
 impl Link {
-    pub(super) fn new(hub: Arc<Hub>, state: Arc<Mutex<LinkState>>) -> Self {
-        Self { hub, state }
+    /// A way through a network; or, at once, the short way of a store that has it.
+    pub(super) fn new(hub: Arc<Hub>, state: Arc<Mutex<LinkState>>, at_once: bool) -> Self {
+        let short = at_once && hub.store.at_once().is_some();
+        Self { hub, state, short }
     }
 }
 
@@ -277,6 +288,9 @@ impl Link {
             std::future::pending::<()>().await;
         }
         let mut rng = self.hub.rng.lock();
+        if self.short {
+            return if rng.percent(state.refused()) { Fate::Refused } else { Fate::Well };
+        }
         if !rng.percent(state.faults) {
             return Fate::Well;
         }
@@ -373,6 +387,10 @@ impl Store for Link {
     async fn purge(&self, limit: usize) -> Result<Purged, LinkError> {
         self.hub.purge(limit).await
     }
+
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = LinkError>> {
+        self.short.then_some(self)
+    }
 }
 
 impl Link {
@@ -385,7 +403,7 @@ impl Link {
         put: Put<'_>,
     ) -> Result<Exchange, LinkError> {
         match fate {
-            Fate::Refused => return Err(LinkError { maybe_applied: false, what: "refused".into() }),
+            Fate::Refused => return Err(LinkError::refused()),
             Fate::RequestLost => return Err(LinkError::lost()),
             Fate::LateBefore(delay) => self.hub.sleep(self.quarters(delay)).await,
             Fate::Mailed(behind) => {
@@ -419,11 +437,15 @@ pub(super) struct LinkError {
 }
 
 impl LinkError {
+    pub(super) fn refused() -> Self {
+        Self { maybe_applied: false, what: "refused".into() }
+    }
+
     fn lost() -> Self {
         Self { maybe_applied: true, what: "lost on its way".into() }
     }
 
-    fn of_store(error: Told) -> Self {
+    pub(super) fn of_store(error: Told) -> Self {
         Self { maybe_applied: error.maybe_applied, what: error.what }
     }
 }

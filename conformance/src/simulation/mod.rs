@@ -5,6 +5,7 @@
 //! delays and repeats. Clients crash, stall, and drop calls half-way; operators forget and resolve; now and then the
 //! store's clock steps, which may break T1 and nothing else. One seed decides everything, so a seed plays again.
 
+mod at_once;
 mod link;
 mod oracle;
 mod program;
@@ -35,11 +36,33 @@ pub struct Simulated {
 /// # Panics
 /// As the harness does, when it cannot build a store.
 pub fn simulate<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violation> {
-    let (played, mut story) = play(harness, seed, false);
+    let again = || format!("oncekey_conformance::simulate_aloud(&harness, {seed:#x})");
+    told_if_violated(|told| play(harness, seed, false, told))
+        .map_err(|violation| violation.replayed_by(again()))
+}
+
+/// Plays one seed, as [`simulate`] does, with clients in the store's process: they go by its short way
+/// ([`Store::at_once`](oncekey::Store::at_once)), and none of their calls is lost, late or repeated. Over a store
+/// without one it is [`simulate`].
+///
+/// # Errors
+/// As [`simulate`].
+///
+/// # Panics
+/// As [`simulate`] does.
+pub fn simulate_at_once<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violation> {
+    let again = || format!("oncekey_conformance::simulate_at_once(&harness, {seed:#x})");
+    told_if_violated(|told| play(harness, seed, true, told))
+        .map_err(|violation| violation.replayed_by(again()))
+}
+
+/// Plays, and if a promise is seen broken adds what came before.
+fn told_if_violated(play: impl Fn(bool) -> Played) -> Result<Simulated, Violation> {
+    let (played, mut story) = play(false);
     played.map_err(|mut violation| {
         if story.is_empty() {
             // The same once more, to be told.
-            let (again, told) = play(harness, seed, true);
+            let (again, told) = play(true);
             if again.is_err_and(|again| again == violation) {
                 story = told;
             }
@@ -48,9 +71,12 @@ pub fn simulate<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violati
             let last = &story[story.len().saturating_sub(STORY_LEN)..];
             violation.what.push_str(&format!("\nbefore that:\n{}", last.join("\n")));
         }
-        violation.replayed_by(format!("oncekey_conformance::simulate_aloud(&harness, {seed:#x})"))
+        violation
     })
 }
+
+/// What came of a simulation, and its story.
+type Played = (Result<Simulated, Violation>, Vec<String>);
 
 /// Plays one seed, as [`simulate`] does, and tells all that happened, one line for each thing: the number of writes so far,
 /// the key, and what it was.
@@ -58,17 +84,17 @@ pub fn simulate<H: Harness>(harness: &H, seed: u64) -> Result<Simulated, Violati
 /// # Panics
 /// As [`simulate`] does.
 pub fn simulate_aloud<H: Harness>(harness: &H, seed: u64) -> (Result<Simulated, Violation>, Vec<String>) {
-    play(harness, seed, true)
+    play(harness, seed, false, true)
 }
 
 /// How much of what happened a violation tells.
 const STORY_LEN: usize = 40;
 
-fn play<H: Harness>(harness: &H, seed: u64, told: bool) -> (Result<Simulated, Violation>, Vec<String>) {
+fn play<H: Harness>(harness: &H, seed: u64, at_once: bool, told: bool) -> Played {
     let super::Subject { store, time, guard } = harness.fresh();
     // What happens on real time does not happen again, so it is told at once.
     let told = told || time.manual_clock().is_none();
-    let world = world::World::new(super::erased::any_store(store), &time, seed, told);
+    let world = world::World::new(super::erased::any_store(store), &time, seed, at_once, told);
     let (played, story) = world.play(&|job| harness.block_on(job));
     drop(guard);
     (played.map(|(met, trace)| Simulated { met, trace }), story)

@@ -50,6 +50,8 @@ pub(super) struct World {
     /// Steps until it is healed.
     disturbed: u64,
     stuck_after: u32,
+    /// The clients have the store's short way.
+    at_once: bool,
 }
 
 struct Client {
@@ -79,7 +81,7 @@ impl Wake for Woken {
 }
 
 impl World {
-    pub(super) fn new(store: AnyStore, time: &Time, seed: u64, told: bool) -> Self {
+    pub(super) fn new(store: AnyStore, time: &Time, seed: u64, at_once: bool, told: bool) -> Self {
         let mut rng = Rng::new(seed);
         let manual = time.manual_clock().is_some();
         let steps = manual && rng.below(8) == 0;
@@ -99,6 +101,7 @@ impl World {
             elapsed: Duration::ZERO,
             disturbed: 0,
             stuck_after: STEPS_MAX,
+            at_once,
         };
         if let Some(clock) = time.manual_clock() {
             clock.advance(unit * 100);
@@ -124,7 +127,7 @@ impl World {
                 hub.note("own claim recognised after a lost reply");
             }
         };
-        let engine = Deduplicator::builder(Link::new(Arc::clone(&self.hub), Arc::clone(&link)))
+        let engine = Deduplicator::builder(Link::new(Arc::clone(&self.hub), Arc::clone(&link), self.at_once))
             .clock(time.clone())
             .lease(unit * LEASE)
             .margin(unit * MARGIN)

@@ -304,3 +304,10 @@ fn an_outcome_is_stored_also_if_an_observer_panics_before_it_is() {
         );
     }
 }
+
+crate::support::also_at_once! {
+    a_panic_after_the_effect_goes_on_once_it_is_on_record_that_the_operation_is_done
+    a_panic_goes_on_also_if_that_cannot_be_put_on_record
+    a_claim_whose_value_panics_on_its_way_to_bytes_is_done
+    a_message_whose_value_panics_is_acknowledged_the_next_time
+}

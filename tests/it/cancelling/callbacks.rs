@@ -438,3 +438,7 @@ fn code_that_hangs_its_thread_hangs_no_other_call() {
         );
     }
 }
+
+crate::support::also_at_once! {
+    a_codec_that_panics_while_it_reads_changes_nothing
+}

@@ -220,3 +220,10 @@ fn jobs_go_to_the_spawner() {
     assert_eq!(bench.on_record().record.state(), State::Released { fresh_operation_id: false });
     bench.nothing_is_left();
 }
+
+crate::support::also_at_once! {
+    a_panic_in_the_operation_leaves_the_claim_to_its_lease
+    a_panic_of_the_owner_does_not_hang_who_waits
+    a_waiter_whose_operation_panics_does_not_hang_the_others
+    a_spawner_that_panics_does_not_turn_a_panic_into_an_abort
+}

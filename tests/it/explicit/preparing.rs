@@ -280,3 +280,18 @@ fn settling_against_a_store_that_is_down_ends_with_the_completion_timeout_or_at_
         }
     }
 }
+
+crate::support::also_at_once! {
+    a_known_commit_is_on_record_and_replayed
+    a_commit_wakes_who_waits_in_this_process
+    an_unknown_commit_that_landed_is_learnt
+    an_unknown_commit_that_did_not_land_can_no_longer_land
+    a_prepared_claim_that_was_taken_over_says_so_and_its_transaction_fails
+    settling_against_a_store_that_fails_goes_on_for_the_completion_timeout
+    a_prepared_claim_refuses_other_writes_and_the_keeper_skips_it
+    preparing_waits_for_a_renewal_in_flight
+    a_commit_told_twice_is_taken_twice
+    what_a_claim_of_another_store_prepared_is_not_its_own
+    settling_what_was_rolled_back_over_another_outcome_says_that_it_is_completed
+    settling_against_a_store_that_is_down_ends_with_the_completion_timeout_or_at_once_without_hope
+}

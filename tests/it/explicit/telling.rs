@@ -155,3 +155,10 @@ fn automatic_renewal_ends_at_its_bound() {
         assert_eq!(bench.store.trips().0, renewed, "renewed at its bound, by a keeper: {keeper}");
     }
 }
+
+crate::support::also_at_once! {
+    who_waits_for_the_loss_is_woken_by_whoever_learns_of_it
+    a_run_is_woken_when_the_keeper_learns_of_a_takeover
+    a_refusal_names_the_scope_and_not_the_id
+    automatic_renewal_ends_at_its_bound
+}

@@ -163,3 +163,9 @@ fn beyond_the_margin_two_may_execute_at_once_and_there_is_still_one_outcome() {
         );
     }
 }
+
+crate::support::also_at_once! {
+    it_does_not_matter_how_far_apart_the_clocks_are
+    a_store_clock_that_runs_fast_within_the_margin_lets_nobody_in_early
+    beyond_the_margin_two_may_execute_at_once_and_there_is_still_one_outcome
+}

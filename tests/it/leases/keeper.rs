@@ -527,3 +527,20 @@ fn many_claims_past_their_deadlines_hold_up_no_round() {
     keep(&clock, &dedup, &others);
     assert!(stuck.iter().all(|claim| claim.time_left().is_zero()));
 }
+
+crate::support::also_at_once! {
+    an_operation_that_blocks_its_thread_is_kept_alive_over_many_leases
+    it_renews_a_claim_no_longer_than_the_engine_allows
+    it_ends_with_the_last_handle_and_claim_of_its_engine
+    two_keepers_and_the_run_itself_renew_once_each_interval
+    a_renewal_that_fails_is_tried_again_at_its_next_tick
+    a_renewal_whose_reply_was_lost_extends_the_deadline_only_when_an_answer_confirms_it
+    a_completion_prepared_for_a_transaction_is_left_alone
+    an_operation_that_blocks_just_when_its_renewal_is_due_is_kept_alive_too
+    claims_of_any_token_are_held_and_renewed
+    a_run_renews_on_time_once_the_keeper_is_gone
+    it_is_in_time_for_what_falls_due_just_after_a_round
+    a_claim_whose_lease_ended_unheard_is_renewed_by_the_next_round_but_one
+    it_learns_of_another_ones_conclusion_and_tells_the_owner
+    a_run_whose_keeper_is_stuck_renews_by_itself
+}

@@ -141,3 +141,11 @@ fn of_many_thieves_on_one_expired_claim_one_wins() {
     assert_eq!(won, [2]);
     drop(owner);
 }
+
+crate::support::also_at_once! {
+    each_write_of_an_owner_that_was_superseded_is_refused_and_says_so
+    an_owner_that_was_superseded_learns_of_an_outcome_and_does_not_change_it
+    an_owner_that_is_late_and_was_not_superseded_may_conclude
+    a_renewed_lease_cannot_be_taken_over_at_its_old_deadline
+    of_many_thieves_on_one_expired_claim_one_wins
+}

@@ -199,3 +199,10 @@ fn preparing_costs_no_round_trip_when_every_write_was_answered() {
     assert!(ready(owner.prepare("done")).is_ok());
     assert_eq!(bench.store.trips(), (2, 0));
 }
+
+crate::support::also_at_once! {
+    a_claim_that_was_superseded_leaves_the_store_alone_when_it_is_dropped
+    a_renewal_is_sent_at_most_once_more_when_its_operation_has_ended
+    a_run_whose_renewals_can_never_succeed_ends_at_its_deadline
+    preparing_costs_no_round_trip_when_every_write_was_answered
+}

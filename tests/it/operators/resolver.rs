@@ -202,3 +202,14 @@ fn one_whose_answers_never_come_in_time_is_not_asked_for_ever() {
     let asked = *late.asked.lock().unwrap();
     assert!((2..=64).contains(&asked), "asked {asked} times");
 }
+
+crate::support::also_at_once! {
+    it_is_told_what_is_known_of_the_attempt
+    what_it_knows_to_be_completed_is_replayed_without_running
+    what_it_knows_to_have_had_no_effect_runs_without_doubt
+    where_it_cannot_tell_the_policy_decides
+    it_is_asked_only_of_what_is_in_doubt_and_not_by_another_request
+    its_answer_does_not_cross_a_late_completion
+    many_who_meet_the_doubt_at_once_agree
+    one_whose_answers_never_come_in_time_is_not_asked_for_ever
+}

@@ -175,3 +175,10 @@ fn those_who_wait_hear_of_a_resolution_and_of_a_forgotten_key() {
     assert!(runs.attempts.borrow().is_empty());
     drop(owner);
 }
+
+crate::support::also_at_once! {
+    one_of_the_waiters_becomes_the_owner_and_the_rest_get_its_outcome
+    each_waiter_whose_operation_fails_is_followed_by_the_next
+    under_hold_all_waiters_are_told_of_the_doubt_and_nobody_runs
+    those_who_wait_hear_of_a_resolution_and_of_a_forgotten_key
+}

@@ -248,3 +248,10 @@ fn a_waiter_with_the_shortest_intervals_leaves_its_thread_to_others() {
         assert!(matches!(replayed, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if value == "done"));
     });
 }
+
+crate::support::also_at_once! {
+    the_one_that_looks_hears_of_the_outcome_while_its_look_hangs
+    the_one_that_looks_judges_what_it_hears_by_its_own_request
+    a_look_that_hangs_ends_with_the_stores_timeout
+    a_waiter_over_a_store_that_answers_at_once_looks_once_a_poll_whatever_its_clock_says
+}

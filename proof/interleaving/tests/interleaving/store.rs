@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oncekey::memory::MemoryError;
 use oncekey::protocol::{Entry, Expected, State, Version};
-use oncekey::store::{Exchange, Put};
+use oncekey::store::{AtOnce, Exchange, Put, Step, StepPut, load_at_once};
 use oncekey::time::ManualClock;
 use oncekey::{Key, MemoryStore, Store};
 
@@ -19,6 +19,7 @@ pub(crate) fn planted(bug: &str) -> bool {
 }
 
 /// A memory store with one lock, so that a run depends on no random hash, which breaks its contract if a bug is planted.
+/// It is asked by exchanges, unless a model says that it offers the short way.
 pub(crate) struct ModelStore {
     inner: MemoryStore,
     checks_apart: bool,
@@ -29,6 +30,7 @@ pub(crate) struct ModelStore {
     /// The next load is never answered.
     hangs: Mutex<bool>,
     pause: Option<fn() -> u32>,
+    short: bool,
 }
 
 /// Where a write stops in the middle.
@@ -50,7 +52,14 @@ impl ModelStore {
             stall: Mutex::new(None),
             hangs: Mutex::new(false),
             pause: None,
+            short: false,
         }
+    }
+
+    /// The same, with the short way. No call of it is pending.
+    #[cfg(oncekey_loom)]
+    pub(crate) fn at_once(clock: &ManualClock) -> Self {
+        Self { short: true, ..Self::new(clock) }
     }
 
     /// The same, with `pause` to say how many polls each call is pending before it is applied, and again before it
@@ -160,6 +169,34 @@ impl Store for ModelStore {
         }
         self.takes_its_time().await;
         answer
+    }
+
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = MemoryError>> {
+        self.short.then_some(self)
+    }
+}
+
+impl AtOnce for ModelStore {
+    type Error = MemoryError;
+
+    fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, MemoryError> {
+        if self.checks_apart {
+            let found = load_at_once(&self.inner, key)?;
+            return self.inner.update(key, &mut Before { step, found });
+        }
+        self.inner.update(key, step)
+    }
+}
+
+/// A step that goes by what was found before.
+struct Before<'s> {
+    step: &'s mut (dyn Step + Send),
+    found: Option<Entry>,
+}
+
+impl Step for Before<'_> {
+    fn next(&mut self, _: Option<Entry>) -> Option<StepPut<'_>> {
+        self.step.next(self.found.clone())
     }
 }
 

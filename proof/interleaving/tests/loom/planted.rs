@@ -11,7 +11,7 @@ const DEADLOCK: &str = "deadlock";
 const ENDLESS: &str = "exceeded maximum number of branches";
 
 /// The bugs `store:` are in the models' own store; the others are in the engine, at the places that name them.
-const PLANTS: [Plant; 15] = [
+const PLANTS: [Plant; 18] = [
     Plant {
         bug: "store: check and write under two locks",
         model: "racing::of_two_callers_that_wait_one_executes_and_both_get_its_value",
@@ -20,6 +20,11 @@ const PLANTS: [Plant; 15] = [
     Plant {
         bug: "store: check and write under two locks",
         model: "racing::of_two_processes_one_executes",
+        says: &["two attempts execute at once", "the operation executes once"],
+    },
+    Plant {
+        bug: "store: check and write under two locks",
+        model: "racing::of_two_callers_that_wait_one_executes_at_once_and_both_get_its_value",
         says: &["two attempts execute at once", "the operation executes once"],
     },
     Plant {
@@ -48,6 +53,11 @@ const PLANTS: [Plant; 15] = [
         says: &[DEADLOCK],
     },
     Plant {
+        bug: "waiting: no look once seated",
+        model: "waiting::a_waiter_ends_by_a_completion_at_once_alone",
+        says: &[DEADLOCK],
+    },
+    Plant {
         bug: "held: wakes before it stores",
         model: "waiting::a_waiter_ends_by_the_completion_alone",
         says: &[DEADLOCK],
@@ -65,6 +75,11 @@ const PLANTS: [Plant; 15] = [
     Plant {
         bug: "held: the turn ends in silence",
         model: "writers::a_completion_gets_its_turn_beside_the_keeper",
+        says: &[DEADLOCK],
+    },
+    Plant {
+        bug: "held: the turn ends in silence",
+        model: "writers::a_completion_at_once_gets_its_turn_beside_the_keeper",
         says: &[DEADLOCK],
     },
     Plant {

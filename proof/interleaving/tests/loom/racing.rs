@@ -31,11 +31,20 @@ fn assert_one_executed(world: &World, answers: &[Answer<String>]) {
 
 #[test]
 fn of_two_callers_that_wait_one_executes_and_both_get_its_value() {
+    explore_two("two callers that wait", World::new);
+}
+
+#[test]
+fn of_two_callers_that_wait_one_executes_at_once_and_both_get_its_value() {
+    explore_two("two callers that wait, at once", World::at_once);
+}
+
+fn explore_two(name: &str, world: fn() -> World) {
     let first = Sometimes::new("the spawned caller executes");
     let second = Sometimes::new("the other caller executes");
     let (saw_first, saw_second) = (first.clone(), second.clone());
-    explore("two callers that wait", PREEMPTIONS, move || {
-        let world = World::new();
+    explore(name, PREEMPTIONS, move || {
+        let world = world();
         let engine = world.engine();
         let other = world.spawn_call(&engine, Duration::MAX, "by the first");
         let mine = world.call(&engine, Duration::MAX, "by the second");

@@ -60,6 +60,8 @@ pub(crate) struct World {
     waited: Arc<AtomicUsize>,
     /// How many leases were renewed.
     renewed: Arc<AtomicUsize>,
+    /// How many owners were told that their lease is lost.
+    lost: Arc<AtomicUsize>,
     running: Arc<loom::sync::atomic::AtomicUsize>,
 }
 
@@ -72,15 +74,26 @@ pub(crate) struct Run {
 }
 
 impl World {
+    /// Over a store that is asked by exchanges.
     pub(crate) fn new() -> Self {
+        Self::over(ModelStore::new)
+    }
+
+    /// Over a store that is asked at once.
+    pub(crate) fn at_once() -> Self {
+        Self::over(ModelStore::at_once)
+    }
+
+    fn over(store: fn(&ManualClock) -> ModelStore) -> Self {
         let clock = ManualClock::new();
         clock.advance(Duration::from_secs(1000));
         Self {
-            store: Arc::new(ModelStore::new(&clock)),
+            store: Arc::new(store(&clock)),
             clock,
             runs: Arc::default(),
             waited: Arc::default(),
             renewed: Arc::default(),
+            lost: Arc::default(),
             running: Arc::new(loom::sync::atomic::AtomicUsize::new(0)),
         }
     }
@@ -96,10 +109,12 @@ impl World {
         &self,
         change: impl FnOnce(DeduplicatorBuilder<Arc<ModelStore>>) -> DeduplicatorBuilder<Arc<ModelStore>>,
     ) -> Engine {
-        let (waited, renewed) = (Arc::clone(&self.waited), Arc::clone(&self.renewed));
+        let (waited, renewed, lost) =
+            (Arc::clone(&self.waited), Arc::clone(&self.renewed), Arc::clone(&self.lost));
         let observer = move |_: &Key, event: &Event<'_>| match event {
             Event::Waiting => drop(waited.fetch_add(1, Ordering::Relaxed)),
             Event::Renewed => drop(renewed.fetch_add(1, Ordering::Relaxed)),
+            Event::LeaseLost { .. } => drop(lost.fetch_add(1, Ordering::Relaxed)),
             _ => {}
         };
         let builder = Deduplicator::builder(Arc::clone(&self.store))
@@ -153,6 +168,10 @@ impl World {
 
     pub(crate) fn renewed(&self) -> usize {
         self.renewed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lost(&self) -> usize {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// What is on record.

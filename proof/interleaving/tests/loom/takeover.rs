@@ -52,11 +52,20 @@ fn of_two_takeovers_of_one_expired_claim_one_wins() {
 
 #[test]
 fn a_late_completion_or_a_takeover_is_accepted_and_never_both() {
+    explore_late("a late completion and a takeover", World::new);
+}
+
+#[test]
+fn a_late_completion_or_a_takeover_at_once_is_accepted_and_never_both() {
+    explore_late("a late completion and a takeover, at once", World::at_once);
+}
+
+fn explore_late(name: &str, world: fn() -> World) {
     let completed = Sometimes::new("the completion is accepted");
     let superseded = Sometimes::new("the takeover comes first");
     let (saw_completed, saw_superseded) = (completed.clone(), superseded.clone());
-    explore("a late completion and a takeover", PREEMPTIONS, move || {
-        let world = World::new();
+    explore(name, PREEMPTIONS, move || {
+        let world = world();
         let (owners, thiefs) = (world.engine(), world.engine());
         let mut claim = granted(&owners);
         let first_token = claim.fence().get();

@@ -29,11 +29,20 @@ fn spawn_waiter(world: &World, engine: &Engine, outcome: &'static str) -> loom::
 /// The clock stands, so a waiter that misses the completion waits for ever, which loom reports as a deadlock.
 #[test]
 fn a_waiter_ends_by_the_completion_alone() {
+    explore_completion("a waiter and a completion", World::new);
+}
+
+#[test]
+fn a_waiter_ends_by_a_completion_at_once_alone() {
+    explore_completion("a waiter and a completion, at once", World::at_once);
+}
+
+fn explore_completion(name: &str, world: fn() -> World) {
     let waited = Sometimes::new("the waiter takes a seat before the completion");
     let replayed = Sometimes::new("the waiter comes after the completion");
     let (saw_waited, saw_replayed) = (waited.clone(), replayed.clone());
-    explore("a waiter and a completion", PREEMPTIONS, move || {
-        let world = World::new();
+    explore(name, PREEMPTIONS, move || {
+        let world = world();
         let engine = world.engine();
         let mut claim = granted(&engine);
         let waiter = spawn_waiter(&world, &engine, "done");

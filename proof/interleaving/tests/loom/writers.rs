@@ -21,11 +21,22 @@ use crate::support::{
 /// Renewal from outside and the owner's completion take turns: the completion is stored, whoever comes first.
 #[test]
 fn a_completion_gets_its_turn_beside_the_keeper() {
+    explore_completion("the keeper and a completion", World::new);
+}
+
+/// Neither can wait for its store, and so for the other, but for the turn: the renewal that comes second must not take the
+/// owner's own completion for another's.
+#[test]
+fn a_completion_at_once_gets_its_turn_beside_the_keeper() {
+    explore_completion("the keeper and a completion, at once", World::at_once);
+}
+
+fn explore_completion(name: &str, world: fn() -> World) {
     let renewed = Sometimes::new("the keeper renews first");
     let completed = Sometimes::new("the completion comes first");
     let (saw_renewed, saw_completed) = (renewed.clone(), completed.clone());
-    explore("the keeper and a completion", PREEMPTIONS, move || {
-        let world = World::new();
+    explore(name, PREEMPTIONS, move || {
+        let world = world();
         let engine = world.engine();
         let mut claim = granted(&engine);
         world.clock.advance(LEASE / 3);
@@ -39,10 +50,40 @@ fn a_completion_gets_its_turn_beside_the_keeper() {
         saw_renewed.saw(world.renewed() == 1);
         saw_completed.saw(world.renewed() == 0);
         assert_eq!(world.recorded().as_deref(), Some("done"));
+        assert_eq!(world.lost(), 0, "a completion that is stored is no lost lease");
         assert_idle(&engine);
     });
     renewed.check();
     completed.check();
+}
+
+/// The same for a claim that is given back: it is not revived, and not told as lost.
+#[test]
+fn a_release_at_once_gets_its_turn_beside_the_keeper() {
+    let renewed = Sometimes::new("the keeper renews first");
+    let released = Sometimes::new("the release comes first");
+    let (saw_renewed, saw_released) = (renewed.clone(), released.clone());
+    explore("the keeper and a release, at once", PREEMPTIONS, move || {
+        let world = World::at_once();
+        let engine = world.engine();
+        let mut claim = granted(&engine);
+        world.clock.advance(LEASE / 3);
+        let keeper = loom::thread::spawn({
+            let engine = engine.clone();
+            move || polled_once(pin!(engine.keeper()))
+        });
+        block_on(claim.release()).unwrap();
+        keeper.join().unwrap();
+        drop(claim);
+        saw_renewed.saw(world.renewed() == 1);
+        saw_released.saw(world.renewed() == 0);
+        let status = world.entry().expect("it lingers").status();
+        assert_eq!(status, Status::Expired(ExpiredBecause::Released), "a claim is revived");
+        assert_eq!(world.lost(), 0, "a claim that is given back is no lost lease");
+        assert_idle(&engine);
+    });
+    renewed.check();
+    released.check();
 }
 
 /// A run renews by itself what the keeper renews too, while its operation ends: one of them writes at a time, and the
