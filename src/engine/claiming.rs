@@ -45,6 +45,14 @@ pub(super) enum Claimed<S: Store + 'static> {
     Answered(Found, Entry),
 }
 
+/// What the first try of a claim came to.
+enum First<S: Store + 'static> {
+    /// Granted or answered, by a reading of the clock then.
+    Claimed(Claimed<S>, Moment),
+    /// The store failed, and nothing was done. Nobody was told yet.
+    Failed(StoreFailure),
+}
+
 impl<S: Store + 'static> Claimed<S> {
     /// Granted, and its deadline has passed meanwhile.
     pub(super) fn is_late(&self) -> bool {
@@ -75,7 +83,7 @@ impl<S: Store + 'static> Inner<S> {
         let at_once = || {
             in_span(&mut span, || {
                 let first = self.claim_at_once(ask);
-                if let Some((Claimed::Answered(found, entry), _)) = &first {
+                if let Some(First::Claimed(Claimed::Answered(found, entry), _)) = &first {
                     if is_last(*found) {
                         self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
                     }
@@ -85,10 +93,14 @@ impl<S: Store + 'static> Inner<S> {
         };
         let first = match self.port.is_at_once().then(at_once).flatten() {
             // An observer, which has heard of the grant, may have taken its time over it.
-            Some((claimed @ Claimed::Granted(_), _)) if !self.is_watched() || !claimed.is_late() => {
+            Some(First::Claimed(claimed @ Claimed::Granted(_), _))
+                if !self.is_watched() || !claimed.is_late() =>
+            {
                 return Ok(claimed);
             }
-            Some((claimed @ Claimed::Answered(found, _), _)) if is_last(found) => return Ok(claimed),
+            Some(First::Claimed(claimed @ Claimed::Answered(found, _), _)) if is_last(found) => {
+                return Ok(claimed);
+            }
             first => first,
         };
         // Apart, so that a call which need not wait is no larger for it.
@@ -99,9 +111,8 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
-    /// The first try of a claim, by the short way, and when it was made. A store that fails is asked again by the long way,
-    /// and so is one that contradicts itself.
-    fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<(Claimed<S>, Moment)> {
+    /// The first try of a claim, by the short way. `None`: what it met is for the long way, from its beginning.
+    fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<First<S>> {
         let mut attempt = Claiming::new(self, ask);
         // Should the store panic, nobody knows what was done.
         let before = attempt.sending();
@@ -113,21 +124,20 @@ impl<S: Store + 'static> Inner<S> {
             }
         });
         attempt.answered(before, matches!(applied, Some(Ok(Applied::Written { .. }))));
-        match applied?.ok()? {
-            Applied::Written { entry, sent } => Some((attempt.granted(entry, sent, false), sent)),
-            Applied::Answered { verdict: ClaimVerdict::Found(found), entry, sent, .. } => {
-                Some((Claimed::Answered(found, entry?), sent))
+        match applied? {
+            Ok(Applied::Written { entry, sent }) => {
+                Some(First::Claimed(attempt.granted(entry, sent, false), sent))
             }
-            Applied::Answered { .. } => None,
+            Ok(Applied::Answered { verdict: ClaimVerdict::Found(found), entry, sent, .. }) => {
+                Some(First::Claimed(Claimed::Answered(found, entry?), sent))
+            }
+            Err(Unapplied::Store(failure)) => Some(First::Failed(failure)),
+            Ok(Applied::Answered { .. }) | Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => None,
         }
     }
 
     /// Goes on claiming from what the `first` try came to.
-    async fn claim_on(
-        self: &Arc<Self>,
-        ask: &Ask,
-        first: Option<(Claimed<S>, Moment)>,
-    ) -> Result<Claimed<S>, Error> {
+    async fn claim_on(self: &Arc<Self>, ask: &Ask, first: Option<First<S>>) -> Result<Claimed<S>, Error> {
         let claimed = self.claim_patiently(ask, first).await;
         match &claimed {
             Ok(Claimed::Answered(found, entry)) => {
@@ -145,15 +155,20 @@ impl<S: Store + 'static> Inner<S> {
     async fn claim_patiently(
         self: &Arc<Self>,
         ask: &Ask,
-        first: Option<(Claimed<S>, Moment)>,
+        mut first: Option<First<S>>,
     ) -> Result<Claimed<S>, Error> {
-        let (mut first, begun) = first.unzip();
-        let mut now = begun.unwrap_or_else(|| self.clock().now());
+        let mut now = match first {
+            Some(First::Claimed(_, begun)) => begun,
+            Some(First::Failed(_)) | None => self.clock().now(),
+        };
         let until = now + ask.wait;
         for _ in 0..=CONFLICTS_MAX {
             let claimed = match first.take() {
-                Some(claimed) => claimed,
-                None => self.claim_once(ask, None, now).await?,
+                Some(First::Claimed(claimed, _)) => claimed,
+                Some(First::Failed(failure)) => {
+                    self.claim_once(ask, Start::After(failure, None), now).await?
+                }
+                None => self.claim_once(ask, Start::Known(None, now), now).await?,
             };
             let claimed = match claimed {
                 Claimed::Answered(Found::InProgress, entry) if until > now => {
@@ -176,12 +191,12 @@ impl<S: Store + 'static> Inner<S> {
         Err(Error::Inconsistent { scope: ask.key.scope_label() })
     }
 
-    /// One claim call, with an owner id of its own. `found` is what is there as far as the caller knows, and `sent` a
+    /// One claim call, with an owner id of its own. `start` has what is there as far as the caller knows, and `sent` is a
     /// reading of the clock just taken.
     pub(super) async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask,
-        mut found: Option<Entry>,
+        mut start: Start,
         mut sent: Moment,
     ) -> Result<Claimed<S>, Error> {
         let mut attempt = Claiming::new(self, ask);
@@ -189,7 +204,6 @@ impl<S: Store + 'static> Inner<S> {
         name(&mut attempt.command, sent);
         // Bounded, so that a resolver which never settles anything cannot go on forever.
         for _ in 0..=CONFLICTS_MAX {
-            let start = Start::Known(found, sent);
             match self.port.apply(&ask.key, &attempt.command, start, sent, &attempt).await {
                 Ok(Applied::Written { entry, sent }) => return Ok(attempt.granted(entry, sent, false)),
                 Ok(Applied::Answered { verdict, entry, sent: at, .. }) => {
@@ -207,7 +221,7 @@ impl<S: Store + 'static> Inner<S> {
                             attempt.command.on_doubt = OnDoubt::Ask { unless: Some(entry.version) };
                             let settled = Box::pin(self.ask_resolver(&ask.key, &entry)).await?;
                             sent = self.clock().now(); // not ours, so no deadline will count from it
-                            found = settled.unwrap_or(Some(entry));
+                            start = Start::Known(settled.unwrap_or(Some(entry)), sent);
                         }
                     }
                 }

@@ -39,6 +39,8 @@ pub(super) enum Start {
     Known(Option<Entry>, Moment),
     /// Nothing: look.
     Look,
+    /// As `Known`, and a try has failed already.
+    After(StoreFailure, Option<Entry>),
 }
 
 /// What came of a command. `sent` is the moment before the request was sent whose answer says so: deadlines count from
@@ -129,16 +131,21 @@ impl<S: Store> Port<S> {
         C::Verdict: Send,
     {
         let mut sent = now;
+        let mut tries = self.tries();
         // When the request was sent whose answer `found` is.
         let (mut found, mut found_sent) = match start {
             Start::Known(found, sent) => (found, sent),
+            Start::After(failure, found) => {
+                self.failed(key, failure, now, &mut tries, terms).await.map_err(Unapplied::Store)?;
+                sent = self.clock().now();
+                (found, now)
+            }
             Start::Look => {
                 let looked = self.look_from(key, now, terms).await.map_err(Unapplied::Store)?;
                 sent = self.clock().now();
                 looked
             }
         };
-        let mut tries = self.tries();
         let (mut conflicts, mut unknown) = (0, terms.was_unanswered());
         loop {
             if !terms.may_send() {

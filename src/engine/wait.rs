@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use super::Inner;
 use super::claiming::{Ask, Claimed};
 use super::error::Error;
+use super::port::Start;
 use super::waiting::{Call, Seat};
 use crate::observe::Event;
 use crate::protocol::{Entry, Found, Status};
@@ -179,7 +180,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     /// Nobody holds the key as far as `found` tells: this call tries, the others go on waiting.
     async fn claim(&mut self, found: Option<Entry>, sent: Moment) -> Result<Option<Claimed<S>>, Error> {
         let now = self.clock().now();
-        let mut claim = pin!(self.engine.claim_once(self.ask, found, now));
+        let mut claim = pin!(self.engine.claim_once(self.ask, Start::Known(found, now), now));
         // Not against the news: a claim that is dropped in flight must be given up in the
         // background.
         let claimed = poll_fn(|cx| {

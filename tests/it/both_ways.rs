@@ -173,3 +173,11 @@ fn the_scenes_have_every_event() {
     let missing: Vec<_> = EVENTS.iter().chain(&["StoreFailed"]).filter(|event| !heard(event)).collect();
     assert!(missing.is_empty(), "no scene has {missing:?}; heard was {lines:#?}");
 }
+
+/// A store that refuses a call once is heard to have failed once, and is asked again after a pause, over both ways.
+#[test]
+fn the_first_failure_at_once_is_told_as_any_other() {
+    let scenes = [scenes::a_claim_that_is_refused_once, scenes::a_completion_that_is_refused_once];
+    let differ: Vec<_> = scenes.into_iter().filter_map(difference).collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n\n"));
+}

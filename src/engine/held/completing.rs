@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::super::after_effect::Panicked;
 use super::super::error::ClaimError;
-use super::super::port::Applied;
+use super::super::port::{Applied, Unapplied};
 use super::super::run::Renewal;
 use super::super::watching::{Watched, in_span};
 use super::{Concluded, Held, Phase, Step};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event, Span};
 use crate::protocol::{Act, HolderCommand, Lent, Outcome, OutcomeBody, Payload};
-use crate::store::Store;
+use crate::store::{Store, StoreFailure};
 use crate::time::Moment;
 
 impl<S: Store + 'static> Held<S> {
@@ -27,10 +27,11 @@ impl<S: Store + 'static> Held<S> {
     ) -> Result<Kept, ClaimError> {
         let outcome = self.engine.fit_lent(outcome);
         let kept = Kept::of(&outcome.body);
-        let mut begun = None;
+        let (mut begun, mut failed) = (None, None);
         if renewal.is_none() && self.engine.port.is_at_once() {
-            if let Some(answer) = self.complete_at_once(outcome.lent(), &mut begun) {
-                return answer.map(|()| kept);
+            match self.complete_at_once(outcome.lent(), &mut begun) {
+                Ok(answer) => return answer.map(|()| kept),
+                Err(failure) => failed = failure,
             }
         }
         let outcome = outcome.into_owned();
@@ -39,7 +40,7 @@ impl<S: Store + 'static> Held<S> {
         // A claim that is over stays over: the protocol says whether this is the same completion again.
         // Before anybody is told: an observer that panics must not undo what has ended.
         let was_over = self.completing(&outcome, at);
-        let work = Arc::clone(self).complete_once(renewal, Step::Complete(outcome, at), now);
+        let work = Arc::clone(self).complete_once(renewal, Step::Complete(outcome, at), now, failed);
         let work = self.engine.with_help(work);
         // Apart, so that a run whose store answers at once is no larger for it.
         let answer = match begun.unwrap_or_else(|| self.begin_completing()) {
@@ -56,14 +57,14 @@ impl<S: Store + 'static> Held<S> {
         self.engine.begin(&self.key, || CallPhase::Complete { attempt: self.facts.holder.attempt })
     }
 
-    /// Completes by the short way, in the span that it leaves in `begun`. `None`: nothing was done, since the claim is over,
-    /// or somebody writes for it just now, or the store failed.
+    /// Completes by the short way, in the span that it leaves in `begun`. An error: nothing was done, since the claim is over,
+    /// or somebody writes for it just now, or the store failed, of which nobody was told yet.
     fn complete_at_once(
         &self,
         outcome: Outcome<&[u8]>,
         begun: &mut Option<Option<Box<dyn Span>>>,
-    ) -> Option<Result<(), ClaimError>> {
-        let number = self.turn_unless_over()?;
+    ) -> Result<Result<(), ClaimError>, Option<StoreFailure>> {
+        let number = self.turn_unless_over().ok_or(None)?;
         // Its drop ends the turn too.
         let noted = NotedInPanic { held: self, number, outcome };
         let span = begun.insert(self.begin_completing());
@@ -77,12 +78,13 @@ impl<S: Store + 'static> Held<S> {
         let answer = in_span(span, || match complete() {
             Some(Ok(Applied::Written { entry, .. })) => {
                 self.over(concluded, entry);
-                Some(Ok(()))
+                Ok(Ok(()))
             }
             Some(Ok(Applied::Answered { verdict, entry, unknown, .. })) => {
-                Some(self.answered(concluded, verdict, entry, unknown))
+                Ok(self.answered(concluded, verdict, entry, unknown))
             }
-            Some(Err(_)) | None => None,
+            Some(Err(Unapplied::Store(failure))) => Err(Some(failure)),
+            Some(Err(Unapplied::Inconsistent | Unapplied::Withdrawn)) | None => Err(None),
         });
         mem::forget(noted);
         self.end_turn(number);
@@ -94,11 +96,12 @@ impl<S: Store + 'static> Held<S> {
         renewal: Option<Renewal>,
         step: Step,
         now: Moment,
+        failed: Option<StoreFailure>,
     ) -> Result<(), ClaimError> {
         self.wind_up();
         self.let_end(renewal).await;
         let turn = self.turn_to_conclude().await;
-        self.write_in(&turn, step, Some(now), self.completion_until(now)).await
+        self.write_after(&turn, step, failed, now, self.completion_until(now)).await
     }
 
     /// Puts on record that the operation is done, without the outcome that the user's code did not make, and then lets that

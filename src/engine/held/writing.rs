@@ -40,7 +40,22 @@ impl<S: Store + 'static> Held<S> {
         until: Moment,
     ) -> Result<(), ClaimError> {
         let now = now.unwrap_or_else(|| self.engine.clock().now());
-        let start = Start::Known(Some(self.entry()), now);
+        self.write_after(turn, step, None, now, until).await
+    }
+
+    /// As [`write_in`](Self::write_in), where a try may have failed already.
+    pub(super) async fn write_after(
+        &self,
+        turn: &Turn<S>,
+        step: Step,
+        failed: Option<StoreFailure>,
+        now: Moment,
+        until: Moment,
+    ) -> Result<(), ClaimError> {
+        let start = match failed {
+            Some(failure) => Start::After(failure, Some(self.entry())),
+            None => Start::Known(Some(self.entry()), now),
+        };
         match self.apply(turn, &step, start, now, until).await {
             Ok(Applied::Written { entry, sent }) => {
                 self.landed(&step, entry, sent);
