@@ -59,6 +59,53 @@ impl StoreError for std::convert::Infallible {
     }
 }
 
+/// An error of an [erased](super::erased()) store. It shows what the store's own error shows, and is of the same kind.
+pub struct ErasedError {
+    kind: StoreErrorKind,
+    maybe_applied: bool,
+    error: Box<dyn Error + Send + Sync>,
+}
+
+impl ErasedError {
+    pub(super) fn new(error: impl StoreError) -> Self {
+        Self { kind: error.kind(), maybe_applied: error.maybe_applied(), error: Box::new(error) }
+    }
+
+    /// The store's own error, if it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.error.downcast_ref()
+    }
+}
+
+impl fmt::Debug for ErasedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl fmt::Display for ErasedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl Error for ErasedError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl StoreError for ErasedError {
+    fn maybe_applied(&self) -> bool {
+        self.maybe_applied
+    }
+
+    fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
 /// A store's error with its type erased, as the engine passes it on. Cheap to clone.
 #[derive(Clone)]
 pub struct StoreFailure {
@@ -101,9 +148,9 @@ impl StoreFailure {
         &self.source
     }
 
-    /// The store's own error, if it is an `E`; of an [erased](super::erased) store too.
+    /// The store's own error, if it is an `E`; of an [erased](super::erased()) store too.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        let erased = || self.source.downcast_ref::<super::ErasedError>()?.downcast_ref();
+        let erased = || self.source.downcast_ref::<ErasedError>()?.downcast_ref();
         self.source.downcast_ref().or_else(erased)
     }
 }

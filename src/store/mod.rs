@@ -6,7 +6,7 @@
 mod at_once;
 mod cache;
 mod durability;
-mod erased;
+mod erase;
 mod error;
 mod forward;
 mod trim;
@@ -19,8 +19,8 @@ use futures::StreamExt as _;
 pub use at_once::{AtOnce, Step, StepPut, exchange_at_once, load_at_once};
 pub use cache::CachedStore;
 pub use durability::{Durability, DurabilityClass};
-pub use erased::{ErasedError, ErasedStore, erased};
-pub use error::{StoreError, StoreErrorKind, StoreFailure};
+pub use erase::{ErasedStore, erased};
+pub use error::{ErasedError, StoreError, StoreErrorKind, StoreFailure};
 pub use trim::{TrimOutcomes, Trimmed};
 
 use crate::protocol::{Entry, Expected, Key, Record, Version};
@@ -75,7 +75,7 @@ impl<'a> BatchPut<'a> {
 
 /// A store of records: per key, a linearizable register with compare-and-exchange.
 ///
-/// Usable as a value, as `Arc<S>`, as `Arc<dyn Store<Error = E>>`, and, with its type left to run time, by [`erased`].
+/// Usable as a value, as `Arc<S>`, as `Arc<dyn Store<Error = E>>`, and, where it is chosen at run time, by [`erased`].
 ///
 /// # The contract
 ///

@@ -1,12 +1,11 @@
 //! A store that is chosen when the program runs.
 
-use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BatchPut, Durability, Exchange, Purged, Put, Store, StoreError, StoreErrorKind};
+use super::error::ErasedError;
+use super::{BatchPut, Durability, Exchange, Purged, Put, Store};
 use crate::protocol::{Entry, Expected, Key};
 
 /// Any store, as one type: from [`erased`]. Cheap to clone.
@@ -41,53 +40,6 @@ pub type ErasedStore = Arc<dyn Store<Error = ErasedError>>;
 /// ```
 pub fn erased<S: Store + 'static>(store: S) -> ErasedStore {
     Arc::new(Erased(store))
-}
-
-/// An error of an erased store. It shows what the store's own error shows, and is of the same kind.
-pub struct ErasedError {
-    kind: StoreErrorKind,
-    maybe_applied: bool,
-    error: Box<dyn Error + Send + Sync>,
-}
-
-impl ErasedError {
-    fn new(error: impl StoreError) -> Self {
-        Self { kind: error.kind(), maybe_applied: error.maybe_applied(), error: Box::new(error) }
-    }
-
-    /// The store's own error, if it is an `E`.
-    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.error.downcast_ref()
-    }
-}
-
-impl fmt::Debug for ErasedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.error, f)
-    }
-}
-
-impl fmt::Display for ErasedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.error, f)
-    }
-}
-
-impl Error for ErasedError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error.source()
-    }
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl StoreError for ErasedError {
-    fn maybe_applied(&self) -> bool {
-        self.maybe_applied
-    }
-
-    fn kind(&self) -> StoreErrorKind {
-        self.kind
-    }
 }
 
 struct Erased<S>(S);
