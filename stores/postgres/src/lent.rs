@@ -22,9 +22,9 @@ const SPARE_AFTER: Duration = Duration::from_millis(100);
 /// Who wants a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Who {
-    /// Who holds no claim, or none that is known.
+    /// A claim, a look, a purge: a call of somebody who holds no claim yet.
     Anybody,
-    /// Who holds a claim and renews or concludes it: it must not be kept from that by others who hold connections.
+    /// A renewal or a conclusion of a claim, which others who hold connections must not delay past its lease.
     Holder,
 }
 

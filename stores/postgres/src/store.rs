@@ -112,7 +112,7 @@ impl<C: Connections> Builder<C> {
     }
 
     /// How long a call waits for a connection, before it fails with [`Error::PoolExhausted`]: two seconds by default.
-    /// Whoever holds a claim takes the [spare](Connections::spare) connection after a tenth of a second, or a quarter of this.
+    /// A renewal or a completion takes the [spare](Connections::spare) connection after a tenth of a second, or a quarter of this.
     /// Keep it below the engine's `store_timeout`. Zero takes a connection that is free, and makes
     /// none; [`Duration::MAX`] waits forever.
     pub fn connection_wait(mut self, wait: Duration) -> Self {

@@ -68,7 +68,7 @@ fn claims_are_renewed_and_completed_while_handlers_hold_the_whole_pool() {
     });
 }
 
-/// They share one connection beside the pool, whose hooks do not run on it; and who has none is told who has them.
+/// They share one connection beside the pool. A call that gets none is told who has them.
 #[test]
 fn one_connection_is_spare_for_all_who_hold_a_claim() {
     let server = Postgres::start();
