@@ -5,6 +5,7 @@
 //! answer is. The engine carries decisions out, the tests tabulate them, and a model checker can call them.
 
 mod claim;
+mod claim_command;
 mod draft;
 mod encoding;
 mod entry;
@@ -26,7 +27,8 @@ mod unwritten;
 #[cfg(test)]
 mod matrix;
 
-pub use claim::{ClaimCommand, ClaimVerdict, Found, OnDoubt};
+pub use claim::{ClaimVerdict, Found};
+pub use claim_command::{ClaimCommand, OnDoubt};
 #[doc(hidden)]
 pub use draft::Draft;
 pub use encoding::DecodeError;

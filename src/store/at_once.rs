@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Exchange, Put, StoreError};
+use super::error::StoreError;
+use super::put::{Exchange, Put};
 use crate::protocol::{Entry, Expected, Key, Unwritten};
 use crate::time::{Moment, Timeline};
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::{
     AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, TrimOutcomes,
+    Trimmed,
 };
 use crate::protocol::{Entry, Expected, Key, KeyMap, State, Status};
 use crate::sync::Mutex;
@@ -263,6 +264,14 @@ impl<S: Store> Store for CachedStore<S> {
 
     fn durability(&self) -> Durability {
         self.store.durability()
+    }
+}
+
+#[async_trait]
+impl<S: TrimOutcomes> TrimOutcomes for CachedStore<S> {
+    /// The cache keeps what it has until its own time for it is over.
+    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, Self::Error> {
+        self.inner().trim_outcomes(cursor, limit).await
     }
 }
 

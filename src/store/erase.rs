@@ -5,14 +5,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::error::ErasedError;
-use super::{BatchPut, Durability, Exchange, Purged, Put, Store};
+use super::{
+    AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Step, Store, TrimOutcomes,
+    Trimmed,
+};
 use crate::protocol::{Entry, Expected, Key};
+use crate::time::Timeline;
 
 /// Any store, as one type: from [`erased`]. Cheap to clone.
 pub type ErasedStore = Arc<dyn Store<Error = ErasedError>>;
 
 /// This store without its type, so that one [`Deduplicator`](crate::Deduplicator) type serves stores of several: SQLite in
-/// development and PostgreSQL in production, say. Everything a store does is passed on: batches, purge, durability.
+/// development and PostgreSQL in production, say. Everything a store does is passed on: batches, purge,
+/// lists and trims, durability, and the short way.
 ///
 /// ```
 /// use oncekey::store::{CachedStore, ErasedStore, erased};
@@ -71,7 +76,50 @@ impl<S: Store> Store for Erased<S> {
         self.0.purge(limit).await.map_err(ErasedError::new)
     }
 
+    fn at_once(&self) -> Option<&dyn AtOnce<Error = ErasedError>> {
+        self.0.at_once().map(|_| self as _)
+    }
+
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = ErasedError>> {
+        self.0.lists().map(|_| self as _)
+    }
+
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = ErasedError>> {
+        self.0.trims().map(|_| self as _)
+    }
+
     fn durability(&self) -> Durability {
         self.0.durability()
     }
+}
+
+/// Offered only where the store offers it.
+impl<S: Store> AtOnce for Erased<S> {
+    type Error = ErasedError;
+
+    fn update(&self, key: &Key, step: &mut (dyn Step + Send)) -> Result<Option<Entry>, ErasedError> {
+        offered(self.0.at_once()).update(key, step).map_err(ErasedError::new)
+    }
+
+    fn timeline(&self) -> Option<Timeline> {
+        offered(self.0.at_once()).timeline()
+    }
+}
+
+#[async_trait]
+impl<S: Store> ListInDoubt for Erased<S> {
+    async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, ErasedError> {
+        offered(self.0.lists()).list_in_doubt(cursor, limit).await.map_err(ErasedError::new)
+    }
+}
+
+#[async_trait]
+impl<S: Store> TrimOutcomes for Erased<S> {
+    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, ErasedError> {
+        offered(self.0.trims()).trim_outcomes(cursor, limit).await.map_err(ErasedError::new)
+    }
+}
+
+fn offered<T>(ability: Option<T>) -> T {
+    ability.expect("a store always offers what it offered once")
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     AtOnce, BatchPut, Durability, Exchange, InDoubtPage, ListInDoubt, Purged, Put, Store, TrimOutcomes,
+    Trimmed,
 };
 use crate::protocol::{Entry, Expected, Key};
 
@@ -57,5 +58,13 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 impl<S: ListInDoubt + ?Sized> ListInDoubt for Arc<S> {
     async fn list_in_doubt(&self, cursor: Option<u64>, limit: usize) -> Result<InDoubtPage, Self::Error> {
         (**self).list_in_doubt(cursor, limit).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: TrimOutcomes + ?Sized> TrimOutcomes for Arc<S> {
+    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, Self::Error> {
+        (**self).trim_outcomes(cursor, limit).await
     }
 }

@@ -9,9 +9,7 @@ mod durability;
 mod erase;
 mod error;
 mod forward;
-mod trim;
-
-use std::time::Duration;
+mod put;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -21,57 +19,9 @@ pub use cache::CachedStore;
 pub use durability::{Durability, DurabilityClass};
 pub use erase::{ErasedStore, erased};
 pub use error::{ErasedError, StoreError, StoreErrorKind, StoreFailure};
-pub use trim::{TrimOutcomes, Trimmed};
+pub use put::{BatchPut, Exchange, Put};
 
-use crate::protocol::{Entry, Expected, Key, Record, Version};
-
-/// One write: the record, and how long it lives.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Put<'a> {
-    /// What to keep.
-    pub record: &'a Record,
-    /// How long the entry stays live from now, by the store's clock; zero: it is expired at once, and still
-    /// readable. [`Duration::MAX`]: forever, and so much is then left at any time. Sums saturate.
-    pub live: Duration,
-    /// How much longer it stays readable after that. [`Duration::MAX`]: forever.
-    pub linger: Duration,
-}
-
-impl<'a> Put<'a> {
-    /// A write of `record`.
-    pub fn new(record: &'a Record, live: Duration, linger: Duration) -> Self {
-        Self { record, live, linger }
-    }
-}
-
-/// What a compare-and-exchange answers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Exchange {
-    /// The write was done, and got this version.
-    Done(Version),
-    /// The key was not as expected, and nothing changed. Carries what was there; `None`: nothing readable.
-    Conflict(Option<Entry>),
-}
-
-/// One write of a batch.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct BatchPut<'a> {
-    /// The key to write.
-    pub key: &'a Key,
-    /// What the write expects to find.
-    pub expected: Expected,
-    /// What it puts there.
-    pub put: Put<'a>,
-}
-
-impl<'a> BatchPut<'a> {
-    /// A write of `put` to `key`.
-    pub fn new(key: &'a Key, expected: Expected, put: Put<'a>) -> Self {
-        Self { key, expected, put }
-    }
-}
+use crate::protocol::{Entry, Expected, Key};
 
 /// A store of records: per key, a linearizable register with compare-and-exchange.
 ///
@@ -297,4 +247,29 @@ impl InDoubtPage {
     pub fn new(entries: Vec<(Key, Entry)>, next: Option<u64>) -> Self {
         Self { entries, next }
     }
+}
+
+/// A store that can drop the bytes of outcomes whose retention is over, and go on keeping that the operation is done: the
+/// cheap part of an engine's [`tail`](crate::DeduplicatorBuilder::tail). Somebody has to call it now and then, as with
+/// [`Store::purge`].
+#[async_trait]
+pub trait TrimOutcomes: Store {
+    /// Looks at completed entries with nothing left to live, from the place where `cursor` left off, and puts
+    /// [`Record::without_outcome`](crate::protocol::Record::without_outcome) in place of up to `limit` of them: under the same key, at
+    /// the same version, until the same time. It does bounded work. Outcomes of a few bytes may stay, since nothing would be
+    /// gained.
+    ///
+    /// # Guarantees
+    /// An entry that is live is never touched, nor one that was written meanwhile. Nobody is answered otherwise than before:
+    /// the bytes of an outcome past its retention are given to no caller.
+    async fn trim_outcomes(&self, cursor: Option<u64>, limit: usize) -> Result<Trimmed, Self::Error>;
+}
+
+/// What a trim did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trimmed {
+    /// How many outcomes it dropped.
+    pub trimmed: usize,
+    /// Where to go on; `None` when it came to the end.
+    pub next: Option<u64>,
 }
