@@ -55,6 +55,11 @@ pub trait Observer: Send + Sync + 'static {
     fn store_call(&self, call: &StoreCall) {
         let _unused = call;
     }
+
+    /// A [keeper](crate::Deduplicator::keeper) did something that is about no one key.
+    fn housekeeping(&self, done: &Housekeeping<'_>) {
+        let _unused = done;
+    }
 }
 
 impl<F: Fn(&Key, &Event<'_>) + Send + Sync + 'static> Observer for F {
@@ -79,6 +84,11 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     fn store_call(&self, call: &StoreCall) {
         self.0.store_call(call);
         self.1.store_call(call);
+    }
+
+    fn housekeeping(&self, done: &Housekeeping<'_>) {
+        self.0.housekeeping(done);
+        self.1.housekeeping(done);
     }
 }
 
@@ -146,6 +156,32 @@ pub struct StoreCall {
     pub took: Duration,
     /// What went wrong, with the first of its keys that it went wrong with.
     pub failure: Option<StoreErrorKind>,
+}
+
+/// What a keeper did that is about no one key.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Housekeeping<'a> {
+    /// A round of purges ended.
+    #[non_exhaustive]
+    Purged {
+        /// How many records it removed.
+        removed: usize,
+        /// It stopped at its time limit, and left some that could be removed: purges are behind.
+        behind: bool,
+    },
+    /// A purge failed; the next one is at its time.
+    #[non_exhaustive]
+    PurgeFailed {
+        /// What went wrong.
+        failure: &'a StoreFailure,
+    },
+    /// A part of the keeper panicked, by a store, a clock or an observer that did. It begins anew, and the other parts go on.
+    #[non_exhaustive]
+    Panicked {
+        /// Which: `renewal`, `helping` or `purge`.
+        lane: &'static str,
+    },
 }
 
 /// One thing that happened.

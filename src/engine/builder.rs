@@ -95,6 +95,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 outcome_len_max: 1 << 20,
                 checkpoint_len_max: 64 << 10,
                 redelivered_for: None,
+                purge_every: Duration::from_secs(60),
                 poll_min: Duration::from_millis(10),
                 poll_max: Duration::from_secs(1),
                 on_lease_lost: OnLeaseLost::Drop,
@@ -207,6 +208,18 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// how long a call may hold a message before it claims: see [`claim_tries`](Self::claim_tries).
     pub fn redelivered_for(mut self, longest: Duration) -> Self {
         self.options.redelivered_for = Some(longest);
+        self
+    }
+
+    /// How often a [keeper](Deduplicator::keeper) has the store [purge](Store::purge) what nobody can read any more;
+    /// each minute by default, and at least 1 ms. [`Duration::MAX`]: never.
+    ///
+    /// Each pause is up to a quarter shorter or longer, so that many instances do not purge at once; that they may is
+    /// within the contract. A round takes steps of 1,000 records, and ends when there is no more, or when half of the
+    /// interval has passed. The observer hears of each, and
+    /// [whether purges are behind](crate::observe::Housekeeping::Purged).
+    pub fn purge_every(mut self, interval: Duration) -> Self {
+        self.options.purge_every = interval;
         self
     }
 
@@ -335,6 +348,7 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
     for (option, what, interval) in [
         (renewal, "the interval of renewals", options.renew_every),
         ("poll_every", "the shortest interval", options.poll_min),
+        ("purge_every", "the interval of purges", options.purge_every),
     ] {
         if interval < INTERVAL_MIN {
             return Err(refuse(

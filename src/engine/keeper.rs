@@ -16,13 +16,17 @@ use super::held::{Held, Step, Turn};
 use super::helped::help;
 use super::housekeeping::Lane;
 use super::{Deduplicator, Inner};
+use crate::observe::Housekeeping;
 use crate::protocol::{Decision, Entry, Key, Write};
-use crate::store::{BatchPut, Put, Store};
+use crate::random;
+use crate::store::{BatchPut, Put, Store, StoreFailure};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::Moment;
 
 /// Under how many locks claims are registered.
 const SHARDS: usize = 16;
+/// How many records a purge looks for at once.
+const PURGE_STEP: usize = 1_000;
 /// How many renewals go to the store at once.
 const BATCH: usize = 64;
 
@@ -106,6 +110,10 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// blocked by a neighbour. Spawn it once, on any runtime or thread of its own; it
     /// ends when the last handle and claim of the engine are gone.
     ///
+    /// It also has the store purge what nobody can read any more, every
+    /// [`purge_every`](super::DeduplicatorBuilder::purge_every), so that nothing else needs to. Renewals never wait for
+    /// a purge, unless the store blocks its thread.
+    ///
     /// A store that panics under it costs a batch one round, and an observer that does costs
     /// nothing; neither ends it.
     ///
@@ -150,10 +158,17 @@ async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
     };
     let mut renewal = lane("renewal", |engine| renewal(engine).boxed());
     let mut helping = lane("helping", |engine| helping(engine).boxed());
+    let mut purging = lane("purge", |engine| purging(engine).boxed());
     poll_fn(|cx| {
-        renewal.poll(cx);
+        // Renewals first: nothing else is in a hurry.
+        let renewal = renewal.poll(cx);
         let _idle: Poll<()> = clean_up.poll(cx);
-        helping.poll(cx);
+        for lane in [renewal, helping.poll(cx), purging.poll(cx)].into_iter().flatten() {
+            if let Some(engine) = engine.upgrade() {
+                let tell = || engine.tell_of_housekeeping(&Housekeeping::Panicked { lane });
+                let _panicked = catch_unwind(AssertUnwindSafe(tell));
+            }
+        }
         if engine.strong_count() == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
@@ -183,6 +198,61 @@ async fn helping<S: Store + 'static>(engine: Weak<Inner<S>>) {
         }
         drop(engine);
         while let Poll::Ready(Some(())) = Pin::new(&mut work).poll_next(cx) {}
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Purges now and then, for as long as there is an engine.
+async fn purging<S: Store + 'static>(engine: Weak<Inner<S>>) {
+    while let Some(strong) = engine.upgrade() {
+        let every = strong.options.purge_every;
+        if every == Duration::MAX {
+            return;
+        }
+        let now = strong.clock().now();
+        // From three quarters of the interval to five.
+        let part = 192 + u32::from(random::id(now.as_nanos())[0] % 128);
+        let sleep = strong.clock().sleep_until(now + every.saturating_mul(part) / 256);
+        drop(strong);
+        sleep.await;
+        purge_round(&engine, every / 2).await;
+    }
+}
+
+/// Purges step by step, until there is no more or the time is over. The other lanes come between the steps.
+async fn purge_round<S: Store + 'static>(engine: &Weak<Inner<S>>, at_most: Duration) {
+    let (mut removed, mut ends) = (0, None);
+    while let Some(strong) = engine.upgrade() {
+        let ends = *ends.get_or_insert(strong.clock().now() + at_most);
+        let port = &strong.port;
+        let step = port.in_time(strong.options.store_timeout, port.store.purge(PURGE_STEP)).await;
+        match step.and_then(|purged| purged.map_err(StoreFailure::new)) {
+            Ok(purged) => {
+                removed += purged.removed;
+                let is_over = strong.clock().now() >= ends;
+                if !purged.more || is_over {
+                    let behind = purged.more;
+                    return strong.tell_of_housekeeping(&Housekeeping::Purged { removed, behind });
+                }
+            }
+            Err(failure) => {
+                return strong.tell_of_housekeeping(&Housekeeping::PurgeFailed { failure: &failure });
+            }
+        }
+        drop(strong);
+        give_way().await;
+    }
+}
+
+/// Pending once.
+async fn give_way() {
+    let mut gave_way = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gave_way, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
         Poll::Pending
     })
     .await;

@@ -53,7 +53,7 @@ pub use resolver::{Doubt, Resolver};
 
 pub(crate) use retry::spread;
 
-use crate::observe::Event;
+use crate::observe::{Event, Housekeeping};
 use crate::protocol::{Key, Lent, Outcome, OutcomeBody};
 use crate::store::Store;
 use crate::time::Clock;
@@ -191,6 +191,12 @@ impl<S: Store + 'static> Inner<S> {
     /// As [`tell`](Self::tell), in a drop: there, a panic of the observer could end the process.
     pub(crate) fn tell_in_drop<'e>(&self, key: &Key, event: impl FnOnce() -> Event<'e>) {
         let _panicked = catch_unwind(AssertUnwindSafe(|| self.tell(key, event)));
+    }
+
+    fn tell_of_housekeeping(&self, done: &Housekeeping<'_>) {
+        if let Some(observer) = &self.options.observer {
+            observer.housekeeping(done);
+        }
     }
 
     /// Leaves a job to the spawner, if there is one, or to whoever drives the queue.

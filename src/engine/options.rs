@@ -49,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) outcome_len_max: usize,
     pub(crate) checkpoint_len_max: usize,
     pub(crate) redelivered_for: Option<Duration>,
+    pub(crate) purge_every: Duration,
     pub(crate) poll_min: Duration,
     pub(crate) poll_max: Duration,
     pub(crate) on_lease_lost: OnLeaseLost,

@@ -2,6 +2,7 @@
 
 mod blocked;
 mod clocks;
+mod housekeeping;
 mod keeper;
 mod takeover;
 mod turns;

@@ -232,7 +232,8 @@ pub fn engine_with(
         .renew_every(Duration::from_secs(10))
         .retention(RETENTION)
         .store_timeout(Duration::from_secs(1))
-        .completion_timeout(Duration::from_secs(60));
+        .completion_timeout(Duration::from_secs(60))
+        .purge_every(Duration::MAX);
     change(builder).build().unwrap()
 }
 

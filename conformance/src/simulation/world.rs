@@ -137,6 +137,8 @@ impl World {
             .store_timeout(unit * [1, 2][self.rng.index(2)])
             .completion_timeout(unit * 8)
             .poll_every((unit / 4).max(INTERVAL_MIN), unit.max(INTERVAL_MIN))
+            // No purge: its time is random, and the traces are not to be.
+            .purge_every(Duration::MAX)
             .on_drop(if self.rng.percent(30) { OnDrop::ExpireNow } else { OnDrop::KeepLease })
             .observer(observer)
             .build()

@@ -11,7 +11,7 @@ fn each_bad_option_is_refused_by_its_name() {
     let second = Duration::from_secs(1);
     assert!(Deduplicator::builder(MemoryStore::new()).lease(second).retention(second).build().is_ok());
     assert!(Deduplicator::builder(MemoryStore::new()).retention(Duration::MAX).build().is_ok());
-    let cases: [(&str, Change); 24] = [
+    let cases: [(&str, Change); 25] = [
         ("lease", |b| b.lease(Duration::ZERO)),
         ("lease", |b| b.lease(Duration::MAX).retention(Duration::MAX)),
         ("lease", |b| b.lease(Duration::from_secs(10)).retention(Duration::from_secs(9))),
@@ -29,6 +29,7 @@ fn each_bad_option_is_refused_by_its_name() {
         ("resolver_timeout", |b| b.resolver_timeout(Duration::ZERO)),
         ("resolver_timeout", |b| b.resolver_timeout(Duration::MAX)),
         ("claim_tries", |b| b.claim_tries(0)),
+        ("purge_every", |b| b.purge_every(Duration::ZERO)),
         ("attempts_max", |b| b.attempts_max(0)),
         ("outcome_len_max", |b| b.outcome_len_max(usize::MAX)),
         ("checkpoint_len_max", |b| b.checkpoint_len_max(usize::MAX)),
@@ -48,7 +49,7 @@ fn each_bad_option_is_refused_by_its_name() {
 #[test]
 fn each_bound_itself_is_allowed_and_what_is_past_it_is_not() {
     const STEP: Duration = Duration::from_nanos(1);
-    let cases: [(&str, Change, Change); 13] = [
+    let cases: [(&str, Change, Change); 14] = [
         ("retention", |b| b.retention(COUNTABLE_MAX), |b| b.retention(COUNTABLE_MAX + STEP)),
         ("tail", |b| b.tail(COUNTABLE_MAX), |b| b.tail(COUNTABLE_MAX + STEP)),
         ("renew_for_max", |b| b.renew_for_max(COUNTABLE_MAX), |b| b.renew_for_max(COUNTABLE_MAX + STEP)),
@@ -81,6 +82,7 @@ fn each_bound_itself_is_allowed_and_what_is_past_it_is_not() {
             |b| b.poll_every(INTERVAL_MIN, INTERVAL_MIN),
             |b| b.poll_every(INTERVAL_MIN - STEP, INTERVAL_MIN),
         ),
+        ("purge_every", |b| b.purge_every(INTERVAL_MIN), |b| b.purge_every(INTERVAL_MIN - STEP)),
         ("outcome_len_max", |b| b.outcome_len_max(256 << 20), |b| b.outcome_len_max((256 << 20) + 1)),
         (
             "checkpoint_len_max",
@@ -113,7 +115,7 @@ fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
     const NANO: Duration = Duration::from_nanos(1);
     const WORKS: &str = "";
     // For zero, for a nanosecond, and for the longest that there is.
-    let cases: [(&str, Set, [&str; 3]); 14] = [
+    let cases: [(&str, Set, [&str; 3]); 15] = [
         ("lease", |b, d| b.lease(d), ["lease"; 3]),
         // The lease of 30 s is longer than a short retention.
         ("retention", |b, d| b.retention(d), ["retention", "lease", WORKS]),
@@ -130,6 +132,7 @@ fn each_duration_at_its_extremes_works_or_is_refused_by_its_name() {
         ("resolver_timeout", |b, d| b.resolver_timeout(d), ["resolver_timeout", WORKS, "resolver_timeout"]),
         ("redelivered_for", |b, d| b.redelivered_for(d), [WORKS, WORKS, "redelivered_for"]),
         ("redelivered_for", |b, d| b.retention(Duration::MAX).redelivered_for(d), [WORKS; 3]),
+        ("purge_every", |b, d| b.purge_every(d), ["purge_every", "purge_every", WORKS]),
         ("poll_every, least", |b, d| b.poll_every(d, LEASE_MAX), ["poll_every"; 3]),
         ("poll_every, most", |b, d| b.poll_every(INTERVAL_MIN, d), ["poll_every"; 3]),
         ("poll_every, both", |b, d| b.poll_every(d, d), ["poll_every"; 3]),

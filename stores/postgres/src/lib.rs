@@ -161,7 +161,8 @@
 //!
 //! # Purging
 //!
-//! Nothing is deleted unasked: have one instance call `store.purge(limit)` now and then, until it says that there is no more.
+//! The store deletes nothing unasked. An engine's keeper asks each minute. Without one, have one instance call
+//! `store.purge(limit)` now and then, until it says that there is no more.
 //! It goes through the table in the order of rows, in bounded steps, and two at once skip each other's rows.
 //!
 //! # Features

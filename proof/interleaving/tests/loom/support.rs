@@ -124,6 +124,8 @@ impl World {
             .renew_every(LEASE / 3)
             .retention(Duration::from_secs(3600))
             .store_timeout(STORE_TIMEOUT)
+            // Its time would be random.
+            .purge_every(Duration::MAX)
             .poll_every(Duration::from_secs(600), Duration::from_secs(600))
             .observer(observer);
         change(builder).build().unwrap()

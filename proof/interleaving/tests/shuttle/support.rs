@@ -139,6 +139,8 @@ pub(crate) fn engine(
         .margin(LEASE / 10)
         .renew_every(LEASE / 3)
         .renew_for_max(LEASE * 3)
+        // Its time would be random.
+        .purge_every(Duration::MAX)
         .retention(Duration::from_secs(24 * 3600));
     change(builder).build().unwrap()
 }

@@ -1,0 +1,145 @@
+//! What a keeper does beside renewals: purges, which hold nothing up.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oncekey::observe::{Event, Housekeeping, Observer};
+use oncekey::store::Purged;
+use oncekey::time::ManualClock;
+use oncekey::{Deduplicator, Key, MemoryStore};
+use oncekey_conformance::Intercept;
+
+use crate::support::*;
+
+/// How the next purges go.
+#[derive(Clone, Copy)]
+enum Plan {
+    Answers {
+        removed: usize,
+        more: bool,
+    },
+    /// There is always more, and each step takes a second.
+    IsSlow,
+    Hangs,
+    Panics,
+}
+
+/// What was told of housekeeping.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Observer for Told {
+    fn event(&self, _: &Key, _: &Event<'_>) {}
+
+    fn housekeeping(&self, done: &Housekeeping<'_>) {
+        self.0.lock().unwrap().push(match done {
+            Housekeeping::Purged { removed, behind, .. } => format!("{removed}, behind: {behind}"),
+            Housekeeping::PurgeFailed { .. } => "failed".to_owned(),
+            Housekeeping::Panicked { lane, .. } => format!("panicked: {lane}"),
+            other => format!("{other:?}"),
+        });
+    }
+}
+
+impl Told {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+struct Purges {
+    clock: ManualClock,
+    told: Told,
+    plans: Arc<Mutex<Vec<Plan>>>,
+    steps: Arc<AtomicU32>,
+    dedup: Deduplicator<Intercept<MemoryStore>>,
+}
+
+/// An engine over a store whose purges go as planned, and find nothing when all plans are used up.
+fn purges(every: Duration) -> Purges {
+    let (clock, told) = (ManualClock::new(), Told::default());
+    let (plans, steps) = (Arc::new(Mutex::new(Vec::new())), Arc::<AtomicU32>::default());
+    let inner = MemoryStore::builder().clock(clock.clone()).build();
+    let (planned, count, time) = (Arc::clone(&plans), Arc::clone(&steps), clock.clone());
+    let store = Intercept::new(inner).on_purge(move |_, limit| {
+        assert_eq!(limit, 1_000);
+        count.fetch_add(1, Ordering::SeqCst);
+        let mut plans: std::sync::MutexGuard<'_, Vec<Plan>> = planned.lock().unwrap();
+        let plan = match plans.first().copied() {
+            Some(Plan::IsSlow) => Plan::IsSlow,
+            Some(_) => plans.remove(0),
+            None => Plan::Answers { removed: 0, more: false },
+        };
+        drop(plans);
+        let time = time.clone();
+        Box::pin(async move {
+            match plan {
+                Plan::Answers { removed, more } => Ok(Purged { removed, more }),
+                Plan::IsSlow => {
+                    time.advance(secs(1));
+                    Ok(Purged { removed: 1, more: true })
+                }
+                Plan::Hangs => std::future::pending().await,
+                Plan::Panics => panic!("planned"),
+            }
+        })
+    });
+    let builder = Deduplicator::builder(store).clock(clock.clone()).observer(told.clone());
+    Purges { clock, told, plans, steps, dedup: builder.purge_every(every).build().unwrap() }
+}
+
+#[test]
+fn a_keeper_purges_once_an_interval_until_there_is_no_more() {
+    let purges = purges(secs(60));
+    let some = |removed, more| Plan::Answers { removed, more };
+    *purges.plans.lock().unwrap() = vec![some(1000, true), some(1000, true), some(500, false)];
+    let mut tasks = Tasks::default();
+    let _keeper = tasks.spawn(purges.dedup.keeper());
+    tasks.pass(&purges.clock, secs(44));
+    assert_eq!(purges.steps.load(Ordering::SeqCst), 0);
+    tasks.pass(&purges.clock, secs(32));
+    assert_eq!(
+        (purges.steps.load(Ordering::SeqCst), purges.told.take()),
+        (3, vec!["2500, behind: false".to_owned()])
+    );
+    tasks.pass(&purges.clock, secs(3600));
+    let rounds = purges.told.take().len();
+    assert!((48..=80).contains(&rounds), "{rounds} rounds in an hour");
+}
+
+#[test]
+fn a_round_of_purges_ends_and_says_that_it_is_behind() {
+    let purges = purges(secs(60));
+    *purges.plans.lock().unwrap() = vec![Plan::IsSlow];
+    let mut tasks = Tasks::default();
+    let _keeper = tasks.spawn(purges.dedup.keeper());
+    tasks.pass(&purges.clock, secs(76));
+    assert_eq!(purges.told.take()[..1], ["30, behind: true".to_owned()]);
+}
+
+#[test]
+fn an_engine_that_is_told_so_never_purges() {
+    let purges = purges(Duration::MAX);
+    let mut tasks = Tasks::default();
+    let _keeper = tasks.spawn(purges.dedup.keeper());
+    tasks.pass(&purges.clock, secs(86_400));
+    assert_eq!(purges.steps.load(Ordering::SeqCst), 0);
+}
+
+/// Nor does it end the keeper: the next round purges again.
+#[test]
+fn a_purge_that_hangs_or_panics_stops_no_renewal() {
+    for (plan, told) in [(Plan::Hangs, "failed"), (Plan::Panics, "panicked: purge")] {
+        let purges = purges(secs(10));
+        let claim = claim(&purges.dedup);
+        *purges.plans.lock().unwrap() = vec![plan, Plan::Answers { removed: 7, more: false }];
+        let mut tasks = Tasks::default();
+        let keeper = tasks.spawn(purges.dedup.keeper());
+        for _ in 0..100 {
+            tasks.pass(&purges.clock, secs(1));
+            assert!(!claim.time_left().is_zero() && !keeper.is_done(), "{told}");
+        }
+        assert_eq!(purges.told.take()[..2], [told.to_owned(), "7, behind: false".to_owned()]);
+    }
+}
