@@ -169,10 +169,15 @@ impl<T, F: FnOnce(crate::Attempt) -> T> Line<F, T> {
     /// Drives `runs`, and one operation at a time whenever they can do nothing else.
     async fn drive<O>(&self, drop_lost: bool, runs: impl Future<Output = O>) -> O {
         let mut runs = pin!(runs);
+        let mut last: Option<crate::Attempt> = None;
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(answers) = runs.as_mut().poll(cx) {
                     return Poll::Ready(answers);
+                }
+                // Nobody could send it while the next operation has the thread. Its run wakes this.
+                if last.as_ref().is_some_and(crate::Attempt::is_to_be_concluded) {
+                    return Poll::Pending;
                 }
                 let Some(Turn { attempt, operation, output }) = self.turns.borrow_mut().pop_front() else {
                     return Poll::Pending;
@@ -181,6 +186,7 @@ impl<T, F: FnOnce(crate::Attempt) -> T> Line<F, T> {
                 if output.is_canceled() || (drop_lost && attempt.lost().now_or_never().is_some()) {
                     continue;
                 }
+                last = Some(attempt.clone());
                 // Its run waits for it.
                 let _taken = output.send(operation(attempt));
             }

@@ -27,6 +27,8 @@ pub(super) trait Hold: Send + Sync {
     fn facts(&self) -> &Facts;
     fn time_left(&self) -> Duration;
     fn is_lost(&self) -> bool;
+    #[cfg(feature = "blocking")]
+    fn is_to_be_concluded(&self) -> bool;
     fn lost(self: Arc<Self>) -> BoxFuture<'static, ()>;
     fn checkpoint(self: Arc<Self>, bytes: Payload) -> BoxFuture<'static, Result<(), ClaimError>>;
 }
@@ -78,6 +80,12 @@ impl Attempt {
         self.claim.is_lost()
     }
 
+    /// Whether the operation is over, and its conclusion has not even been sent: it waits for a renewal in flight.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn is_to_be_concluded(&self) -> bool {
+        self.claim.is_to_be_concluded()
+    }
+
     /// Resolves when the lease is lost: the deadline passed without a renewal, or another attempt has the key.
     ///
     /// # Cancel safety
@@ -117,6 +125,11 @@ impl<S: Store + 'static> Hold for Held<S> {
     fn is_lost(&self) -> bool {
         let now = self.engine.clock().now();
         self.times().map_or(true, |(deadline, _)| now >= deadline)
+    }
+
+    #[cfg(feature = "blocking")]
+    fn is_to_be_concluded(&self) -> bool {
+        self.is_unsent()
     }
 
     fn lost(self: Arc<Self>) -> BoxFuture<'static, ()> {
@@ -191,6 +204,11 @@ impl Hold for Unprotected {
     }
 
     fn is_lost(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "blocking")]
+    fn is_to_be_concluded(&self) -> bool {
         false
     }
 

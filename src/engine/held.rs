@@ -99,6 +99,9 @@ struct HeldState {
     unsure: u8,
     /// The operation is over; a renewal need not be tried again.
     winding_up: bool,
+    /// A conclusion has had its turn.
+    #[cfg_attr(not(feature = "blocking"), allow(dead_code, reason = "only a blocking face asks"))]
+    concluding: bool,
     /// How its writes go to the store.
     route: Route,
 }
@@ -271,6 +274,7 @@ impl<S: Store + 'static> Held<S> {
             taken: None,
             unsure: 0,
             winding_up: false,
+            concluding: false,
             route: None,
         };
         let renew_until = sent + options.renew_for_max;
@@ -340,6 +344,13 @@ impl<S: Store + 'static> Held<S> {
             state.take_turn_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the operation is over, and its conclusion waits for its turn.
+    #[cfg(feature = "blocking")]
+    pub(super) fn is_unsent(&self) -> bool {
+        let state = self.state.lock();
+        state.winding_up && !state.concluding && state.lost.is_none()
     }
 
     /// Whether the claim is to be renewed without being asked.

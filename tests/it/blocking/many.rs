@@ -81,33 +81,6 @@ fn an_outcome_is_stored_while_the_next_operation_runs() {
 }
 
 /// All leases are kept, though the operations take many leases together.
-/// Also if a renewal of its lease was under way when the operation ended. The lease is so long that it
-/// does not end on a busy machine.
-#[test]
-fn an_outcome_that_waits_for_a_renewal_is_stored_while_the_next_operation_runs() {
-    let threads = threads_with(|builder| builder.lease(secs(86_400)).retention(Duration::MAX));
-    let work = [0, 1].map(|id| {
-        let threads = &threads;
-        let operation = move |_| {
-            if id == 0 {
-                let before = batches(threads).len();
-                threads.store.plan([Fault::HangBefore]);
-                threads.clock.advance(secs(10));
-                eventually("it is being renewed", || batches(threads).len() > before);
-                return Ok::<_, String>(String::new());
-            }
-            eventually("the one before is stored", || {
-                threads.clock.advance(secs(1));
-                is_completed(threads, 0)
-            });
-            Ok(String::new())
-        };
-        (request(&threads.dedup, id), operation)
-    });
-    let told = threads.dedup.run_many(work);
-    assert!(told.iter().all(|told| matches!(told, Ok(Answer::Executed { .. }))), "{told:?}");
-}
-
 #[test]
 fn the_claims_of_those_whose_turn_comes_late_are_kept() {
     const OPERATIONS: usize = 20;

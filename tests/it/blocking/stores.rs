@@ -100,7 +100,7 @@ fn face(
     store: &Arc<Plain>,
     change: impl FnOnce(DeduplicatorBuilder<Blocking<Arc<Plain>>>) -> DeduplicatorBuilder<Blocking<Arc<Plain>>>,
 ) -> blocking::Deduplicator<Blocking<Arc<Plain>>> {
-    let builder = Deduplicator::builder(Blocking::new(Arc::clone(store)));
+    let builder = Deduplicator::builder(Blocking::new(Arc::clone(store))).purge_every(Duration::MAX);
     blocking::Deduplicator::new(change(builder).build().unwrap()).unwrap()
 }
 

@@ -39,7 +39,8 @@ fn marked() -> Marked {
         });
         store.compare_exchange_many(batch)
     });
-    let engine = Deduplicator::builder(store).clock(clock.clone()).build().unwrap();
+    let builder = Deduplicator::builder(store).clock(clock.clone());
+    let engine = builder.purge_every(Duration::MAX).build().unwrap();
     let dedup = blocking::Deduplicator::new(engine).unwrap();
     let Ok(oncekey::ClaimAnswer::Granted(claim)) = dedup.request(key()).claim() else {
         panic!("not granted")
