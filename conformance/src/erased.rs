@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use super::harness::{Abilities, Effort, Harness, Subject};
 use oncekey::protocol::{Entry, Expected, Key};
 use oncekey::store::{
-    AtOnce, BatchPut, Durability, Exchange, Purged, Put, Step, Store, StoreError, StoreErrorKind,
+    AtOnce, BatchPut, Durability, Exchange, ListInDoubt, Purged, Put, Step, Store, StoreError,
+    StoreErrorKind, TrimOutcomes,
 };
 use oncekey::time::Timeline;
 
@@ -72,6 +73,16 @@ impl<S: Store> Store for Telling<S> {
 
     fn at_once(&self) -> Option<&dyn AtOnce<Error = Told>> {
         self.0.at_once().map(|_| self as _)
+    }
+
+    /// None: no case asks for it by this type.
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        None
+    }
+
+    /// None, likewise.
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        None
     }
 
     fn durability(&self) -> Durability {

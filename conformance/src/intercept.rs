@@ -267,6 +267,16 @@ impl<S: Store, E: StoreError> Store for Intercept<S, E> {
         None
     }
 
+    /// None: it would go round what is intercepted. The store is listed and trimmed by its type.
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        None
+    }
+
+    /// None, likewise.
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        None
+    }
+
     fn durability(&self) -> Durability {
         self.durability.clone().unwrap_or_else(|| self.store.durability())
     }

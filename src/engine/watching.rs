@@ -83,6 +83,6 @@ impl Drop for Entered<'_> {
 /// Does this within the span, if there is one.
 #[inline]
 pub(super) fn in_span<T>(span: &mut Option<Box<dyn Span>>, work: impl FnOnce() -> T) -> T {
-    let _entered = span.as_deref_mut().map(|span| Entered::new(span));
+    let _entered = span.as_mut().map(|span| Entered::new(&mut **span));
     work()
 }

@@ -294,6 +294,16 @@ impl<S: Store> Store for FaultStore<S> {
         None
     }
 
+    /// None: it would go round the faults. The store is listed and trimmed by its type.
+    fn lists(&self) -> Option<&dyn ListInDoubt<Error = Self::Error>> {
+        None
+    }
+
+    /// None, likewise.
+    fn trims(&self) -> Option<&dyn TrimOutcomes<Error = Self::Error>> {
+        None
+    }
+
     fn durability(&self) -> Durability {
         self.store.durability()
     }
