@@ -29,7 +29,7 @@ pub enum OnDoubt {
     /// What the policy on record says.
     #[default]
     GoByPolicy,
-    /// It says so, [`ClaimVerdict::MeetsDoubt`], so that somebody can be asked what became of it, unless that was done
+    /// It says so, [`ClaimVerdict::MeetsDoubt`](super::ClaimVerdict::MeetsDoubt), so that somebody can be asked what became of it, unless that was done
     /// about this very version: then it goes by the policy.
     Ask {
         /// The version that was asked about.

@@ -45,7 +45,7 @@ use crate::protocol::{Entry, Expected, Key};
 /// Only durations cross this trait: the store stamps what it writes with its own clock, and answers how much is
 /// left. So clocks of different machines need not agree.
 ///
-/// A durable store keeps [`Record::as_bytes`] and reads it with [`Record::decode`]; a record that does not decode is
+/// A durable store keeps [`Record::as_bytes`](crate::protocol::Record::as_bytes) and reads it with [`Record::decode`](crate::protocol::Record::decode); a record that does not decode is
 /// an error of kind [`StoreErrorKind::Corrupt`] or [`StoreErrorKind::Newer`], **never** an absent entry.
 ///
 /// # Cancel safety

@@ -18,7 +18,7 @@ impl<S: Store + 'static> Builder<S> {
     /// a resource conflict error."
     ///
     /// A duplicate that waits keeps its body in memory, since it takes over if the first request
-    /// fails. It ends when its client goes away. [`IdempotencyLayer`] says under cancel safety what
+    /// fails. It ends when its client goes away. [`IdempotencyLayer`](crate::IdempotencyLayer) says under cancel safety what
     /// that may leave behind.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.options.wait = at_most;
