@@ -1,18 +1,11 @@
 //! Where a blocking call may be made, and what this thread is at.
 
-use std::cell::{Cell, RefCell};
-
-use crate::protocol::Key;
+use std::cell::Cell;
 
 thread_local! {
     /// Whether this thread polls a future of ours, and is not in an operation of its caller's.
     static DRIVING: Cell<bool> = const { Cell::new(false) };
-    /// The keys whose operations this thread runs, each with the engine that holds it.
-    static RUNNING: RefCell<Vec<(EngineId, Key)>> = const { RefCell::new(Vec::new()) };
 }
-
-/// One engine of this process: the address of what its clones share.
-pub(super) type EngineId = usize;
 
 const REMEDY: &str = "a thread that drives futures must not be blocked: use the async `oncekey::Deduplicator` there, or \
                       call from a thread of its own, such as `tokio::task::spawn_blocking`";
@@ -69,30 +62,8 @@ impl Drop for At {
     }
 }
 
-/// Notes that an operation runs on this thread, until dropped.
-struct Running;
-
-impl Running {
-    fn begin(engine: EngineId, key: Key) -> Self {
-        RUNNING.with_borrow_mut(|running| running.push((engine, key)));
-        Self
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        RUNNING.with_borrow_mut(Vec::pop);
-    }
-}
-
 /// Runs an operation of the caller's: it may block, and may call this face again.
-pub(super) fn run_plain<T>(engine: EngineId, key: Key, operation: impl FnOnce() -> T) -> T {
-    let _running = Running::begin(engine, key);
+pub(super) fn run_plain<T>(operation: impl FnOnce() -> T) -> T {
     let _plain = At::plain();
     operation()
-}
-
-/// Whether this thread is in the operation of that key: to wait for it would be to wait for itself.
-pub(super) fn runs_here(engine: EngineId, key: &Key) -> bool {
-    RUNNING.with_borrow(|running| running.iter().any(|(of, held)| *of == engine && held == key))
 }

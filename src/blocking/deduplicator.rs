@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
-use super::context::EngineId;
 use super::host::{Host, Runtime};
 use crate::engine::{AdminAnswer, Error, Inspection, OnLeaseLost};
 use crate::protocol::{Key, Resolution};
@@ -194,10 +193,6 @@ impl<S: Store + 'static> Deduplicator<S> {
     #[track_caller]
     pub fn reset_attempts(&self, key: &Key) -> Result<AdminAnswer, Error> {
         self.host.driver.drive(self.engine.reset_attempts(key))
-    }
-
-    pub(super) fn id(&self) -> EngineId {
-        std::ptr::from_ref(self.engine.store()).addr()
     }
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {

@@ -51,7 +51,7 @@ impl<S: Store + 'static> Deduplicator<S> {
         let line = Line::new();
         let work = requests.into_iter().map(|(request, operation)| {
             let (face, request) = request.ready();
-            let operation = face.on_this_thread(request.key(), operation);
+            let operation = face.on_this_thread(operation);
             let line = &line;
             (request, move |attempt: crate::Attempt| line.wait(attempt, operation))
         });
@@ -83,7 +83,7 @@ impl<S: Store + 'static> Deduplicator<S> {
         let line = Line::new();
         let work = requests.into_iter().map(|(request, operation)| {
             let (face, request) = request.ready();
-            let operation = face.on_this_thread(request.key(), operation);
+            let operation = face.on_this_thread(operation);
             let line = &line;
             (request, move |attempt: crate::Attempt| line.wait(attempt, operation))
         });

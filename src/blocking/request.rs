@@ -125,7 +125,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         Op: FnOnce(Attempt) -> Result<T, E>,
     {
         let (face, request) = self.ready();
-        let operation = face.on_this_thread(request.key(), operation);
+        let operation = face.on_this_thread(operation);
         face.host.driver.drive(request.run(|attempt| async move { operation(attempt) }))
     }
 
@@ -146,18 +146,14 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         Op: FnOnce(Attempt) -> Result<T, Failure<E>>,
     {
         let (face, request) = self.ready();
-        let operation = face.on_this_thread(request.key(), operation);
+        let operation = face.on_this_thread(operation);
         face.host.driver.drive(request.run_or_fail(|attempt| async move { operation(attempt) }))
     }
 
-    /// The request as it is carried out: renewed by the face's thread, and never waiting for itself.
+    /// The request as it is carried out: renewed by the face's thread.
     pub(super) fn ready(self) -> (&'a Deduplicator<S>, crate::Request<'a, S, C, F>) {
         let Self { face, request } = self;
-        let request = request.renewed_by_keeper();
-        if context::runs_here(face.id(), request.key()) {
-            return (face, request.wait(Duration::ZERO));
-        }
-        (face, request)
+        (face, request.renewed_by_keeper())
     }
 }
 
@@ -170,14 +166,12 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// The operation as the engine may call it in the middle of a poll: it blocks this thread for as long as it takes.
     pub(super) fn on_this_thread<T, F: FnOnce(Attempt) -> T>(
         &self,
-        key: &Key,
         operation: F,
     ) -> impl FnOnce(crate::Attempt) -> T + use<T, F, S> {
-        let (engine, key) = (self.id(), key.clone());
         let (clock, driver) = (self.clock(), self.host.driver.clone());
         move |attempt| {
             let attempt = Attempt::new(attempt, clock, driver);
-            context::run_plain(engine, key, || operation(attempt))
+            context::run_plain(|| operation(attempt))
         }
     }
 }

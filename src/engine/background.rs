@@ -1,6 +1,6 @@
 //! Clean-up: what drops left to be written.
 //!
-//! It is kept as data. A drop polls no store, and what nobody drives holds no connection and no
+//! It is kept as data. A drop waits for no store, and what nobody drives holds no connection and no
 //! claim's turn. Whoever drives a job begins it, and puts it back if it goes before the job's end.
 //! A job that waits does not keep its engine alive, unless there is a keeper to drive it.
 

@@ -274,7 +274,8 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     }
 
     /// Where the engine's clean-up runs, such as `|job| { tokio::spawn(job); }`. Clean-up is what a dropped call or
-    /// claim leaves to be written: a release, or the rest of a completion. A drop itself calls no store.
+    /// claim leaves to be written: a release, or the rest of a completion. A drop itself waits for no store: one
+    /// that answers at once is asked there and then.
     ///
     /// Without a spawner it is kept until somebody drives it: [`Deduplicator::keeper`], [`Deduplicator::flush`], or a
     /// later call that claims, which takes on one job for as long as it runs itself. Until then it holds no

@@ -14,6 +14,7 @@ use super::background::CleanUp;
 use super::convoy::Route;
 use super::error::{ClaimError, Error, ResolverFailure};
 use super::held::{Guard, Held, Step};
+use super::inside::is_inside;
 use super::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
 use super::resolver::Doubt;
 use super::wait::Wait;
@@ -171,7 +172,8 @@ impl<S: Store + 'static> Inner<S> {
                 None => self.claim_once(ask, Start::Known(None, now), now).await?,
             };
             let claimed = match claimed {
-                Claimed::Answered(Found::InProgress, entry) if until > now => {
+                // Inside of its own operation, it would wait for itself.
+                Claimed::Answered(Found::InProgress, entry) if until > now && !is_inside(&entry) => {
                     Box::pin(Wait::begin(self, ask, entry, until).run()).await?
                 }
                 claimed => claimed,

@@ -16,6 +16,7 @@ mod failure;
 mod held;
 mod helped;
 mod housekeeping;
+mod inside;
 mod keeper;
 mod many;
 mod no_value;

@@ -81,6 +81,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
 
     /// Waits up to this long for a running duplicate, instead of answering that it is in progress; not at all by
     /// default. [`Duration::MAX`]: for as long as it takes.
+    ///
+    /// A call from inside of the operation that it would wait for, directly or through the operation of another key, does
+    /// not wait for itself: it is answered at once that the operation is in progress, `here`. A task that the operation
+    /// spawned is not known to be inside of it.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.ask.wait = at_most;
         self
@@ -273,7 +277,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// # Cancel safety
     /// Dropped before the operation was first polled: the claim is released. While it runs: the claim is left to its
     /// lease, since the effect may be under way. After it ended: its completion is brought to its end, and never
-    /// undone. The drop itself calls no store: release and completion are
+    /// undone. The drop itself waits for no store: unless that answers at once, release and completion are
     /// [clean-up](super::DeduplicatorBuilder::spawner), for whoever drives that.
     /// # Example
     /// ```

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use super::attempt::Attempt;
 use super::error::ClaimError;
 use super::held::{Held, Lost, Step};
+use super::inside::inside;
 use super::options::OnLeaseLost;
 use crate::planted::planted;
 use crate::store::Store;
@@ -41,7 +42,9 @@ where
     Fut: Future,
 {
     held.start();
-    let mut operation = pin!(operation(Attempt::new(Arc::<Held<S>>::clone(held))));
+    let holder = held.facts.holder;
+    let attempt = Attempt::new(Arc::<Held<S>>::clone(held));
+    let mut operation = pin!(inside(holder, || operation(attempt)));
     let mut upkeep =
         Upkeep { held, by_keeper, renewal: None, sleep: None, retry_at: Moment::ORIGIN, now: Moment::ORIGIN };
     let mut begun = false;
@@ -49,7 +52,7 @@ where
     let output = poll_fn(|cx| {
         let blind = planted("run: the operation is polled before a look at the clock");
         if blind || std::mem::take(&mut at_once) {
-            if let Poll::Ready(output) = operation.as_mut().poll(cx) {
+            if let Poll::Ready(output) = inside(holder, || operation.as_mut().poll(cx)) {
                 return Poll::Ready(Ok(output));
             }
         }
@@ -58,7 +61,11 @@ where
             if let Err(lost) = upkeep.check() {
                 if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
                     // One that nobody can stop may have ended meanwhile, and what it did is to be told.
-                    let ended = if by_keeper && begun { operation.as_mut().poll(cx) } else { Poll::Pending };
+                    let ended = if by_keeper && begun {
+                        inside(holder, || operation.as_mut().poll(cx))
+                    } else {
+                        Poll::Pending
+                    };
                     return Poll::Ready(match ended {
                         Poll::Ready(output) => Ok(output),
                         Poll::Pending => Err(lost),
@@ -66,11 +73,11 @@ where
                 }
                 // A renewal under way holds the claim's turn, and the operation may want to write.
                 upkeep.poll_renewal(cx);
-                return operation.as_mut().poll(cx).map(Ok);
+                return inside(holder, || operation.as_mut().poll(cx)).map(Ok);
             }
             upkeep.poll_renewal(cx);
             begun = true;
-            if let Poll::Ready(output) = operation.as_mut().poll(cx) {
+            if let Poll::Ready(output) = inside(holder, || operation.as_mut().poll(cx)) {
                 return Poll::Ready(Ok(output));
             }
             if held.poll_lost_as_runner(cx).is_ready() {

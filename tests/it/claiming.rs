@@ -2,6 +2,7 @@
 
 mod erased;
 mod fingerprints;
+mod inside;
 mod retry;
 mod stores;
 

@@ -25,8 +25,7 @@ mod json; // which values come back from JSON, and what becomes of the others
 mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost
 mod many; // calls side by side, whose writes go to the store together
-mod not_yet; // what is not right yet
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
 mod showing; // what Debug and Display say
-mod waiting;
-mod whole; // a run's result as a value or one error, and that error on its way // duplicates that wait
+mod waiting; // duplicates that wait
+mod whole; // a run's result as a value or one error, and that error on its way

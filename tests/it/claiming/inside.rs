@@ -1,4 +1,4 @@
-//! What is not right yet: each test has the right value, and says by what name the fault is known.
+//! A call made inside of an operation for the key of that operation.
 
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ async fn done(_: Attempt) -> Result<String, String> {
 
 /// An operation that waits for its own key would wait for itself.
 #[test]
-#[ignore = "E11: an operation that waits for its own key blocks itself until `renew_for_max`"]
 fn an_operation_that_waits_for_its_own_key_is_told_at_once_that_it_is_in_progress_here() {
     let bench = bench();
     let begun = bench.clock.now();
@@ -37,7 +36,6 @@ fn an_operation_that_waits_for_its_own_key_is_told_at_once_that_it_is_in_progres
 
 /// Through another key it is the same.
 #[test]
-#[ignore = "E11: two operations, one inside of the other, wait for each other until `renew_for_max`"]
 fn an_operation_inside_of_another_that_waits_for_the_outer_key_is_told_at_once() {
     let bench = bench();
     let begun = bench.clock.now();

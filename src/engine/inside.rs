@@ -1,0 +1,32 @@
+//! Which attempts' operations this thread is inside of: a call from there that waited for one of them would wait for itself.
+
+use std::cell::RefCell;
+
+use crate::protocol::{Entry, Holder};
+
+thread_local! {
+    static POLLED: RefCell<Vec<Holder>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Ends it, also when a panic unwinds.
+struct Leaves;
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        POLLED.with_borrow_mut(Vec::pop);
+    }
+}
+
+/// Polls the operation of this attempt, or calls what makes it.
+#[inline]
+pub(super) fn inside<T>(holder: Holder, poll: impl FnOnce() -> T) -> T {
+    POLLED.with_borrow_mut(|polled| polled.push(holder));
+    let _leaves = Leaves;
+    poll()
+}
+
+/// Whether this thread is inside of the operation whose attempt this entry shows. What an operation spawned elsewhere is
+/// not seen.
+pub(super) fn is_inside(entry: &Entry) -> bool {
+    POLLED.with_borrow(|polled| polled.iter().any(|holder| entry.is_held_by(holder)))
+}
