@@ -137,7 +137,6 @@ impl<S: Store + 'static, I> KeyedCall<S, I> {
                 request = request.fail_open();
             }
             let answer = request.run_or_fail(|attempt| {
-                shared.lease.see(|| attempt.time_left());
                 let operation = (!progress.is_refused()).then(|| {
                     progress.set(Stage::Running);
                     let (inner, parts, body) = work.take().expect("a claim that is granted ends the loop");

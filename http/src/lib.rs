@@ -90,7 +90,6 @@ mod given;
 mod grpc;
 mod grpc_problem;
 mod headers;
-mod hint;
 mod keep;
 mod kept;
 pub mod key;

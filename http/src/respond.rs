@@ -7,7 +7,6 @@ use oncekey::{Answer, Earlier, RunError, Store};
 
 use crate::body::ResponseBody;
 use crate::given::{Given, Live};
-use crate::hint::{chance, retry_hint};
 use crate::problem::Situation;
 use crate::shared::{RefusalForm, Shared};
 
@@ -49,10 +48,7 @@ pub(crate) fn respond<S: Store + 'static, R: Body, E>(
         }
         Ok(Answer::Earlier(Earlier::Done { .. })) => Situation::Done,
         Ok(Answer::Earlier(Earlier::FailedBefore { failure: None, .. })) => Situation::FailedBefore,
-        Ok(Answer::Earlier(Earlier::InProgress { left, .. })) => {
-            let age = shared.lease.age(left);
-            Situation::InProgress { retry_after: retry_hint(age, left, chance()) }
-        }
+        Ok(Answer::Earlier(Earlier::InProgress { retry_after, .. })) => Situation::InProgress { retry_after },
         Ok(Answer::Earlier(Earlier::Mismatch)) => Situation::Mismatch,
         Ok(Answer::Earlier(Earlier::InDoubt { operation_id, .. })) => Situation::InDoubt { operation_id },
         Ok(Answer::Earlier(Earlier::Exhausted { attempts, .. })) => Situation::Exhausted { attempts },

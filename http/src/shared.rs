@@ -10,7 +10,6 @@ use oncekey::{Deduplicator, Store};
 use crate::body::ResponseBody;
 use crate::bounds::Bounds;
 use crate::grpc;
-use crate::hint::LeaseSeen;
 use crate::options::Options;
 use crate::problem::{Problem, Situation};
 use crate::running::Running;
@@ -19,7 +18,6 @@ use crate::running::Running;
 pub(crate) struct Shared<S: Store + 'static> {
     pub(crate) dedup: Deduplicator<S>,
     pub(crate) options: Options,
-    pub(crate) lease: LeaseSeen,
     pub(crate) running: Arc<Running>,
     pub(crate) bounds: Arc<Bounds>,
 }
@@ -36,7 +34,7 @@ pub(crate) enum RefusalForm {
 impl<S: Store + 'static> Shared<S> {
     pub(crate) fn new(dedup: Deduplicator<S>, options: Options) -> Self {
         let bounds = Arc::new(Bounds::new(options.limits, Arc::clone(&options.clock)));
-        Self { dedup, options, lease: LeaseSeen::default(), running: Arc::default(), bounds }
+        Self { dedup, options, running: Arc::default(), bounds }
     }
 
     /// The response for this situation.

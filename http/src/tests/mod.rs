@@ -3,7 +3,6 @@
 mod fingerprint;
 mod grpc;
 mod headers;
-mod hint;
 mod kept;
 mod key;
 mod options;
