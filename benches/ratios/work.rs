@@ -2,14 +2,18 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::hash::BuildHasher as _;
 use std::hint::black_box;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use hashbrown::DefaultHashBuilder;
 use oncekey::codec::{Codec, Raw};
 use oncekey::{Answer, Deduplicator, Earlier, Key, MemoryStore, Payload};
 
+use crate::floor::{self, FloorStore};
 use crate::measure::{Effort, Ratios, in_pairs, on_threads};
 use crate::raw::{RawStore, Slot, compose};
 
@@ -125,6 +129,84 @@ where
         time
     };
     in_pairs(effort.pairs, numbered.len(), raw, engine)
+}
+
+/// The engine's fresh claims on one thread, beside the floor's.
+pub(crate) fn fresh_beside_floor(effort: &Effort) -> Ratios {
+    let ids: Vec<_> = (0..effort.fresh_keys).map(id).collect();
+    let hasher = DefaultHashBuilder::default();
+    let floor = || {
+        let store = FloorStore::new();
+        let start = Instant::now();
+        for (id, number) in ids.iter().zip(0_u64..) {
+            let Ok(claimed) = floor_call(&store, &hasher, id, number) else { panic!("the key was distinct") };
+            let _ = black_box(claimed);
+        }
+        start.elapsed()
+    };
+    let engine = || {
+        let dedup = Deduplicator::new(MemoryStore::new());
+        let start = Instant::now();
+        for (id, number) in ids.iter().zip(0_u64..) {
+            let answer = call::<Vec<u8>>(&dedup, id, number);
+            assert!(matches!(answer, Answer::Executed { .. }), "the key was distinct");
+            let _ = black_box(answer);
+        }
+        start.elapsed()
+    };
+    in_pairs(effort.pairs, ids.len(), floor, engine)
+}
+
+/// The engine's replays of one key, beside the floor's.
+pub(crate) fn replay_beside_floor(effort: &Effort) -> Ratios {
+    let (store, hasher) = (FloorStore::new(), DefaultHashBuilder::default());
+    let dedup = Deduplicator::new(MemoryStore::new());
+    let id = id(0);
+    assert!(floor_call(&store, &hasher, &id, 7).is_ok() && call::<Vec<u8>>(&dedup, &id, 7).ran_now());
+    let floor = || {
+        let start = Instant::now();
+        for _ in 0..effort.replays {
+            let Err(replayed) = floor_call(&store, &hasher, black_box(&id), 0) else {
+                panic!("it ran before")
+            };
+            assert_eq!(black_box(replayed).number(), 7);
+        }
+        start.elapsed()
+    };
+    let engine = || {
+        let start = Instant::now();
+        for _ in 0..effort.replays {
+            assert_replayed(&black_box(call::<Vec<u8>>(&dedup, black_box(&id), 0)), 7);
+        }
+        start.elapsed()
+    };
+    in_pairs(effort.pairs, effort.replays, floor, engine)
+}
+
+/// What ran, with the id that it had and when it was kept; or a copy of what is on record.
+#[inline]
+fn floor_call(
+    store: &Arc<FloorStore>,
+    hasher: &DefaultHashBuilder,
+    id: &str,
+    number: u64,
+) -> Result<(Vec<u8>, [u8; 16], u64), Vec<u8>> {
+    let key = compose(SCOPE, id);
+    let hash = hasher.hash_one(&key[..]);
+    match store.claim(&key, hash) {
+        Ok(attempt) => {
+            let given = Arc::clone(&attempt);
+            let operation = async move {
+                assert!(black_box(given).version > 0);
+                Vec::of(number)
+            };
+            assert!(attempt.may_act(store.now()), "it is not late");
+            let value: Vec<u8> = ready(pin!(operation));
+            let at = store.complete(&attempt, &value);
+            Ok((value, attempt.id, at))
+        }
+        Err(body) => Err(floor::outcome(&body).to_vec()),
+    }
 }
 
 fn assert_replayed<T: Outcome>(answer: &Answer<T>, number: u64) {
