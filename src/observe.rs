@@ -176,6 +176,20 @@ pub enum Housekeeping<'a> {
         /// What went wrong.
         failure: &'a StoreFailure,
     },
+    /// A round of trims ended: of a store that can trim, for an engine with a tail.
+    #[non_exhaustive]
+    Trimmed {
+        /// How many outcomes lost their bytes.
+        trimmed: usize,
+        /// The next round goes on from here; else it begins anew.
+        more: bool,
+    },
+    /// A trim failed; the next one is at its time.
+    #[non_exhaustive]
+    TrimFailed {
+        /// What went wrong.
+        failure: &'a StoreFailure,
+    },
     /// A part of the keeper panicked, by a store, a clock or an observer that did. It begins anew, and the other parts go on.
     #[non_exhaustive]
     Panicked {

@@ -218,6 +218,9 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// within the contract. A round takes steps of 1,000 records, and ends when there is no more, or when half of the
     /// interval has passed. The observer hears of each, and
     /// [whether purges are behind](crate::observe::Housekeeping::Purged).
+    ///
+    /// With a [`tail`](Self::tail), each round also [trims](crate::store::TrimOutcomes) up to 20 steps of 200 outcomes, from
+    /// where the round before left off, where the [store can](Store::trims).
     pub fn purge_every(mut self, interval: Duration) -> Self {
         self.options.purge_every = interval;
         self

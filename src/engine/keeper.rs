@@ -27,6 +27,9 @@ use crate::time::Moment;
 const SHARDS: usize = 16;
 /// How many records a purge looks for at once.
 const PURGE_STEP: usize = 1_000;
+/// How many outcomes one step of a trim drops at most, and how many steps a round has.
+const TRIM_STEP: usize = 200;
+const TRIM_STEPS: usize = 20;
 /// How many renewals go to the store at once.
 const BATCH: usize = 64;
 
@@ -111,8 +114,9 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// ends when the last handle and claim of the engine are gone.
     ///
     /// It also has the store purge what nobody can read any more, every
-    /// [`purge_every`](super::DeduplicatorBuilder::purge_every), so that nothing else needs to. Renewals never wait for
-    /// a purge, unless the store blocks its thread.
+    /// [`purge_every`](super::DeduplicatorBuilder::purge_every), so that nothing else needs to; and, for an engine with a
+    /// [`tail`](super::DeduplicatorBuilder::tail) over a store that can, trim outcomes. Renewals never wait for these,
+    /// unless the store blocks its thread.
     ///
     /// A store that panics under it costs a batch one round, and an observer that does costs
     /// nothing; neither ends it.
@@ -203,8 +207,9 @@ async fn helping<S: Store + 'static>(engine: Weak<Inner<S>>) {
     .await;
 }
 
-/// Purges now and then, for as long as there is an engine.
+/// Purges and trims now and then, for as long as there is an engine.
 async fn purging<S: Store + 'static>(engine: Weak<Inner<S>>) {
+    let mut trimmed_to = None;
     while let Some(strong) = engine.upgrade() {
         let every = strong.options.purge_every;
         if every == Duration::MAX {
@@ -217,6 +222,7 @@ async fn purging<S: Store + 'static>(engine: Weak<Inner<S>>) {
         drop(strong);
         sleep.await;
         purge_round(&engine, every / 2).await;
+        trim_round(&engine, &mut trimmed_to).await;
     }
 }
 
@@ -242,6 +248,41 @@ async fn purge_round<S: Store + 'static>(engine: &Weak<Inner<S>>, at_most: Durat
         }
         drop(strong);
         give_way().await;
+    }
+}
+
+/// Drops bytes of outcomes whose retention is over, where the store can and there is a tail: some steps a round, from where
+/// the last round left off.
+async fn trim_round<S: Store + 'static>(engine: &Weak<Inner<S>>, trimmed_to: &mut Option<u64>) {
+    let mut trimmed = 0;
+    for _ in 0..TRIM_STEPS {
+        let Some(strong) = engine.upgrade() else { return };
+        let port = &strong.port;
+        let Some(store) = port.store.trims().filter(|_| !strong.options.lifetimes.tail.is_zero()) else {
+            return;
+        };
+        let step = store.trim_outcomes(*trimmed_to, TRIM_STEP);
+        match port
+            .in_time(strong.options.store_timeout, step)
+            .await
+            .and_then(|t| t.map_err(StoreFailure::new))
+        {
+            Ok(done) => {
+                trimmed += done.trimmed;
+                *trimmed_to = done.next;
+            }
+            Err(failure) => {
+                return strong.tell_of_housekeeping(&Housekeeping::TrimFailed { failure: &failure });
+            }
+        }
+        if trimmed_to.is_none() {
+            break;
+        }
+        drop(strong);
+        give_way().await;
+    }
+    if let Some(strong) = engine.upgrade() {
+        strong.tell_of_housekeeping(&Housekeeping::Trimmed { trimmed, more: trimmed_to.is_some() });
     }
 }
 

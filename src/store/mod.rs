@@ -250,8 +250,8 @@ impl InDoubtPage {
 }
 
 /// A store that can drop the bytes of outcomes whose retention is over, and go on keeping that the operation is done: the
-/// cheap part of an engine's [`tail`](crate::DeduplicatorBuilder::tail). Somebody has to call it now and then, as with
-/// [`Store::purge`].
+/// cheap part of an engine's [`tail`](crate::DeduplicatorBuilder::tail). An engine's
+/// [keeper](crate::Deduplicator::keeper) calls it, as it does [`Store::purge`], where [`Store::trims`] offers it.
 #[async_trait]
 pub trait TrimOutcomes: Store {
     /// Looks at completed entries with nothing left to live, from the place where `cursor` left off, and puts

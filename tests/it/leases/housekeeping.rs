@@ -36,6 +36,7 @@ impl Observer for Told {
         self.0.lock().unwrap().push(match done {
             Housekeeping::Purged { removed, behind, .. } => format!("{removed}, behind: {behind}"),
             Housekeeping::PurgeFailed { .. } => "failed".to_owned(),
+            Housekeeping::Trimmed { trimmed, more, .. } => format!("trimmed {trimmed}, more: {more}"),
             Housekeeping::Panicked { lane, .. } => format!("panicked: {lane}"),
             other => format!("{other:?}"),
         });
@@ -116,6 +117,41 @@ fn a_round_of_purges_ends_and_says_that_it_is_behind() {
     let _keeper = tasks.spawn(purges.dedup.keeper());
     tasks.pass(&purges.clock, secs(76));
     assert_eq!(purges.told.take()[..1], ["30, behind: true".to_owned()]);
+}
+
+/// Of a store that can, for an engine with a tail: from where the last round left off, to the end, and then anew.
+#[test]
+fn a_keeper_trims_some_outcomes_a_round() {
+    for tail in [secs(0), secs(86_400)] {
+        let (clock, told) = (ManualClock::new(), Told::default());
+        let one = std::num::NonZeroUsize::MIN;
+        let store = Arc::new(MemoryStore::builder().clock(clock.clone()).shards(one).build());
+        let builder = Deduplicator::builder(Arc::clone(&store)).clock(clock.clone()).observer(told.clone());
+        let builder = builder.retention(secs(60)).tail(tail).purge_every(secs(60));
+        let dedup = builder.build().unwrap();
+        let mut tasks = Tasks::default();
+        for id in 0..5_000 {
+            let request = dedup.request(Key::new("orders.ship", id.to_string()).unwrap());
+            let run = request.run(async |_| Ok::<_, String>("o".repeat(1_000)));
+            assert!(futures::FutureExt::now_or_never(run).unwrap().unwrap().ran_now());
+        }
+        let before = store.usage().bytes;
+        let _keeper = tasks.spawn(dedup.keeper());
+        tasks.pass(&clock, secs(600));
+        let trims: Vec<_> = told
+            .take()
+            .into_iter()
+            .filter_map(|told| told.strip_prefix("trimmed ").map(str::to_owned))
+            .collect();
+        if tail.is_zero() {
+            assert_eq!(trims, Vec::<String>::new());
+            continue;
+        }
+        // Nothing is due before the retention is over.
+        let rounds: Vec<_> = trims.iter().filter(|told| !told.starts_with("0,")).collect();
+        assert_eq!(rounds, ["4000, more: true", "1000, more: false"], "{trims:?}");
+        assert!(store.usage().bytes * 3 < before, "{} of {before} bytes are left", store.usage().bytes);
+    }
 }
 
 #[test]
