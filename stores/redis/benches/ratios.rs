@@ -27,8 +27,13 @@ struct Scripts {
     prefix: &'static str,
 }
 
-const READ: &str = include_str!("../src/script/read.lua");
-const EXCHANGE: &str = include_str!("../src/script/exchange.lua");
+/// The parts of the store's script, in their order.
+const EXCHANGE: [&str; 4] = [
+    include_str!("../src/script/read.lua"),
+    include_str!("../src/script/exchange.lua"),
+    include_str!("../src/script/answer.lua"),
+    include_str!("../src/script/write.lua"),
+];
 
 impl Scripts {
     async fn connect(url: &str) -> Self {
@@ -36,7 +41,8 @@ impl Scripts {
         let client = redis::Client::open(url).unwrap();
         let mut connection =
             ConnectionManager::new_with_config(client, config.set_pipeline_buffer_size(1024)).await.unwrap();
-        let texts = [format!("{READ}\n{EXCHANGE}"), format!("#!lua flags=allow-oom\n{READ}\n{EXCHANGE}")];
+        let exchange = EXCHANGE.join("\n");
+        let texts = [exchange.clone(), format!("#!lua flags=allow-oom\n{exchange}")];
         let mut digests = Vec::new();
         for text in texts {
             digests.push(Script::new(&text).load_async(&mut connection).await.unwrap());
