@@ -169,9 +169,10 @@ impl<S: Store + 'static> Deduplicator<S> {
         operation: F,
     ) -> impl FnOnce(crate::Attempt) -> T + use<T, F, S> {
         let (clock, driver) = (self.clock(), self.host.driver.clone());
-        move |attempt| {
+        move |attempt: crate::Attempt| {
+            let of = attempt.clone();
             let attempt = Attempt::new(attempt, clock, driver);
-            context::run_plain(|| operation(attempt))
+            of.inside(|| context::run_plain(|| operation(attempt)))
         }
     }
 }

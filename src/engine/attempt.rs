@@ -10,6 +10,8 @@ use futures::future::{BoxFuture, Either, select};
 
 use super::error::ClaimError;
 use super::held::{Facts, Held, Lost, Step};
+#[cfg(feature = "blocking")]
+use super::inside::inside;
 use crate::protocol::{FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::Store;
 
@@ -78,6 +80,12 @@ impl Attempt {
     /// passed is final once [`Attempt::lost`] said so; until then a renewal that succeeds takes it back.
     pub fn is_lost(&self) -> bool {
         self.claim.is_lost()
+    }
+
+    /// Runs this as a part of the attempt's operation: a call in it does not wait for the attempt.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+        inside(self.claim.facts().holder, work)
     }
 
     /// Whether the operation is over, and its conclusion has not even been sent: it waits for a renewal in flight.

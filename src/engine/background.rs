@@ -59,6 +59,11 @@ struct State {
 }
 
 impl State {
+    fn put(&mut self, job: Arc<dyn CleanUp>) {
+        let queue = if job.is_completion() { &mut self.completions } else { &mut self.others };
+        queue.push_back(job);
+    }
+
     fn waiting(&self) -> usize {
         self.completions.len() + self.others.len()
     }
@@ -94,10 +99,13 @@ impl Background {
 
     /// Keeps a job until somebody drives it, and the engine too if that is a keeper.
     pub(super) fn queue(&self, job: Arc<dyn CleanUp>, by_keeper: Option<Alive>) {
-        if by_keeper.is_some() {
-            self.queue.change(|state| state.alive = by_keeper);
-        }
-        drop(InHand { queue: Arc::clone(&self.queue), job, alive: None, counts: false, ended: false });
+        self.queue.change(|state| {
+            if by_keeper.is_some() {
+                state.alive = by_keeper;
+            }
+            state.put(job);
+        });
+        self.queue.wake();
     }
 
     /// A job for somebody outside of the engine to run. A future that is dropped before its end puts it back.
@@ -153,13 +161,13 @@ impl InHand {
     }
 
     /// Drives the job beside a call. The call's answer waits for the job as long again as it took itself, and at most
-    /// so long: what was asked of the store a little later is answered by then, as a rule.
-    pub(super) async fn beside<T>(
+    /// so long: what was asked of the store a little later is answered by then, as a rule. A call that failed does not wait.
+    pub(super) async fn beside<T, E>(
         self,
         clock: &dyn Clock,
         at_most: Duration,
-        call: impl Future<Output = T>,
-    ) -> T {
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let begun = clock.now();
         let (mut call, mut job) = (pin!(call), pin!(self.carry_out().fuse()));
         let answer = poll_fn(|cx| {
@@ -169,7 +177,7 @@ impl InHand {
             answer
         })
         .await;
-        if !job.is_terminated() {
+        if answer.is_ok() && !job.is_terminated() {
             let now = clock.now();
             let patience = clock.sleep_until(now + at_most.min(now.saturating_since(begun)));
             let (Either::Left(_) | Either::Right(_)) = select(job, patience).await;
@@ -183,9 +191,7 @@ impl Drop for InHand {
         self.queue.change(|state| {
             state.in_hand -= usize::from(self.counts);
             if !self.ended {
-                let job = Arc::clone(&self.job);
-                let queue = if job.is_completion() { &mut state.completions } else { &mut state.others };
-                queue.push_back(job);
+                state.put(Arc::clone(&self.job));
             }
         });
         self.queue.wake();
@@ -324,7 +330,10 @@ mod tests {
         let mut work = background.work();
         assert!(poll(&mut work, &woken).is_pending(), "it is not done: somebody has it in hand");
         assert!(!woken.0.load(Ordering::SeqCst));
-        assert!(poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async {}))).is_ready());
+        assert!(
+            poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async { Ok::<_, ()>(()) })))
+                .is_ready()
+        );
         assert!(woken.0.load(Ordering::SeqCst));
         assert!(poll(&mut work, &woken).is_ready());
     }
@@ -337,7 +346,8 @@ mod tests {
         for _ in 0..3 {
             let taken = background.take().expect("some wait");
             assert!(
-                poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async {}))).is_ready(),
+                poll_once(pin!(taken.beside(&ManualClock::new(), Duration::ZERO, async { Ok::<_, ()>(()) })))
+                    .is_ready(),
                 "the call waits for nothing"
             );
         }

@@ -21,6 +21,8 @@ struct State<T> {
     work: Work<T>,
     /// Somebody would have polled it while it was in another's hand.
     missed: bool,
+    /// Its owner is gone.
+    is_over: bool,
 }
 
 enum Work<T> {
@@ -63,7 +65,10 @@ impl<T> Helped<T> {
     /// `owner` is woken when the work can go on: as whoever polled it last.
     fn new(work: BoxFuture<'static, T>, owner: &Waker) -> Arc<Self> {
         let wakers = Arc::new(Wakers(Mutex::new(vec![owner.clone()])));
-        Arc::new(Self { state: Mutex::new(State { work: Work::Waits(work), missed: false }), wakers })
+        Arc::new(Self {
+            state: Mutex::new(State { work: Work::Waits(work), missed: false, is_over: false }),
+            wakers,
+        })
     }
 
     /// Polls the work, if it is not in another's hand; says whether it has ended.
@@ -71,6 +76,9 @@ impl<T> Helped<T> {
         self.wakers.add(cx.waker());
         let mut work = {
             let mut state = self.state.lock();
+            if state.is_over {
+                return true;
+            }
             match std::mem::replace(&mut state.work, Work::InHand) {
                 Work::Waits(work) => work,
                 Work::InHand => {
@@ -90,15 +98,17 @@ impl<T> Helped<T> {
             Ok(Poll::Ready(output)) => (Work::Ended(Ok(output)), true),
             Err(panic) => (Work::Ended(Err(panic)), true),
         };
-        let missed = {
+        let (missed, is_over) = {
             let mut state = self.state.lock();
-            state.work = then;
-            std::mem::take(&mut state.missed)
+            if !state.is_over {
+                state.work = then;
+            }
+            (std::mem::take(&mut state.missed), state.is_over)
         };
         if has_ended || missed {
             self.wakers.wake_all();
         }
-        has_ended
+        has_ended || is_over
     }
 }
 
@@ -133,6 +143,12 @@ impl<T> Future for Owned<T> {
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
+        // Outside of the lock: it is somebody's future.
+        let _work = {
+            let mut state = self.helped.state.lock();
+            state.is_over = true;
+            std::mem::replace(&mut state.work, Work::Taken)
+        };
         self.helped.wakers.wake_all();
     }
 }

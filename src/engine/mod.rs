@@ -217,7 +217,11 @@ impl<S: Store + 'static> Inner<S> {
             }
             None => {
                 let by_keeper = self.held.has_keeper().then(|| Arc::<Self>::clone(self) as Alive);
+                let is_kept = by_keeper.is_some();
                 self.background.queue(job, by_keeper);
+                if is_kept && !self.held.has_keeper() {
+                    self.background.without_keeper(); // it went meanwhile
+                }
             }
         }
     }

@@ -41,11 +41,11 @@ impl<S: Store + 'static> Held<S> {
         // Before anybody is told: an observer that panics must not undo what has ended.
         let was_over = self.completing(&outcome, at);
         let work = Arc::clone(self).complete_once(renewal, Step::Complete(outcome, at), now, failed);
-        let work = self.engine.with_help(work);
         // Apart, so that a run whose store answers at once is no larger for it.
         let answer = match begun.unwrap_or_else(|| self.begin_completing()) {
-            None => Box::pin(work).await,
-            Some(span) => Box::pin(Watched::new(span, work)).await,
+            None => Box::pin(self.engine.with_help(work)).await,
+            // Whoever helps is within the span too.
+            Some(span) => Box::pin(self.engine.with_help(Watched::new(span, work))).await,
         };
         if answer.is_err() && !was_over {
             self.set_phase(Phase::Ended);

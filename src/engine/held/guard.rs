@@ -68,6 +68,8 @@ impl<S: Store + 'static> Drop for Guard<S> {
         // its lease.
         let left_undone = catch_unwind(AssertUnwindSafe(|| self.left_undone(phase)));
         let Ok(Some((step, until))) = left_undone else { return };
+        // What still writes for the claim would undo that.
+        held.withdraw();
         let (engine, key) = (Arc::downgrade(&held.engine), held.key.clone());
         held.engine.in_background(Arc::new(Unwritten { engine, key, entry: held.entry(), step, until }));
     }

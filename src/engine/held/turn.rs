@@ -76,6 +76,17 @@ impl<S: Store + 'static> Held<S> {
         Some(Turn { held: Arc::clone(self), number })
     }
 
+    /// Takes the turn for good: who has it, or waits for it, sends nothing more.
+    pub(super) fn withdraw(&self) {
+        let wakers = {
+            let mut state = self.state.lock();
+            state.winding_up = true;
+            let _never_ended = state.take_turn();
+            state.take_turn_wakers()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// Waits for this claim's turn to keep it (a renewal, a checkpoint): `None` if it did not come by `until`, or is no
     /// longer of use, since the operation ended.
     ///

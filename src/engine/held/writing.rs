@@ -302,14 +302,14 @@ impl<S: Store + 'static> Held<S> {
         now: Moment,
     ) -> Result<(), ClaimError> {
         let (held, until) = (Arc::clone(self), self.release_until(now));
-        let work = self.engine.with_help(async move {
+        let work = async move {
             held.let_end(renewal).await;
             held.write(step, until).await
-        });
+        };
         let phase = || observe::CallPhase::Complete { attempt: self.facts.holder.attempt };
         match self.engine.begin(&self.key, phase) {
-            None => work.await,
-            Some(span) => Watched::new(span, work).await,
+            None => self.engine.with_help(work).await,
+            Some(span) => self.engine.with_help(Watched::new(span, work)).await,
         }
     }
 }

@@ -298,3 +298,31 @@ fn a_pair_inside_of_the_operation_of_its_own_key_is_answered() {
     });
     assert_eq!(is_told.recv_timeout(Duration::from_secs(60)), Ok("true".to_owned()));
 }
+
+/// An operation of a batch, too, is answered that it runs when it waits for its own key, also from inside of another one.
+#[test]
+fn an_operation_of_many_that_waits_for_its_own_key_is_answered() {
+    let (told, is_told) = std::sync::mpsc::channel();
+    // Left behind if it hangs.
+    std::thread::spawn(move || {
+        let engine = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
+        let dedup = blocking::Deduplicator::new(engine).unwrap();
+        let in_progress = |id| {
+            let run = dedup.request(key_of(id)).wait(Duration::MAX).run(|_| Ok::<_, String>(String::new()));
+            matches!(run, Ok(Answer::Earlier(Earlier::InProgress { here: true, .. })))
+        };
+        let in_progress = &in_progress;
+        let work = [7, 8].map(|id| {
+            let inside = dedup.request(key_of(id + 10));
+            (dedup.request(key_of(id)), move |_| {
+                let own = in_progress(id);
+                let outer = inside.run(|_| Ok::<_, String>(in_progress(id).to_string()));
+                Ok::<_, String>(format!("{own}, {}", outer.unwrap().into_value().unwrap()))
+            })
+        });
+        let values: Vec<_> =
+            dedup.run_many(work).into_iter().map(|run| run.unwrap().into_value().unwrap()).collect();
+        let _ended = told.send(values);
+    });
+    assert_eq!(is_told.recv_timeout(Duration::from_secs(60)), Ok(vec!["true, true".to_owned(); 2]));
+}
