@@ -11,7 +11,13 @@
 //! a delivery to the dead-letter exchange too, without a word of why. A delay is a queue with one time to live for all its
 //! messages: with a time of their own, those behind a long one wait with it.
 //!
+//! The broker acts on some properties and headers of a message: `expiration`, `user-id`, `CC`, `x-delay`, `x-death` and
+//! others. They are about the first publication. In a copy they would let a dead letter expire, have it refused, or send
+//! it elsewhere, so they are in headers of ours there: see [`ORIGINAL`].
+//!
 //! Between the copy and the `basic.ack` a process may end: then there are two of the message, which is what oncekey is for.
+
+mod copy;
 
 use std::time::Duration;
 
@@ -23,6 +29,8 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use oncekey::consume::DeliveryAction;
+
+pub use self::copy::ORIGINAL;
 
 /// In a dead letter: why, as one word.
 pub const REASON: &str = "oncekey-reason";
@@ -186,17 +194,11 @@ impl Queues {
         queue: &str,
         more: [(&str, AMQPValue); N],
     ) -> Result<(), Error> {
-        let mut headers = delivery.properties.headers().clone().unwrap_or_default();
-        for (name, value) in more {
-            headers.insert(name.into(), value);
-        }
-        let properties = delivery.properties.clone().with_headers(headers).with_delivery_mode(PERSISTENT);
+        let headers = copy::headers(&delivery.properties, more);
+        let properties = copy::properties(&delivery.properties).with_headers(headers);
         publish(&self.channel, exchange, queue, &delivery.data, properties).await
     }
 }
-
-/// Of a message that is on disk.
-const PERSISTENT: u8 = 2;
 
 /// Publishes a message on a channel with confirms, and waits until it is kept.
 ///

@@ -18,15 +18,15 @@ use oncekey_brokers::rabbitmq::{Error, Queues, publish};
 use crate::support::Served;
 
 /// Only ends a hang.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-type Stored = DeliveryAction<String, String>;
+pub(crate) type Stored = DeliveryAction<String, String>;
 
-fn dead_letter() -> Stored {
+pub(crate) fn dead_letter() -> Stored {
     DeliveryAction::DeadLetter(Dead::Failed("no such order".to_owned()))
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -81,7 +81,7 @@ fn jetstream_ends_no_message_whose_dead_letter_is_not_stored() {
     });
 }
 
-async fn channel() -> (Connection, Channel) {
+pub(crate) async fn channel() -> (Connection, Channel) {
     let tokio = ConnectionProperties::default()
         .with_executor(tokio_executor_trait::Tokio::current())
         .with_reactor(tokio_reactor_trait::Tokio::current());
@@ -90,7 +90,7 @@ async fn channel() -> (Connection, Channel) {
     (connection, channel)
 }
 
-async fn get(channel: &Channel, queue: &str) -> Delivery {
+pub(crate) async fn get(channel: &Channel, queue: &str) -> Delivery {
     let begun = Instant::now();
     loop {
         let message = channel.basic_get(queue, BasicGetOptions::default()).await.unwrap();
