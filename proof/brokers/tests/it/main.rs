@@ -3,6 +3,7 @@
 
 mod copies;
 mod docs;
+mod limits;
 mod refused;
 mod support;
 
