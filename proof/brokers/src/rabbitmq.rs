@@ -26,18 +26,17 @@ use lapin::options::{
     BasicAckOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use oncekey::consume::DeliveryAction;
 
 pub use self::copy::ORIGINAL;
+use self::copy::{DELIVERED, text};
 
 /// In a dead letter: why, as one word.
 pub const REASON: &str = "oncekey-reason";
 /// In a dead letter: why, as a sentence.
 pub const EXPLANATION: &str = "oncekey-explanation";
-/// In a message that was put off: how often it was delivered until then.
-const DELIVERED: &str = "oncekey-delivered";
 /// The shortest delay; each further queue has twice that of the one before.
 const DELAY_MIN_MS: u32 = 125;
 
@@ -216,10 +215,6 @@ pub async fn publish(
     // One that goes nowhere comes back, with an acknowledgement.
     let kept = confirm.is_ack() && confirm.take_message().is_none();
     if kept { Ok(()) } else { Err(Error::NotKept) }
-}
-
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(LongString::from(value))
 }
 
 fn dead(work: &str) -> String {

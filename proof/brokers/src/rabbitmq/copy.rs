@@ -1,13 +1,13 @@
 //! The headers and properties of a copy: the producer's, without those on which the broker acts.
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-
-use super::{DELIVERED, text};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 /// In a copy: begins the names of the headers that keep what the broker acted on in the original. A time to live is in
 /// `oncekey-original-expiration`, and an `x-delay` in `oncekey-original-x-delay`.
 pub const ORIGINAL: &str = "oncekey-original-";
+/// In a message that was put off: how often it was delivered until then.
+pub(super) const DELIVERED: &str = "oncekey-delivered";
 /// Of a message that is on disk.
 const PERSISTENT: u8 = 2;
 
@@ -94,6 +94,10 @@ pub(super) fn properties(original: &BasicProperties) -> BasicProperties {
         copy = copy.with_timestamp(*timestamp);
     }
     copy
+}
+
+pub(super) fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(value))
 }
 
 fn table_len(table: &FieldTable) -> usize {
