@@ -11,7 +11,13 @@
 //! a delivery to the dead-letter exchange too, without a word of why. A delay is a queue with one time to live for all its
 //! messages: with a time of their own, those behind a long one wait with it.
 //!
+//! The broker acts on some properties and headers of a message: `expiration`, `user-id`, `CC`, `x-delay`, `x-death` and
+//! others. They are about the first publication. In a copy they would let a dead letter expire, have it refused, or send
+//! it elsewhere, so they are in headers of ours there: see [`ORIGINAL`].
+//!
 //! Between the copy and the `basic.ack` a process may end: then there are two of the message, which is what oncekey is for.
+
+mod copy;
 
 use std::time::Duration;
 
@@ -20,16 +26,17 @@ use lapin::options::{
     BasicAckOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use oncekey::consume::DeliveryAction;
+
+pub use self::copy::ORIGINAL;
+use self::copy::{DELIVERED, text};
 
 /// In a dead letter: why, as one word.
 pub const REASON: &str = "oncekey-reason";
 /// In a dead letter: why, as a sentence.
 pub const EXPLANATION: &str = "oncekey-explanation";
-/// In a message that was put off: how often it was delivered until then.
-const DELIVERED: &str = "oncekey-delivered";
 /// The shortest delay; each further queue has twice that of the one before.
 const DELAY_MIN_MS: u32 = 125;
 
@@ -186,17 +193,11 @@ impl Queues {
         queue: &str,
         more: [(&str, AMQPValue); N],
     ) -> Result<(), Error> {
-        let mut headers = delivery.properties.headers().clone().unwrap_or_default();
-        for (name, value) in more {
-            headers.insert(name.into(), value);
-        }
-        let properties = delivery.properties.clone().with_headers(headers).with_delivery_mode(PERSISTENT);
+        let headers = copy::headers(&delivery.properties, more);
+        let properties = copy::properties(&delivery.properties).with_headers(headers);
         publish(&self.channel, exchange, queue, &delivery.data, properties).await
     }
 }
-
-/// Of a message that is on disk.
-const PERSISTENT: u8 = 2;
 
 /// Publishes a message on a channel with confirms, and waits until it is kept.
 ///
@@ -214,10 +215,6 @@ pub async fn publish(
     // One that goes nowhere comes back, with an acknowledgement.
     let kept = confirm.is_ack() && confirm.take_message().is_none();
     if kept { Ok(()) } else { Err(Error::NotKept) }
-}
-
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(LongString::from(value))
 }
 
 fn dead(work: &str) -> String {

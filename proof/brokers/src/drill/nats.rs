@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, Message, message::PublishMessage, stream};
 use async_nats::{ConnectOptions, HeaderMap};
 use futures::StreamExt as _;
@@ -10,7 +10,9 @@ use futures::StreamExt as _;
 use super::broker::{Broker, DeadLetter, DrillAction, Polled};
 use super::messages::{Copy, Messages};
 use super::scenario::{ACK_WAIT, Failed};
-use crate::jetstream::{EXPLANATION, MESSAGE_ID, REASON, carry_out, deliveries, message_id, while_working};
+use crate::jetstream::{
+    EXPLANATION, MESSAGE_ID, REASON, carry_out, consumer, deliveries, message_id, while_working,
+};
 
 /// How long the server looks for duplicates by itself: as short as it goes.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -78,13 +80,7 @@ impl Broker for Nats {
             let stream = stream::Config { name: name.clone(), duplicate_window, ..Default::default() };
             self.context.create_stream(stream).await?;
         }
-        let shippers = pull::Config {
-            durable_name: Some("shippers".to_owned()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_ack_pending: 1_000,
-            ..Default::default()
-        };
+        let shippers = consumer("shippers", ACK_WAIT);
         self.context.get_stream(&self.name).await?.create_consumer(shippers).await?;
         Ok(())
     }
@@ -133,7 +129,7 @@ impl Broker for Nats {
     }
 
     async fn carry_out(&self, delivery: &Message, told: &DrillAction) -> Result<(), Failed> {
-        carry_out(delivery, told, &self.dead()).await
+        Ok(carry_out(delivery, told, &self.dead()).await?)
     }
 
     async fn while_working<F: Future>(&self, delivery: &Message, work: F) -> F::Output {

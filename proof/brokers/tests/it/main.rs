@@ -1,7 +1,9 @@
 //! The drill on real brokers, 2,000 messages each; and the page on those that are only compiled.
 #![allow(clippy::unwrap_used)]
 
+mod copies;
 mod docs;
+mod limits;
 mod refused;
 mod support;
 

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use async_nats::ConnectOptions;
-use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Message, stream};
 use futures::StreamExt as _;
 use lapin::message::Delivery;
@@ -18,15 +17,15 @@ use oncekey_brokers::rabbitmq::{Error, Queues, publish};
 use crate::support::Served;
 
 /// Only ends a hang.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-type Stored = DeliveryAction<String, String>;
+pub(crate) type Stored = DeliveryAction<String, String>;
 
-fn dead_letter() -> Stored {
+pub(crate) fn dead_letter() -> Stored {
     DeliveryAction::DeadLetter(Dead::Failed("no such order".to_owned()))
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -35,7 +34,14 @@ fn block_on<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-async fn next(consumer: &jetstream::consumer::PullConsumer) -> Message {
+pub(crate) async fn context() -> jetstream::Context {
+    let options = ConnectOptions::new().connection_timeout(PATIENCE).request_timeout(Some(PATIENCE));
+    let mut context = jetstream::new(options.connect(Nats::url()).await.unwrap());
+    context.set_timeout(PATIENCE);
+    context
+}
+
+pub(crate) async fn next(consumer: &jetstream::consumer::PullConsumer) -> Message {
     let begun = Instant::now();
     loop {
         let batch = consumer.batch().max_messages(1).expires(Duration::from_millis(500));
@@ -49,9 +55,7 @@ async fn next(consumer: &jetstream::consumer::PullConsumer) -> Message {
 #[test]
 fn jetstream_ends_no_message_whose_dead_letter_is_not_stored() {
     block_on(async {
-        let options = ConnectOptions::new().connection_timeout(PATIENCE).request_timeout(Some(PATIENCE));
-        let mut context = jetstream::new(options.connect(Nats::url()).await.unwrap());
-        context.set_timeout(PATIENCE);
+        let context = context().await;
         // No stream keeps the one subject, and that of the other takes nothing more.
         let full = stream::Config {
             name: "refused-full".to_owned(),
@@ -64,12 +68,7 @@ fn jetstream_ends_no_message_whose_dead_letter_is_not_stored() {
         for (name, dead_letters) in [("refused-a", "refused-nowhere"), ("refused-b", "refused-full")] {
             let config = stream::Config { name: name.to_owned(), ..Default::default() };
             let stream = context.create_stream(config).await.unwrap();
-            let config = pull::Config {
-                durable_name: Some("shippers".to_owned()),
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: Duration::from_secs(1),
-                ..Default::default()
-            };
+            let config = oncekey_brokers::jetstream::consumer("shippers", Duration::from_secs(1));
             let consumer = stream.create_consumer(config).await.unwrap();
             context.publish(name, "an order".into()).await.unwrap().await.unwrap();
 
@@ -81,7 +80,7 @@ fn jetstream_ends_no_message_whose_dead_letter_is_not_stored() {
     });
 }
 
-async fn channel() -> (Connection, Channel) {
+pub(crate) async fn channel() -> (Connection, Channel) {
     let tokio = ConnectionProperties::default()
         .with_executor(tokio_executor_trait::Tokio::current())
         .with_reactor(tokio_reactor_trait::Tokio::current());
@@ -90,7 +89,7 @@ async fn channel() -> (Connection, Channel) {
     (connection, channel)
 }
 
-async fn get(channel: &Channel, queue: &str) -> Delivery {
+pub(crate) async fn get(channel: &Channel, queue: &str) -> Delivery {
     let begun = Instant::now();
     loop {
         let message = channel.basic_get(queue, BasicGetOptions::default()).await.unwrap();
