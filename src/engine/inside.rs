@@ -4,8 +4,18 @@ use std::cell::RefCell;
 
 use crate::protocol::{Entry, Holder};
 
+#[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
 thread_local! {
     static POLLED: RefCell<Vec<Holder>> = const { RefCell::new(Vec::new()) };
+}
+// A model's threads take turns on one of ours.
+#[cfg(oncekey_loom)]
+loom::thread_local! {
+    static POLLED: RefCell<Vec<Holder>> = RefCell::new(Vec::new());
+}
+#[cfg(oncekey_shuttle)]
+shuttle::thread_local! {
+    static POLLED: RefCell<Vec<Holder>> = RefCell::new(Vec::new());
 }
 
 /// Ends it, also when a panic unwinds.
@@ -13,14 +23,14 @@ struct Leaves;
 
 impl Drop for Leaves {
     fn drop(&mut self) {
-        POLLED.with_borrow_mut(Vec::pop);
+        POLLED.with(|polled| polled.borrow_mut().pop());
     }
 }
 
 /// Polls the operation of this attempt, or calls what makes it.
 #[inline]
 pub(super) fn inside<T>(holder: Holder, poll: impl FnOnce() -> T) -> T {
-    POLLED.with_borrow_mut(|polled| polled.push(holder));
+    POLLED.with(|polled| polled.borrow_mut().push(holder));
     let _leaves = Leaves;
     poll()
 }
@@ -28,5 +38,5 @@ pub(super) fn inside<T>(holder: Holder, poll: impl FnOnce() -> T) -> T {
 /// Whether this thread is inside of the operation whose attempt this entry shows. What an operation spawned elsewhere is
 /// not seen.
 pub(super) fn is_inside(entry: &Entry) -> bool {
-    POLLED.with_borrow(|polled| polled.iter().any(|holder| entry.is_held_by(holder)))
+    POLLED.with(|polled| polled.borrow().iter().any(|holder| entry.is_held_by(holder)))
 }

@@ -41,7 +41,7 @@ const PLANTS: [Plant; 10] = [
     Plant {
         bug: "held: a conflict counts as stored",
         model: "storm::random_storm_of_8",
-        says: &["two outcomes", "two attempts execute at once"],
+        says: &["two outcomes", "two attempts execute at once", "an outcome that nobody made"],
     },
     Plant {
         bug: "admin: goes by a newer version",
