@@ -77,7 +77,7 @@ const SECTIONS: [Section; 10] = [
     },
 ];
 
-/// Of the engine beside the floor: what can be done by hand.
+/// The engine beside the floor, which shows what can be done by hand.
 const BESIDE_FLOOR: [Section; 2] = [
     Section { name: "fresh, 1 thread, floor", goal: 0.60, measure: work::fresh_beside_floor },
     Section { name: "replay, 1 hot key, floor", goal: 0.50, measure: work::replay_beside_floor },

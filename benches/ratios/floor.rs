@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::raw::RawKey;
 
 const SHARDS: usize = 64;
-/// What is kept besides key and outcome.
+/// Bytes kept besides key and outcome.
 const HEAD: usize = 50;
 const LEASE: u64 = 30_000_000_000;
 const MARGIN: u64 = 3_000_000_000;
@@ -53,7 +53,7 @@ pub(crate) struct FloorStore {
     origin: Instant,
 }
 
-/// What the operation is given, and the completion goes by.
+/// A granted attempt: the operation is given it, and the completion checks it.
 pub(crate) struct Attempt {
     key: RawKey,
     hash: u64,

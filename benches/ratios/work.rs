@@ -183,7 +183,7 @@ pub(crate) fn replay_beside_floor(effort: &Effort) -> Ratios {
     in_pairs(effort.pairs, effort.replays, floor, engine)
 }
 
-/// What ran, with the id that it had and when it was kept; or a copy of what is on record.
+/// A call: the value of what ran, with its id and the time it was kept; or a copy of the outcome on record.
 #[inline]
 fn floor_call(
     store: &Arc<FloorStore>,

@@ -354,6 +354,23 @@ mod tests {
         assert!(jobs.iter().all(|job| counts(job) == (1, 0)), "each had its turn");
     }
 
+    /// The store that failed it would keep the job waiting too.
+    #[test]
+    fn a_call_that_failed_waits_for_no_job() {
+        for (answer, waits) in [(Ok(()), true), (Err(()), false)] {
+            let (background, clock) = (Background::new(), ManualClock::new());
+            background.queue(job(100), None);
+            let taken = background.take().expect("one waits");
+            let second = Duration::from_secs(1);
+            let call = async {
+                clock.advance(second);
+                answer
+            };
+            let polled = poll_once(pin!(taken.beside(&clock, second, call)));
+            assert_eq!(polled.is_pending(), waits, "{answer:?}");
+        }
+    }
+
     #[test]
     fn outcomes_go_first_and_few_jobs_are_under_way_at_once() {
         let background = Background::new();

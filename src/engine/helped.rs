@@ -228,3 +228,28 @@ pub(super) async fn with_help<T: Send + 'static>(
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(oncekey_loom))]
+mod tests {
+    use super::*;
+
+    /// Its owner goes while a helper polls it: the helper is not left waiting, and the work is gone.
+    #[test]
+    fn work_ends_with_its_owner() {
+        let held = Arc::new(());
+        let keeps = Arc::clone(&held);
+        let owner: Arc<Mutex<Option<Owned<()>>>> = Arc::new(Mutex::new(None));
+        let goes = Arc::clone(&owner);
+        let work: BoxFuture<'static, ()> = Box::pin(async move {
+            let owner = goes.lock().take();
+            drop(owner);
+            std::future::pending::<()>().await;
+            drop(keeps);
+        });
+        let helped = Helped::new(work, Waker::noop());
+        *owner.lock() = Some(Owned { helped: Arc::clone(&helped), just_polled: false });
+        assert!(helped.help(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(Arc::strong_count(&held), 1, "the work is kept");
+    }
+}

@@ -42,7 +42,7 @@ use crate::time::{Moment, Timeline};
 /// # struct TableError;
 /// # impl oncekey::store::StoreError for TableError {}
 ///
-/// /// For ever: a table whose entries do not expire, to keep the example short.
+/// /// A table whose entries do not expire, to keep the example short.
 /// #[derive(Default)]
 /// struct Table(Mutex<(BTreeMap<Key, (Record, Version)>, u64)>);
 ///
