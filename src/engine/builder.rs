@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::acquire::doubt::Resolver;
 use super::options::{OnDrop, OnLeaseLost, Options};
-use super::resolver::Resolver;
 use super::{Deduplicator, Inner};
 use crate::observe::Observer;
 use crate::protocol::{Lifetimes, Payload, Policy};

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::after_effect::guarded;
-use super::attempt::Attempt;
 use super::error::ClaimError;
-use super::held::{Guard, Held, Phase, Step};
-use super::prepared::{Prepared, Settled};
+use super::lease::after_effect::guarded;
+use super::lease::attempt::Attempt;
+use super::lease::prepared::{Prepared, Settled};
+use super::lease::{Guard, Held, Phase, Step};
 use crate::kept::Kept;
 use crate::planted::planted;
 use crate::protocol::{

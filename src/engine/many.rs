@@ -9,13 +9,13 @@ use futures::FutureExt as _;
 use futures::channel::oneshot;
 
 use super::Deduplicator;
+use super::acquire::claiming::Claimed;
 use super::answer::{Answer, ClaimAnswer};
-use super::attempt::Attempt;
 use super::claim::Claim;
-use super::claiming::Claimed;
 use super::convoy::{Convoy, Depot, Followers, placed, side_by_side};
 use super::error::{ClaimError, Error, RunError};
 use super::failure::Failure;
+use super::lease::attempt::Attempt;
 use super::request::Request;
 use crate::codec::{Codec, FailureCodec};
 use crate::kept::Kept;

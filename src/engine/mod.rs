@@ -2,35 +2,24 @@
 //!
 //! It carries out what [`decide`](crate::protocol::decide) says, over any [`Store`], and names no runtime.
 
+mod acquire;
 mod admin;
-mod after_effect;
 mod answer;
-mod attempt;
-mod background;
 mod builder;
 mod claim;
-mod claiming;
 mod convoy;
 mod error;
 mod failure;
-mod held;
-mod helped;
 mod housekeeping;
-mod inside;
-mod keeper;
+mod lease;
 mod many;
 mod no_value;
+mod observed;
 mod options;
 mod outcome;
 mod port;
-mod prepared;
 mod request;
-mod resolver;
 mod retry;
-mod run;
-mod wait;
-mod waiting;
-mod watching;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -39,18 +28,18 @@ use std::sync::{Arc, Weak};
 
 use futures::FutureExt as _;
 
+pub use acquire::doubt::{Doubt, Resolver};
 pub use admin::{AdminAnswer, Inspection};
 pub use answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unavailable, Unrecorded};
-pub use attempt::Attempt;
 pub use builder::{DeduplicatorBuilder, OptionsError};
 pub use claim::Claim;
 pub use error::{BoxedError, ClaimError, ClaimFate, Error, ResolverFailure, RunError};
 pub use failure::{Failure, FailureKind, OrFailure};
+pub use lease::attempt::Attempt;
+pub use lease::prepared::{Prepared, Settled};
 pub use no_value::{FinalFailure, IntoValue, NoValue};
 pub use options::{OnDrop, OnLeaseLost};
-pub use prepared::{Prepared, Settled};
 pub use request::Request;
-pub use resolver::{Doubt, Resolver};
 
 pub(crate) use retry::spread;
 
@@ -58,12 +47,12 @@ use crate::observe::{Event, Housekeeping};
 use crate::protocol::{Key, Lent, Outcome, OutcomeBody};
 use crate::store::Store;
 use crate::time::Clock;
-use background::{Alive, Background, CleanUp};
-use helped::{Help, HelpWanted, help, with_help};
-use keeper::HeldSet;
+use acquire::waiters::Waiting;
+use housekeeping::HeldSet;
+use housekeeping::clean_up::{Alive, Background, CleanUp};
+use housekeeping::helped::{Help, HelpWanted, help, with_help};
 use options::Options;
 use port::Port;
-use waiting::Waiting;
 
 /// The idempotency engine over a store. Cheap to clone; clones are one engine.
 ///

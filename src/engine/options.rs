@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::resolver::Resolver;
+use super::acquire::doubt::Resolver;
 use crate::observe::Observer;
 use crate::protocol::{Lifetimes, Policy};
 use crate::time::Clock;

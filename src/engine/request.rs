@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use super::after_effect::guarded;
+use super::acquire::claiming::{Ask, Claimed};
 use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
-use super::attempt::{Attempt, Unprotected};
 use super::claim::Claim;
-use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
-use super::held::{Facts, Guard};
+use super::lease::after_effect::guarded;
+use super::lease::attempt::{Attempt, Unprotected};
+use super::lease::drive::{Ended, Renewal, drive};
+use super::lease::{Facts, Guard};
+use super::observed::Watched;
 use super::outcome::{AsBytes, Ending, earlier, ending, outcome_of};
 use super::retry::retry_after;
-use super::run::{self, Ended, Renewal};
-use super::watching::Watched;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
@@ -374,7 +374,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
             }
             Err(error) => return Err(error.into()),
         };
-        let running = run::drive(&guard.held, self.by_keeper, operation);
+        let running = drive(&guard.held, self.by_keeper, operation);
         let ended = match self
             .engine
             .begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.holder.attempt })

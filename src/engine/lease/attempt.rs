@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
 
-use super::error::ClaimError;
-use super::held::{Facts, Held, Lost, Step};
 #[cfg(feature = "blocking")]
 use super::inside::inside;
+use super::{Facts, Held, Lost, Step};
+use crate::engine::error::ClaimError;
 use crate::protocol::{FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::Store;
 
@@ -25,7 +25,7 @@ pub struct Attempt {
 }
 
 /// A claim with its store's type erased.
-pub(super) trait Hold: Send + Sync {
+pub(in crate::engine) trait Hold: Send + Sync {
     fn facts(&self) -> &Facts;
     fn time_left(&self) -> Duration;
     fn is_lost(&self) -> bool;
@@ -36,7 +36,7 @@ pub(super) trait Hold: Send + Sync {
 }
 
 impl Attempt {
-    pub(super) fn new(claim: Arc<dyn Hold>) -> Self {
+    pub(in crate::engine) fn new(claim: Arc<dyn Hold>) -> Self {
         Self { claim }
     }
 
@@ -179,7 +179,10 @@ impl<S: Store + 'static> Drop for Told<'_, S> {
 }
 
 impl<S: Store + 'static> Held<S> {
-    pub(super) async fn write_checkpoint(self: &Arc<Self>, bytes: Payload) -> Result<(), ClaimError> {
+    pub(in crate::engine) async fn write_checkpoint(
+        self: &Arc<Self>,
+        bytes: Payload,
+    ) -> Result<(), ClaimError> {
         let max = self.engine.options.checkpoint_len_max;
         if bytes.len() > max {
             return Err(ClaimError::CheckpointTooLarge { scope: self.scope(), len: bytes.len(), max });
@@ -188,7 +191,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// A write that makes sense only while the claim is held.
-    pub(super) async fn write_while_held(self: &Arc<Self>, step: Step) -> Result<(), ClaimError> {
+    pub(in crate::engine) async fn write_while_held(self: &Arc<Self>, step: Step) -> Result<(), ClaimError> {
         let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost, Some(&step)))?;
         let Some(turn) = self.turn_to_keep(deadline).await else {
             return Err(self.lost_error(Lost::Deadline, Some(&step)));
@@ -200,7 +203,7 @@ impl<S: Store + 'static> Held<S> {
 }
 
 /// The attempt of a call that runs without a claim.
-pub(super) struct Unprotected(pub(super) Facts);
+pub(in crate::engine) struct Unprotected(pub(in crate::engine) Facts);
 
 impl Hold for Unprotected {
     fn facts(&self) -> &Facts {

@@ -9,16 +9,16 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::Inner;
-use super::background::CleanUp;
-use super::convoy::Route;
-use super::error::{ClaimError, Error, ResolverFailure};
-use super::held::{Guard, Held, Step};
-use super::inside::is_inside;
-use super::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
-use super::resolver::Doubt;
+use super::doubt::Doubt;
 use super::wait::Wait;
-use super::watching::{Watched, in_span};
+use crate::engine::Inner;
+use crate::engine::convoy::Route;
+use crate::engine::error::{ClaimError, Error, ResolverFailure};
+use crate::engine::housekeeping::clean_up::CleanUp;
+use crate::engine::lease::inside::is_inside;
+use crate::engine::lease::{Guard, Held, Step};
+use crate::engine::observed::{Watched, in_span};
+use crate::engine::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
 use crate::observe::{CallPhase, Event};
 use crate::planted::planted;
 use crate::protocol::{
@@ -31,17 +31,17 @@ use crate::time::Moment;
 
 /// What a claim asks for.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
-    pub(super) key: Key,
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) policy: Policy,
-    pub(super) attempts_max: Option<NonZeroU32>,
-    pub(super) wait: Duration,
-    pub(super) route: Route,
+pub(in crate::engine) struct Ask {
+    pub(in crate::engine) key: Key,
+    pub(in crate::engine) fingerprint: Option<Fingerprint>,
+    pub(in crate::engine) policy: Policy,
+    pub(in crate::engine) attempts_max: Option<NonZeroU32>,
+    pub(in crate::engine) wait: Duration,
+    pub(in crate::engine) route: Route,
 }
 
 /// What a claim got.
-pub(super) enum Claimed<S: Store + 'static> {
+pub(in crate::engine) enum Claimed<S: Store + 'static> {
     Granted(Guard<S>),
     Answered(Found, Entry),
 }
@@ -56,7 +56,7 @@ enum First<S: Store + 'static> {
 
 impl<S: Store + 'static> Claimed<S> {
     /// Granted, and its deadline has passed meanwhile.
-    pub(super) fn is_late(&self) -> bool {
+    pub(in crate::engine) fn is_late(&self) -> bool {
         matches!(self, Self::Granted(guard) if guard.held.time_left().is_zero())
     }
 }
@@ -66,7 +66,7 @@ impl<S: Store + 'static> Inner<S> {
     ///
     /// Where the store answers at once and nobody is waited for, it is done when it is first polled.
     #[inline]
-    pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
+    pub(in crate::engine) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
         match self.background.take() {
             None => self.claim_alone(ask).await,
             // Clean-up that waits gets on meanwhile.
@@ -195,7 +195,7 @@ impl<S: Store + 'static> Inner<S> {
 
     /// One claim call, with an owner id of its own. `start` has what is there as far as the caller knows, and `sent` is a
     /// reading of the clock just taken.
-    pub(super) async fn claim_once(
+    pub(in crate::engine) async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask,
         mut start: Start,
@@ -271,7 +271,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
-    pub(super) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
+    pub(in crate::engine) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
         let command = ClaimCommand {
             owner: NOBODY, // news is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),

@@ -25,7 +25,7 @@ impl<S: Store + 'static> Drop for Turn<S> {
 
 impl<S: Store + 'static> Turn<S> {
     /// Whether nobody took it away.
-    pub(super) fn stands(&self) -> bool {
+    pub(in crate::engine) fn stands(&self) -> bool {
         self.held.state.lock().taken == Some(self.number)
     }
 }
@@ -47,14 +47,14 @@ impl HeldState {
 
 impl<S: Store + 'static> Held<S> {
     /// Takes the turn of a claim that is not over, if nobody has it; for [`end_turn`](Self::end_turn).
-    pub(super) fn turn_unless_over(&self) -> Option<u64> {
+    pub(in crate::engine) fn turn_unless_over(&self) -> Option<u64> {
         let mut state = self.state.lock();
         let free = state.taken.is_none() && state.phase != Phase::Over;
         free.then(|| state.take_turn())
     }
 
     /// Ends the turn of this number, unless it was taken away.
-    pub(super) fn end_turn(&self, number: u64) {
+    pub(in crate::engine) fn end_turn(&self, number: u64) {
         let next = {
             let mut state = self.state.lock();
             if state.taken != Some(number) {
@@ -77,7 +77,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Takes the turn for good: who has it, or waits for it, sends nothing more.
-    pub(super) fn withdraw(&self) {
+    pub(in crate::engine) fn withdraw(&self) {
         let wakers = {
             let mut state = self.state.lock();
             state.winding_up = true;
@@ -139,7 +139,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Sleeps until then; a write that keeps the claim sleeps no longer than its operation runs.
-    pub(super) async fn pause(&self, step: &Step, until: Moment) {
+    pub(in crate::engine) async fn pause(&self, step: &Step, until: Moment) {
         let sleep = self.engine.clock().sleep_until(until);
         if !step.keeps_the_claim() {
             return sleep.await;

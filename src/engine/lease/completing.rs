@@ -5,12 +5,12 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::super::after_effect::Panicked;
-use super::super::error::ClaimError;
-use super::super::port::{Applied, Unapplied};
-use super::super::run::Renewal;
-use super::super::watching::{Watched, in_span};
+use super::after_effect::Panicked;
+use super::drive::Renewal;
 use super::{Concluded, Held, Phase, Step};
+use crate::engine::error::ClaimError;
+use crate::engine::observed::{Watched, in_span};
+use crate::engine::port::{Applied, Unapplied};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event, Span};
 use crate::protocol::{Act, HolderCommand, Lent, Outcome, OutcomeBody, Payload};

@@ -1,5 +1,9 @@
 //! Which claims an engine holds, and their renewal outside of their own tasks.
 
+pub(in crate::engine) mod clean_up;
+pub(in crate::engine) mod helped;
+mod lanes;
+
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,16 +16,16 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream as _};
 use hashbrown::HashTable;
 
-use super::held::{Held, Step, Turn};
-use super::helped::help;
-use super::housekeeping::Lane;
-use super::{Deduplicator, Inner};
+use crate::engine::lease::{Held, Step, Turn};
+use crate::engine::{Deduplicator, Inner};
 use crate::observe::Housekeeping;
 use crate::protocol::{Decision, Entry, Key, Write};
 use crate::random;
 use crate::store::{BatchPut, Put, Store, StoreFailure};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::time::Moment;
+use helped::help;
+use lanes::Lane;
 
 /// Under how many locks claims are registered.
 const SHARDS: usize = 16;
@@ -49,12 +53,12 @@ impl<S: Store + 'static> HeldSet<S> {
     }
 
     /// Whether a keeper works for this engine.
-    pub(super) fn has_keeper(&self) -> bool {
+    pub(in crate::engine) fn has_keeper(&self) -> bool {
         self.keepers.load(Ordering::Relaxed) > 0
     }
 
     /// Whether this engine holds the claim of `entry`, under `key`.
-    pub(super) fn holds(&self, key: &Key, entry: &Entry) -> bool {
+    pub(in crate::engine) fn holds(&self, key: &Key, entry: &Entry) -> bool {
         self.any(key, |held| entry.is_held_by(&held.facts.holder) && held.key == *key)
     }
 
@@ -114,14 +118,14 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// ends when the last handle and claim of the engine are gone.
     ///
     /// It also has the store purge what nobody can read any more, every
-    /// [`purge_every`](super::DeduplicatorBuilder::purge_every), so that nothing else needs to; and, for an engine with a
-    /// [`tail`](super::DeduplicatorBuilder::tail) over a store that can, trim outcomes. Renewals never wait for these,
+    /// [`purge_every`](crate::engine::DeduplicatorBuilder::purge_every), so that nothing else needs to; and, for an engine with a
+    /// [`tail`](crate::engine::DeduplicatorBuilder::tail) over a store that can, trim outcomes. Renewals never wait for these,
     /// unless the store blocks its thread.
     ///
     /// A store that panics under it costs a batch one round, and an observer that does costs
     /// nothing; neither ends it.
     ///
-    /// A claim is renewed for at most [`renew_for_max`](super::DeduplicatorBuilder::renew_for_max) from its grant. One
+    /// A claim is renewed for at most [`renew_for_max`](crate::engine::DeduplicatorBuilder::renew_for_max) from its grant. One
     /// whose completion is prepared for a transaction is left alone.
     ///
     /// # Cancel safety
@@ -301,7 +305,7 @@ async fn give_way() {
 
 impl<S: Store + 'static> Inner<S> {
     /// How long a keeper sleeps: often enough that what falls due just after a round is renewed well before its deadline.
-    pub(super) fn keeper_tick(&self) -> Duration {
+    pub(in crate::engine) fn keeper_tick(&self) -> Duration {
         let options = &self.options;
         let grace = options.lifetimes.lease - options.margin - options.renew_every;
         (options.renew_every / 4).min(grace / 2).max(Duration::from_millis(1))

@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 
-use super::super::Inner;
-use super::super::background::CleanUp;
-use super::super::error::ClaimError;
-use super::super::options::OnDrop;
 use super::{Held, Lost, Phase, Step};
+use crate::engine::Inner;
+use crate::engine::error::ClaimError;
+use crate::engine::housekeeping::clean_up::CleanUp;
+use crate::engine::options::OnDrop;
 use crate::observe::Event;
 use crate::protocol::{Entry, Key};
 use crate::store::Store;

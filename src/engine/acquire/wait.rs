@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::Inner;
 use super::claiming::{Ask, Claimed};
-use super::error::Error;
-use super::port::Start;
-use super::waiting::{Call, Seat};
+use super::waiters::{Call, Seat};
+use crate::engine::Inner;
+use crate::engine::error::Error;
+use crate::engine::port::Start;
 use crate::observe::Event;
 use crate::protocol::{Entry, Found, Status};
 use crate::store::{Store, StoreFailure};
 use crate::time::{Clock, Moment};
 
 /// A call among those who wait for its key, until something else than "in progress" can be said or its bound is reached.
-pub(super) struct Wait<'a, S: Store + 'static> {
+pub(in crate::engine) struct Wait<'a, S: Store + 'static> {
     engine: &'a Arc<Inner<S>>,
     ask: &'a Ask,
     _told: ToldOfEnd<'a, S>,
@@ -55,7 +55,12 @@ impl<S: Store + 'static> Drop for ToldOfEnd<'_, S> {
 }
 
 impl<'a, S: Store + 'static> Wait<'a, S> {
-    pub(super) fn begin(engine: &'a Arc<Inner<S>>, ask: &'a Ask, seen: Entry, until: Moment) -> Self {
+    pub(in crate::engine) fn begin(
+        engine: &'a Arc<Inner<S>>,
+        ask: &'a Ask,
+        seen: Entry,
+        until: Moment,
+    ) -> Self {
         engine.tell(&ask.key, || Event::Waiting);
         let _told = ToldOfEnd { engine, ask };
         let clock = engine.clock();
@@ -65,7 +70,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         Self { engine, ask, _told, seat, bound, pause: None, gave_way: true, seen, seen_at }
     }
 
-    pub(super) async fn run(mut self) -> Result<Claimed<S>, Error> {
+    pub(in crate::engine) async fn run(mut self) -> Result<Claimed<S>, Error> {
         loop {
             let answer = match poll_fn(|cx| self.poll_call(cx)).await {
                 None => Some(self.out_of_time()),

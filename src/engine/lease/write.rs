@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::super::convoy::Route;
-use super::super::error::ClaimError;
-use super::super::port::{Applied, Start, Terms, Unapplied};
-use super::super::run::Renewal;
-use super::super::watching::Watched;
+use super::drive::Renewal;
 use super::{Concluded, Held, Lost, Phase, Step, Turn, deadline, renew_at};
+use crate::engine::convoy::Route;
+use crate::engine::error::ClaimError;
+use crate::engine::observed::Watched;
+use crate::engine::port::{Applied, Start, Terms, Unapplied};
 use crate::kept::Kept;
 use crate::observe::{self, Event};
 use crate::planted::planted;
@@ -44,7 +44,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// As [`write_in`](Self::write_in), where a try may have failed already.
-    pub(super) async fn write_after(
+    pub(in crate::engine) async fn write_after(
         &self,
         turn: &Turn<S>,
         step: Step,
@@ -269,7 +269,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Lets a renewal in flight end. What came of it shows in the entry that the next write is decided on.
-    pub(super) async fn let_end(&self, renewal: Option<Renewal>) {
+    pub(in crate::engine) async fn let_end(&self, renewal: Option<Renewal>) {
         if let Some(renewal) = renewal {
             let _renewed: Result<(), ClaimError> = renewal.await;
         }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::attempt::Attempt;
-use super::error::ClaimError;
-use super::held::{Held, Lost, Step};
 use super::inside::inside;
-use super::options::OnLeaseLost;
+use super::{Held, Lost, Step};
+use crate::engine::error::ClaimError;
+use crate::engine::options::OnLeaseLost;
 use crate::planted::planted;
 use crate::store::Store;
 use crate::time::Moment;
@@ -20,19 +20,19 @@ use crate::time::Moment;
 /// An operation that ended, and the renewal that was in flight then. Whoever concludes the claim notes what came of the
 /// operation first, so that it is not lost if the call is dropped, and then lets the renewal end, so that no two writes
 /// of one claim are under way together.
-pub(super) struct Ended<T> {
-    pub(super) output: T,
-    pub(super) renewal: Option<Renewal>,
+pub(in crate::engine) struct Ended<T> {
+    pub(in crate::engine) output: T,
+    pub(in crate::engine) renewal: Option<Renewal>,
 }
 
 /// A renewal under way.
-pub(super) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
+pub(in crate::engine) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
 
 /// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
 ///
 /// With `by_keeper`, all renewals are left to a keeper: of an operation that blocks the thread which polls this, so that
 /// nothing here can be polled while it runs.
-pub(super) async fn drive<S, Fut>(
+pub(in crate::engine) async fn drive<S, Fut>(
     held: &Arc<Held<S>>,
     by_keeper: bool,
     operation: impl FnOnce(Attempt) -> Fut,
