@@ -268,8 +268,8 @@ impl<S: Store + 'static> Inner<S> {
 
     fn administered(&self, key: &Key, order: Order<'_>, entry: &Entry) {
         match entry.status() {
-            Status::Completed => self.waiting.publish(key, || entry.clone()),
-            Status::InProgress | Status::Expired(_) => self.waiting.poke(key),
+            Status::Completed => self.waiters.publish(key, || entry.clone()),
+            Status::InProgress | Status::Expired(_) => self.waiters.notify(key),
         }
         match order {
             Order::Resolve(..) => self.tell(key, || Event::Resolved),

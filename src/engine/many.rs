@@ -279,8 +279,8 @@ impl Known {
 impl<S: Store + 'static> Claim<S> {
     /// A claim of another engine goes its own way: to its own store.
     fn go_by(&self, engine: &Arc<super::Inner<S>>, convoy: &Arc<Convoy>) {
-        if Arc::ptr_eq(&self.held().engine, engine) {
-            self.held().go_by(&Some(Arc::downgrade(convoy)));
+        if Arc::ptr_eq(&self.lease().engine, engine) {
+            self.lease().go_by(&Some(Arc::downgrade(convoy)));
         }
     }
 }

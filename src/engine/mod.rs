@@ -47,8 +47,8 @@ use crate::observe::{Event, Housekeeping};
 use crate::protocol::{Key, Lent, Outcome, OutcomeBody};
 use crate::store::Store;
 use crate::time::Clock;
-use acquire::waiters::Waiting;
-use housekeeping::HeldSet;
+use acquire::waiters::Waiters;
+use housekeeping::Leases;
 use housekeeping::clean_up::{Alive, Background, CleanUp};
 use housekeeping::helped::{Help, HelpWanted, help, with_help};
 use options::Options;
@@ -82,8 +82,8 @@ impl<S: Store + 'static> fmt::Debug for Deduplicator<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deduplicator")
             .field("lifetimes", &self.inner.options.lifetimes)
-            .field("held", &self.inner.held.len())
-            .field("waiting", &self.inner.waiting.seats())
+            .field("held", &self.inner.leases.len())
+            .field("waiting", &self.inner.waiters.count())
             .finish_non_exhaustive()
     }
 }
@@ -116,19 +116,19 @@ impl<S: Store + 'static> Deduplicator<S> {
 
     /// How many claims this engine holds now.
     pub fn held(&self) -> usize {
-        self.inner.held.len()
+        self.inner.leases.len()
     }
 
     /// How many calls of this engine wait for a running duplicate now.
     pub fn waiting(&self) -> usize {
-        self.inner.waiting.seats()
+        self.inner.waiters.count()
     }
 
     /// Says that the record of `key` may have changed elsewhere, as a store's change feed tells (PostgreSQL's `NOTIFY`,
     /// say). If calls of this engine wait for that key, one of them looks at once, rather than at its next poll. A hint:
     /// one too many costs a look, one too few a poll interval.
     pub fn changed(&self, key: &Key) {
-        self.inner.waiting.poke(key);
+        self.inner.waiters.notify(key);
     }
 
     /// Runs the clean-up that is queued, to its end: releases of claims that were dropped before they started, and
@@ -148,8 +148,8 @@ impl<S: Store + 'static> Deduplicator<S> {
 pub(crate) struct Inner<S: Store + 'static> {
     pub(crate) port: Port<S>,
     pub(crate) options: Arc<Options>,
-    pub(crate) waiting: Waiting,
-    pub(crate) held: HeldSet<S>,
+    pub(crate) waiters: Waiters,
+    pub(crate) leases: Leases<S>,
     pub(crate) background: Background,
     help_wanted: HelpWanted,
 }
@@ -160,8 +160,8 @@ impl<S: Store + 'static> Inner<S> {
         Self {
             port: Port::new(store, Arc::clone(&options)),
             options,
-            waiting: Waiting::new(),
-            held: HeldSet::new(),
+            waiters: Waiters::new(),
+            leases: Leases::new(),
             background: Background::new(),
             help_wanted: HelpWanted::new(),
         }
@@ -205,10 +205,10 @@ impl<S: Store + 'static> Inner<S> {
                 let _panicked = catch_unwind(AssertUnwindSafe(|| spawn(job)));
             }
             None => {
-                let by_keeper = self.held.has_keeper().then(|| Arc::<Self>::clone(self) as Alive);
+                let by_keeper = self.leases.has_keeper().then(|| Arc::<Self>::clone(self) as Alive);
                 let is_kept = by_keeper.is_some();
                 self.background.queue(job, by_keeper);
-                if is_kept && !self.held.has_keeper() {
+                if is_kept && !self.leases.has_keeper() {
                     self.background.without_keeper(); // it went meanwhile
                 }
             }
@@ -221,7 +221,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     fn offer(&self, work: Weak<dyn Help>) {
-        if let (false, Some(spawn)) = (self.held.has_keeper(), &self.options.spawner) {
+        if let (false, Some(spawn)) = (self.leases.has_keeper(), &self.options.spawner) {
             // It helps, and is not needed.
             let _panicked = catch_unwind(AssertUnwindSafe(|| spawn(help(work).boxed())));
         }

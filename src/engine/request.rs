@@ -201,7 +201,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
 
     /// A grant that waited for others: renewed if its deadline has passed, claimed anew if somebody took over since.
     pub(super) async fn still_granted(&self, guard: Guard<S>) -> Result<Claimed<S>, Error> {
-        match guard.held.renew_if_late().await {
+        match guard.lease.renew_if_late().await {
             Ok(()) => Ok(Claimed::Granted(guard)),
             Err(ClaimError::Store { scope, source }) => Err(Error::Store { scope, source }),
             Err(_) => {
@@ -256,7 +256,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
             .then(|| Duration::from_millis(clock.unix(clock.now()).0.saturating_sub(created_at)));
         let lease = self.engine.options.lifetimes.lease;
         let retry_after = retry_after(lease, entry.left, generation, random::bits());
-        (self.engine.held.holds(&self.ask.key, entry), retry_after)
+        (self.engine.leases.holds(&self.ask.key, entry), retry_after)
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
@@ -374,10 +374,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
             }
             Err(error) => return Err(error.into()),
         };
-        let running = drive(&guard.held, self.by_keeper, operation);
+        let running = drive(&guard.lease, self.by_keeper, operation);
         let ended = match self
             .engine
-            .begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.holder.attempt })
+            .begin(&self.ask.key, || CallPhase::Run { attempt: guard.lease.facts.holder.attempt })
         {
             None => running.await,
             Some(span) => Watched::new(span, running).await,
@@ -387,10 +387,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         match output {
             Ok(value) => match guarded(Conclusion::Succeeded, || outcome_of(&self.codec, &value)) {
                 Ok(outcome) => {
-                    let recorded = guard.held.complete_after(renewal, outcome).await;
+                    let recorded = guard.lease.complete_after(renewal, outcome).await;
                     Ok(self.executed(&guard, value, recorded))
                 }
-                Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                Err(panicked) => match guard.lease.panic_on_record(renewal, panicked).await {},
             },
             Err(failure) => {
                 let failure = as_failure(failure);
@@ -400,7 +400,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
                         let claim = conclude_failure(&guard, renewal, ending).await;
                         Err(RunError::Operation { kind: failure.kind(), error: failure.into_error(), claim })
                     }
-                    Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                    Err(panicked) => match guard.lease.panic_on_record(renewal, panicked).await {},
                 }
             }
         }
@@ -408,7 +408,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
 
     fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<Kept, ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.held.entry()) },
+            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.lease.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -445,10 +445,10 @@ async fn conclude_failure<S: Store + 'static>(
     renewal: Option<Renewal>,
     ending: Ending,
 ) -> ClaimFate {
-    let held = &guard.held;
+    let lease = &guard.lease;
     let (stored, then) = match ending {
         Ending::Final { outcome, cut_from } => {
-            return match held.complete_after(renewal, outcome.into()).await {
+            return match lease.complete_after(renewal, outcome.into()).await {
                 Ok(kept) => {
                     ClaimFate::Recorded { kept: cut_from.map_or(kept, |len| Kept::Shortened { len }) }
                 }
@@ -457,10 +457,10 @@ async fn conclude_failure<S: Store + 'static>(
         }
         Ending::NoEffect => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
-            (held.release(renewal, false).await, then)
+            let then = if lease.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
+            (lease.release(renewal, false).await, then)
         }
-        Ending::Unknown => (held.abandon(renewal).await, ClaimFate::InDoubt),
+        Ending::Unknown => (lease.abandon(renewal).await, ClaimFate::InDoubt),
     };
     match stored {
         Ok(()) => then,

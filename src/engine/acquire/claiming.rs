@@ -16,7 +16,7 @@ use crate::engine::convoy::Route;
 use crate::engine::error::{ClaimError, Error, ResolverFailure};
 use crate::engine::housekeeping::clean_up::CleanUp;
 use crate::engine::lease::inside::is_inside;
-use crate::engine::lease::{Guard, Held, Step};
+use crate::engine::lease::{Guard, Lease, Step};
 use crate::engine::observed::{Watched, in_span};
 use crate::engine::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
 use crate::observe::{CallPhase, Event};
@@ -57,7 +57,7 @@ enum First<S: Store + 'static> {
 impl<S: Store + 'static> Claimed<S> {
     /// Granted, and its deadline has passed meanwhile.
     pub(in crate::engine) fn is_late(&self) -> bool {
-        matches!(self, Self::Granted(guard) if guard.held.time_left().is_zero())
+        matches!(self, Self::Granted(guard) if guard.lease.time_left().is_zero())
     }
 }
 
@@ -181,7 +181,7 @@ impl<S: Store + 'static> Inner<S> {
             match &claimed {
                 Claimed::Answered(..) => return Ok(claimed),
                 // A grant that arrives past its own deadline is renewed before anything starts.
-                Claimed::Granted(guard) => match guard.held.renew_if_late().await {
+                Claimed::Granted(guard) => match guard.lease.renew_if_late().await {
                     Ok(()) => return Ok(claimed),
                     Err(ClaimError::Store { scope, source }) => return Err(Error::Store { scope, source }),
                     // It came so late that somebody else was there: the call begins anew.
@@ -271,9 +271,9 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
-    pub(in crate::engine) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
+    pub(in crate::engine) fn judge_update(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
         let command = ClaimCommand {
-            owner: NOBODY, // news is never this call's own
+            owner: NOBODY, // an update is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
             fingerprint: if planted("claiming: news is for every fingerprint") {
                 entry.record.fingerprint()
@@ -355,12 +355,12 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
         if reply_lost && planted("claiming: a deadline counts from the last resend") {
             entry.left = self.engine.options.lifetimes.lease;
         }
-        let held = Held::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
-        held.go_by(&self.ask.route);
+        let lease = Lease::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
+        lease.go_by(&self.ask.route);
         // From here on the guard answers for the claim, also if an observer panics.
-        let guard = Guard::new(held);
+        let guard = Guard::new(lease);
         self.maybe_written.store(false, Ordering::Relaxed);
-        let facts = &guard.held.facts;
+        let facts = &guard.lease.facts;
         self.engine.tell(&self.ask.key, || Event::Granted {
             attempt: facts.holder.attempt,
             token: facts.holder.token,
@@ -444,8 +444,8 @@ impl<S: Store + 'static> CleanUp for Unheard<S> {
             }
             let (entry, sent) = self.found.get().expect("set above");
             let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(*sent) };
-            let held = Held::new(engine, self.key.clone(), entry.clone(), *sent);
-            let _told: Result<(), ClaimError> = held.write(step, held.release_until(*sent)).await;
+            let lease = Lease::new(engine, self.key.clone(), entry.clone(), *sent);
+            let _told: Result<(), ClaimError> = lease.write(step, lease.release_until(*sent)).await;
         })
     }
 

@@ -1,10 +1,10 @@
 //! Callers of one process that wait for the same key: one of them looks at the store for all.
 //!
-//! Whoever waits has a seat in the key's room. One seat drives: its holder looks at the store now
-//! and then. The others hear what it finds, and what a completion in this process leaves; so does
-//! the driver itself, also while its own look hangs. Who drives may leave at any time; the next one
-//! to be polled drives on. When the owner fails, the driver claims for itself, so exactly one of a
-//! room tries.
+//! The waiters of a key are a group. One of them leads: it looks at the store now and then. The
+//! others are told what it finds, and what a completion in this process stored. So is the leader,
+//! also while its own look hangs. The leader may be dropped at any time; the next waiter to be
+//! polled takes over. When the owner fails, the leader claims for itself, so exactly one of a group
+//! tries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,134 +16,134 @@ use crate::protocol::{Entry, Key, KeyMap, Version};
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use crate::time::Moment;
 
-pub(crate) struct Waiting {
-    rooms: Mutex<KeyMap<Arc<Room>>>,
-    /// How many seats are taken in all, so that a completion which nobody waits for takes no lock.
-    seats: AtomicUsize,
+pub(crate) struct Waiters {
+    groups: Mutex<KeyMap<Arc<Group>>>,
+    /// How many callers wait in all, so that a completion which nobody waits for takes no lock.
+    count: AtomicUsize,
 }
 
-struct Room {
-    state: Mutex<RoomState>,
+struct Group {
+    state: Mutex<GroupState>,
 }
 
-struct RoomState {
+struct GroupState {
     members: usize,
-    next_seat: u64,
+    next_waiter: u64,
     /// The latest entry for all to judge: a concluded one, or one of another generation.
-    news: Option<Arc<Entry>>,
-    driver: Option<u64>,
-    /// When the driver looks next.
+    update: Option<Arc<Entry>>,
+    leader: Option<u64>,
+    /// When the leader looks next.
     next_look: Moment,
     /// Something changed: look at once.
-    poked: bool,
+    notified: bool,
     interval: Duration,
     wakers: BTreeMap<u64, Waker>,
 }
 
 /// One caller's place among those who wait.
-pub(crate) struct Seat<'a> {
-    waiting: &'a Waiting,
+pub(crate) struct Waiter<'a> {
+    all: &'a Waiters,
     key: &'a Key,
-    room: Arc<Room>,
+    group: Arc<Group>,
     number: u64,
 }
 
-/// What a seated caller is to do.
-pub(crate) enum Call {
+/// What a waiter is to do next.
+pub(crate) enum Next {
     /// Judge this entry.
-    News(Arc<Entry>),
+    Update(Arc<Entry>),
     /// Look at the store, no earlier than this.
-    Drive(Moment),
+    Lead(Moment),
 }
 
-impl Waiting {
+impl Waiters {
     pub(crate) fn new() -> Self {
-        Self { rooms: Mutex::new(KeyMap::default()), seats: AtomicUsize::new(0) }
+        Self { groups: Mutex::new(KeyMap::default()), count: AtomicUsize::new(0) }
     }
 
     /// How many callers wait, for tests and for people.
-    pub(crate) fn seats(&self) -> usize {
-        self.seats.load(Ordering::SeqCst)
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
     }
 
-    /// Joins the room of `key`. The first one there looks at the store at once, so that a completion which was stored
-    /// before anybody had a seat is not missed.
-    pub(crate) fn take_seat<'a>(&'a self, key: &'a Key, interval: Duration) -> Seat<'a> {
-        self.seats.fetch_add(1, Ordering::SeqCst);
-        // With the fence in `anyone`: either the completion sees this seat, or the look that follows sees it.
+    /// Joins the group of `key`. The first one there looks at the store at once, so that a completion which was stored
+    /// before anybody waited is not missed.
+    pub(crate) fn join<'a>(&'a self, key: &'a Key, interval: Duration) -> Waiter<'a> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        // With the fence in `anyone`: either the completion sees this waiter, or the look that follows sees it.
         fence(Ordering::SeqCst);
-        let mut rooms = self.rooms.lock();
-        let room = rooms.get_or_insert_with(key, || {
+        let mut groups = self.groups.lock();
+        let group = groups.get_or_insert_with(key, || {
             let unseen = planted("waiting: no look once seated");
             let next_look = if unseen { Moment::NEVER } else { Moment::ORIGIN };
-            let state = RoomState {
+            let state = GroupState {
                 members: 0,
-                next_seat: 0,
-                news: None,
-                driver: None,
+                next_waiter: 0,
+                update: None,
+                leader: None,
                 next_look,
-                poked: false,
+                notified: false,
                 interval,
                 wakers: BTreeMap::new(),
             };
-            Arc::new(Room { state: Mutex::new(state) })
+            Arc::new(Group { state: Mutex::new(state) })
         });
-        let room = Arc::clone(room);
-        let mut state = room.state.lock();
+        let group = Arc::clone(group);
+        let mut state = group.state.lock();
         state.members += 1;
-        state.next_seat += 1;
-        let number = state.next_seat;
+        state.next_waiter += 1;
+        let number = state.next_waiter;
         drop(state);
-        Seat { waiting: self, key, room, number }
+        Waiter { all: self, key, group, number }
     }
 
     fn anyone(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.seats.load(Ordering::SeqCst) > 0
+        self.count.load(Ordering::SeqCst) > 0
     }
 
-    fn room(&self, key: &Key) -> Option<Arc<Room>> {
-        self.rooms.lock().get(key).cloned()
+    fn group(&self, key: &Key) -> Option<Arc<Group>> {
+        self.groups.lock().get(key).cloned()
     }
 
     /// Tells those who wait for `key` what was stored. Call it after it was stored.
     pub(crate) fn publish(&self, key: &Key, entry: impl FnOnce() -> Entry) {
         if self.anyone() {
-            if let Some(room) = self.room(key) {
-                room.publish(Arc::new(entry()));
+            if let Some(group) = self.group(key) {
+                group.publish(Arc::new(entry()));
             }
         }
     }
 
-    /// Has the driver of `key` look at once: something changed.
-    pub(crate) fn poke(&self, key: &Key) {
+    /// Has the leader of `key` look at once: something changed.
+    pub(crate) fn notify(&self, key: &Key) {
         if self.anyone() {
-            if let Some(room) = self.room(key) {
-                room.poke();
+            if let Some(group) = self.group(key) {
+                group.notify();
             }
         }
     }
 }
 
-impl Room {
+impl Group {
     fn publish(&self, entry: Arc<Entry>) {
         let wakers = {
             let mut state = self.state.lock();
-            if state.news.as_ref().is_some_and(|known| known.version >= entry.version) {
+            if state.update.as_ref().is_some_and(|known| known.version >= entry.version) {
                 return;
             }
-            state.news = Some(entry);
+            state.update = Some(entry);
             std::mem::take(&mut state.wakers)
         };
         wakers.into_values().for_each(Waker::wake);
     }
 
-    fn poke(&self) {
+    fn notify(&self) {
         let waker = {
             let mut state = self.state.lock();
-            state.poked = true;
-            match state.driver {
-                Some(driver) => state.wakers.remove(&driver),
+            state.notified = true;
+            match state.leader {
+                Some(leader) => state.wakers.remove(&leader),
                 None => state.wakers.pop_first().map(|(_, waker)| waker),
             }
         };
@@ -153,89 +153,89 @@ impl Room {
     }
 }
 
-impl RoomState {
-    fn poll_news(&mut self, number: u64, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
-        // Versions of a key rise forever, so news of an earlier generation is never taken for this
+impl GroupState {
+    fn poll_update(&mut self, number: u64, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
+        // Versions of a key rise forever, so an update of an earlier generation is never taken for this
         // one's.
-        if let Some(news) = self.news.as_ref().filter(|news| news.version > seen) {
-            return Poll::Ready(Arc::clone(news));
+        if let Some(update) = self.update.as_ref().filter(|update| update.version > seen) {
+            return Poll::Ready(Arc::clone(update));
         }
         self.wakers.insert(number, waker.clone());
         Poll::Pending
     }
 }
 
-impl Seat<'_> {
-    /// What to do next; pending while another drives and nothing newer than `seen` is known. A driver's waker is kept
-    /// too: news and pokes wake it from its sleep.
-    pub(crate) fn poll(&self, waker: &Waker, seen: Version) -> Poll<Call> {
-        let mut state = self.room.state.lock();
-        if let Poll::Ready(news) = state.poll_news(self.number, waker, seen) {
-            return Poll::Ready(Call::News(news));
+impl Waiter<'_> {
+    /// What to do next; pending while another leads and nothing newer than `seen` is known. The leader's waker is kept
+    /// too: updates and notifications wake it from its sleep.
+    pub(crate) fn poll(&self, waker: &Waker, seen: Version) -> Poll<Next> {
+        let mut state = self.group.state.lock();
+        if let Poll::Ready(update) = state.poll_update(self.number, waker, seen) {
+            return Poll::Ready(Next::Update(update));
         }
-        match state.driver {
-            Some(driver) if driver != self.number => Poll::Pending,
+        match state.leader {
+            Some(leader) if leader != self.number => Poll::Pending,
             _ => {
-                state.driver = Some(self.number);
-                Poll::Ready(Call::Drive(if state.poked { Moment::ORIGIN } else { state.next_look }))
+                state.leader = Some(self.number);
+                Poll::Ready(Next::Lead(if state.notified { Moment::ORIGIN } else { state.next_look }))
             }
         }
     }
 
     /// What is known that is newer than `seen`; while there is nothing, `waker` is kept: for a
-    /// driver whose look is under way.
-    pub(crate) fn poll_news(&self, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
+    /// leader whose look is under way.
+    pub(crate) fn poll_update(&self, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
         if planted("waiting: hears nothing while it looks") {
             return Poll::Pending;
         }
-        self.room.state.lock().poll_news(self.number, waker, seen)
+        self.group.state.lock().poll_update(self.number, waker, seen)
     }
 
     /// Marks the beginning of a look. Until it ends, the next look is due at once: should this one be given up in the
-    /// middle, the next driver looks.
+    /// middle, the next leader looks.
     pub(crate) fn look_begins(&self) {
-        let mut state = self.room.state.lock();
-        state.poked = false;
+        let mut state = self.group.state.lock();
+        state.notified = false;
         state.next_look = Moment::ORIGIN;
     }
 
-    /// Marks the end of a look that found the owner still at it. A poke that came meanwhile stands.
+    /// Marks the end of a look that found the owner still at it. A notification that came meanwhile stands.
     pub(crate) fn look_ends(&self, now: Moment, at_most: Duration, longest: Duration) {
-        let mut state = self.room.state.lock();
+        let mut state = self.group.state.lock();
         state.next_look = now + state.interval.min(at_most);
         state.interval = state.interval.saturating_mul(2).min(longest);
     }
 
     /// Tells the others what this look found.
     pub(crate) fn publish(&self, entry: Entry) {
-        self.room.publish(Arc::new(entry));
+        self.group.publish(Arc::new(entry));
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let heir = {
-            let mut rooms = self.waiting.rooms.lock();
-            let mut state = self.room.state.lock();
+        let successor = {
+            let mut groups = self.all.groups.lock();
+            let mut state = self.group.state.lock();
             state.members -= 1;
             if state.members == 0 {
-                rooms.remove(self.key);
+                groups.remove(self.key);
             }
             let own = state.wakers.remove(&self.number);
-            if state.driver == Some(self.number) {
-                state.driver = None;
+            if state.leader == Some(self.number) {
+                state.leader = None;
             }
-            // With nobody driving, somebody must be woken to do so: this seat may be the one that was woken last.
-            let unled = state.driver.is_none() && !planted("waiting: leaves without an heir");
-            let heir = if unled { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
+            // With nobody leading, somebody must be woken to lead: this waiter may be the one that was woken last.
+            let unled = state.leader.is_none() && !planted("waiting: leaves without an heir");
+            let successor = if unled { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
             drop(state);
-            drop(rooms);
+            drop(groups);
             drop(own);
-            heir
+            successor
         };
-        self.waiting.seats.fetch_sub(1, Ordering::SeqCst);
-        if let Some(heir) = heir {
-            heir.wake();
+        self.all.count.fetch_sub(1, Ordering::SeqCst);
+        if let Some(successor) = successor {
+            successor.wake();
         }
     }
 }
@@ -245,30 +245,30 @@ impl Drop for Seat<'_> {
 mod tests {
     use super::*;
 
-    fn is_drive(poll: &Poll<Call>) -> bool {
-        matches!(poll, Poll::Ready(Call::Drive(_)))
+    fn is_to_lead(poll: &Poll<Next>) -> bool {
+        matches!(poll, Poll::Ready(Next::Lead(_)))
     }
 
     #[test]
-    fn one_drives_and_whoever_leaves_hands_it_on() {
-        let waiting = Waiting::new();
+    fn one_leads_and_whoever_leaves_hands_it_on() {
+        let waiting = Waiters::new();
         let key = Key::new("s", "i").unwrap();
         let interval = Duration::from_secs(1);
-        let seats: Vec<_> = (0..3).map(|_| waiting.take_seat(&key, interval)).collect();
+        let calls: Vec<_> = (0..3).map(|_| waiting.join(&key, interval)).collect();
         let woken: Vec<_> = (0..3).map(|_| Arc::new(Flag::default())).collect();
-        let poll = |i: usize| seats[i].poll(&Waker::from(Arc::clone(&woken[i])), Version::new(0));
-        assert!(is_drive(&poll(0)));
+        let poll = |i: usize| calls[i].poll(&Waker::from(Arc::clone(&woken[i])), Version::new(0));
+        assert!(is_to_lead(&poll(0)));
         assert!(poll(1).is_pending() && poll(2).is_pending());
-        let mut seats = seats.into_iter();
-        drop(seats.next());
-        assert!(woken[1].is_set() && !woken[2].is_set(), "one heir is woken, not all");
-        // The heir leaves before it is polled: the next one must hear of it.
-        drop(seats.next());
+        let mut calls = calls.into_iter();
+        drop(calls.next());
+        assert!(woken[1].is_set() && !woken[2].is_set(), "one successor is woken, not all");
+        // The successor leaves before it is polled: the next one must hear of it.
+        drop(calls.next());
         assert!(woken[2].is_set());
-        assert_eq!(waiting.seats(), 1);
-        drop(seats);
-        assert_eq!(waiting.seats(), 0);
-        assert_eq!(waiting.rooms.lock().len(), 0, "an empty room is taken down");
+        assert_eq!(waiting.count(), 1);
+        drop(calls);
+        assert_eq!(waiting.count(), 0);
+        assert_eq!(waiting.groups.lock().len(), 0, "an empty group is removed");
     }
 
     /// An entry of the key as its n-th write left it.
@@ -293,34 +293,34 @@ mod tests {
         Entry { record: write.record, version: Version::new(version), left: second }
     }
 
-    /// A room never serves an earlier generation, nor the same news twice.
+    /// A group never serves an earlier generation, nor the same update twice.
     #[test]
-    fn only_what_is_newer_is_news() {
-        let (waiting, key) = (Waiting::new(), Key::new("s", "i").unwrap());
-        let seat = waiting.take_seat(&key, Duration::from_secs(1));
-        let news = |seen: u64| match seat.poll(Waker::noop(), Version::new(seen)) {
-            Poll::Ready(Call::News(entry)) => Some(entry.version.get()),
+    fn only_what_is_newer_is_an_update() {
+        let (waiting, key) = (Waiters::new(), Key::new("s", "i").unwrap());
+        let waiter = waiting.join(&key, Duration::from_secs(1));
+        let update = |seen: u64| match waiter.poll(Waker::noop(), Version::new(seen)) {
+            Poll::Ready(Next::Update(entry)) => Some(entry.version.get()),
             _ => None,
         };
         waiting.publish(&key, || entry(6));
-        assert_eq!((news(5), news(6), news(7)), (Some(6), None, None));
+        assert_eq!((update(5), update(6), update(7)), (Some(6), None, None));
         waiting.publish(&key, || entry(5));
-        assert_eq!(news(4), Some(6), "what came late is not put in place of what is newer");
+        assert_eq!(update(4), Some(6), "what came late is not put in place of what is newer");
         waiting.publish(&key, || entry(7));
-        assert_eq!((news(6), news(7)), (Some(7), None));
+        assert_eq!((update(6), update(7)), (Some(7), None));
     }
 
     #[test]
-    fn who_leaves_without_having_driven_wakes_nobody() {
-        let (waiting, key) = (Waiting::new(), Key::new("s", "i").unwrap());
-        let [driver, other] = [(); 2].map(|()| waiting.take_seat(&key, Duration::from_secs(1)));
+    fn who_leaves_without_having_led_wakes_nobody() {
+        let (waiting, key) = (Waiters::new(), Key::new("s", "i").unwrap());
+        let [leader, other] = [(); 2].map(|()| waiting.join(&key, Duration::from_secs(1)));
         let woken = Arc::new(Flag::default());
         let waker = Waker::from(Arc::clone(&woken));
-        assert!(is_drive(&driver.poll(&waker, Version::new(0))));
+        assert!(is_to_lead(&leader.poll(&waker, Version::new(0))));
         assert!(other.poll(Waker::noop(), Version::new(0)).is_pending());
         drop(other);
         assert!(!woken.is_set());
-        drop(driver);
+        drop(leader);
     }
 
     #[derive(Default)]

@@ -237,8 +237,8 @@ mod tests {
     /// Its owner goes while a helper polls it: the helper is not left waiting, and the work is gone.
     #[test]
     fn work_ends_with_its_owner() {
-        let held = Arc::new(());
-        let keeps = Arc::clone(&held);
+        let lease = Arc::new(());
+        let keeps = Arc::clone(&lease);
         let owner: Arc<Mutex<Option<Owned<()>>>> = Arc::new(Mutex::new(None));
         let goes = Arc::clone(&owner);
         let work: BoxFuture<'static, ()> = Box::pin(async move {
@@ -250,6 +250,6 @@ mod tests {
         let helped = Helped::new(work, Waker::noop());
         *owner.lock() = Some(Owned { helped: Arc::clone(&helped), just_polled: false });
         assert!(helped.help(&mut Context::from_waker(Waker::noop())).is_ready());
-        assert_eq!(Arc::strong_count(&held), 1, "the work is kept");
+        assert_eq!(Arc::strong_count(&lease), 1, "the work is kept");
     }
 }

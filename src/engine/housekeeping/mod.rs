@@ -16,7 +16,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream as _};
 use hashbrown::HashTable;
 
-use crate::engine::lease::{Held, Step, Turn};
+use crate::engine::lease::{Lease, Step, Turn};
 use crate::engine::{Deduplicator, Inner};
 use crate::observe::Housekeeping;
 use crate::protocol::{Decision, Entry, Key, Write};
@@ -38,16 +38,16 @@ const TRIM_STEPS: usize = 20;
 const BATCH: usize = 64;
 
 /// The claims that an engine holds.
-pub(crate) struct HeldSet<S: Store + 'static> {
+pub(crate) struct Leases<S: Store + 'static> {
     shards: [Mutex<HashTable<Registered<S>>>; SHARDS],
     /// How many keepers work.
     keepers: AtomicUsize,
 }
 
 /// A claim by the hash of its key. One key may have several: of all but one the lease is lost.
-type Registered<S> = (u64, Weak<Held<S>>);
+type Registered<S> = (u64, Weak<Lease<S>>);
 
-impl<S: Store + 'static> HeldSet<S> {
+impl<S: Store + 'static> Leases<S> {
     pub(crate) fn new() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::new(HashTable::new())), keepers: AtomicUsize::new(0) }
     }
@@ -59,14 +59,14 @@ impl<S: Store + 'static> HeldSet<S> {
 
     /// Whether this engine holds the claim of `entry`, under `key`.
     pub(in crate::engine) fn holds(&self, key: &Key, entry: &Entry) -> bool {
-        self.any(key, |held| entry.is_held_by(&held.facts.holder) && held.key == *key)
+        self.any(key, |lease| entry.is_held_by(&lease.facts.holder) && lease.key == *key)
     }
 
     /// Whether a claim is one that is looked for. Only those are asked about whose keys have the hash of `key`.
-    fn any(&self, key: &Key, mut is_it: impl FnMut(&Held<S>) -> bool) -> bool {
+    fn any(&self, key: &Key, mut is_it: impl FnMut(&Lease<S>) -> bool) -> bool {
         let hash = key.hash64();
         let claims = self.shard(hash).lock();
-        claims.find(hash, |(_, held)| held.upgrade().is_some_and(|held| is_it(&held))).is_some()
+        claims.find(hash, |(_, lease)| lease.upgrade().is_some_and(|lease| is_it(&lease))).is_some()
     }
 
     fn shard(&self, hash: u64) -> &Mutex<HashTable<Registered<S>>> {
@@ -75,17 +75,17 @@ impl<S: Store + 'static> HeldSet<S> {
     }
 
     /// Registers a claim.
-    pub(crate) fn add(&self, held: &Arc<Held<S>>) {
-        let hash = held.key.hash64();
-        let claim = (hash, Arc::downgrade(held));
+    pub(crate) fn add(&self, lease: &Arc<Lease<S>>) {
+        let hash = lease.key.hash64();
+        let claim = (hash, Arc::downgrade(lease));
         self.shard(hash).lock().insert_unique(hash, claim, |(hash, _)| *hash);
     }
 
-    pub(crate) fn remove(&self, held: &Held<S>) {
-        let hash = held.key.hash64();
+    pub(crate) fn remove(&self, lease: &Lease<S>) {
+        let hash = lease.key.hash64();
         let claim = {
             let mut claims = self.shard(hash).lock();
-            let found = claims.find_entry(hash, |(_, claim)| std::ptr::eq(claim.as_ptr(), held));
+            let found = claims.find_entry(hash, |(_, claim)| std::ptr::eq(claim.as_ptr(), lease));
             found.ok().map(|found| found.remove().0)
         };
         debug_assert!(claim.is_some(), "a claim is removed once, by its guard");
@@ -96,16 +96,16 @@ impl<S: Store + 'static> HeldSet<S> {
     }
 
     /// What is to be renewed, each with its deadline: the most urgent first.
-    fn due(&self, now: Moment) -> Vec<(Moment, Arc<Held<S>>)> {
+    fn due(&self, now: Moment) -> Vec<(Moment, Arc<Lease<S>>)> {
         let mut due = Vec::new();
         for shard in &self.shards {
-            let claims: Vec<_> = shard.lock().iter().filter_map(|(_, held)| held.upgrade()).collect();
-            let claims = claims.into_iter().filter(|held| held.wants_renewal(now));
-            due.extend(claims.filter_map(|held| held.times().ok().map(|(deadline, _)| (deadline, held))));
+            let claims: Vec<_> = shard.lock().iter().filter_map(|(_, lease)| lease.upgrade()).collect();
+            let claims = claims.into_iter().filter(|lease| lease.wants_renewal(now));
+            due.extend(claims.filter_map(|lease| lease.times().ok().map(|(deadline, _)| (deadline, lease))));
         }
         // By their keys too, so that the order does not depend on the secret of their hashes.
-        due.sort_unstable_by(|(deadline, held), (other, than)| {
-            (deadline, &held.key, held.facts.holder.token).cmp(&(other, &than.key, than.facts.holder.token))
+        due.sort_unstable_by(|(deadline, lease), (other, than)| {
+            (deadline, &lease.key, lease.facts.holder.token).cmp(&(other, &than.key, than.facts.holder.token))
         });
         due
     }
@@ -141,7 +141,7 @@ struct AtWork<S: Store + 'static>(Weak<Inner<S>>);
 impl<S: Store + 'static> AtWork<S> {
     fn begin(engine: &Weak<Inner<S>>) -> Self {
         if let Some(engine) = engine.upgrade() {
-            engine.held.keepers.fetch_add(1, Ordering::Relaxed);
+            engine.leases.keepers.fetch_add(1, Ordering::Relaxed);
         }
         Self(Weak::clone(engine))
     }
@@ -150,7 +150,7 @@ impl<S: Store + 'static> AtWork<S> {
 impl<S: Store + 'static> Drop for AtWork<S> {
     fn drop(&mut self) {
         if let Some(engine) = self.0.upgrade() {
-            if engine.held.keepers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            if engine.leases.keepers.fetch_sub(1, Ordering::Relaxed) == 1 {
                 engine.background.without_keeper();
             }
         }
@@ -315,7 +315,7 @@ impl<S: Store + 'static> Inner<S> {
     /// their deadline are renewed last, in a batch of their own, so that they cannot delay claims that can still be saved.
     async fn renew_due(&self) {
         let now = self.clock().now();
-        let due = self.held.due(now);
+        let due = self.leases.due(now);
         let (late, timely) = due.split_at(due.partition_point(|(deadline, _)| *deadline <= now));
         for chunk in timely.chunks(BATCH) {
             self.renew_batch_alone(chunk, self.options.store_timeout).await;
@@ -330,21 +330,21 @@ impl<S: Store + 'static> Inner<S> {
 
     /// As [`renew_batch`](Self::renew_batch). A store that panics costs this batch its round: all
     /// other claims depend on the keeper.
-    async fn renew_batch_alone(&self, chunk: &[(Moment, Arc<Held<S>>)], at_most: Duration) {
+    async fn renew_batch_alone(&self, chunk: &[(Moment, Arc<Lease<S>>)], at_most: Duration) {
         let _panicked = AssertUnwindSafe(self.renew_batch(chunk, at_most)).catch_unwind().await;
     }
 
     /// Renews these together; the call may take so long, or half of what is left until the first of their deadlines.
-    async fn renew_batch(&self, chunk: &[(Moment, Arc<Held<S>>)], at_most: Duration) {
-        let mut batch: Vec<(Arc<Held<S>>, Turn<S>, Write)> = Vec::with_capacity(chunk.len());
-        for (_, held) in chunk {
-            let Some(turn) = held.try_turn() else { continue };
+    async fn renew_batch(&self, chunk: &[(Moment, Arc<Lease<S>>)], at_most: Duration) {
+        let mut batch: Vec<(Arc<Lease<S>>, Turn<S>, Write)> = Vec::with_capacity(chunk.len());
+        for (_, lease) in chunk {
+            let Some(turn) = lease.try_turn() else { continue };
             // Its owner may have written since it was found due.
-            if !held.wants_renewal(self.clock().now()) {
+            if !lease.wants_renewal(self.clock().now()) {
                 continue;
             }
-            if let Decision::Write(write) = held.decide(&Step::Renew) {
-                batch.push((Arc::clone(held), turn, write));
+            if let Decision::Write(write) = lease.decide(&Step::Renew) {
+                batch.push((Arc::clone(lease), turn, write));
             }
         }
         if batch.is_empty() {
@@ -352,17 +352,17 @@ impl<S: Store + 'static> Inner<S> {
         }
         let puts: Vec<_> = batch
             .iter()
-            .map(|(held, _, write)| {
-                BatchPut::new(&held.key, write.expected, Put::new(&write.record, write.live, write.linger))
+            .map(|(lease, _, write)| {
+                BatchPut::new(&lease.key, write.expected, Put::new(&write.record, write.live, write.linger))
             })
             .collect();
         let sent = self.clock().now();
         // Should this be dropped before the answers, the claims are unsure of what is on record.
-        for (held, _, _) in &batch {
-            held.sent_unanswered(&Step::Renew);
+        for (lease, _, _) in &batch {
+            lease.sent_unanswered(&Step::Renew);
         }
         // One call that hangs must leave time for another, whichever lease is the next to end.
-        let deadlines = batch.iter().filter_map(|(held, _, _)| held.times().ok());
+        let deadlines = batch.iter().filter_map(|(lease, _, _)| lease.times().ok());
         let patience = deadlines
             .filter(|(deadline, _)| *deadline > sent)
             .map(|(deadline, _)| batch[0].0.patience(&Step::Renew, sent, deadline))
@@ -370,9 +370,9 @@ impl<S: Store + 'static> Inner<S> {
         let patience = patience.map_or(at_most, |patience| patience.min(at_most));
         let answers = self.port.exchange_many(patience, &puts).await;
         drop(puts);
-        for ((held, turn, write), answer) in batch.into_iter().zip(answers) {
+        for ((lease, turn, write), answer) in batch.into_iter().zip(answers) {
             // It tells the observer, which may panic for one claim; the others were answered too.
-            let _panicked = catch_unwind(AssertUnwindSafe(|| held.renewed(answer, write, sent)));
+            let _panicked = catch_unwind(AssertUnwindSafe(|| lease.renewed(answer, write, sent)));
             drop(turn);
         }
     }
@@ -392,14 +392,14 @@ mod tests {
         let claim = |id| dedup.request(key(id)).claim().now_or_never().expect("the store answers at once");
         let claims: Vec<_> = (0..10_000).map(claim).collect();
         assert_eq!(dedup.held(), 10_000);
-        let held = &dedup.inner.held;
+        let lease = &dedup.inner.leases;
         let mut compared = 0;
         for id in 0..20_000 {
             let mut is_it = |key: &Key, other: &Key| {
                 compared += 1;
                 key == other
             };
-            assert_eq!(held.any(&key(id), |claim| is_it(&key(id), &claim.key)), id < 10_000);
+            assert_eq!(lease.any(&key(id), |claim| is_it(&key(id), &claim.key)), id < 10_000);
         }
         // A table looks at seven bits of a hash, and at what has them in the same group.
         assert!(compared < 40_000, "{compared} comparisons");

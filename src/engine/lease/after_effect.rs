@@ -17,6 +17,6 @@ pub(in crate::engine) struct Panicked {
 
 /// Runs `work` for an operation that has ended, and concluded like this.
 pub(in crate::engine) fn guarded<T>(conclusion: Conclusion, work: impl FnOnce() -> T) -> Result<T, Panicked> {
-    // What it left half done is the user's own, as with any panic that goes on: see `Held::panic_on_record`.
+    // What it left half done is the user's own, as with any panic that goes on: see `Lease::panic_on_record`.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| Panicked { conclusion, panic })
 }

@@ -38,13 +38,13 @@ use crate::time::Moment;
 pub(in crate::engine) use guard::Guard;
 pub(in crate::engine) use turn::Turn;
 
-pub(crate) struct Held<S: Store + 'static> {
+pub(crate) struct Lease<S: Store + 'static> {
     pub(in crate::engine) engine: Arc<Inner<S>>,
     pub(in crate::engine) key: Key,
     pub(in crate::engine) facts: Facts,
     /// When automatic renewal ends.
     renew_until: Moment,
-    state: Mutex<HeldState>,
+    state: Mutex<LeaseState>,
 }
 
 /// What does not change during an attempt.
@@ -85,7 +85,7 @@ impl Facts {
     }
 }
 
-struct HeldState {
+struct LeaseState {
     /// The last entry known to be there and ours.
     entry: Entry,
     /// Until when the attempt may act, by our own clock.
@@ -153,7 +153,7 @@ impl ToldLost {
     }
 }
 
-impl HeldState {
+impl LeaseState {
     fn take_lost_wakers(&mut self) -> ToldLost {
         let waiters = self.waiters.as_mut().map(|waiters| std::mem::take(&mut waiters.lost));
         ToldLost { waiters, runner: self.runner.take() }
@@ -259,7 +259,7 @@ fn renew_at(options: &Options, sent: Moment, left: Duration) -> Moment {
     sent + options.renew_every.saturating_sub(age)
 }
 
-impl<S: Store + 'static> Held<S> {
+impl<S: Store + 'static> Lease<S> {
     /// `sent` is the moment before the request was sent whose answer showed `entry`, our grant.
     pub(in crate::engine) fn new(engine: Arc<Inner<S>>, key: Key, entry: Entry, sent: Moment) -> Arc<Self> {
         let record = &entry.record;
@@ -267,7 +267,7 @@ impl<S: Store + 'static> Held<S> {
         let holder = Holder { owner: record.owner(), token, attempt: record.attempt() };
         let facts = Facts { holder, grant: record.clone() };
         let options = &engine.options;
-        let state = HeldState {
+        let state = LeaseState {
             deadline: deadline(options, sent, entry.left),
             renew_at: renew_at(options, sent, entry.left),
             entry,
@@ -421,7 +421,7 @@ impl<S: Store + 'static> Held<S> {
         let _waker = self.state.lock().waiters.as_mut().and_then(|waiters| waiters.lost.remove(&number));
     }
 
-    /// As [`Held::poll_lost`], for the run: it is polled again and again, and keeps one waker.
+    /// As [`Lease::poll_lost`], for the run: it is polled again and again, and keeps one waker.
     pub(in crate::engine) fn poll_lost_as_runner(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.lost.is_some() {

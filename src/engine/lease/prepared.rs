@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Held, Lost, Step, Turn};
+use super::{Lease, Lost, Step, Turn};
 use crate::engine::error::ClaimError;
 use crate::engine::port::{Applied, Start};
 use crate::kept::Kept;
@@ -49,7 +49,7 @@ pub enum Settled {
     NotCommitted,
 }
 
-impl<S: Store + 'static> Held<S> {
+impl<S: Store + 'static> Lease<S> {
     /// See [`Claim::settle`](crate::engine::Claim::settle).
     pub(in crate::engine) async fn settle(
         self: &Arc<Self>,
