@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::error::Error;
+use super::handle::Deduplicator;
+use super::inner::Inner;
 use super::port::{Applied, Port, Start, Terms, Unapplied};
-use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{

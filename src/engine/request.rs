@@ -7,13 +7,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
 use super::acquire::claiming::{Ask, Claimed};
 use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
 use super::claim::Claim;
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
+use super::handle::Deduplicator;
+use super::inner::Inner;
 use super::lease::after_effect::guarded;
 use super::lease::attempt::{Attempt, Unprotected};
 use super::lease::drive::{Ended, Renewal, drive};
@@ -27,6 +28,13 @@ use crate::observe::{CallPhase, Event};
 use crate::protocol::{Conclusion, Entry, Fingerprint, Found, Key, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// Begins a request for one operation. Nothing happens until it runs or claims.
+    pub fn request(&self, key: Key) -> Request<'_, S> {
+        Request::new(&self.inner, key)
+    }
+}
 
 /// A request for one operation: from [`Deduplicator::request`](super::Deduplicator::request).
 ///

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 
 use super::claiming::{Ask, Claimed};
 use super::waiters::{Next, Waiter};
-use crate::engine::Inner;
 use crate::engine::error::Error;
+use crate::engine::inner::Inner;
 use crate::engine::port::Start;
 use crate::observe::Event;
 use crate::protocol::{Entry, Found, Status};

@@ -11,7 +11,9 @@ mod completing;
 pub(in crate::engine) mod drive;
 mod guard;
 pub(in crate::engine) mod inside;
+pub(in crate::engine) mod leases;
 pub(in crate::engine) mod prepared;
+mod renewal;
 mod turn;
 mod write;
 
@@ -20,9 +22,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::Inner;
 use crate::engine::convoy::Route;
 use crate::engine::error::ClaimError;
+use crate::engine::inner::Inner;
 use crate::engine::options::Options;
 use crate::kept::Kept;
 use crate::observe::Event;

@@ -262,7 +262,7 @@ impl<S: Store + 'static> Lease<S> {
             }
             Err(failure) => {
                 // The keeper's next round is the next try.
-                let retry_in = failure.kind().is_transient().then(|| self.engine.keeper_tick());
+                let retry_in = failure.kind().is_transient().then(|| self.engine.options.keeper_tick());
                 self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in });
             }
         }
