@@ -281,12 +281,18 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-/// The terms of an operator, and of whoever only looks: as many tries as a claim has.
+/// The terms of an operator, and of whoever only looks: as patient as a claim is.
 struct Patiently<'a, S>(&'a Port<S>);
 
 impl<S: Store> Terms for Patiently<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
-        let timeout = self.0.options.store_timeout;
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
+        let timeout = self.0.options.store_timeout.min(until.saturating_since(sent));
         let answer = self.0.exchange(timeout, key, write).await;
         match &answer {
             Ok(Exchange::Conflict(Some(newer)))
@@ -304,8 +310,12 @@ impl<S: Store> Terms for Patiently<'_, S> {
         found.record == write.record
     }
 
-    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
-        (tries < self.0.options.claim_tries).then_some(backoff)
+    fn until(&self, since: Moment) -> Moment {
+        since + self.0.options.call_timeout
+    }
+
+    fn pause(&self, _sent: Moment, until: Moment, backoff: Duration) -> Option<Duration> {
+        self.0.pause_within(until, backoff)
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {

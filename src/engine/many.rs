@@ -16,6 +16,7 @@ use super::error::{ClaimError, Error, RunError};
 use super::failure::Failure;
 use super::handle::Deduplicator;
 use super::lease::attempt::Attempt;
+use super::port::CONFLICTS_MAX;
 use super::request::Request;
 use crate::codec::{Codec, FailureCodec};
 use crate::kept::Kept;
@@ -185,9 +186,13 @@ impl<S: Store + 'static> Deduplicator<S> {
         let claimed = self.inner.drive_all(&convoy, None, claims, Followers::new()).await;
         let mut claimed: Vec<_> = claimed.into_iter().map(Some).collect();
         // The last to be answered may have taken longer than the leases of the first.
-        for _ in 0..=self.inner.options.claim_tries {
+        let until = self.inner.clock().now() + self.inner.options.call_timeout;
+        for _ in 0..=CONFLICTS_MAX {
             let is_late = |place: &usize| matches!(&claimed[*place], Some(Ok(granted)) if granted.is_late());
             let late: Vec<_> = (0..claimed.len()).filter(is_late).collect();
+            if late.is_empty() || self.inner.clock().now() >= until {
+                break;
+            }
             // They have waited.
             late.iter().for_each(|place| requests[*place].wait_no_more());
             let mut again = Vec::with_capacity(late.len());
@@ -195,9 +200,6 @@ impl<S: Store + 'static> Deduplicator<S> {
                 if let Some(Ok(Claimed::Granted(guard))) = claimed[*place].take() {
                     again.push(requests[*place].still_granted(guard));
                 }
-            }
-            if again.is_empty() {
-                break;
             }
             let again = side_by_side(again.into_iter());
             let told = self.inner.drive_all(&convoy, None, again, Followers::new()).await;

@@ -264,8 +264,14 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
 }
 
 impl<S: Store + 'static> Terms for Claiming<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
-        let timeout = self.engine.options.store_timeout;
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
+        let timeout = self.engine.options.store_timeout.min(until.saturating_since(sent));
         self.engine.exchange_by(self.ask.route.as_ref(), timeout, key, write).await
     }
 
@@ -286,8 +292,12 @@ impl<S: Store + 'static> Terms for Claiming<'_, S> {
         false
     }
 
-    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
-        (tries < self.engine.options.claim_tries).then_some(backoff)
+    fn until(&self, since: Moment) -> Moment {
+        since + self.engine.options.call_timeout
+    }
+
+    fn pause(&self, _sent: Moment, until: Moment, backoff: Duration) -> Option<Duration> {
+        self.engine.port.pause_within(until, backoff)
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {

@@ -324,7 +324,13 @@ struct Writing<'a, S: Store + 'static> {
 }
 
 impl<S: Store + 'static> Terms for Writing<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, sent: Moment) -> Result<Exchange, StoreFailure> {
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        _until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
         let patience = self.lease.patience(self.step, sent, self.until);
         self.lease.engine.exchange_by(self.route.as_ref(), patience, key, write).await
     }
@@ -358,7 +364,12 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
         unknown && self.lease.shows(self.step, found) || planted("held: a conflict counts as stored")
     }
 
-    fn pause(&self, _: &StoreFailure, _: u32, sent: Moment, backoff: Duration) -> Option<Duration> {
+    /// Writes for a claim have an end of their own.
+    fn until(&self, _since: Moment) -> Moment {
+        self.until
+    }
+
+    fn pause(&self, sent: Moment, _until: Moment, backoff: Duration) -> Option<Duration> {
         let engine = &self.lease.engine;
         if self.step.keeps_the_claim() && planted("held: a lost renewal extends the deadline") {
             let options = &engine.options;
