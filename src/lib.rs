@@ -126,6 +126,7 @@ mod random;
 pub mod store;
 mod sync;
 pub mod time;
+mod words;
 
 /// What operators do about a key: answers of [`Deduplicator::inspect`], [`Deduplicator::resolve`] and their kin, and the
 /// [`Resolver`](admin::Resolver) that is asked when a claim meets doubt.
