@@ -52,10 +52,23 @@ mod tests {
         }
     }
 
+    /// Each day up to the end of the year 9999, the last one that RFC 3339 can write.
+    #[test]
+    fn each_day_is_that_of_a_calendar_library() {
+        let mut date = time::UtcDateTime::UNIX_EPOCH.date();
+        for days in 0.. {
+            let (year, month, day) = (date.year().unsigned_abs(), u8::from(date.month()), date.day());
+            assert_eq!(civil_from_days(days), (year.into(), month.into(), day.into()));
+            match date.next_day() {
+                Some(next) => date = next,
+                None => return assert_eq!(days, 2_932_896, "9999-12-31"),
+            }
+        }
+    }
+
     proptest::proptest! {
-        /// Up to the end of the year 9999, the last one that RFC 3339 can write.
         #[test]
-        fn dates_are_those_of_a_calendar_library(millis in 0..253_402_300_800_000_u64) {
+        fn times_are_those_of_a_calendar_library(millis in 0..253_402_300_800_000_u64) {
             let date = time::UtcDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap();
             let expected = format!(
                 "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
