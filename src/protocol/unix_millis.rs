@@ -56,13 +56,11 @@ mod tests {
     #[test]
     fn each_day_is_that_of_a_calendar_library() {
         let mut date = time::UtcDateTime::UNIX_EPOCH.date();
-        for days in 0.. {
+        for days in 0..=2_932_896 {
             let (year, month, day) = (date.year().unsigned_abs(), u8::from(date.month()), date.day());
             assert_eq!(civil_from_days(days), (year.into(), month.into(), day.into()));
-            match date.next_day() {
-                Some(next) => date = next,
-                None => return assert_eq!(days, 2_932_896, "9999-12-31"),
-            }
+            // The library may have no day after 9999-12-31.
+            date = date.next_day().unwrap_or(date);
         }
     }
 
