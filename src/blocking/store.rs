@@ -217,7 +217,7 @@ pub enum BlockingError<E> {
     #[error(transparent)]
     Store(E),
     /// The store's call panicked.
-    #[error("the store's call panicked: {what}")]
+    #[error("the store's call panicked ({what}); whether a write was applied is not known")]
     #[non_exhaustive]
     Panicked {
         /// What the panic said, where it was text.
