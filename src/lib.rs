@@ -117,6 +117,9 @@ pub mod blocking;
 pub mod codec;
 pub mod consume;
 mod engine;
+#[cfg(test)]
+#[cfg(all(feature = "blocking", feature = "json"))]
+mod errors;
 mod kept;
 pub mod memory;
 pub mod observe;
