@@ -72,6 +72,10 @@ impl StoreErrorKind {
 /// correct beginning. Saying more saves round trips: `maybe_applied` is false where the request was
 /// certainly not sent, or the database refused it. A kind that is not
 /// [transient](StoreErrorKind::is_transient) ends the retries.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what a failed write means for the store",
+    note = "`impl StoreError for {Self} {{}}` is a correct beginning: a failed write may then have been applied"
+)]
 pub trait StoreError: Error + Send + Sync + 'static {
     /// Whether the write that failed may have been applied all the same (clause S10); true by
     /// default. When in doubt, it may: the engine then looks before it acts.
