@@ -82,6 +82,8 @@ fn of_keys_and_records(listing: &mut Listing) {
         listing.add("KeyError", &error.unwrap_err());
     }
     listing.add("FingerprintError", &Fingerprint::from_digest(Algorithm::BLAKE3, &[0; 64]).unwrap_err());
+    let keyed_by_pairs = std::collections::BTreeMap::from([((1, 2), 3)]);
+    listing.add("FingerprintError", &Fingerprint::sha256_json(&keyed_by_pairs).unwrap_err());
     listing.add("OperationId, read from text", &"x".parse::<OperationId>().unwrap_err());
     listing.add("DecodeError::Newer", &DecodeError::Newer { found: 9 });
     listing.add("DecodeError::Damaged", &DecodeError::Damaged { problem: "it is too short" });

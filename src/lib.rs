@@ -118,7 +118,7 @@ pub mod codec;
 pub mod consume;
 mod engine;
 #[cfg(test)]
-#[cfg(all(feature = "blocking", feature = "json"))]
+#[cfg(all(feature = "blocking", feature = "json", feature = "sha256"))]
 mod errors;
 mod kept;
 pub mod memory;
