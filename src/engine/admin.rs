@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::error::Error;
+use super::handle::Deduplicator;
+use super::inner::Inner;
 use super::port::{Applied, Port, Start, Terms, Unapplied};
-use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
@@ -285,8 +287,8 @@ impl<S: Store + 'static> Inner<S> {
 
     fn administered(&self, key: &Key, order: Order<'_>, entry: &Entry) {
         match entry.status() {
-            Status::Completed => self.waiting.publish(key, || entry.clone()),
-            Status::InProgress | Status::Expired(_) => self.waiting.poke(key),
+            Status::Completed => self.waiters.publish(key, || entry.clone()),
+            Status::InProgress | Status::Expired(_) => self.waiters.notify(key),
         }
         match order {
             Order::Resolve(..) => self.tell(key, || Event::Resolved),

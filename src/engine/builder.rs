@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::acquire::doubt::Resolver;
+use super::handle::Deduplicator;
+use super::inner::Inner;
 use super::options::{OnDrop, OnLeaseLost, Options};
-use super::resolver::Resolver;
-use super::{Deduplicator, Inner};
 use crate::observe::Observer;
 use crate::protocol::{Lifetimes, Payload, Policy};
 use crate::store::Store;
@@ -28,6 +29,18 @@ impl OptionsError {
     /// The name of the option, as the builder spells it.
     pub fn option(&self) -> &'static str {
         self.option
+    }
+}
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// An engine with the default options.
+    pub fn new(store: S) -> Self {
+        Self::builder(store).build().expect("the default options are in order, and a test says so")
+    }
+
+    /// Sets an engine up.
+    pub fn builder(store: S) -> DeduplicatorBuilder<S> {
+        DeduplicatorBuilder::new(store)
     }
 }
 
@@ -105,6 +118,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 observer: None,
                 resolver: None,
                 spawner: None,
+                starter: None,
             },
             margin: None,
             renew_every: None,
@@ -296,7 +310,14 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// tokio's clock, and clean-up on the tokio runtime where one is at hand.
+    /// tokio's clock, and what the engine does by itself on the tokio runtime: clean-up, and the
+    /// [housekeeping](Deduplicator::keeper).
+    ///
+    /// The housekeeping starts with the first call that runs or claims on a runtime, unless a
+    /// keeper works already. It ends with the engine. A runtime that ends takes it along; then the
+    /// next call on another runtime starts it anew. On a runtime of one thread it cannot renew for
+    /// an operation that blocks the thread: spawn a [keeper](Deduplicator::keeper) on a thread of
+    /// its own for that. A call outside of a runtime starts nothing.
     #[cfg(feature = "tokio")]
     pub fn tokio(mut self) -> Self {
         self.options.spawner = Some(Arc::new(|job| {
@@ -305,6 +326,11 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 runtime.spawn(job);
             }
         }));
+        self.options.starter = Some(|make| {
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(make());
+            }
+        });
         self.clock(crate::time::TokioClock::new())
     }
 

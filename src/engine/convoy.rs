@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream as _};
 
-use super::Inner;
+use super::inner::Inner;
 use crate::protocol::{Key, KeyMap, Write};
 use crate::store::{BatchPut, Exchange, Put, Store, StoreFailure};
 use crate::sync::Mutex;

@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::channel::oneshot;
 
-use super::Deduplicator;
+use super::acquire::claiming::Claimed;
 use super::answer::{Answer, ClaimAnswer};
-use super::attempt::Attempt;
 use super::claim::Claim;
-use super::claiming::Claimed;
 use super::convoy::{Convoy, Depot, Followers, placed, side_by_side};
 use super::error::{ClaimError, Error, RunError};
 use super::failure::Failure;
+use super::handle::Deduplicator;
+use super::lease::attempt::Attempt;
 use super::request::Request;
 use crate::codec::{Codec, FailureCodec};
 use crate::kept::Kept;
@@ -278,9 +278,9 @@ impl Known {
 
 impl<S: Store + 'static> Claim<S> {
     /// A claim of another engine goes its own way: to its own store.
-    fn go_by(&self, engine: &Arc<super::Inner<S>>, convoy: &Arc<Convoy>) {
-        if Arc::ptr_eq(&self.held().engine, engine) {
-            self.held().go_by(&Some(Arc::downgrade(convoy)));
+    fn go_by(&self, engine: &Arc<super::inner::Inner<S>>, convoy: &Arc<Convoy>) {
+        if Arc::ptr_eq(&self.lease().engine, engine) {
+            self.lease().go_by(&Some(Arc::downgrade(convoy)));
         }
     }
 }

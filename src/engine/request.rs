@@ -7,20 +7,21 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
-use super::after_effect::guarded;
+use super::acquire::claiming::{Ask, Claimed};
 use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
-use super::attempt::{Attempt, Unprotected};
 use super::claim::Claim;
-use super::claiming::{Ask, Claimed};
 use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
-use super::held::{Facts, Guard};
+use super::handle::Deduplicator;
+use super::inner::Inner;
+use super::lease::after_effect::guarded;
+use super::lease::attempt::{Attempt, Unprotected};
+use super::lease::drive::{Ended, Renewal, drive};
+use super::lease::{Facts, Guard};
+use super::observed::Watched;
 use super::outcome::{AsBytes, Ending, earlier, ending, outcome_of};
 use super::retry::retry_after;
-use super::run::{self, Ended, Renewal};
-use super::watching::Watched;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
@@ -29,6 +30,13 @@ use crate::protocol::FingerprintError;
 use crate::protocol::{Conclusion, Entry, Fingerprint, Found, Key, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// Begins a request for one operation. Nothing happens until it runs or claims.
+    pub fn request(&self, key: Key) -> Request<'_, S> {
+        Request::new(&self.inner, key)
+    }
+}
 
 /// A request for one operation: from [`Deduplicator::request`](super::Deduplicator::request).
 ///
@@ -215,7 +223,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
 
     /// A grant that waited for others: renewed if its deadline has passed, claimed anew if somebody took over since.
     pub(super) async fn still_granted(&self, guard: Guard<S>) -> Result<Claimed<S>, Error> {
-        match guard.held.renew_if_late().await {
+        match guard.lease.renew_if_late().await {
             Ok(()) => Ok(Claimed::Granted(guard)),
             Err(ClaimError::Store { scope, source }) => Err(Error::Store { scope, source }),
             Err(_) => {
@@ -270,7 +278,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
             .then(|| Duration::from_millis(clock.unix(clock.now()).0.saturating_sub(created_at)));
         let lease = self.engine.options.lifetimes.lease;
         let retry_after = retry_after(lease, entry.left, generation, random::bits());
-        (self.engine.held.holds(&self.ask.key, entry), retry_after)
+        (self.engine.leases.holds(&self.ask.key, entry), retry_after)
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
@@ -388,10 +396,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
             }
             Err(error) => return Err(error.into()),
         };
-        let running = run::drive(&guard.held, self.by_keeper, operation);
+        let running = drive(&guard.lease, self.by_keeper, operation);
         let ended = match self
             .engine
-            .begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.holder.attempt })
+            .begin(&self.ask.key, || CallPhase::Run { attempt: guard.lease.facts.holder.attempt })
         {
             None => running.await,
             Some(span) => Watched::new(span, running).await,
@@ -401,10 +409,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         match output {
             Ok(value) => match guarded(Conclusion::Succeeded, || outcome_of(&self.codec, &value)) {
                 Ok(outcome) => {
-                    let recorded = guard.held.complete_after(renewal, outcome).await;
+                    let recorded = guard.lease.complete_after(renewal, outcome).await;
                     Ok(self.executed(&guard, value, recorded))
                 }
-                Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                Err(panicked) => match guard.lease.panic_on_record(renewal, panicked).await {},
             },
             Err(failure) => {
                 let failure = as_failure(failure);
@@ -414,7 +422,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
                         let claim = conclude_failure(&guard, renewal, ending).await;
                         Err(RunError::Operation { kind: failure.kind(), error: failure.into_error(), claim })
                     }
-                    Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                    Err(panicked) => match guard.lease.panic_on_record(renewal, panicked).await {},
                 }
             }
         }
@@ -422,7 +430,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
 
     fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<Kept, ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.held.entry()) },
+            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.lease.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -459,10 +467,10 @@ async fn conclude_failure<S: Store + 'static>(
     renewal: Option<Renewal>,
     ending: Ending,
 ) -> ClaimFate {
-    let held = &guard.held;
+    let lease = &guard.lease;
     let (stored, then) = match ending {
         Ending::Final { outcome, cut_from } => {
-            return match held.complete_after(renewal, outcome.into()).await {
+            return match lease.complete_after(renewal, outcome.into()).await {
                 Ok(kept) => {
                     ClaimFate::Recorded { kept: cut_from.map_or(kept, |len| Kept::Shortened { len }) }
                 }
@@ -471,10 +479,10 @@ async fn conclude_failure<S: Store + 'static>(
         }
         Ending::NoEffect => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
-            (held.release(renewal, false).await, then)
+            let then = if lease.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
+            (lease.release(renewal, false).await, then)
         }
-        Ending::Unknown => (held.abandon(renewal).await, ClaimFate::InDoubt),
+        Ending::Unknown => (lease.abandon(renewal).await, ClaimFate::InDoubt),
     };
     match stored {
         Ok(()) => then,

@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::attempt::Attempt;
-use super::error::ClaimError;
-use super::held::{Held, Lost, Step};
 use super::inside::inside;
-use super::options::OnLeaseLost;
+use super::{Lease, Lost, Step};
+use crate::engine::error::ClaimError;
+use crate::engine::options::OnLeaseLost;
 use crate::planted::planted;
 use crate::store::Store;
 use crate::time::Moment;
@@ -20,20 +20,20 @@ use crate::time::Moment;
 /// An operation that ended, and the renewal that was in flight then. Whoever concludes the claim notes what came of the
 /// operation first, so that it is not lost if the call is dropped, and then lets the renewal end, so that no two writes
 /// of one claim are under way together.
-pub(super) struct Ended<T> {
-    pub(super) output: T,
-    pub(super) renewal: Option<Renewal>,
+pub(in crate::engine) struct Ended<T> {
+    pub(in crate::engine) output: T,
+    pub(in crate::engine) renewal: Option<Renewal>,
 }
 
 /// A renewal under way.
-pub(super) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
+pub(in crate::engine) type Renewal = BoxFuture<'static, Result<(), ClaimError>>;
 
 /// Runs `operation` to its end, unless the lease is lost first; then the operation is dropped, and this says why.
 ///
 /// With `by_keeper`, all renewals are left to a keeper: of an operation that blocks the thread which polls this, so that
 /// nothing here can be polled while it runs.
-pub(super) async fn drive<S, Fut>(
-    held: &Arc<Held<S>>,
+pub(in crate::engine) async fn drive<S, Fut>(
+    lease: &Arc<Lease<S>>,
     by_keeper: bool,
     operation: impl FnOnce(Attempt) -> Fut,
 ) -> Result<Ended<Fut::Output>, ClaimError>
@@ -41,12 +41,18 @@ where
     S: Store + 'static,
     Fut: Future,
 {
-    held.start();
-    let holder = held.facts.holder;
-    let attempt = Attempt::new(Arc::<Held<S>>::clone(held));
+    lease.start();
+    let holder = lease.facts.holder;
+    let attempt = Attempt::new(Arc::<Lease<S>>::clone(lease));
     let mut operation = pin!(inside(holder, || operation(attempt)));
-    let mut upkeep =
-        Upkeep { held, by_keeper, renewal: None, sleep: None, retry_at: Moment::ORIGIN, now: Moment::ORIGIN };
+    let mut upkeep = Upkeep {
+        lease,
+        by_keeper,
+        renewal: None,
+        sleep: None,
+        retry_at: Moment::ORIGIN,
+        now: Moment::ORIGIN,
+    };
     let mut begun = false;
     let mut at_once = planted("held: a late grant is started");
     let output = poll_fn(|cx| {
@@ -59,7 +65,7 @@ where
         loop {
             // Every poll of the operation comes after a look at the clock.
             if let Err(lost) = upkeep.check() {
-                if held.engine.options.on_lease_lost == OnLeaseLost::Drop {
+                if lease.engine.options.on_lease_lost == OnLeaseLost::Drop {
                     // One that nobody can stop may have ended meanwhile, and what it did is to be told.
                     let ended = if by_keeper && begun {
                         inside(holder, || operation.as_mut().poll(cx))
@@ -80,7 +86,7 @@ where
             if let Poll::Ready(output) = inside(holder, || operation.as_mut().poll(cx)) {
                 return Poll::Ready(Ok(output));
             }
-            if held.poll_lost_as_runner(cx).is_ready() {
+            if lease.poll_lost_as_runner(cx).is_ready() {
                 continue; // the lease was lost meanwhile: the check above decides
             }
             if upkeep.poll_sleep(cx).is_pending() {
@@ -92,18 +98,18 @@ where
     match output {
         Ok(output) => {
             // At once, the next write is the conclusion, and no renewal is under way that could go on without it.
-            if upkeep.renewal.is_some() || !held.engine.port.is_at_once() {
-                held.wind_up();
+            if upkeep.renewal.is_some() || !lease.engine.port.is_at_once() {
+                lease.wind_up();
             }
             Ok(Ended { output, renewal: upkeep.renewal })
         }
-        Err(lost) => Err(held.lost_error(lost, None)),
+        Err(lost) => Err(lease.lost_error(lost, None)),
     }
 }
 
 /// What keeps the lease alive while the operation runs.
 struct Upkeep<'a, S: Store + 'static> {
-    held: &'a Arc<Held<S>>,
+    lease: &'a Arc<Lease<S>>,
     by_keeper: bool,
     renewal: Option<Renewal>,
     /// When to wake next, and the sleep until then.
@@ -117,25 +123,25 @@ struct Upkeep<'a, S: Store + 'static> {
 impl<S: Store + 'static> Upkeep<'_, S> {
     /// Whether the operation may go on; begins a renewal when one is due.
     fn check(&mut self) -> Result<(), Lost> {
-        let now = self.held.engine.clock().now();
+        let now = self.lease.engine.clock().now();
         self.now = now;
-        let (deadline, renew_at) = self.held.times()?;
+        let (deadline, renew_at) = self.lease.times()?;
         if now >= deadline {
-            self.held.mark_lost(Lost::Deadline);
+            self.lease.mark_lost(Lost::Deadline);
             return Err(Lost::Deadline);
         }
         let due = now >= self.renewal_at(deadline, renew_at);
-        if self.renewal.is_none() && due && self.held.wants_renewal(now) {
-            let held = Arc::clone(self.held);
+        if self.renewal.is_none() && due && self.lease.wants_renewal(now) {
+            let lease = Arc::clone(self.lease);
             self.renewal = Some(Box::pin(async move {
-                let Some(turn) = held.turn_to_keep(deadline).await else {
-                    return Err(held.lost_error(Lost::Deadline, None));
+                let Some(turn) = lease.turn_to_keep(deadline).await else {
+                    return Err(lease.lost_error(Lost::Deadline, None));
                 };
                 // The keeper may have renewed it while we waited for the turn.
-                if !held.wants_renewal(held.engine.clock().now()) {
+                if !lease.wants_renewal(lease.engine.clock().now()) {
                     return Ok(());
                 }
-                held.write_in(&turn, Step::Renew, None, deadline).await
+                lease.write_in(&turn, Step::Renew, None, deadline).await
             }));
         }
         Ok(())
@@ -147,8 +153,8 @@ impl<S: Store + 'static> Upkeep<'_, S> {
         if self.by_keeper {
             return Moment::NEVER;
         }
-        let engine = &self.held.engine;
-        let grace = if engine.held.has_keeper() {
+        let engine = &self.lease.engine;
+        let grace = if engine.has_keeper() {
             deadline.saturating_since(renew_at).min(engine.options.renew_every) / 2
         } else {
             Duration::ZERO
@@ -161,22 +167,22 @@ impl<S: Store + 'static> Upkeep<'_, S> {
         if let Poll::Ready(answer) = Pin::new(renewal).poll(cx) {
             self.renewal = None;
             if answer.is_err() {
-                let pause = self.held.engine.port.first_backoff().max(Duration::from_millis(1));
-                self.retry_at = self.held.engine.clock().now() + pause;
+                let pause = self.lease.engine.port.first_backoff().max(Duration::from_millis(1));
+                self.retry_at = self.lease.engine.clock().now() + pause;
             }
         }
     }
 
     /// Sleeps until something is to be done about the lease.
     fn poll_sleep(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
-        let Ok((deadline, renew_at)) = self.held.times() else {
+        let Ok((deadline, renew_at)) = self.lease.times() else {
             return Poll::Ready(());
         };
         let renewal_at = self.renewal_at(deadline, renew_at);
-        let capped = renewal_at.max(self.now) >= self.held.renew_until();
+        let capped = renewal_at.max(self.now) >= self.lease.renew_until();
         let wake_at = if self.renewal.is_some() || capped { deadline } else { deadline.min(renewal_at) };
         if self.sleep.as_ref().is_none_or(|(at, _)| *at != wake_at) {
-            self.sleep = Some((wake_at, self.held.engine.clock().sleep_until(wake_at)));
+            self.sleep = Some((wake_at, self.lease.engine.clock().sleep_until(wake_at)));
         }
         let (_, sleep) = self.sleep.as_mut().expect("set above");
         let slept = sleep.as_mut().poll(cx);

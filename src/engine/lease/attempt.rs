@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
 
-use super::error::ClaimError;
-use super::held::{Facts, Held, Lost, Step};
 #[cfg(feature = "blocking")]
 use super::inside::inside;
+use super::{Facts, Lease, Lost, Step};
+use crate::engine::error::ClaimError;
 use crate::protocol::{FencingToken, OperationId, Payload, UnixMillis};
 use crate::store::Store;
 
@@ -21,11 +21,11 @@ use crate::store::Store;
 /// Cheap to clone, and free of the engine's type parameter. One that outlives its run is told that it is lost.
 #[derive(Clone)]
 pub struct Attempt {
-    claim: Arc<dyn Hold>,
+    claim: Arc<dyn AnyLease>,
 }
 
 /// A claim with its store's type erased.
-pub(super) trait Hold: Send + Sync {
+pub(in crate::engine) trait AnyLease: Send + Sync {
     fn facts(&self) -> &Facts;
     fn time_left(&self) -> Duration;
     fn is_lost(&self) -> bool;
@@ -36,7 +36,7 @@ pub(super) trait Hold: Send + Sync {
 }
 
 impl Attempt {
-    pub(super) fn new(claim: Arc<dyn Hold>) -> Self {
+    pub(in crate::engine) fn new(claim: Arc<dyn AnyLease>) -> Self {
         Self { claim }
     }
 
@@ -121,13 +121,13 @@ impl fmt::Debug for Attempt {
     }
 }
 
-impl<S: Store + 'static> Hold for Held<S> {
+impl<S: Store + 'static> AnyLease for Lease<S> {
     fn facts(&self) -> &Facts {
         &self.facts
     }
 
     fn time_left(&self) -> Duration {
-        Held::time_left(self)
+        Lease::time_left(self)
     }
 
     fn is_lost(&self) -> bool {
@@ -142,7 +142,7 @@ impl<S: Store + 'static> Hold for Held<S> {
 
     fn lost(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let mut seat = Told { claim: &*self, number: None };
+            let mut told = Told { claim: &*self, number: None };
             loop {
                 let Ok((deadline, _)) = self.times() else { return };
                 if self.engine.clock().now() >= deadline {
@@ -151,7 +151,7 @@ impl<S: Store + 'static> Hold for Held<S> {
                     return;
                 }
                 let sleep = self.engine.clock().sleep_until(deadline);
-                let told = poll_fn(|cx: &mut Context<'_>| self.poll_lost(&mut seat.number, cx));
+                let told = poll_fn(|cx: &mut Context<'_>| self.poll_lost(&mut told.number, cx));
                 if let Either::Right(((), _)) = select(sleep, told).await {
                     return;
                 }
@@ -166,7 +166,7 @@ impl<S: Store + 'static> Hold for Held<S> {
 
 /// One who waits to be told that the lease is lost; dropped, it leaves nothing behind.
 struct Told<'a, S: Store + 'static> {
-    claim: &'a Held<S>,
+    claim: &'a Lease<S>,
     number: Option<u64>,
 }
 
@@ -178,8 +178,11 @@ impl<S: Store + 'static> Drop for Told<'_, S> {
     }
 }
 
-impl<S: Store + 'static> Held<S> {
-    pub(super) async fn write_checkpoint(self: &Arc<Self>, bytes: Payload) -> Result<(), ClaimError> {
+impl<S: Store + 'static> Lease<S> {
+    pub(in crate::engine) async fn write_checkpoint(
+        self: &Arc<Self>,
+        bytes: Payload,
+    ) -> Result<(), ClaimError> {
         let max = self.engine.options.checkpoint_len_max;
         if bytes.len() > max {
             return Err(ClaimError::CheckpointTooLarge { scope: self.scope(), len: bytes.len(), max });
@@ -188,7 +191,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// A write that makes sense only while the claim is held.
-    pub(super) async fn write_while_held(self: &Arc<Self>, step: Step) -> Result<(), ClaimError> {
+    pub(in crate::engine) async fn write_while_held(self: &Arc<Self>, step: Step) -> Result<(), ClaimError> {
         let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost, Some(&step)))?;
         let Some(turn) = self.turn_to_keep(deadline).await else {
             return Err(self.lost_error(Lost::Deadline, Some(&step)));
@@ -200,9 +203,9 @@ impl<S: Store + 'static> Held<S> {
 }
 
 /// The attempt of a call that runs without a claim.
-pub(super) struct Unprotected(pub(super) Facts);
+pub(in crate::engine) struct Unprotected(pub(in crate::engine) Facts);
 
-impl Hold for Unprotected {
+impl AnyLease for Unprotected {
     fn facts(&self) -> &Facts {
         &self.0
     }

@@ -29,7 +29,7 @@ impl Drop for Leaves {
 
 /// Polls the operation of this attempt, or calls what makes it.
 #[inline]
-pub(super) fn inside<T>(holder: Holder, poll: impl FnOnce() -> T) -> T {
+pub(in crate::engine) fn inside<T>(holder: Holder, poll: impl FnOnce() -> T) -> T {
     POLLED.with(|polled| polled.borrow_mut().push(holder));
     let _leaves = Leaves;
     poll()
@@ -37,6 +37,6 @@ pub(super) fn inside<T>(holder: Holder, poll: impl FnOnce() -> T) -> T {
 
 /// Whether this thread is inside of the operation whose attempt this entry shows. What an operation spawned elsewhere is
 /// not seen.
-pub(super) fn is_inside(entry: &Entry) -> bool {
+pub(in crate::engine) fn is_inside(entry: &Entry) -> bool {
     POLLED.with(|polled| polled.borrow().iter().any(|holder| entry.is_held_by(holder)))
 }

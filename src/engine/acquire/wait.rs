@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::Inner;
 use super::claiming::{Ask, Claimed};
-use super::error::Error;
-use super::port::Start;
-use super::waiting::{Call, Seat};
+use super::waiters::{Next, Waiter};
+use crate::engine::error::Error;
+use crate::engine::inner::Inner;
+use crate::engine::port::Start;
 use crate::observe::Event;
 use crate::protocol::{Entry, Found, Status};
 use crate::store::{Store, StoreFailure};
 use crate::time::{Clock, Moment};
 
 /// A call among those who wait for its key, until something else than "in progress" can be said or its bound is reached.
-pub(super) struct Wait<'a, S: Store + 'static> {
+pub(in crate::engine) struct Wait<'a, S: Store + 'static> {
     engine: &'a Arc<Inner<S>>,
     ask: &'a Ask,
     _told: ToldOfEnd<'a, S>,
-    seat: Seat<'a>,
+    waiter: Waiter<'a>,
     bound: Option<BoxFuture<'static, ()>>,
     /// The sleep until the next look, while this call is the one that looks.
     pause: Option<(Moment, BoxFuture<'static, ()>)>,
@@ -38,7 +38,7 @@ pub(super) struct Wait<'a, S: Store + 'static> {
 enum Looked {
     Found(Result<Option<Entry>, StoreFailure>),
     /// Something was heard first.
-    News(Arc<Entry>),
+    Update(Arc<Entry>),
     OutOfTime,
 }
 
@@ -55,23 +55,28 @@ impl<S: Store + 'static> Drop for ToldOfEnd<'_, S> {
 }
 
 impl<'a, S: Store + 'static> Wait<'a, S> {
-    pub(super) fn begin(engine: &'a Arc<Inner<S>>, ask: &'a Ask, seen: Entry, until: Moment) -> Self {
+    pub(in crate::engine) fn begin(
+        engine: &'a Arc<Inner<S>>,
+        ask: &'a Ask,
+        seen: Entry,
+        until: Moment,
+    ) -> Self {
         engine.tell(&ask.key, || Event::Waiting);
         let _told = ToldOfEnd { engine, ask };
         let clock = engine.clock();
-        let seat = engine.waiting.take_seat(&ask.key, engine.options.poll_min);
+        let waiter = engine.waiters.join(&ask.key, engine.options.poll_min);
         let bound = (until != Moment::NEVER).then(|| clock.sleep_until(until));
         let seen_at = clock.now();
-        Self { engine, ask, _told, seat, bound, pause: None, gave_way: true, seen, seen_at }
+        Self { engine, ask, _told, waiter, bound, pause: None, gave_way: true, seen, seen_at }
     }
 
-    pub(super) async fn run(mut self) -> Result<Claimed<S>, Error> {
+    pub(in crate::engine) async fn run(mut self) -> Result<Claimed<S>, Error> {
         loop {
-            let answer = match poll_fn(|cx| self.poll_call(cx)).await {
+            let answer = match poll_fn(|cx| self.poll_next(cx)).await {
                 None => Some(self.out_of_time()),
-                Some(Call::News(entry)) => self.hear(&entry)?,
+                Some(Next::Update(entry)) => self.hear(&entry)?,
                 // Clean-up that came meanwhile gets on: it may be what ends this wait.
-                Some(Call::Drive(_)) => match self.engine.background.take() {
+                Some(Next::Lead(_)) => match self.engine.background.take() {
                     None => self.look().await?,
                     Some(job) => {
                         let (clock, at_most) = (self.clock(), self.engine.options.poll_min);
@@ -89,15 +94,15 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         self.engine.clock()
     }
 
-    /// What to do next: hear the news, look, or give up.
-    fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Option<Call>> {
+    /// What to do next: judge an update, look, or give up.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         if self.poll_bound(cx).is_ready() {
             return Poll::Ready(None);
         }
-        let at = match self.seat.poll(cx.waker(), self.seen.version) {
+        let at = match self.waiter.poll(cx.waker(), self.seen.version) {
             Poll::Pending => return self.give_way(),
-            Poll::Ready(Call::News(entry)) => return Poll::Ready(Some(Call::News(entry))),
-            Poll::Ready(Call::Drive(at)) => at,
+            Poll::Ready(Next::Update(entry)) => return Poll::Ready(Some(Next::Update(entry))),
+            Poll::Ready(Next::Lead(at)) => at,
         };
         if self.clock().now() < at {
             if self.pause.as_ref().is_none_or(|(pause_at, _)| *pause_at != at) {
@@ -112,7 +117,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         // Store and clock may both answer at once, again and again. One look a poll is enough: the
         // others on this thread have their turn too.
         if self.gave_way && self.clock().now() >= at {
-            return Poll::Ready(Some(Call::Drive(at)));
+            return Poll::Ready(Some(Next::Lead(at)));
         }
         cx.waker().wake_by_ref();
         self.give_way()
@@ -129,7 +134,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
 
     /// What this request answers to an entry that another found; `None` if it waits on.
     fn hear(&mut self, entry: &Entry) -> Result<Option<Claimed<S>>, Error> {
-        if let Some(verdict) = self.engine.judge_news(self.ask, entry)? {
+        if let Some(verdict) = self.engine.judge_update(self.ask, entry)? {
             return Ok(Some(Claimed::Answered(verdict, entry.clone())));
         }
         (self.seen, self.seen_at) = (entry.clone(), self.clock().now());
@@ -138,17 +143,17 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
 
     /// Looks at the store for all who wait; `None` while the owner is at it.
     async fn look(&mut self) -> Result<Option<Claimed<S>>, Error> {
-        self.seat.look_begins();
+        self.waiter.look_begins();
         self.gave_way = false;
         let sent = self.clock().now();
         match self.load().await {
             Looked::OutOfTime => Ok(Some(self.out_of_time())),
-            // It is news to the others too, so nobody is kept from it. The next look is due at
+            // It is an update for the others too, so nobody is kept from it. The next look is due at
             // once.
-            Looked::News(entry) => self.hear(&entry),
+            Looked::Update(entry) => self.hear(&entry),
             Looked::Found(Ok(Some(entry))) if entry.status() == Status::InProgress => {
                 // Another generation may be bound to another request.
-                let verdict = self.engine.judge_news(self.ask, &entry);
+                let verdict = self.engine.judge_update(self.ask, &entry);
                 let answer = verdict?.map(|verdict| Claimed::Answered(verdict, entry.clone()));
                 self.still_in_progress(entry, sent);
                 Ok(answer)
@@ -166,8 +171,8 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
             if let Poll::Ready(found) = load.as_mut().poll(cx) {
                 return Poll::Ready(Looked::Found(found));
             }
-            if let Poll::Ready(entry) = self.seat.poll_news(cx.waker(), self.seen.version) {
-                return Poll::Ready(Looked::News(entry));
+            if let Poll::Ready(entry) = self.waiter.poll_update(cx.waker(), self.seen.version) {
+                return Poll::Ready(Looked::Update(entry));
             }
             if self.poll_bound(cx).is_ready() {
                 return Poll::Ready(Looked::OutOfTime);
@@ -181,7 +186,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     async fn claim(&mut self, found: Option<Entry>, sent: Moment) -> Result<Option<Claimed<S>>, Error> {
         let now = self.clock().now();
         let mut claim = pin!(self.engine.claim_once(self.ask, Start::Known(found, now), now));
-        // Not against the news: a claim that is dropped in flight must be given up in the
+        // Not against updates: a claim that is dropped in flight must be given up in the
         // background.
         let claimed = poll_fn(|cx| {
             if let Poll::Ready(claimed) = claim.as_mut().poll(cx) {
@@ -201,7 +206,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
                     Ok(None)
                 }
                 Claimed::Answered(verdict, entry) => {
-                    self.seat.publish(entry.clone());
+                    self.waiter.publish(entry.clone());
                     Ok(Some(Claimed::Answered(verdict, entry)))
                 }
                 granted @ Claimed::Granted(_) => Ok(Some(granted)),
@@ -210,10 +215,10 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     }
 
     fn still_in_progress(&mut self, entry: Entry, sent: Moment) {
-        self.seat.look_ends(self.clock().now(), entry.left, self.engine.options.poll_max);
+        self.waiter.look_ends(self.clock().now(), entry.left, self.engine.options.poll_max);
         if entry.record.operation_id() != self.seen.record.operation_id() {
             // Whoever waits judges a new generation.
-            self.seat.publish(entry.clone());
+            self.waiter.publish(entry.clone());
         }
         (self.seen, self.seen_at) = (entry, sent);
     }
@@ -225,7 +230,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
         }
         let retry_in = Some(self.engine.options.poll_min);
         self.engine.tell(&self.ask.key, || Event::StoreFailed { failure: &source, retry_in });
-        self.seat.look_ends(self.clock().now(), Duration::MAX, self.engine.options.poll_max);
+        self.waiter.look_ends(self.clock().now(), Duration::MAX, self.engine.options.poll_max);
         Ok(None)
     }
 

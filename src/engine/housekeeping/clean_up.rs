@@ -24,7 +24,7 @@ use crate::time::Clock;
 const UNDER_WAY_MAX: usize = 16;
 
 /// What a drop left to be written. It holds its engine weakly.
-pub(super) trait CleanUp: Send + Sync {
+pub(in crate::engine) trait CleanUp: Send + Sync {
     /// Writes it, if the engine is there. If this is dropped before its end, it may be begun again.
     fn begin(self: Arc<Self>) -> BoxFuture<'static, ()>;
 
@@ -33,7 +33,7 @@ pub(super) trait CleanUp: Send + Sync {
 }
 
 /// An engine that is to stay until some job is done.
-pub(super) type Alive = Arc<dyn Any + Send + Sync>;
+pub(in crate::engine) type Alive = Arc<dyn Any + Send + Sync>;
 
 /// The clean-up of an engine that waits for somebody to drive it.
 pub(crate) struct Background {
@@ -98,7 +98,7 @@ impl Background {
     }
 
     /// Keeps a job until somebody drives it, and the engine too if that is a keeper.
-    pub(super) fn queue(&self, job: Arc<dyn CleanUp>, by_keeper: Option<Alive>) {
+    pub(in crate::engine) fn queue(&self, job: Arc<dyn CleanUp>, by_keeper: Option<Alive>) {
         self.queue.change(|state| {
             if by_keeper.is_some() {
                 state.alive = by_keeper;
@@ -109,19 +109,19 @@ impl Background {
     }
 
     /// A job for somebody outside of the engine to run. A future that is dropped before its end puts it back.
-    pub(super) fn elsewhere(&self, job: Arc<dyn CleanUp>, alive: Alive) -> BoxFuture<'static, ()> {
+    pub(in crate::engine) fn elsewhere(&self, job: Arc<dyn CleanUp>, alive: Alive) -> BoxFuture<'static, ()> {
         let alive = Some(alive);
         let job = InHand { queue: Arc::clone(&self.queue), job, alive, counts: false, ended: false };
         job.carry_out().boxed()
     }
 
     /// No keeper works any more.
-    pub(super) fn without_keeper(&self) {
+    pub(in crate::engine) fn without_keeper(&self) {
         let _alive = self.queue.change(|state| state.alive.take());
     }
 
     /// A job for a call that comes by, if one waits. See [`InHand::beside`].
-    pub(super) fn take(&self) -> Option<InHand> {
+    pub(in crate::engine) fn take(&self) -> Option<InHand> {
         if self.queue.waiting.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -129,7 +129,7 @@ impl Background {
     }
 
     /// For whoever drives all of it.
-    pub(super) fn work(&self) -> Work {
+    pub(in crate::engine) fn work(&self) -> Work {
         Work { queue: Arc::clone(&self.queue), under_way: FuturesUnordered::new() }
     }
 }
@@ -142,7 +142,7 @@ impl Drop for Background {
 }
 
 /// A job that somebody has begun. Dropped before the job's end, it is put back.
-pub(super) struct InHand {
+pub(in crate::engine) struct InHand {
     queue: Arc<Queue>,
     job: Arc<dyn CleanUp>,
     #[allow(dead_code, reason = "it is held, and not looked at")]
@@ -162,7 +162,7 @@ impl InHand {
 
     /// Drives the job beside a call. The call's answer waits for the job as long again as it took itself, and at most
     /// so long: what was asked of the store a little later is answered by then, as a rule. A call that failed does not wait.
-    pub(super) async fn beside<T, E>(
+    pub(in crate::engine) async fn beside<T, E>(
         self,
         clock: &dyn Clock,
         at_most: Duration,
@@ -199,14 +199,14 @@ impl Drop for InHand {
 }
 
 /// Drives all clean-up, some jobs at once. What is under way when this is dropped is put back.
-pub(super) struct Work {
+pub(in crate::engine) struct Work {
     queue: Arc<Queue>,
     under_way: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
 impl Work {
     /// Ready when nothing is left, in anybody's hands; else `cx` is woken when something can go on.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::engine) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             while self.under_way.len() < UNDER_WAY_MAX {
                 let Some(job) = self.queue.take() else { break };

@@ -5,19 +5,19 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::super::after_effect::Panicked;
-use super::super::error::ClaimError;
-use super::super::port::{Applied, Unapplied};
-use super::super::run::Renewal;
-use super::super::watching::{Watched, in_span};
-use super::{Concluded, Held, Phase, Step};
+use super::after_effect::Panicked;
+use super::drive::Renewal;
+use super::{Concluded, Lease, Phase, Step};
+use crate::engine::error::ClaimError;
+use crate::engine::observed::{Watched, in_span};
+use crate::engine::port::{Applied, Unapplied};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event, Span};
 use crate::protocol::{Act, HolderCommand, Lent, Outcome, OutcomeBody, Payload};
 use crate::store::{Store, StoreFailure};
 use crate::time::Moment;
 
-impl<S: Store + 'static> Held<S> {
+impl<S: Store + 'static> Lease<S> {
     /// Completes once a renewal in flight has ended. From the first poll on the outcome is noted: if this is dropped after
     /// that, or an observer panics, the claim's guard brings the completion to its end.
     pub(in crate::engine) async fn complete_after(
@@ -66,7 +66,7 @@ impl<S: Store + 'static> Held<S> {
     ) -> Result<Result<(), ClaimError>, Option<StoreFailure>> {
         let number = self.turn_unless_over().ok_or(None)?;
         // Its drop ends the turn too.
-        let noted = NotedInPanic { held: self, number, outcome };
+        let noted = NotedInPanic { lease: self, number, outcome };
         let span = begun.insert(self.begin_completing());
         let mut command = HolderCommand { holder: self.facts.holder, act: Act::Renew };
         let concluded = Concluded::Completed(Kept::of(&outcome.body));
@@ -123,7 +123,7 @@ impl<S: Store + 'static> Held<S> {
 
 /// A completion that is being written at once. Should the store or an observer panic, it is noted for the claim's guard.
 struct NotedInPanic<'a, S: Store + 'static> {
-    held: &'a Held<S>,
+    lease: &'a Lease<S>,
     /// Of its turn.
     number: u64,
     outcome: Outcome<&'a [u8]>,
@@ -132,10 +132,10 @@ struct NotedInPanic<'a, S: Store + 'static> {
 impl<S: Store + 'static> Drop for NotedInPanic<'_, S> {
     fn drop(&mut self) {
         let Outcome { conclusion, body } = self.outcome;
-        let clock = self.held.engine.clock();
+        let clock = self.lease.engine.clock();
         // A clock that panics here would end the process: the time is for people.
         let at = catch_unwind(AssertUnwindSafe(|| clock.unix(clock.now()))).unwrap_or_default();
-        self.held.completing(&Outcome { conclusion, body: body.map(Payload::from) }, at);
-        self.held.end_turn(self.number);
+        self.lease.completing(&Outcome { conclusion, body: body.map(Payload::from) }, at);
+        self.lease.end_turn(self.number);
     }
 }

@@ -5,20 +5,27 @@
 //! decided by the protocol on the last entry known; a lost reply leads to sending it again, and a conflict to looking
 //! whether the entry there is still this attempt's.
 
+pub(in crate::engine) mod after_effect;
+pub(in crate::engine) mod attempt;
 mod completing;
+pub(in crate::engine) mod drive;
 mod guard;
+pub(in crate::engine) mod inside;
+pub(in crate::engine) mod leases;
+pub(in crate::engine) mod prepared;
+mod renewal;
 mod turn;
-mod writing;
+mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::Inner;
-use super::convoy::Route;
-use super::error::ClaimError;
-use super::options::Options;
+use crate::engine::convoy::Route;
+use crate::engine::error::ClaimError;
+use crate::engine::inner::Inner;
+use crate::engine::options::Options;
 use crate::kept::Kept;
 use crate::observe::Event;
 use crate::planted::planted;
@@ -30,16 +37,16 @@ use crate::store::Store;
 use crate::sync::Mutex;
 use crate::time::Moment;
 
-pub(super) use guard::Guard;
-pub(super) use turn::Turn;
+pub(in crate::engine) use guard::Guard;
+pub(in crate::engine) use turn::Turn;
 
-pub(crate) struct Held<S: Store + 'static> {
-    pub(super) engine: Arc<Inner<S>>,
-    pub(super) key: Key,
-    pub(super) facts: Facts,
+pub(crate) struct Lease<S: Store + 'static> {
+    pub(in crate::engine) engine: Arc<Inner<S>>,
+    pub(in crate::engine) key: Key,
+    pub(in crate::engine) facts: Facts,
     /// When automatic renewal ends.
     renew_until: Moment,
-    state: Mutex<HeldState>,
+    state: Mutex<LeaseState>,
 }
 
 /// What does not change during an attempt.
@@ -80,7 +87,7 @@ impl Facts {
     }
 }
 
-struct HeldState {
+struct LeaseState {
     /// The last entry known to be there and ours.
     entry: Entry,
     /// Until when the attempt may act, by our own clock.
@@ -107,7 +114,7 @@ struct HeldState {
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Phase {
+pub(in crate::engine) enum Phase {
     /// Granted; nothing has acted on it.
     Fresh,
     /// The operation may have begun.
@@ -148,7 +155,7 @@ impl ToldLost {
     }
 }
 
-impl HeldState {
+impl LeaseState {
     fn take_lost_wakers(&mut self) -> ToldLost {
         let waiters = self.waiters.as_mut().map(|waiters| std::mem::take(&mut waiters.lost));
         ToldLost { waiters, runner: self.runner.take() }
@@ -167,7 +174,7 @@ impl HeldState {
 
 /// Why the attempt may no longer act.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Lost {
+pub(in crate::engine) enum Lost {
     /// Its deadline passed without a renewal.
     Deadline,
     /// Somebody else has the key.
@@ -178,7 +185,7 @@ pub(super) enum Lost {
 
 /// One write that a holder wants.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(in crate::engine) enum Step {
     Renew,
     Checkpoint(Payload),
     Complete(Outcome, UnixMillis),
@@ -254,15 +261,15 @@ fn renew_at(options: &Options, sent: Moment, left: Duration) -> Moment {
     sent + options.renew_every.saturating_sub(age)
 }
 
-impl<S: Store + 'static> Held<S> {
+impl<S: Store + 'static> Lease<S> {
     /// `sent` is the moment before the request was sent whose answer showed `entry`, our grant.
-    pub(super) fn new(engine: Arc<Inner<S>>, key: Key, entry: Entry, sent: Moment) -> Arc<Self> {
+    pub(in crate::engine) fn new(engine: Arc<Inner<S>>, key: Key, entry: Entry, sent: Moment) -> Arc<Self> {
         let record = &entry.record;
         let token = entry.fencing_token();
         let holder = Holder { owner: record.owner(), token, attempt: record.attempt() };
         let facts = Facts { holder, grant: record.clone() };
         let options = &engine.options;
-        let state = HeldState {
+        let state = LeaseState {
             deadline: deadline(options, sent, entry.left),
             renew_at: renew_at(options, sent, entry.left),
             entry,
@@ -281,22 +288,22 @@ impl<S: Store + 'static> Held<S> {
         Arc::new(Self { key, facts, renew_until, state: Mutex::new(state), engine })
     }
 
-    pub(super) fn scope(&self) -> String {
+    pub(in crate::engine) fn scope(&self) -> String {
         self.key.scope_label()
     }
 
     /// From here on its writes go to the store by this route, for as long as there is one.
-    pub(super) fn go_by(&self, route: &Route) {
+    pub(in crate::engine) fn go_by(&self, route: &Route) {
         if route.is_some() {
             self.state.lock().route.clone_from(route);
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(in crate::engine) fn phase(&self) -> Phase {
         self.state.lock().phase.clone()
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
+    pub(in crate::engine) fn set_phase(&self, phase: Phase) {
         self.state.lock().phase = phase;
     }
 
@@ -311,12 +318,12 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// The operation is about to be polled for the first time, or the claim was handed to its user.
-    pub(super) fn start(&self) {
+    pub(in crate::engine) fn start(&self) {
         self.state.lock().phase = Phase::Started;
     }
 
     /// What was prepared is settled, one way or the other, and not committed.
-    pub(super) fn unprepare(&self) {
+    pub(in crate::engine) fn unprepare(&self) {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Prepared(_)) {
             state.phase = Phase::Started;
@@ -324,7 +331,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Until when the attempt may act, and when it wants a renewal; or why it may not act.
-    pub(super) fn times(&self) -> Result<(Moment, Moment), Lost> {
+    pub(in crate::engine) fn times(&self) -> Result<(Moment, Moment), Lost> {
         let state = self.state.lock();
         match state.lost {
             Some(lost) => Err(lost),
@@ -332,12 +339,12 @@ impl<S: Store + 'static> Held<S> {
         }
     }
 
-    pub(super) fn entry(&self) -> Entry {
+    pub(in crate::engine) fn entry(&self) -> Entry {
         self.state.lock().entry.clone()
     }
 
     /// Tells a renewal under way that it need not be tried again.
-    pub(super) fn wind_up(&self) {
+    pub(in crate::engine) fn wind_up(&self) {
         let wakers = {
             let mut state = self.state.lock();
             state.winding_up = true;
@@ -348,13 +355,13 @@ impl<S: Store + 'static> Held<S> {
 
     /// Whether the operation is over, and its conclusion waits for its turn.
     #[cfg(feature = "blocking")]
-    pub(super) fn is_unsent(&self) -> bool {
+    pub(in crate::engine) fn is_unsent(&self) -> bool {
         let state = self.state.lock();
         state.winding_up && !state.concluding && state.lost.is_none()
     }
 
     /// Whether the claim is to be renewed without being asked.
-    pub(super) fn wants_renewal(&self, now: Moment) -> bool {
+    pub(in crate::engine) fn wants_renewal(&self, now: Moment) -> bool {
         let state = self.state.lock();
         state.lost.is_none()
             && matches!(state.phase, Phase::Started | Phase::Ended)
@@ -362,11 +369,11 @@ impl<S: Store + 'static> Held<S> {
             && now < self.renew_until
     }
 
-    pub(super) fn renew_until(&self) -> Moment {
+    pub(in crate::engine) fn renew_until(&self) -> Moment {
         self.renew_until
     }
 
-    pub(super) fn mark_lost(&self, why: Lost) {
+    pub(in crate::engine) fn mark_lost(&self, why: Lost) {
         let wakers = {
             let mut state = self.state.lock();
             if state.lost.is_some() || state.phase == Phase::Over {
@@ -381,7 +388,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Why the claim is lost, for a caller that wanted to write `step`, if it did.
-    pub(super) fn lost_error(&self, lost: Lost, step: Option<&Step>) -> ClaimError {
+    pub(in crate::engine) fn lost_error(&self, lost: Lost, step: Option<&Step>) -> ClaimError {
         match lost {
             Lost::Deadline => ClaimError::DeadlinePassed { scope: self.scope() },
             Lost::Superseded => ClaimError::Superseded {
@@ -398,7 +405,7 @@ impl<S: Store + 'static> Held<S> {
 
     /// Ready when the lease is lost; else `cx` is woken if somebody learns so. The deadline itself is for the caller
     /// to watch.
-    pub(super) fn poll_lost(&self, number: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::engine) fn poll_lost(&self, number: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.lost.is_some() {
             return Poll::Ready(());
@@ -412,12 +419,12 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Whoever waited under this number no longer does.
-    pub(super) fn forget_lost(&self, number: u64) {
+    pub(in crate::engine) fn forget_lost(&self, number: u64) {
         let _waker = self.state.lock().waiters.as_mut().and_then(|waiters| waiters.lost.remove(&number));
     }
 
-    /// As [`Held::poll_lost`], for the run: it is polled again and again, and keeps one waker.
-    pub(super) fn poll_lost_as_runner(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// As [`Lease::poll_lost`], for the run: it is polled again and again, and keeps one waker.
+    pub(in crate::engine) fn poll_lost_as_runner(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.lost.is_some() {
             return Poll::Ready(());
@@ -429,18 +436,18 @@ impl<S: Store + 'static> Held<S> {
         Poll::Pending
     }
 
-    pub(super) fn time_left(&self) -> Duration {
+    pub(in crate::engine) fn time_left(&self) -> Duration {
         let now = self.engine.clock().now();
         self.times().map_or(Duration::ZERO, |(deadline, _)| deadline.saturating_since(now))
     }
 
     /// When completing is given up, counted from `now`.
-    pub(super) fn completion_until(&self, now: Moment) -> Moment {
+    pub(in crate::engine) fn completion_until(&self, now: Moment) -> Moment {
         now + self.engine.options.completion_timeout
     }
 
     /// When giving the claim up is given up: there is no use in it once the lease is over.
-    pub(super) fn release_until(&self, now: Moment) -> Moment {
+    pub(in crate::engine) fn release_until(&self, now: Moment) -> Moment {
         let deadline = self.state.lock().deadline;
         deadline.min(now + self.engine.options.store_timeout)
     }

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use crate::sync::Mutex;
 
 /// Work that is under way. Its owner holds it, and whoever helps does so weakly: it ends with its owner.
-pub(super) struct Helped<T> {
+pub(in crate::engine) struct Helped<T> {
     state: Mutex<State<T>>,
     wakers: Arc<Wakers>,
 }
@@ -56,7 +56,7 @@ impl Wake for Wakers {
 }
 
 /// What others do for it.
-pub(super) trait Help: Send + Sync {
+pub(in crate::engine) trait Help: Send + Sync {
     /// Polls it, unless somebody else does just now; ready when it has ended.
     fn help(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
@@ -154,7 +154,7 @@ impl<T> Drop for Owned<T> {
 }
 
 /// The work of an engine that a keeper may help with.
-pub(super) struct HelpWanted(Mutex<Wanted>);
+pub(in crate::engine) struct HelpWanted(Mutex<Wanted>);
 
 #[derive(Default)]
 struct Wanted {
@@ -163,13 +163,13 @@ struct Wanted {
 }
 
 /// Where in [`HelpWanted`] some work is, until it is dropped.
-pub(super) struct Registered<'a> {
+pub(in crate::engine) struct Registered<'a> {
     wanted: &'a HelpWanted,
     number: u64,
 }
 
 impl HelpWanted {
-    pub(super) fn new() -> Self {
+    pub(in crate::engine) fn new() -> Self {
         Self(Mutex::new(Wanted::default()))
     }
 
@@ -182,12 +182,12 @@ impl HelpWanted {
     }
 
     /// The number of what comes next.
-    pub(super) fn next(&self) -> u64 {
+    pub(in crate::engine) fn next(&self) -> u64 {
         self.0.lock().next
     }
 
     /// What has numbers from `first` on and before `end`.
-    pub(super) fn between(&self, first: u64, end: u64) -> Vec<Weak<dyn Help>> {
+    pub(in crate::engine) fn between(&self, first: u64, end: u64) -> Vec<Weak<dyn Help>> {
         self.0.lock().by_age.range(first..end).map(|(_, work)| Weak::clone(work)).collect()
     }
 }
@@ -199,13 +199,13 @@ impl Drop for Registered<'_> {
 }
 
 /// Helps until the work is over.
-pub(super) async fn help(work: Weak<dyn Help>) {
+pub(in crate::engine) async fn help(work: Weak<dyn Help>) {
     std::future::poll_fn(|cx| work.upgrade().map_or(Poll::Ready(()), |work| work.help(cx))).await;
 }
 
 /// Has `work`, which its owner polls, helped with by who `offered` to. It is polled by its owner alone at first: what ends in
 /// one poll needs no help.
-pub(super) async fn with_help<T: Send + 'static>(
+pub(in crate::engine) async fn with_help<T: Send + 'static>(
     wanted: &HelpWanted,
     work: impl Future<Output = T> + Send + 'static,
     offer: impl FnOnce(Weak<dyn Help>),
@@ -237,8 +237,8 @@ mod tests {
     /// Its owner goes while a helper polls it: the helper is not left waiting, and the work is gone.
     #[test]
     fn work_ends_with_its_owner() {
-        let held = Arc::new(());
-        let keeps = Arc::clone(&held);
+        let lease = Arc::new(());
+        let keeps = Arc::clone(&lease);
         let owner: Arc<Mutex<Option<Owned<()>>>> = Arc::new(Mutex::new(None));
         let goes = Arc::clone(&owner);
         let work: BoxFuture<'static, ()> = Box::pin(async move {
@@ -250,6 +250,6 @@ mod tests {
         let helped = Helped::new(work, Waker::noop());
         *owner.lock() = Some(Owned { helped: Arc::clone(&helped), just_polled: false });
         assert!(helped.help(&mut Context::from_waker(Waker::noop())).is_ready());
-        assert_eq!(Arc::strong_count(&held), 1, "the work is kept");
+        assert_eq!(Arc::strong_count(&lease), 1, "the work is kept");
     }
 }

@@ -5,11 +5,12 @@ use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 
-use super::super::Inner;
-use super::super::background::CleanUp;
-use super::super::error::ClaimError;
-use super::super::options::OnDrop;
-use super::{Held, Lost, Phase, Step};
+use super::leases::Registered;
+use super::{Lease, Lost, Phase, Step};
+use crate::engine::error::ClaimError;
+use crate::engine::housekeeping::clean_up::CleanUp;
+use crate::engine::inner::Inner;
+use crate::engine::options::OnDrop;
 use crate::observe::Event;
 use crate::protocol::{Entry, Key};
 use crate::store::Store;
@@ -17,13 +18,14 @@ use crate::time::Moment;
 
 /// Owns a claim: what is left undone when it is dropped is clean-up.
 pub(in crate::engine) struct Guard<S: Store + 'static> {
-    pub(in crate::engine) held: Arc<Held<S>>,
+    pub(in crate::engine) lease: Arc<Lease<S>>,
 }
 
 impl<S: Store + 'static> Guard<S> {
-    pub(in crate::engine) fn new(held: Arc<Held<S>>) -> Self {
-        held.engine.held.add(&held);
-        Self { held }
+    pub(in crate::engine) fn new(lease: Arc<Lease<S>>) -> Self {
+        let registered: Weak<dyn Registered> = Arc::<Lease<S>>::downgrade(&lease);
+        lease.engine.leases.add(lease.key.hash64(), registered);
+        Self { lease }
     }
 }
 
@@ -31,21 +33,21 @@ impl<S: Store + 'static> Guard<S> {
     /// What is to be written for a claim that is dropped in this phase, and for how long that is
     /// tried.
     fn left_undone(&self, phase: Phase) -> Option<(Step, Moment)> {
-        let held = &self.held;
-        let clock = held.engine.clock();
+        let lease = &self.lease;
+        let clock = lease.engine.clock();
         Some(match phase {
             // An outcome that could not be stored is known all the same: nobody is to run it again before its time.
             Phase::Over | Phase::Prepared(_) | Phase::Ended => return None,
-            Phase::Started if held.engine.options.on_drop == OnDrop::KeepLease => return None,
-            Phase::Started => (Step::Abandon, held.release_until(clock.now())),
+            Phase::Started if lease.engine.options.on_drop == OnDrop::KeepLease => return None,
+            Phase::Started => (Step::Abandon, lease.release_until(clock.now())),
             Phase::Fresh => {
                 let now = clock.now();
-                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, held.release_until(now))
+                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, lease.release_until(now))
             }
             // The operation is over and its outcome known: a completion that began is brought to its end.
             Phase::Completing(completion) => {
                 let (outcome, at) = *completion;
-                (Step::Complete(outcome, at), held.completion_until(clock.now()))
+                (Step::Complete(outcome, at), lease.completion_until(clock.now()))
             }
         })
     }
@@ -53,11 +55,11 @@ impl<S: Store + 'static> Guard<S> {
 
 impl<S: Store + 'static> Drop for Guard<S> {
     fn drop(&mut self) {
-        let held = &self.held;
-        held.engine.held.remove(held);
-        held.engine.tell_in_drop(&held.key, || Event::LetGo);
+        let lease = &self.lease;
+        lease.engine.leases.remove(lease.key.hash64(), Arc::as_ptr(lease).cast());
+        lease.engine.tell_in_drop(&lease.key, || Event::LetGo);
         let (phase, lost, wakers) = {
-            let mut state = held.state.lock();
+            let mut state = lease.state.lock();
             (state.phase.clone(), state.lost, state.retire())
         };
         wakers.wake();
@@ -69,9 +71,9 @@ impl<S: Store + 'static> Drop for Guard<S> {
         let left_undone = catch_unwind(AssertUnwindSafe(|| self.left_undone(phase)));
         let Ok(Some((step, until))) = left_undone else { return };
         // What still writes for the claim would undo that.
-        held.withdraw();
-        let (engine, key) = (Arc::downgrade(&held.engine), held.key.clone());
-        held.engine.in_background(Arc::new(Unwritten { engine, key, entry: held.entry(), step, until }));
+        lease.withdraw();
+        let (engine, key) = (Arc::downgrade(&lease.engine), lease.key.clone());
+        lease.engine.in_background(Arc::new(Unwritten { engine, key, entry: lease.entry(), step, until }));
     }
 }
 
@@ -90,9 +92,9 @@ impl<S: Store + 'static> CleanUp for Unwritten<S> {
         Box::pin(async move {
             let Some(engine) = self.engine.upgrade() else { return };
             let now = engine.clock().now();
-            let held = Held::new(engine, self.key.clone(), self.entry.clone(), now);
+            let lease = Lease::new(engine, self.key.clone(), self.entry.clone(), now);
             // Nobody is there to be told; an observer hears of failures.
-            let _told: Result<(), ClaimError> = held.write(self.step.clone(), self.until).await;
+            let _told: Result<(), ClaimError> = lease.write(self.step.clone(), self.until).await;
         })
     }
 

@@ -9,14 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::protocol::Conclusion;
 
 /// A panic of the user's code after the effect.
-pub(super) struct Panicked {
+pub(in crate::engine) struct Panicked {
     /// How the operation had ended by then.
-    pub(super) conclusion: Conclusion,
-    pub(super) panic: Box<dyn Any + Send>,
+    pub(in crate::engine) conclusion: Conclusion,
+    pub(in crate::engine) panic: Box<dyn Any + Send>,
 }
 
 /// Runs `work` for an operation that has ended, and concluded like this.
-pub(super) fn guarded<T>(conclusion: Conclusion, work: impl FnOnce() -> T) -> Result<T, Panicked> {
-    // What it left half done is the user's own, as with any panic that goes on: see `Held::panic_on_record`.
+pub(in crate::engine) fn guarded<T>(conclusion: Conclusion, work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // What it left half done is the user's own, as with any panic that goes on: see `Lease::panic_on_record`.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| Panicked { conclusion, panic })
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 /// One kind of work. If it panics, it begins anew.
-pub(super) struct Lane {
+pub(in crate::engine) struct Lane {
     name: &'static str,
     begin: Box<dyn Fn() -> BoxFuture<'static, ()> + Send>,
     work: Option<BoxFuture<'static, ()>>,
@@ -17,7 +17,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// `begin` makes its future, which ends when there is nothing more to do for good.
-    pub(super) fn new(
+    pub(in crate::engine) fn new(
         name: &'static str,
         begin: impl Fn() -> BoxFuture<'static, ()> + Send + 'static,
     ) -> Self {
@@ -26,7 +26,7 @@ impl Lane {
 
     /// Polls it once. Its name, if it panicked: then it begins anew with the next poll, which comes at once unless the
     /// one before panicked too.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+    pub(in crate::engine) fn poll(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
         if self.over {
             return None;
         }

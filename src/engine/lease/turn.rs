@@ -6,31 +6,31 @@ use std::task::{Context, Poll, Waker};
 
 use futures::future::{Either, select};
 
-use super::{Held, HeldState, Phase, Step};
+use super::{Lease, LeaseState, Phase, Step};
 use crate::planted::planted;
 use crate::store::Store;
 use crate::time::Moment;
 
 /// The right to write for a claim, until dropped.
 pub(in crate::engine) struct Turn<S: Store + 'static> {
-    held: Arc<Held<S>>,
+    lease: Arc<Lease<S>>,
     number: u64,
 }
 
 impl<S: Store + 'static> Drop for Turn<S> {
     fn drop(&mut self) {
-        self.held.end_turn(self.number);
+        self.lease.end_turn(self.number);
     }
 }
 
 impl<S: Store + 'static> Turn<S> {
     /// Whether nobody took it away.
-    pub(super) fn stands(&self) -> bool {
-        self.held.state.lock().taken == Some(self.number)
+    pub(in crate::engine) fn stands(&self) -> bool {
+        self.lease.state.lock().taken == Some(self.number)
     }
 }
 
-impl HeldState {
+impl LeaseState {
     fn take_turn(&mut self) -> u64 {
         self.next_number += 1;
         self.taken = Some(self.next_number);
@@ -45,16 +45,16 @@ impl HeldState {
     }
 }
 
-impl<S: Store + 'static> Held<S> {
+impl<S: Store + 'static> Lease<S> {
     /// Takes the turn of a claim that is not over, if nobody has it; for [`end_turn`](Self::end_turn).
-    pub(super) fn turn_unless_over(&self) -> Option<u64> {
+    pub(in crate::engine) fn turn_unless_over(&self) -> Option<u64> {
         let mut state = self.state.lock();
         let free = state.taken.is_none() && state.phase != Phase::Over;
         free.then(|| state.take_turn())
     }
 
     /// Ends the turn of this number, unless it was taken away.
-    pub(super) fn end_turn(&self, number: u64) {
+    pub(in crate::engine) fn end_turn(&self, number: u64) {
         let next = {
             let mut state = self.state.lock();
             if state.taken != Some(number) {
@@ -73,11 +73,11 @@ impl<S: Store + 'static> Held<S> {
             return None;
         }
         let number = state.take_turn();
-        Some(Turn { held: Arc::clone(self), number })
+        Some(Turn { lease: Arc::clone(self), number })
     }
 
     /// Takes the turn for good: who has it, or waits for it, sends nothing more.
-    pub(super) fn withdraw(&self) {
+    pub(in crate::engine) fn withdraw(&self) {
         let wakers = {
             let mut state = self.state.lock();
             state.winding_up = true;
@@ -115,7 +115,7 @@ impl<S: Store + 'static> Held<S> {
         // What the other had under way may or may not be applied.
         state.unsure |= Step::Renew.bit();
         let number = state.take_turn();
-        Turn { held: Arc::clone(self), number }
+        Turn { lease: Arc::clone(self), number }
     }
 
     async fn turn_until(self: &Arc<Self>, until: impl Fn() -> Moment, to_keep: bool) -> Option<Turn<S>> {
@@ -128,7 +128,7 @@ impl<S: Store + 'static> Held<S> {
                 }
                 if state.taken.is_none() {
                     let number = state.take_turn();
-                    return Poll::Ready(Some(Turn { held: Arc::clone(self), number }));
+                    return Poll::Ready(Some(Turn { lease: Arc::clone(self), number }));
                 }
                 state.wake_with_turn(cx.waker());
             }
@@ -139,7 +139,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// Sleeps until then; a write that keeps the claim sleeps no longer than its operation runs.
-    pub(super) async fn pause(&self, step: &Step, until: Moment) {
+    pub(in crate::engine) async fn pause(&self, step: &Step, until: Moment) {
         let sleep = self.engine.clock().sleep_until(until);
         if !step.keeps_the_claim() {
             return sleep.await;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::ClaimError;
-use super::held::{Held, Lost, Step, Turn};
-use super::port::{Applied, Start};
+use super::{Lease, Lost, Step, Turn};
+use crate::engine::error::ClaimError;
+use crate::engine::port::{Applied, Start};
 use crate::kept::Kept;
 use crate::protocol::{HolderVerdict, Key, Record, Version};
 use crate::store::Store;
 
-/// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`](super::Claim::prepare).
+/// A completion to be written by somebody else, in a transaction of theirs: from [`Claim::prepare`](crate::engine::Claim::prepare).
 ///
 /// Write `record` under `key` if and only if its version is `expected`, in the store's own way, and give it a version,
 /// `live` and `linger` as the store's `compare_exchange` would. Then settle the claim.
@@ -49,9 +49,12 @@ pub enum Settled {
     NotCommitted,
 }
 
-impl<S: Store + 'static> Held<S> {
-    /// See [`Claim::settle`](super::Claim::settle).
-    pub(super) async fn settle(self: &Arc<Self>, prepared: &Prepared) -> Result<Settled, ClaimError> {
+impl<S: Store + 'static> Lease<S> {
+    /// See [`Claim::settle`](crate::engine::Claim::settle).
+    pub(in crate::engine) async fn settle(
+        self: &Arc<Self>,
+        prepared: &Prepared,
+    ) -> Result<Settled, ClaimError> {
         let turn = self.turn_to_conclude().await;
         let settled = self.settle_in(&turn, prepared).await;
         // Only a store that does not answer leaves it unsettled.

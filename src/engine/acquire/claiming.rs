@@ -9,17 +9,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::Inner;
-use super::background::CleanUp;
-use super::convoy::Route;
-use super::error::{ClaimError, Error, ResolverFailure};
-use super::held::{Guard, Held, Step};
-use super::inside::is_inside;
-use super::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
-use super::resolver::Doubt;
-use super::wait::Wait;
-use super::watching::{Watched, in_span};
-use crate::observe::{CallPhase, Event};
+use super::doubt::Doubt;
+use crate::engine::convoy::Route;
+use crate::engine::error::{ClaimError, Error, ResolverFailure};
+use crate::engine::housekeeping::clean_up::CleanUp;
+use crate::engine::inner::Inner;
+use crate::engine::lease::{Guard, Lease, Step};
+use crate::engine::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
+use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
     ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, OutcomeBody,
@@ -31,23 +28,23 @@ use crate::time::Moment;
 
 /// What a claim asks for.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
-    pub(super) key: Key,
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) policy: Policy,
-    pub(super) attempts_max: Option<NonZeroU32>,
-    pub(super) wait: Duration,
-    pub(super) route: Route,
+pub(in crate::engine) struct Ask {
+    pub(in crate::engine) key: Key,
+    pub(in crate::engine) fingerprint: Option<Fingerprint>,
+    pub(in crate::engine) policy: Policy,
+    pub(in crate::engine) attempts_max: Option<NonZeroU32>,
+    pub(in crate::engine) wait: Duration,
+    pub(in crate::engine) route: Route,
 }
 
 /// What a claim got.
-pub(super) enum Claimed<S: Store + 'static> {
+pub(in crate::engine) enum Claimed<S: Store + 'static> {
     Granted(Guard<S>),
     Answered(Found, Entry),
 }
 
 /// What the first try of a claim came to.
-enum First<S: Store + 'static> {
+pub(super) enum First<S: Store + 'static> {
     /// Granted or answered, by a reading of the clock then.
     Claimed(Claimed<S>, Moment),
     /// The store failed, and nothing was done. Nobody was told yet.
@@ -56,64 +53,14 @@ enum First<S: Store + 'static> {
 
 impl<S: Store + 'static> Claimed<S> {
     /// Granted, and its deadline has passed meanwhile.
-    pub(super) fn is_late(&self) -> bool {
-        matches!(self, Self::Granted(guard) if guard.held.time_left().is_zero())
+    pub(in crate::engine) fn is_late(&self) -> bool {
+        matches!(self, Self::Granted(guard) if guard.lease.time_left().is_zero())
     }
 }
 
 impl<S: Store + 'static> Inner<S> {
-    /// Claims, and waits for whoever holds the key as long as the request says.
-    ///
-    /// Where the store answers at once and nobody is waited for, it is done when it is first polled.
-    #[inline]
-    pub(super) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
-        match self.background.take() {
-            None => self.claim_alone(ask).await,
-            // Clean-up that waits gets on meanwhile.
-            Some(job) => {
-                let at_most = self.options.renew_every / 4;
-                Box::pin(job.beside(self.clock(), at_most, self.claim_alone(ask))).await
-            }
-        }
-    }
-
-    #[inline]
-    async fn claim_alone(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
-        let mut span = self.begin(&ask.key, || CallPhase::Claim);
-        let is_last = |found| found != Found::InProgress || ask.wait.is_zero();
-        let at_once = || {
-            in_span(&mut span, || {
-                let first = self.claim_at_once(ask);
-                if let Some(First::Claimed(Claimed::Answered(found, entry), _)) = &first {
-                    if is_last(*found) {
-                        self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
-                    }
-                }
-                first
-            })
-        };
-        let first = match self.port.is_at_once().then(at_once).flatten() {
-            // An observer, which has heard of the grant, may have taken its time over it.
-            Some(First::Claimed(claimed @ Claimed::Granted(_), _))
-                if !self.is_watched() || !claimed.is_late() =>
-            {
-                return Ok(claimed);
-            }
-            Some(First::Claimed(claimed @ Claimed::Answered(found, _), _)) if is_last(found) => {
-                return Ok(claimed);
-            }
-            first => first,
-        };
-        // Apart, so that a call which need not wait is no larger for it.
-        let work = self.claim_on(ask, first);
-        match span {
-            Some(span) => Box::pin(Watched::new(span, work)).await,
-            None => Box::pin(work).await,
-        }
-    }
-
     /// The first try of a claim, by the short way. `None`: what it met is for the long way, from its beginning.
-    fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<First<S>> {
+    pub(super) fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<First<S>> {
         let mut attempt = Claiming::new(self, ask);
         // Should the store panic, nobody knows what was done.
         let before = attempt.sending();
@@ -137,65 +84,9 @@ impl<S: Store + 'static> Inner<S> {
         }
     }
 
-    /// Goes on claiming from what the `first` try came to.
-    async fn claim_on(self: &Arc<Self>, ask: &Ask, first: Option<First<S>>) -> Result<Claimed<S>, Error> {
-        let claimed = self.claim_patiently(ask, first).await;
-        match &claimed {
-            Ok(Claimed::Answered(found, entry)) => {
-                self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
-            }
-            Ok(Claimed::Granted(_)) => {}
-            Err(Error::Incomparable { .. }) => {
-                self.tell(&ask.key, || Event::Answered { answer: "incomparable" });
-            }
-            Err(_) => self.tell(&ask.key, || Event::Unanswered),
-        }
-        claimed
-    }
-
-    async fn claim_patiently(
-        self: &Arc<Self>,
-        ask: &Ask,
-        mut first: Option<First<S>>,
-    ) -> Result<Claimed<S>, Error> {
-        let mut now = match first {
-            Some(First::Claimed(_, begun)) => begun,
-            Some(First::Failed(_)) | None => self.clock().now(),
-        };
-        let until = now + ask.wait;
-        for _ in 0..=CONFLICTS_MAX {
-            let claimed = match first.take() {
-                Some(First::Claimed(claimed, _)) => claimed,
-                Some(First::Failed(failure)) => {
-                    self.claim_once(ask, Start::After(failure, None), now).await?
-                }
-                None => self.claim_once(ask, Start::Known(None, now), now).await?,
-            };
-            let claimed = match claimed {
-                // Inside of its own operation, it would wait for itself.
-                Claimed::Answered(Found::InProgress, entry) if until > now && !is_inside(&entry) => {
-                    Box::pin(Wait::begin(self, ask, entry, until).run()).await?
-                }
-                claimed => claimed,
-            };
-            match &claimed {
-                Claimed::Answered(..) => return Ok(claimed),
-                // A grant that arrives past its own deadline is renewed before anything starts.
-                Claimed::Granted(guard) => match guard.held.renew_if_late().await {
-                    Ok(()) => return Ok(claimed),
-                    Err(ClaimError::Store { scope, source }) => return Err(Error::Store { scope, source }),
-                    // It came so late that somebody else was there: the call begins anew.
-                    Err(_) => {}
-                },
-            }
-            now = self.clock().now();
-        }
-        Err(Error::Inconsistent { scope: ask.key.scope_label() })
-    }
-
     /// One claim call, with an owner id of its own. `start` has what is there as far as the caller knows, and `sent` is a
     /// reading of the clock just taken.
-    pub(super) async fn claim_once(
+    pub(in crate::engine) async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask,
         mut start: Start,
@@ -271,9 +162,9 @@ impl<S: Store + 'static> Inner<S> {
     }
 
     /// What this request answers to an entry that another found; `None` if it calls for a look of one's own.
-    pub(super) fn judge_news(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
+    pub(in crate::engine) fn judge_update(&self, ask: &Ask, entry: &Entry) -> Result<Option<Found>, Error> {
         let command = ClaimCommand {
-            owner: NOBODY, // news is never this call's own
+            owner: NOBODY, // an update is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
             fingerprint: if planted("claiming: news is for every fingerprint") {
                 entry.record.fingerprint()
@@ -295,7 +186,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-fn answer_name(found: Found, entry: &Entry) -> &'static str {
+pub(super) fn answer_name(found: Found, entry: &Entry) -> &'static str {
     match found {
         // Of some outcomes nothing is on record but that there was one.
         Found::Replay if !has_outcome(entry) => "done",
@@ -355,12 +246,12 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
         if reply_lost && planted("claiming: a deadline counts from the last resend") {
             entry.left = self.engine.options.lifetimes.lease;
         }
-        let held = Held::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
-        held.go_by(&self.ask.route);
+        let lease = Lease::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
+        lease.go_by(&self.ask.route);
         // From here on the guard answers for the claim, also if an observer panics.
-        let guard = Guard::new(held);
+        let guard = Guard::new(lease);
         self.maybe_written.store(false, Ordering::Relaxed);
-        let facts = &guard.held.facts;
+        let facts = &guard.lease.facts;
         self.engine.tell(&self.ask.key, || Event::Granted {
             attempt: facts.holder.attempt,
             token: facts.holder.token,
@@ -444,8 +335,8 @@ impl<S: Store + 'static> CleanUp for Unheard<S> {
             }
             let (entry, sent) = self.found.get().expect("set above");
             let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(*sent) };
-            let held = Held::new(engine, self.key.clone(), entry.clone(), *sent);
-            let _told: Result<(), ClaimError> = held.write(step, held.release_until(*sent)).await;
+            let lease = Lease::new(engine, self.key.clone(), entry.clone(), *sent);
+            let _told: Result<(), ClaimError> = lease.write(step, lease.release_until(*sent)).await;
         })
     }
 

@@ -31,7 +31,7 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    pub(super) fn of(key: &Key, entry: &Entry) -> Self {
+    pub(in crate::engine) fn of(key: &Key, entry: &Entry) -> Self {
         let record = &entry.record;
         Self {
             key: key.clone(),

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::super::convoy::Route;
-use super::super::error::ClaimError;
-use super::super::port::{Applied, Start, Terms, Unapplied};
-use super::super::run::Renewal;
-use super::super::watching::Watched;
-use super::{Concluded, Held, Lost, Phase, Step, Turn, deadline, renew_at};
+use super::drive::Renewal;
+use super::{Concluded, Lease, Lost, Phase, Step, Turn, deadline, renew_at};
+use crate::engine::convoy::Route;
+use crate::engine::error::ClaimError;
+use crate::engine::observed::Watched;
+use crate::engine::port::{Applied, Start, Terms, Unapplied};
 use crate::kept::Kept;
 use crate::observe::{self, Event};
 use crate::planted::planted;
@@ -18,7 +18,7 @@ use crate::protocol::{Decision, Entry, HolderCommand, HolderVerdict, Key, State,
 use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
 
-impl<S: Store + 'static> Held<S> {
+impl<S: Store + 'static> Lease<S> {
     /// Takes the turn, to conclude, and writes.
     pub(in crate::engine) async fn write(
         self: &Arc<Self>,
@@ -44,7 +44,7 @@ impl<S: Store + 'static> Held<S> {
     }
 
     /// As [`write_in`](Self::write_in), where a try may have failed already.
-    pub(super) async fn write_after(
+    pub(in crate::engine) async fn write_after(
         &self,
         turn: &Turn<S>,
         step: Step,
@@ -77,7 +77,7 @@ impl<S: Store + 'static> Held<S> {
         until: Moment,
     ) -> Result<Applied<HolderVerdict>, Unapplied> {
         let route = self.state.lock().route.clone();
-        let terms = Writing { held: self, turn, step, until, route };
+        let terms = Writing { lease: self, turn, step, until, route };
         self.engine.port.apply(&self.key, &self.command(step), start, now, &terms).await
     }
 
@@ -177,10 +177,10 @@ impl<S: Store + 'static> Held<S> {
         // Recorded first, wakened second.
         if !matches!(how, Concluded::Completed(_)) {
             if !planted("held: gives up in silence") {
-                engine.waiting.poke(&self.key);
+                engine.waiters.notify(&self.key);
             }
         } else if !planted("held: wakes before it stores") {
-            engine.waiting.publish(&self.key, || self.entry());
+            engine.waiters.publish(&self.key, || self.entry());
         }
         engine.tell(&self.key, || match how {
             Concluded::Completed(kept) => Event::Completed { kept },
@@ -223,7 +223,7 @@ impl<S: Store + 'static> Held<S> {
             HolderVerdict::AlreadyCompleted => ClaimError::AlreadyCompleted { scope },
             HolderVerdict::AlreadyReleased => {
                 // Whoever released it may have been dropped before the answer, and then told nobody who waits.
-                self.engine.waiting.poke(&self.key);
+                self.engine.waiters.notify(&self.key);
                 ClaimError::AlreadyReleased { scope }
             }
             HolderVerdict::AlreadyDone | HolderVerdict::Superseded => {
@@ -262,14 +262,14 @@ impl<S: Store + 'static> Held<S> {
             }
             Err(failure) => {
                 // The keeper's next round is the next try.
-                let retry_in = failure.kind().is_transient().then(|| self.engine.keeper_tick());
+                let retry_in = failure.kind().is_transient().then(|| self.engine.options.keeper_tick());
                 self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in });
             }
         }
     }
 
     /// Lets a renewal in flight end. What came of it shows in the entry that the next write is decided on.
-    pub(super) async fn let_end(&self, renewal: Option<Renewal>) {
+    pub(in crate::engine) async fn let_end(&self, renewal: Option<Renewal>) {
         if let Some(renewal) = renewal {
             let _renewed: Result<(), ClaimError> = renewal.await;
         }
@@ -301,10 +301,10 @@ impl<S: Store + 'static> Held<S> {
         step: Step,
         now: Moment,
     ) -> Result<(), ClaimError> {
-        let (held, until) = (Arc::clone(self), self.release_until(now));
+        let (lease, until) = (Arc::clone(self), self.release_until(now));
         let work = async move {
-            held.let_end(renewal).await;
-            held.write(step, until).await
+            lease.let_end(renewal).await;
+            lease.write(step, until).await
         };
         let phase = || observe::CallPhase::Complete { attempt: self.facts.holder.attempt };
         match self.engine.begin(&self.key, phase) {
@@ -316,7 +316,7 @@ impl<S: Store + 'static> Held<S> {
 
 /// The terms of a write for a claim.
 struct Writing<'a, S: Store + 'static> {
-    held: &'a Held<S>,
+    lease: &'a Lease<S>,
     turn: &'a Turn<S>,
     step: &'a Step,
     until: Moment,
@@ -325,24 +325,24 @@ struct Writing<'a, S: Store + 'static> {
 
 impl<S: Store + 'static> Terms for Writing<'_, S> {
     async fn exchange(&self, key: &Key, write: &Write, sent: Moment) -> Result<Exchange, StoreFailure> {
-        let patience = self.held.patience(self.step, sent, self.until);
-        self.held.engine.exchange_by(self.route.as_ref(), patience, key, write).await
+        let patience = self.lease.patience(self.step, sent, self.until);
+        self.lease.engine.exchange_by(self.route.as_ref(), patience, key, write).await
     }
 
     /// To keep a claim that a conclusion has by now would undo that.
     fn may_send(&self) -> bool {
         if planted("held: wakes before it stores") {
-            self.held.engine.waiting.poke(&self.held.key);
+            self.lease.engine.waiters.notify(&self.lease.key);
         }
         !self.step.keeps_the_claim() || self.turn.stands() || planted("held: who lost its turn writes on")
     }
 
     fn was_unanswered(&self) -> bool {
-        self.held.state.lock().unsure & self.step.bit() != 0
+        self.lease.state.lock().unsure & self.step.bit() != 0
     }
 
     fn sending(&self) -> bool {
-        let mut state = self.held.state.lock();
+        let mut state = self.lease.state.lock();
         let before = state.unsure & self.step.bit() != 0;
         state.unsure |= self.step.bit();
         before
@@ -350,26 +350,26 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
 
     fn answered(&self, before: bool, _done: bool) {
         if !before {
-            self.held.state.lock().unsure &= !self.step.bit();
+            self.lease.state.lock().unsure &= !self.step.bit();
         }
     }
 
     fn is_own(&self, _write: &Write, found: &Entry, unknown: bool) -> bool {
-        unknown && self.held.shows(self.step, found) || planted("held: a conflict counts as stored")
+        unknown && self.lease.shows(self.step, found) || planted("held: a conflict counts as stored")
     }
 
     fn pause(&self, _: &StoreFailure, _: u32, sent: Moment, backoff: Duration) -> Option<Duration> {
-        let engine = &self.held.engine;
+        let engine = &self.lease.engine;
         if self.step.keeps_the_claim() && planted("held: a lost renewal extends the deadline") {
             let options = &engine.options;
-            self.held.state.lock().deadline = deadline(options, sent, options.lifetimes.lease);
+            self.lease.state.lock().deadline = deadline(options, sent, options.lifetimes.lease);
         }
         let now = engine.clock().now();
-        let wound_up = self.step.keeps_the_claim() && self.held.state.lock().winding_up;
+        let wound_up = self.step.keeps_the_claim() && self.lease.state.lock().winding_up;
         (now < self.until && !wound_up).then(|| backoff.min(self.until.saturating_since(now)))
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {
-        Box::pin(self.held.pause(self.step, until))
+        Box::pin(self.lease.pause(self.step, until))
     }
 }
