@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::clause::{Clause, Violation};
+use super::clause::{Clause, Violation, reading_order};
 use super::harness::{Effort, Harness};
 use super::lab::Tally;
 use super::{Passed, cases, check, lab};
@@ -66,17 +66,6 @@ impl Certificate {
 
     fn sum(&self, count: impl Fn(&Passed) -> u64) -> u64 {
         self.cases.iter().filter_map(|(_, _, result)| result.as_ref().ok()).map(count).sum()
-    }
-}
-
-/// Where a violation stands among others: one bug fails many cases, and some of them name it.
-pub(super) fn reading_order(case: &str) -> u8 {
-    match case.split('_').next() {
-        Some("p1") => 4,
-        _ if case.contains("histories") => 3,
-        Some("s1") => 2,
-        Some("s3" | "s4" | "s5") => 0,
-        _ => 1,
     }
 }
 
