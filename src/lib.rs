@@ -131,6 +131,11 @@ mod sync;
 pub mod time;
 mod words;
 
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "json", feature = "sha256"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// What operators do about a key: answers of [`Deduplicator::inspect`], [`Deduplicator::resolve`] and their kin, and the
 /// [`Resolver`](admin::Resolver) that is asked when a claim meets doubt.
 pub mod admin {
