@@ -1,5 +1,7 @@
 //! For operators: looking at a key, settling a doubt, ending a generation.
 
+mod display;
+
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -11,8 +13,8 @@ use super::port::{Applied, Port, Start, Terms, Unapplied};
 use crate::observe::Event;
 use crate::planted::planted;
 use crate::protocol::{
-    Entry, Expected, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict, Order,
-    Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
+    Conclusion, Entry, Expected, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand,
+    OperatorVerdict, Order, Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store, StoreFailure};
 use crate::time::Moment;
@@ -44,7 +46,8 @@ pub enum AdminAnswer {
     },
 }
 
-/// What is on record under a key, for people.
+/// What is on record under a key, for people: its `Display` says the state in words, what happens
+/// next, and what may be done about a doubt.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -78,12 +81,15 @@ pub struct Inspection {
     pub checkpoint_len: usize,
     /// Bytes of its outcome, where one is kept.
     pub outcome_len: Option<usize>,
+    /// Whether the operation succeeded or failed for good, where it is completed.
+    pub conclusion: Option<Conclusion>,
 }
 
 impl Inspection {
     fn of(entry: &Entry) -> Self {
         let record = &entry.record;
-        let outcome_len = match record.outcome() {
+        let outcome = record.outcome();
+        let outcome_len = match &outcome {
             Some(Outcome { body: OutcomeBody::Kept(bytes), .. }) => Some(bytes.len()),
             _ => None,
         };
@@ -102,7 +108,18 @@ impl Inspection {
             has_fingerprint: record.fingerprint().is_some(),
             checkpoint_len: record.checkpoint().len(),
             outcome_len,
+            conclusion: outcome.map(|outcome| outcome.conclusion),
         }
+    }
+
+    /// Whether the latest attempt stopped in the middle, and nobody has resolved it:
+    /// [`resolve`](Deduplicator::resolve) takes what happened.
+    /// [`list_in_doubt`](Deduplicator::list_in_doubt) lists these keys.
+    ///
+    /// The field [`doubt`](Self::doubt) is also true of an operation whose earlier attempt was taken
+    /// over, while the next one runs and after it completed.
+    pub fn in_doubt(&self) -> bool {
+        self.state == Status::Expired(ExpiredBecause::Abandoned)
     }
 }
 
@@ -126,7 +143,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// let ClaimAnswer::Granted(_claim) = dedup.request(key.clone()).claim().await? else { return Ok(()) };
     /// let found = dedup.inspect(&key).await?.expect("a claim is on record");
     /// assert_eq!(found.state, Status::InProgress);
-    /// println!("attempt {} runs for {:?} more", found.attempt, found.left);
+    /// println!("{found}"); // in words: the state, what happens next, what may be done
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn inspect(&self, key: &Key) -> Result<Option<Inspection>, Error> {

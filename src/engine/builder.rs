@@ -15,6 +15,7 @@ use crate::observe::Observer;
 use crate::protocol::{Lifetimes, Payload, Policy};
 use crate::store::Store;
 use crate::time::{Clock, SystemClock};
+use crate::words::InWords;
 
 /// An option that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -378,7 +379,7 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         ("resolver_timeout", options.resolver_timeout),
     ] {
         if duration.is_zero() {
-            return Err(refuse(option, "it is zero"));
+            return Err(refuse(option, "it is zero; give it a time that is longer"));
         }
     }
     for (option, what, interval) in [
@@ -389,7 +390,11 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         if interval < INTERVAL_MIN {
             return Err(refuse(
                 option,
-                format!("{what} would be {interval:?}, and must be at least {INTERVAL_MIN:?}"),
+                format!(
+                    "{what} would be {}, and must be at least {}",
+                    InWords(interval),
+                    InWords(INTERVAL_MIN)
+                ),
             ));
         }
     }
@@ -399,7 +404,7 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         if duration > COUNTABLE_MAX && duration != Duration::MAX {
             return Err(refuse(
                 option,
-                format!("{duration:?} is too long to count; forever is Duration::MAX"),
+                format!("{} is too long to count; forever is Duration::MAX", InWords(duration)),
             ));
         }
     }
@@ -412,7 +417,10 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         ("poll_every", options.poll_max),
     ] {
         if duration > LEASE_MAX {
-            return Err(refuse(option, format!("{duration:?} is longer than a year")));
+            return Err(refuse(
+                option,
+                format!("{} is longer than a year (366 days), the most it may be", InWords(duration)),
+            ));
         }
     }
     if let Some(horizon) = options.redelivered_for {
@@ -421,25 +429,42 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
             return Err(refuse(
                 "redelivered_for",
                 format!(
-                    "a message may be delivered again after {horizon:?}, and would run again: its record is kept for \
-                     {kept:?} only; lengthen the retention, or the tail"
+                    "a message may be delivered again after {}, and would run again: its record is kept for {} only; \
+                     lengthen the retention, or the tail",
+                    InWords(horizon),
+                    InWords(kept)
                 ),
             ));
         }
     }
     if lease > retention {
-        return Err(refuse("lease", format!("{lease:?} is longer than the retention, {retention:?}")));
+        return Err(refuse(
+            "lease",
+            format!(
+                "{} is longer than the retention, {}; lengthen that, or shorten the lease",
+                InWords(lease),
+                InWords(retention)
+            ),
+        ));
     }
     if options.margin >= lease {
-        return Err(refuse("margin", format!("{:?} leaves nothing of the lease, {lease:?}", options.margin)));
+        return Err(refuse(
+            "margin",
+            format!(
+                "{} leaves nothing of the lease, {}; a tenth of the lease is usual",
+                InWords(options.margin),
+                InWords(lease)
+            ),
+        ));
     }
     if options.renew_every >= lease - options.margin {
         let usable = lease - options.margin;
         return Err(refuse(
             "renew_every",
             format!(
-                "{:?} comes too late: an owner stops {usable:?} after its last renewal",
-                options.renew_every
+                "{} comes too late: an owner stops {} after its last renewal; a third of the lease is usual",
+                InWords(options.renew_every),
+                InWords(usable)
             ),
         ));
     }

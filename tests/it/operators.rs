@@ -1,6 +1,7 @@
 //! For operators: inspect, resolve, forget, list, the resolver hook, and events.
 
 mod events;
+mod in_words;
 mod resolver;
 mod watching;
 

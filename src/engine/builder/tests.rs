@@ -102,7 +102,7 @@ fn each_bound_itself_is_allowed_and_what_is_past_it_is_not() {
 fn a_renewal_that_comes_too_late_is_told_how_long_there_is() {
     let late = Deduplicator::builder(MemoryStore::new()).renew_every(Duration::from_secs(28));
     let error = late.build().unwrap_err();
-    assert!(error.to_string().contains("an owner stops 27s after its last renewal"), "{error}");
+    assert!(error.to_string().contains("an owner stops 27 seconds after its last renewal"), "{error}");
 }
 
 /// How a test sets a duration.
