@@ -35,6 +35,6 @@ exports.run = async (ask, broken) => {
         }
     };
     await Promise.all([worker(), worker(), worker(), worker()]);
-    // Timers of connections that are kept open would hold the process up.
-    process.exit();
+    // When all is written. Timers of connections that are kept open would hold the process up.
+    process.stdout.write('', () => process.exit());
 };

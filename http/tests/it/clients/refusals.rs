@@ -7,10 +7,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post as on_post;
 use http::{HeaderName, StatusCode};
+use oncekey_http::problems::stripe_like;
 
 use super::program::{ALL, Settings};
 use super::{Asked, Client, Ledger, name};
-use crate::support::serve;
+use crate::support::{layer, serve};
 
 type Arrivals = Arc<Ledger<Instant>>;
 
@@ -74,6 +75,30 @@ fn readme(client: Client) -> [String; 2] {
     let cells: Vec<_> =
         line.unwrap_or_else(|| panic!("{client:?} is in the README")).split('|').map(str::trim).collect();
     [cells[3].to_owned(), cells[4].to_owned()]
+}
+
+/// The layer refuses a long body before it was read; a client that is cut off while it still sends would ask again and again.
+/// curl has no such argument of a program; its tests are elsewhere.
+#[tokio::test]
+async fn clients_hear_that_their_body_is_too_large_while_they_send_it() {
+    for client in ALL.into_iter().filter(|client| *client != Client::Curl) {
+        let layer = layer().request_body_max(1000);
+        let layer = if client.is_stripes() { layer.problems(stripe_like()) } else { layer };
+        let app = Router::new().route("/v1/charges", on_post(async || "{}"));
+        let served = serve(app.route_layer(layer.build().unwrap())).await;
+        let settings = Settings {
+            base: format!("http://{}", served.addr),
+            timeout: Duration::from_secs(60),
+            retries: 1,
+        };
+        let operations: Vec<_> = (0..4)
+            .map(|n| Asked { name: format!("{n}{}", "x".repeat(1_000_000)), key: format!("key-{n}") })
+            .collect();
+        let expected = if client.is_stripes() { 400 } else { 413 };
+        for told in client.run(&settings, &operations).await {
+            assert_eq!((told.status, told.asked_again), (expected, 0), "{client:?}: {}", told.error);
+        }
+    }
 }
 
 #[tokio::test]
