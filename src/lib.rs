@@ -120,7 +120,6 @@ mod engine;
 mod kept;
 pub mod memory;
 pub mod observe;
-mod planted;
 pub mod protocol;
 mod random;
 pub mod store;

@@ -7,10 +7,9 @@ use futures::future::BoxFuture;
 use super::port::{Applied, Port, Start, Terms, Unapplied};
 use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
-use crate::planted::planted;
 use crate::protocol::{
-    Entry, Expected, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict, Order,
-    Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
+    Entry, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict, Order, Outcome,
+    OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store, StoreFailure};
 use crate::time::Moment;
@@ -285,16 +284,7 @@ struct Patiently<'a, S>(&'a Port<S>);
 impl<S: Store> Terms for Patiently<'_, S> {
     async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
         let timeout = self.0.options.store_timeout;
-        let answer = self.0.exchange(timeout, key, write).await;
-        match &answer {
-            Ok(Exchange::Conflict(Some(newer)))
-                if planted("admin: goes by a newer version") && newer.record != write.record =>
-            {
-                let write = Write { expected: Expected::At(newer.version), ..write.clone() };
-                self.0.exchange(timeout, key, &write).await
-            }
-            _ => answer,
-        }
+        self.0.exchange(timeout, key, write).await
     }
 
     /// What a copy of this very write put there, sent again by us or by the network.

@@ -10,7 +10,6 @@ use futures::future::BoxFuture;
 
 use super::options::Options;
 use crate::observe::{Event, StoreCall};
-use crate::planted::planted;
 use crate::protocol::{Command, Decision, Entry, Key, UnixMillis, Write, decide};
 use crate::store::{
     AtOnce, BatchPut, Exchange, Put, Step, StepPut, Store, StoreError, StoreErrorKind, StoreFailure,
@@ -197,7 +196,7 @@ impl<S: Store> Port<S> {
                     if !failure.maybe_applied() {
                         terms.answered(before, false);
                     }
-                    unknown |= failure.maybe_applied() && !planted("held: a lost reply is forgotten");
+                    unknown |= failure.maybe_applied();
                     self.failed(key, failure, sent, &mut tries, terms).await.map_err(Unapplied::Store)?;
                 }
             }

@@ -20,10 +20,9 @@ use crate::engine::lease::{Guard, Lease, Step};
 use crate::engine::observed::{Watched, in_span};
 use crate::engine::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
 use crate::observe::{CallPhase, Event};
-use crate::planted::planted;
 use crate::protocol::{
     ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, OutcomeBody,
-    Owner, Policy, UnixMillis, Version, Write, decide,
+    Owner, Policy, UnixMillis, Write, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store, StoreFailure};
@@ -228,15 +227,6 @@ impl<S: Store + 'static> Inner<S> {
                     }
                 }
                 Err(Unapplied::Store(source)) => {
-                    if planted("claiming: a claim that failed counts as granted") {
-                        if let Decision::Write(write) =
-                            decide(None, &attempt.command, &self.options.lifetimes)
-                        {
-                            let version = Version::new(u64::MAX / 2);
-                            let entry = Entry { record: write.record, version, left: write.live };
-                            return Ok(attempt.granted(entry, sent, false));
-                        }
-                    }
                     return Err(Error::Store { scope: ask.key.scope_label(), source });
                 }
                 Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => break,
@@ -275,11 +265,7 @@ impl<S: Store + 'static> Inner<S> {
         let command = ClaimCommand {
             owner: NOBODY, // an update is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
-            fingerprint: if planted("claiming: news is for every fingerprint") {
-                entry.record.fingerprint()
-            } else {
-                ask.fingerprint
-            },
+            fingerprint: ask.fingerprint,
             policy: ask.policy,
             attempts_max: ask.attempts_max,
             on_doubt: OnDoubt::GoByPolicy,
@@ -351,10 +337,7 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
     }
 
     /// The guard takes over from here.
-    fn granted(&self, mut entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
-        if reply_lost && planted("claiming: a deadline counts from the last resend") {
-            entry.left = self.engine.options.lifetimes.lease;
-        }
+    fn granted(&self, entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
         let lease = Lease::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
         lease.go_by(&self.ask.route);
         // From here on the guard answers for the claim, also if an observer panics.
