@@ -123,7 +123,6 @@ mod errors;
 mod kept;
 pub mod memory;
 pub mod observe;
-mod planted;
 pub mod protocol;
 mod random;
 pub mod store;

@@ -11,10 +11,9 @@ use super::handle::Deduplicator;
 use super::inner::Inner;
 use super::port::{Applied, Port, Start, Terms, Unapplied};
 use crate::observe::Event;
-use crate::planted::planted;
 use crate::protocol::{
-    Conclusion, Entry, Expected, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand,
-    OperatorVerdict, Order, Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
+    Conclusion, Entry, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict,
+    Order, Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store, StoreFailure};
 use crate::time::Moment;
@@ -310,16 +309,7 @@ impl<S: Store> Terms for Patiently<'_, S> {
         until: Moment,
     ) -> Result<Exchange, StoreFailure> {
         let timeout = self.0.options.store_timeout.min(until.saturating_since(sent));
-        let answer = self.0.exchange(timeout, key, write).await;
-        match &answer {
-            Ok(Exchange::Conflict(Some(newer)))
-                if planted("admin: goes by a newer version") && newer.record != write.record =>
-            {
-                let write = Write { expected: Expected::At(newer.version), ..write.clone() };
-                self.0.exchange(timeout, key, &write).await
-            }
-            _ => answer,
-        }
+        self.0.exchange(timeout, key, write).await
     }
 
     /// What a copy of this very write put there, sent again by us or by the network.
@@ -331,7 +321,7 @@ impl<S: Store> Terms for Patiently<'_, S> {
         since + self.0.options.call_timeout
     }
 
-    fn pause(&self, _sent: Moment, until: Moment, backoff: Duration) -> Option<Duration> {
+    fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration> {
         self.0.pause_within(until, backoff)
     }
 

@@ -10,7 +10,6 @@ use futures::future::BoxFuture;
 
 use super::options::Options;
 use crate::observe::{Event, StoreCall};
-use crate::planted::planted;
 use crate::protocol::{Command, Decision, Entry, Key, UnixMillis, Write, decide};
 use crate::store::{
     AtOnce, BatchPut, Exchange, Put, Step, StepPut, Store, StoreError, StoreErrorKind, StoreFailure,
@@ -100,9 +99,8 @@ pub(super) trait Terms: Sync {
     /// When a stretch of tries is given up that began then, and that the store answers none of.
     fn until(&self, since: Moment) -> Moment;
 
-    /// How long to pause after a failure of what was sent then, in a stretch that is given up at `until`; `None`: give
-    /// up now.
-    fn pause(&self, sent: Moment, until: Moment, backoff: Duration) -> Option<Duration>;
+    /// How long to pause after a failure, in a stretch that is given up at `until`; `None`: give up now.
+    fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration>;
 
     /// Sleeps until then, or until there is no use in it.
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()>;
@@ -210,7 +208,7 @@ impl<S: Store> Port<S> {
                     if !failure.maybe_applied() {
                         terms.answered(before, false);
                     }
-                    unknown |= failure.maybe_applied() && !planted("held: a lost reply is forgotten");
+                    unknown |= failure.maybe_applied();
                     self.failed(key, failure, sent, &mut stretch, terms).await.map_err(Unapplied::Store)?;
                     sent = self.clock().now();
                 }
@@ -287,7 +285,7 @@ impl<S: Store> Port<S> {
         stretch: &mut Unanswered,
         terms: &impl Terms,
     ) -> Result<(), StoreFailure> {
-        let pause = terms.pause(sent, stretch.until, stretch.backoff);
+        let pause = terms.pause(stretch.until, stretch.backoff);
         let retry_in = pause.filter(|_| failure.kind().is_transient());
         if let Some(observer) = &self.options.observer {
             observer.event(key, &Event::StoreFailed { failure: &failure, retry_in });

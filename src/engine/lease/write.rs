@@ -13,7 +13,6 @@ use crate::engine::observed::Watched;
 use crate::engine::port::{Applied, Start, Terms, Unapplied};
 use crate::kept::Kept;
 use crate::observe::{self, Event};
-use crate::planted::planted;
 use crate::protocol::{Decision, Entry, HolderCommand, HolderVerdict, Key, State, Write, decide};
 use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
@@ -176,10 +175,8 @@ impl<S: Store + 'static> Lease<S> {
         wakers.wake();
         // Recorded first, wakened second.
         if !matches!(how, Concluded::Completed(_)) {
-            if !planted("held: gives up in silence") {
-                engine.waiters.notify(&self.key);
-            }
-        } else if !planted("held: wakes before it stores") {
+            engine.waiters.notify(&self.key);
+        } else {
             engine.waiters.publish(&self.key, || self.entry());
         }
         engine.tell(&self.key, || match how {
@@ -337,10 +334,7 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
 
     /// To keep a claim that a conclusion has by now would undo that.
     fn may_send(&self) -> bool {
-        if planted("held: wakes before it stores") {
-            self.lease.engine.waiters.notify(&self.lease.key);
-        }
-        !self.step.keeps_the_claim() || self.turn.stands() || planted("held: who lost its turn writes on")
+        !self.step.keeps_the_claim() || self.turn.stands()
     }
 
     fn was_unanswered(&self) -> bool {
@@ -361,7 +355,7 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
     }
 
     fn is_own(&self, _write: &Write, found: &Entry, unknown: bool) -> bool {
-        unknown && self.lease.shows(self.step, found) || planted("held: a conflict counts as stored")
+        unknown && self.lease.shows(self.step, found)
     }
 
     /// Writes for a claim have an end of their own.
@@ -369,12 +363,8 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
         self.until
     }
 
-    fn pause(&self, sent: Moment, _until: Moment, backoff: Duration) -> Option<Duration> {
+    fn pause(&self, _until: Moment, backoff: Duration) -> Option<Duration> {
         let engine = &self.lease.engine;
-        if self.step.keeps_the_claim() && planted("held: a lost renewal extends the deadline") {
-            let options = &engine.options;
-            self.lease.state.lock().deadline = deadline(options, sent, options.lifetimes.lease);
-        }
         let now = engine.clock().now();
         let wound_up = self.step.keeps_the_claim() && self.lease.state.lock().winding_up;
         (now < self.until && !wound_up).then(|| backoff.min(self.until.saturating_since(now)))
