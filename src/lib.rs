@@ -172,8 +172,8 @@ pub mod builder {
 
 #[doc(inline)]
 pub use engine::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier, Error,
-    Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
+    Answer, Attempt, Batch, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier,
+    Error, Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
 };
 #[doc(inline)]
 pub use memory::MemoryStore;

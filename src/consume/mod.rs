@@ -66,9 +66,10 @@ mod rule;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::TryFutureExt as _;
+use futures::{FutureExt as _, TryFutureExt as _};
 
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::engine::{Attempt, Claim, ClaimError, Deduplicator, Failure, Request, Settled};
@@ -364,11 +365,15 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
         let notes: Vec<_> =
             messages.iter().map(|(place, message, _)| (*place, self.rule(message), Ran::default())).collect();
         // In a loop: with a closure over the borrowed notes, no spawned task could hold the future.
-        let mut work = Vec::with_capacity(notes.len());
+        let mut batch = self.dedup.batch();
+        let mut runs = Vec::with_capacity(notes.len());
         for ((_, message, handler), (_, _, ran)) in messages.into_iter().zip(&notes) {
-            work.push((self.request(message), move |attempt| ran.noting(attempt, handler)));
+            let request = self.request(message).in_batch(&batch);
+            let run = request.run_or_fail(move |attempt| ran.noting(attempt, handler));
+            // A run that panics is dropped: its claim is left to its lease.
+            runs.push(AssertUnwindSafe(run).catch_unwind());
         }
-        let answers = self.dedup.run_each_or_fail(work).await;
+        let answers = batch.drive(runs).await;
         for (answer, (place, rule, ran)) in answers.into_iter().zip(&notes) {
             told[*place] = Some(match answer {
                 Ok(answer) => rule::of_run(answer, rule, ran),

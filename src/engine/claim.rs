@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::batch::Batch;
 use super::error::ClaimError;
 use super::lease::after_effect::guarded;
 use super::lease::attempt::Attempt;
@@ -121,6 +122,12 @@ impl<S: Store + 'static> Claim<S> {
     /// If dropped, the checkpoint may or may not be recorded.
     pub async fn checkpoint(&self, bytes: impl Into<Payload>) -> Result<(), ClaimError> {
         self.lease().write_checkpoint(bytes.into()).await
+    }
+
+    /// Puts the claim into a batch of its engine: its writes go to the store with those of the batch's other calls, while
+    /// somebody [drives](Batch::drive) that, and alone otherwise. A batch of another engine changes nothing.
+    pub fn in_batch(&mut self, batch: &Batch<S>) {
+        self.lease().go_by(&batch.route(&self.lease().engine));
     }
 
     /// Concludes with a success. Tried until it is stored, refused, or the engine's `completion_timeout` has passed;

@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::doubt::Doubt;
-use crate::engine::convoy::Route;
+use crate::engine::batch::Route;
 use crate::engine::error::{ClaimError, Error, ResolverFailure};
 use crate::engine::housekeeping::clean_up::CleanUp;
 use crate::engine::inner::Inner;

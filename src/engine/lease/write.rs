@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::drive::Renewal;
 use super::{Concluded, Lease, Lost, Phase, Step, Turn, deadline, renew_at};
-use crate::engine::convoy::Route;
+use crate::engine::batch::Route;
 use crate::engine::error::ClaimError;
 use crate::engine::observed::Watched;
 use crate::engine::port::{Applied, Start, Terms, Unapplied};
