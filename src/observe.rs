@@ -231,7 +231,7 @@ pub enum Event<'a> {
     /// A claim that waited does so no more: answered, out of time or dropped. One for each [`Event::Waiting`].
     Waited,
     /// A granted claim is no longer held by its call: concluded, lost or dropped. One for each [`Event::Granted`]. What it
-    /// left undone may go on in the background.
+    /// left undone is clean-up.
     LetGo,
     /// A lease was renewed, by whoever did.
     Renewed,

@@ -200,7 +200,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
             self.give_way()
         });
         match claimed.await {
-            // What it may have written is given up in the background.
+            // What it may have written is given up by the clean-up.
             None => Ok(Some(self.out_of_time())),
             Some(claimed) => match claimed? {
                 Claimed::Answered(Found::InProgress, entry) => {
