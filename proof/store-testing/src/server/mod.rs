@@ -16,6 +16,7 @@ mod postgres;
 mod programs;
 mod redis;
 mod sql;
+mod standby;
 mod watchdog;
 
 pub use daemon::{Daemon, Program, thrice};

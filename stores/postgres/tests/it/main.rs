@@ -6,6 +6,7 @@ mod completion;
 mod deployment;
 mod durations;
 mod errors;
+mod failover;
 mod faults;
 mod given_up;
 mod inbox;

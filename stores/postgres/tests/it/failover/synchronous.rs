@@ -1,0 +1,130 @@
+//! A synchronous standby: nothing that was acknowledged is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oncekey::store::{DurabilityClass, StoreErrorKind};
+use oncekey::{Answer, ClaimError, Earlier, Error, RunError};
+use tokio::task::JoinSet;
+
+use super::{Pair, run};
+use super::load::{Load, WAIT, key};
+use crate::support::{PATIENCE, block_on, granted};
+
+/// Longer than any failover here, also on a busy machine: so no operation is taken over, and each runs once.
+const LEASE: Duration = Duration::from_secs(60);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+const TRIES: u32 = 3;
+/// What a refused call may take: it waits for the other's attempt, and then for the store, as often as it is tried.
+const BUDGET: Duration = WAIT.saturating_add(STORE_TIMEOUT.saturating_mul(TRIES));
+/// The same on a machine that does much else.
+const SOON: Duration = BUDGET.saturating_mul(5);
+const SERVICES: usize = 3;
+const CLIENTS: usize = 24;
+/// Keys acknowledged before the kill, and again after the promotion.
+const KEYS: usize = 300;
+
+#[test]
+fn a_failover_to_a_synchronous_standby_loses_nothing() {
+    let pair = Pair::synchronous();
+    let load = Arc::new(Load::default());
+    block_on(async {
+        let services: Vec<_> = (0..SERVICES).map(|_| pair.service(LEASE, STORE_TIMEOUT)).collect();
+        let checked = services[0].store().check().await.unwrap();
+        assert_eq!((checked.findings, checked.durability), (Vec::new(), DurabilityClass::Quorum));
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            // Two clients, each of another service, go through the same keys.
+            let (service, load) = (services[client % SERVICES].clone(), Arc::clone(&load));
+            clients.spawn(async move { load.client(&service, &format!("k{:02}", client / 2)).await });
+        }
+        load.until("keys before the kill", || load.acknowledged() >= KEYS && load.running() > 0).await;
+        let (before, killed) = (load.acknowledged(), Instant::now());
+        pair.kill_primary();
+        // There is nobody to answer.
+        load.until("refused calls", || load.refused() >= CLIENTS * 2).await;
+        pair.promote_standby();
+        let (promoted, then) = (killed.elapsed(), load.acknowledged());
+        load.until("a key after the promotion", || load.acknowledged() > then).await;
+        let served = killed.elapsed();
+        load.until("keys after the promotion", || load.acknowledged() >= before + KEYS).await;
+        load.end();
+        while let Some(ended) = clients.join_next().await {
+            ended.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        }
+        drop(services);
+
+        let lost = load.lost(&pair.service(LEASE, PATIENCE)).await;
+        report(&load, promoted, served, lost.len());
+        assert_eq!(lost, [""; 0], "acknowledged, and not on record");
+        load.assert_no_overlap();
+        assert!(served < LEASE, "the machine is too slow for this test: {served:?}");
+        assert_eq!(load.executed_twice(), [""; 0]);
+        assert_eq!(load.unrecorded(), 0, "a completion is stored once the other server takes writes");
+        for (kind, (_, longest)) in load.refusals() {
+            assert!(kind == "Unavailable" || kind == "TimedOut", "{kind}");
+            assert!(longest < SOON, "a call was refused after {longest:?}, its budget is {BUDGET:?}");
+        }
+    });
+}
+
+fn report(load: &Load, promoted: Duration, served: Duration, lost: usize) {
+    let refused: Vec<_> = load.refusals().into_iter().collect();
+    println!("| failover to a synchronous standby, {CLIENTS} clients of {SERVICES} services | |");
+    println!("|---|--:|");
+    println!("| seconds from the kill to the promotion | {:.2} |", promoted.as_secs_f64());
+    println!("| seconds from the promotion to the next outcome | {:.2} |", (served - promoted).as_secs_f64());
+    println!("| seconds without service | {:.2} |", load.longest_gap().as_secs_f64());
+    println!("| calls refused | {} |", load.refused());
+    println!("| keys with an acknowledged outcome | {} |", load.acknowledged());
+    println!("| acknowledged and lost | {lost} |");
+    println!("| operations run | {} |", load.executed());
+    println!("| executed twice | {} |", load.executed_twice().len());
+    println!("{refused:?}");
+}
+
+/// A claim or a completion that the standby has not confirmed counts for nothing. The server shows it to nobody; were its
+/// statement cancelled, the server would commit it all the same, and show it, and a failover would lose it.
+#[test]
+fn without_its_standby_a_primary_grants_and_acknowledges_nothing() {
+    let pair = Pair::synchronous();
+    block_on(async {
+        let hasty = pair.builder(LEASE, Duration::from_millis(500));
+        let hasty = hasty.completion_timeout(Duration::from_secs(4)).build().unwrap();
+        let kept = run(&hasty, "before").await.unwrap();
+        let Answer::Executed { value: kept, .. } = kept else { panic!("{kept:?}") };
+        let mut claim = granted(&hasty, &key("completing")).await;
+        tokio::task::block_in_place(|| pair.standby.cut_off());
+
+        let calls = async {
+            for call in 0..4 {
+                let refused = run(&hasty, "claiming").await;
+                let Err(RunError::Claim { source: Error::Store { source, .. }, .. }) = &refused else {
+                    panic!("call {call}: the standby does not have this claim: {refused:?}")
+                };
+                assert!(
+                    matches!(source.kind(), StoreErrorKind::TimedOut | StoreErrorKind::Unavailable),
+                    "{source:?}"
+                );
+            }
+        };
+        let (completed, ()) = tokio::join!(claim.complete("\"done\""), calls);
+        assert!(matches!(completed, Err(ClaimError::Store { .. })), "not on the standby: {completed:?}");
+        let other = pair.service(LEASE, PATIENCE);
+        let seen = run(&other, "completing").await;
+        assert!(
+            matches!(seen, Ok(Answer::Earlier(Earlier::InProgress { .. }))),
+            "the standby does not have its completion: {seen:?}"
+        );
+
+        pair.kill_primary();
+        pair.promote_standby();
+        let replayed = run(&other, "before").await.unwrap();
+        assert!(
+            matches!(&replayed, Answer::Earlier(Earlier::Replayed { value, .. }) if *value == kept),
+            "{replayed:?}"
+        );
+        let ran = run(&other, "claiming").await.unwrap();
+        assert!(matches!(ran, Answer::Executed { .. }), "nothing was granted before: {ran:?}");
+    });
+}
