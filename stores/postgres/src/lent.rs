@@ -15,9 +15,14 @@ use crate::Error;
 use crate::cancel::Cancel;
 use crate::connections::{Connections, Loan, Loans};
 use crate::fate::Fate;
+use crate::standbys::Standbys;
 
 /// How long a holder waits for a connection of the pool before it takes the spare one.
 const SPARE_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a statement that is not cancelled keeps its connection's place in the pool, once its call was dropped and has
+/// waited for long.
+const UNCANCELLED: Duration = Duration::from_secs(10);
 
 /// Who wants a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +37,7 @@ pub(crate) enum Who {
 pub(crate) struct Source<C: Connections> {
     pub(crate) connections: C,
     cancel: Cancel,
+    pub(crate) standbys: Standbys,
     /// How long a call is waited for that was dropped.
     patience: Duration,
     loans: Loans,
@@ -60,6 +66,7 @@ impl<C: Connections> Source<C> {
         Self {
             connections,
             cancel,
+            standbys: Standbys::default(),
             patience,
             loans: Loans::default(),
             spare: Arc::default(),
@@ -149,7 +156,11 @@ impl<C: Connections> Source<C> {
         if let Ok(Ok(_)) = timeout(left, held.connection.simple_query("")).await {
             return self.take_back(held, Fate::Keep);
         }
-        self.cancel.end(&held.connection).await;
+        if self.standbys.allow_cancel() {
+            self.cancel.end(&held.connection).await;
+        } else if let Ok(Ok(_)) = timeout(UNCANCELLED, held.connection.simple_query("")).await {
+            return self.take_back(held, Fate::Keep);
+        }
         self.take_back(held, Fate::Close);
     }
 }

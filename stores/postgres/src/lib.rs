@@ -193,6 +193,7 @@ mod row;
 mod run;
 mod schema;
 pub mod sql;
+mod standbys;
 mod store;
 mod times;
 mod trim;
