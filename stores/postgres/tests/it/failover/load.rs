@@ -29,8 +29,8 @@ struct Execution {
 pub(super) struct Load {
     enough: AtomicBool,
     executions: Mutex<Vec<Execution>>,
-    /// The outcome of each key, as soon as one client was told that it is on record; and when.
-    acknowledged: Mutex<BTreeMap<String, (String, Instant)>>,
+    /// The outcome of each key, as soon as one client was told that it is on record; and how long that took.
+    acknowledged: Mutex<BTreeMap<String, (String, Duration)>>,
     /// How long each call took that was refused.
     refused: Mutex<Vec<(StoreErrorKind, Duration)>>,
     /// Operations that ran, and whose outcome could not be put on record.
@@ -88,7 +88,7 @@ impl Load {
             };
             match service.request(key.clone()).json().wait(WAIT).run(operation).await {
                 Ok(Answer::Executed { value, .. } | Answer::Earlier(Earlier::Replayed { value, .. })) => {
-                    return self.acknowledge(key, value);
+                    return self.acknowledge(key, value, since.elapsed());
                 }
                 Ok(Answer::Unrecorded { .. }) => drop(self.unrecorded.fetch_add(1, Ordering::SeqCst)),
                 Ok(Answer::Earlier(Earlier::InProgress { .. })) => {}
@@ -120,18 +120,18 @@ impl Load {
         execution.outcome.clone()
     }
 
-    fn acknowledge(&self, key: &Key, value: String) {
+    fn acknowledge(&self, key: &Key, value: String, took: Duration) {
         let mut acknowledged = self.acknowledged.lock();
         let (first, _) =
-            acknowledged.entry(key.id().to_owned()).or_insert_with(|| (value.clone(), Instant::now()));
+            acknowledged.entry(key.id().to_owned()).or_insert_with(|| (value.clone(), took));
         assert_eq!(*first, value, "{}: two outcomes", key.id());
     }
 
-    /// The longest time without an acknowledgement: for all clients together.
-    pub(super) fn longest_gap(&self) -> Duration {
-        let mut times: Vec<_> = self.acknowledged.lock().values().map(|(_, at)| *at).collect();
-        times.sort_unstable();
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    /// The keys whose clients took longer than this to get the outcome, and the longest that one took.
+    pub(super) fn slower_than(&self, limit: Duration) -> (usize, Duration) {
+        let acknowledged = self.acknowledged.lock();
+        let times = acknowledged.values().map(|(_, took)| *took);
+        (times.clone().filter(|took| *took > limit).count(), times.max().unwrap_or_default())
     }
 
     /// The refusals by kind, and the longest of each kind.
