@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use oncekey::store::DurabilityClass;
 use oncekey::{Answer, Earlier, RunError};
+use oncekey_postgres::{Finding, PostgresStore};
 
 use super::{Pair, Service, run};
-use crate::support::{PATIENCE, block_on, in_time};
+use crate::support::{PATIENCE, block_on, connect, in_time, pool_to, until};
 
 const KEYS: usize = 20;
 
@@ -18,9 +19,8 @@ fn a_failover_to_an_asynchronous_standby_loses_what_it_had_not_received() {
         let service = pair.service(Duration::from_secs(60), PATIENCE);
         let checked = service.store().check().await.unwrap();
         assert_eq!(checked.durability, DurabilityClass::Disk);
-        let texts: Vec<_> = checked.findings.iter().map(ToString::to_string).collect();
-        assert_eq!(texts.len(), 1, "{texts:?}");
-        assert!(texts[0].contains("synchronous_standby_names"), "{texts:?}");
+        assert_eq!(checked.findings, [Finding::AsynchronousStandby]);
+        assert!(checked.findings[0].to_string().contains("set synchronous_standby_names"));
 
         let received = acknowledged(&service, "received").await;
         tokio::task::block_in_place(|| {
@@ -74,4 +74,27 @@ async fn acknowledged(service: &Service, name: &str) -> BTreeMap<String, String>
         }
     }
     outcomes
+}
+
+/// With the rights that the README names: the views tell such a role little.
+#[test]
+fn a_check_tells_of_an_asynchronous_standby_to_the_role_of_a_service() {
+    let pair = Pair::asynchronous();
+    block_on(async {
+        let admin = connect(pair.primary.url()).await;
+        let grants = "CREATE ROLE app LOGIN; GRANT SELECT ON oncekey_migrations TO app";
+        admin.batch_execute(grants).await.unwrap();
+        let url = pair.url().replace("oncekey@", "app@");
+        let store = PostgresStore::new(pool_to(&url, 1));
+        assert_eq!(store.check().await.unwrap().findings, [Finding::AsynchronousStandby]);
+        // It is known by its slot while it is away.
+        tokio::task::block_in_place(|| pair.standby.kill());
+        until("the primary knows that it is gone", async || {
+            store.check().await.unwrap().findings.is_empty()
+        })
+        .await;
+        let slot = "SELECT pg_create_physical_replication_slot('standby_1')";
+        admin.batch_execute(slot).await.unwrap();
+        assert_eq!(store.check().await.unwrap().findings, [Finding::AsynchronousStandby]);
+    });
 }

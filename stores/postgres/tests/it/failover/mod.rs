@@ -51,19 +51,9 @@ impl Pair {
         )
     }
 
-    fn pool(&self) -> Pool {
-        pool_to(&self.url(), 4)
-    }
-
-    /// A service with a pool of its own.
+    /// A service with a pool of its own, to both.
     fn service(&self, lease: Duration, store_timeout: Duration) -> Service {
-        self.builder(lease, store_timeout).build().unwrap()
-    }
-
-    fn builder(&self, lease: Duration, store_timeout: Duration) -> DeduplicatorBuilder<PostgresStore<Pool>> {
-        let builder = Deduplicator::builder(PostgresStore::new(self.pool())).tokio();
-        let builder = builder.poll_every(Duration::from_millis(10), Duration::from_millis(100));
-        builder.lease(lease).store_timeout(store_timeout)
+        builder(&self.url(), lease, store_timeout).build().unwrap()
     }
 
     /// A moment later, the primary is gone with all its processes.
@@ -74,6 +64,16 @@ impl Pair {
     fn promote_standby(&self) {
         tokio::task::block_in_place(|| self.standby.promote());
     }
+}
+
+fn builder(
+    url: &str,
+    lease: Duration,
+    store_timeout: Duration,
+) -> DeduplicatorBuilder<PostgresStore<Pool>> {
+    let builder = Deduplicator::builder(PostgresStore::new(pool_to(url, 4))).tokio();
+    let builder = builder.poll_every(Duration::from_millis(10), Duration::from_millis(100));
+    builder.lease(lease).store_timeout(store_timeout)
 }
 
 /// Runs an operation of this key, whose outcome says which attempt of which generation it was.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use oncekey::store::{DurabilityClass, StoreErrorKind};
 use oncekey::{Answer, ClaimError, Earlier, Error, RunError};
+use oncekey_postgres::{Finding, PostgresStore};
 use tokio::task::JoinSet;
 
-use super::{Pair, run};
+use super::{Pair, Service, builder, run};
 use super::load::{Load, WAIT, key};
-use crate::support::{PATIENCE, block_on, granted};
+use crate::support::{PATIENCE, block_on, granted, pool_to, until};
 
 /// Longer than any failover here, also on a busy machine: so no operation is taken over, and each runs once.
 const LEASE: Duration = Duration::from_secs(20);
@@ -30,8 +31,6 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
     let load = Arc::new(Load::default());
     block_on(async {
         let services: Vec<_> = (0..SERVICES).map(|_| pair.service(LEASE, STORE_TIMEOUT)).collect();
-        let checked = services[0].store().check().await.unwrap();
-        assert_eq!((checked.findings, checked.durability), (Vec::new(), DurabilityClass::Quorum));
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             // Two clients, each of another service, go through the same keys.
@@ -91,7 +90,7 @@ fn report(load: &Load, promoted: Duration, served: Duration, lost: usize) {
 fn without_its_standby_a_primary_grants_and_acknowledges_nothing() {
     let pair = Pair::synchronous();
     block_on(async {
-        let hasty = pair.builder(LEASE, Duration::from_millis(500));
+        let hasty = builder(&pair.url(), LEASE, Duration::from_millis(500));
         let hasty = hasty.completion_timeout(Duration::from_secs(4)).build().unwrap();
         let kept = run(&hasty, "before").await.unwrap();
         let Answer::Executed { value: kept, .. } = kept else { panic!("{kept:?}") };
@@ -99,15 +98,8 @@ fn without_its_standby_a_primary_grants_and_acknowledges_nothing() {
         tokio::task::block_in_place(|| pair.standby.cut_off());
 
         let calls = async {
-            for call in 0..4 {
-                let refused = run(&hasty, "claiming").await;
-                let Err(RunError::Claim { source: Error::Store { source, .. }, .. }) = &refused else {
-                    panic!("call {call}: the standby does not have this claim: {refused:?}")
-                };
-                assert!(
-                    matches!(source.kind(), StoreErrorKind::TimedOut | StoreErrorKind::Unavailable),
-                    "{source:?}"
-                );
+            for _ in 0..4 {
+                assert_refused(&hasty, "claiming").await;
             }
         };
         let (completed, ()) = tokio::join!(claim.complete("\"done\""), calls);
@@ -128,5 +120,69 @@ fn without_its_standby_a_primary_grants_and_acknowledges_nothing() {
         );
         let ran = run(&other, "claiming").await.unwrap();
         assert!(matches!(ran, Answer::Executed { .. }), "nothing was granted before: {ran:?}");
+    });
+}
+
+/// No claim is granted, and the error is typed.
+async fn assert_refused(service: &Service, id: &str) {
+    let refused = run(service, id).await;
+    let Err(RunError::Claim { source: Error::Store { source, .. }, .. }) = &refused else {
+        panic!("{id}: no standby has this claim: {refused:?}")
+    };
+    assert!(
+        matches!(source.kind(), StoreErrorKind::TimedOut | StoreErrorKind::Unavailable),
+        "{id}: {source:?}"
+    );
+}
+
+/// The primary hangs, the standby takes over, and the old one goes on later and takes itself for the primary. It takes
+/// connections all the while, and answers none at first: the hosts are tried in random order, so that clients get past it.
+#[test]
+fn a_primary_that_hangs_and_comes_back_grants_nothing() {
+    let pair = Pair::synchronous();
+    block_on(async {
+        let store_timeout = Duration::from_secs(1);
+        let both = format!("{}&load_balance_hosts=random", pair.url());
+        let service = builder(&both, LEASE, store_timeout).build().unwrap();
+        let old = builder(pair.primary.url(), LEASE, store_timeout).build().unwrap();
+        let Answer::Executed { value: kept, .. } = run(&service, "before").await.unwrap() else {
+            panic!("a fresh key")
+        };
+        tokio::task::block_in_place(|| pair.primary.hang());
+        pair.promote_standby();
+        until("the clients find the new primary", async || {
+            matches!(run(&service, "during").await, Ok(Answer::Executed { .. }))
+        })
+        .await;
+
+        tokio::task::block_in_place(|| pair.primary.go_on());
+        for _ in 0..2 {
+            assert_refused(&old, "during").await;
+            assert_refused(&old, "after").await;
+        }
+        // What both have is the same on both.
+        let replayed = run(&old, "before").await;
+        assert!(
+            matches!(&replayed, Ok(Answer::Earlier(Earlier::Replayed { value, .. })) if *value == kept),
+            "{replayed:?}"
+        );
+        until("a claim on the new primary", async || {
+            matches!(run(&service, "after").await, Ok(Answer::Executed { .. }))
+        })
+        .await;
+    });
+}
+
+/// As one session is set: it does not wait for the standby.
+#[test]
+fn a_check_tells_of_commits_that_do_not_wait_for_the_standby() {
+    let pair = Pair::synchronous();
+    block_on(async {
+        let url = format!("{}&options=-c%20synchronous_commit%3Dlocal", pair.url());
+        let checked = PostgresStore::new(pool_to(&url, 1)).check().await.unwrap();
+        assert_eq!(checked.durability, DurabilityClass::Disk);
+        assert_eq!(checked.findings, [Finding::AsynchronousStandby]);
+        let checked = PostgresStore::new(pool_to(&pair.url(), 1)).check().await.unwrap();
+        assert_eq!((checked.durability, checked.findings), (DurabilityClass::Quorum, Vec::new()));
     });
 }
