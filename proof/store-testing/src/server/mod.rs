@@ -17,6 +17,7 @@ mod programs;
 mod redis;
 mod sql;
 mod standby;
+mod states;
 mod watchdog;
 
 pub use daemon::{Daemon, Program, thrice};

@@ -151,10 +151,17 @@ impl Postgres {
     /// # Panics
     /// If it does not start.
     pub fn start_again(&self) {
-        let url = &self.url;
-        if let Err(why) = self.own().daemon.start(|| answers(url)) {
+        self.start_until(|| answers(&self.url));
+    }
+
+    pub(super) fn start_until(&self, is_ready: impl Fn() -> bool) {
+        if let Err(why) = self.own().daemon.start(is_ready) {
             panic!("{why}")
         }
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        self.own().daemon.home()
     }
 
     /// Makes all of its processes hang, as a machine that swaps or is suspended, until [`go_on`](Self::go_on).

@@ -68,15 +68,16 @@ impl Postgres {
         self.until("the standby receives nothing", "SELECT count(*) FROM pg_stat_wal_receiver", "0");
     }
 
-    fn set(&self, name: &str, value: &str) {
+    pub(super) fn set(&self, name: &str, value: &str) {
         // Two statements: a change of settings cannot be in a transaction.
         self.run(&format!("ALTER SYSTEM SET {name} = '{value}'"));
         self.run("SELECT pg_reload_conf()");
     }
 
-    fn until(&self, what: &str, ask: &str, answer: &str) {
+    pub(super) fn until(&self, what: &str, ask: &str, answer: &str) {
         let start = Instant::now();
-        while self.run(ask) != [answer] {
+        // One that is starting answers nothing.
+        while execute(self.url(), ask).ok().as_deref() != Some(&[answer.to_owned()]) {
             assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
             sleep(Duration::from_millis(10));
         }

@@ -22,6 +22,7 @@ mod purge;
 mod resolve;
 mod rolled_back;
 mod schema;
+mod server_states;
 mod spare;
 mod sqlx;
 mod statements;
