@@ -9,8 +9,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 /// How long an answer counts: an operator, or a failover manager, can change it at any time.
 const ANSWER_COUNTS: Duration = Duration::from_secs(60);
 
-const ASK: &str =
-    "SELECT coalesce(current_setting('synchronous_standby_names', true), '') <> ''";
+const ASK: &str = "SELECT coalesce(current_setting('synchronous_standby_names', true), '') <> ''";
 
 /// What a store knows of its servers' synchronous standbys.
 ///

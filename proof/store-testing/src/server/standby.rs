@@ -24,8 +24,7 @@ impl Postgres {
         thrice(|| {
             let (home, port) = (Home::new("postgres-standby"), Port::free());
             let data = home.path().join("data");
-            let primary =
-                format!("host=127.0.0.1 port={} user={USER} application_name={name}", self.port());
+            let primary = format!("host=127.0.0.1 port={} user={USER} application_name={name}", self.port());
             let mut copy = home.command(&programs.join("pg_basebackup"));
             copy.args(["--no-sync", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf"]);
             copy.arg("-d").arg(&primary).arg("-D").arg(&data);

@@ -1,12 +1,16 @@
 //! The states of a server, and of a session, that an error can tell of: each on a real server. A call that meets one fails
 //! typed, and once the state is over the same store is served again.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use deadpool_postgres::{Manager, Pool};
 use oncekey::store::{StoreError as _, StoreErrorKind};
 use oncekey_postgres::{Error, Schema, migrate};
 use oncekey_store_testing::server::{Pgbouncer, Postgres};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::{Client, NoTls};
 
 use crate::other_server::{Claims, SIZE, claims, fill, store_over};
@@ -41,8 +45,8 @@ async fn until_refused(claims: &Claims<'_>, code: &str) -> Error {
     let mut refused = None;
     until(code, async || {
         let error = claims.one().await.expect_err("the server is not there");
-        refused = matches!(&error, Error::Connect { code: Some(said), .. } if said.code() == code)
-            .then_some(error);
+        refused =
+            matches!(&error, Error::Connect { code: Some(said), .. } if said.code() == code).then_some(error);
         refused.is_some()
     })
     .await;
@@ -99,7 +103,8 @@ fn a_session_that_crashes_and_takes_all_others_along() {
         let claims = claims(&store).await;
         claims.one().await.unwrap();
         server.kill_session(u32::try_from(pid(&admin).await).unwrap());
-        until("the server ended all sessions", async || admin.is_closed()).await;
+        let ended = "all server processes terminated";
+        until("the server ended all sessions", async || server.log().contains(ended)).await;
         until("it has recovered", async || match claims.one().await {
             Ok(()) => true,
             Err(error) => {
@@ -157,27 +162,103 @@ fn sessions_that_were_idle_for_too_long() {
             );
             let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
                        AND pid <> pg_backend_pid()";
-            admin
-                .batch_execute(&format!("ALTER DATABASE {name} SET {setting} = '100ms'; {all}"))
-                .await
-                .unwrap();
+            admin.batch_execute(&format!("ALTER DATABASE {name} SET {setting} = '2s'; {all}")).await.unwrap();
             until("all are ended", async || number(&admin, &others).await == 0).await;
             let store = store_over(&pool);
             let claims = claims(&store).await;
-            for _ in 0..2 {
-                assert_served(&claims).await;
-                if let Ok(left) = pool.get().await {
-                    let _may_be_ended = left.batch_execute("BEGIN").await;
-                }
-                let session = match setting {
-                    "idle_session_timeout" => others.clone(),
-                    _ => format!("{others} AND state LIKE 'idle in transaction%'"),
-                };
-                until("the server ends what is idle", async || number(&admin, &session).await == 0).await;
-            }
+            assert_served(&claims).await;
+            let idle = if setting == "idle_session_timeout" {
+                others
+            } else {
+                pool.get().await.unwrap().batch_execute("BEGIN").await.unwrap();
+                format!("{others} AND state LIKE 'idle in transaction%'")
+            };
+            until("the server ends what is idle", async || number(&admin, &idle).await == 0).await;
             assert_served(&claims).await;
         }
     });
+}
+
+/// pgbouncer is there, and its server is not (08P01). It lets calls wait, for two seconds here, and goes on to connect.
+#[test]
+fn a_pooler_whose_server_is_away() {
+    let server = Postgres::start();
+    let database = server.database();
+    let bouncer =
+        Pgbouncer::start_with(&server, 2, &[("query_wait_timeout", "2"), ("server_login_retry", "1")]);
+    block_on(async {
+        drop(set_up(database.url()).await);
+        let pool = pool_to(&bouncer.url(&database), SIZE);
+        let store = store_over(&pool);
+        let claims = claims(&store).await;
+        claims.one().await.unwrap();
+        tokio::task::block_in_place(|| server.kill());
+        let mut seen = Vec::new();
+        until("the pooler tells that its server is away", async || {
+            let error = claims.one().await.expect_err("the server is not there");
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+            seen.push(error.code().map(|code| code.code().to_owned()));
+            seen.contains(&Some("08P01".to_owned()))
+        })
+        .await;
+        tokio::task::block_in_place(|| server.start_again());
+        until("the pooler has found its server", async || claims.one().await.is_ok()).await;
+        assert_served(&claims).await;
+    });
+}
+
+/// What the server sends is not what was asked for: once what is no message at all, and once the end of an answer that
+/// nobody asked for. A call on that connection would read the answer of the one before.
+#[test]
+fn a_connection_whose_protocol_is_out_of_step() {
+    const NO_MESSAGE: &[u8] = &[0xff; 16];
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    let server = Postgres::start();
+    block_on(async {
+        drop(set_up(server.url()).await);
+        let (relay, next) = relay(server.addr()).await;
+        let pool = pool_to(&server.url().replace(&server.addr().to_string(), &relay.to_string()), 1);
+        let store = store_over(&pool);
+        let claims = claims(&store).await;
+        for junk in [NO_MESSAGE, READY] {
+            claims.one().await.unwrap();
+            *next.lock() = Some(junk);
+            let broken = claims.one().await.unwrap_err();
+            assert!(matches!(broken, Error::Broken { .. }), "{broken:?}");
+            assert_eq!((broken.kind(), broken.maybe_applied()), (StoreErrorKind::Unavailable, true));
+            // On another connection, each with an answer of its own.
+            for _ in 0..3 {
+                claims.one().await.unwrap();
+            }
+        }
+    });
+}
+
+type Junk = Arc<Mutex<Option<&'static [u8]>>>;
+
+/// Passes everything on, and puts these bytes before the next answer.
+async fn relay(server: SocketAddr) -> (SocketAddr, Junk) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, next) = (listener.local_addr().unwrap(), Junk::default());
+    let junk = Arc::clone(&next);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut asks, mut answered) = client.into_split();
+            let (mut answers, mut asked) = TcpStream::connect(server).await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut asks, &mut asked).await });
+            let junk = Arc::clone(&junk);
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 1 << 16];
+                while let Ok(len @ 1..) = answers.read(&mut bytes).await {
+                    let before = junk.lock().take().unwrap_or_default();
+                    if answered.write_all(&[before, &bytes[..len]].concat()).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (addr, next)
 }
 
 /// The database is dropped, and restored under its name.

@@ -54,7 +54,9 @@ fn a_failover_to_an_asynchronous_standby_loses_what_it_had_not_received() {
             }
         }
         let before = lost.iter().filter(|id| received.contains_key(*id)).count();
-        println!("| failover to an asynchronous standby that was cut off | acknowledged | lost, and executed twice |");
+        println!(
+            "| failover to an asynchronous standby that was cut off | acknowledged | lost, and executed twice |"
+        );
         println!("|---|--:|--:|");
         println!("| before it was cut off | {KEYS} | {before} |");
         println!("| after that | {KEYS} | {} |", lost.len() - before);
@@ -89,10 +91,8 @@ fn a_check_tells_of_an_asynchronous_standby_to_the_role_of_a_service() {
         assert_eq!(store.check().await.unwrap().findings, [Finding::AsynchronousStandby]);
         // It is known by its slot while it is away.
         tokio::task::block_in_place(|| pair.standby.kill());
-        until("the primary knows that it is gone", async || {
-            store.check().await.unwrap().findings.is_empty()
-        })
-        .await;
+        until("the primary knows that it is gone", async || store.check().await.unwrap().findings.is_empty())
+            .await;
         let slot = "SELECT pg_create_physical_replication_slot('standby_1')";
         admin.batch_execute(slot).await.unwrap();
         assert_eq!(store.check().await.unwrap().findings, [Finding::AsynchronousStandby]);

@@ -122,8 +122,7 @@ impl Load {
 
     fn acknowledge(&self, key: &Key, value: String, took: Duration) {
         let mut acknowledged = self.acknowledged.lock();
-        let (first, _) =
-            acknowledged.entry(key.id().to_owned()).or_insert_with(|| (value.clone(), took));
+        let (first, _) = acknowledged.entry(key.id().to_owned()).or_insert_with(|| (value.clone(), took));
         assert_eq!(*first, value, "{}: two outcomes", key.id());
     }
 

@@ -46,9 +46,7 @@ impl Pair {
     /// As a service is configured: both hosts, and whichever takes writes.
     fn url(&self) -> String {
         let (one, other) = (self.primary.addr(), self.standby.addr());
-        format!(
-            "postgres://oncekey@{one},{other}/postgres?target_session_attrs=read-write&connect_timeout=2"
-        )
+        format!("postgres://oncekey@{one},{other}/postgres?target_session_attrs=read-write&connect_timeout=2")
     }
 
     /// A service with a pool of its own, to both.
@@ -66,11 +64,7 @@ impl Pair {
     }
 }
 
-fn builder(
-    url: &str,
-    lease: Duration,
-    store_timeout: Duration,
-) -> DeduplicatorBuilder<PostgresStore<Pool>> {
+fn builder(url: &str, lease: Duration, store_timeout: Duration) -> DeduplicatorBuilder<PostgresStore<Pool>> {
     let builder = Deduplicator::builder(PostgresStore::new(pool_to(url, 4))).tokio();
     let builder = builder.poll_every(Duration::from_millis(10), Duration::from_millis(100));
     builder.lease(lease).store_timeout(store_timeout)

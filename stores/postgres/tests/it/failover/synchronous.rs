@@ -8,8 +8,8 @@ use oncekey::{Answer, ClaimError, Earlier, Error, RunError};
 use oncekey_postgres::{Finding, PostgresStore};
 use tokio::task::JoinSet;
 
-use super::{Pair, Service, builder, run};
 use super::load::{Load, WAIT, key};
+use super::{Pair, Service, builder, run};
 use crate::support::{PATIENCE, block_on, granted, pool_to, until};
 
 /// Longer than any failover here, also on a busy machine: so no operation is taken over, and each runs once.
