@@ -11,6 +11,24 @@ const ANSWER_COUNTS: Duration = Duration::from_secs(60);
 
 const ASK: &str = "SELECT coalesce(current_setting('synchronous_standby_names', true), '') <> ''";
 
+/// Of this role: the sessions of others do not tell what they wait for.
+const LOOK: &str = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')";
+
+/// Whether commits wait for a standby at the server behind this connection. Not if it does not answer.
+pub(crate) async fn some_commit_waits(client: &Client) -> bool {
+    said(client, LOOK).await.unwrap_or(false)
+}
+
+/// A statement's only answer.
+async fn said(client: &Client, statement: &str) -> Option<bool> {
+    let answer = client.simple_query(statement).await.ok()?;
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    Some(row?.get(0)? == "t")
+}
+
 /// What a store knows of its servers' synchronous standbys.
 ///
 /// A request to cancel may meet a commit that waits for its standby. The server then ends the wait and not the commit: all
@@ -42,13 +60,8 @@ impl Standbys {
     /// round trip, and is answered though the statement waits.
     pub(crate) async fn ask(&self, client: &Client) {
         // What is wrong with the connection is said by the statement. The question stays open.
-        let Ok(answer) = client.simple_query(ASK).await else { return };
-        let waits = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        });
-        if let Some(waits) = waits {
-            self.learn(waits == "t");
+        if let Some(waits) = said(client, ASK).await {
+            self.learn(waits);
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::load::{Load, WAIT, key};
 use super::{Pair, Service, builder, run};
-use crate::support::{PATIENCE, block_on, granted, pool_to, until};
+use crate::support::{PATIENCE, block_on, connect, granted, number, pool_to, until};
 
 /// Longer than any failover here, also on a busy machine: so no operation is taken over, and each runs once.
 const LEASE: Duration = Duration::from_secs(20);
@@ -184,5 +184,30 @@ fn a_check_tells_of_commits_that_do_not_wait_for_the_standby() {
         assert_eq!(checked.findings, [Finding::AsynchronousStandby]);
         let checked = PostgresStore::new(pool_to(&pair.url(), 1)).check().await.unwrap();
         assert_eq!((checked.durability, checked.findings), (DurabilityClass::Quorum, Vec::new()));
+    });
+}
+
+/// A commit that waits for the standby cannot be ended, and its session stays on the server. So it keeps its place in the
+/// pool: calls are refused, and the server does not run out of connections.
+#[test]
+fn no_more_commits_wait_for_a_standby_than_the_pool_has_places() {
+    let pair = Pair::synchronous();
+    block_on(async {
+        let service = builder(&pair.url(), LEASE, Duration::from_millis(300)).claim_tries(1).build().unwrap();
+        let admin = connect(pair.primary.url()).await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        assert!(matches!(run(&service, "before").await, Ok(Answer::Executed { .. })));
+        tokio::task::block_in_place(|| pair.standby.cut_off());
+        let (mut most, began) = (0, Instant::now());
+        for call in 0.. {
+            let refused = run(&service, &format!("waits-{call}")).await.unwrap_err();
+            assert!(matches!(refused, RunError::Claim { .. }), "{refused:?}");
+            most = most.max(number(&admin, waiting).await);
+            // The pool's four places, and the one beside them for who holds a claim.
+            assert!(most <= 5, "{most} sessions wait");
+            if most >= 4 && began.elapsed() > Duration::from_secs(12) {
+                break;
+            }
+        }
     });
 }
