@@ -152,9 +152,10 @@ fn a_password_that_was_changed() {
 /// The server ends sessions that are idle (57P05), or idle in a transaction that somebody left open (25P03).
 #[test]
 fn sessions_that_were_idle_for_too_long() {
+    let server = Postgres::start();
     block_on(async {
         for setting in ["idle_session_timeout", "idle_in_transaction_session_timeout"] {
-            let database = Postgres::shared().database();
+            let database = server.database();
             let (admin, pool) = set_up(database.url()).await;
             let name = database.name();
             let others = format!(

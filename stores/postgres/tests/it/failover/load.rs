@@ -88,7 +88,7 @@ impl Load {
             };
             match service.request(key.clone()).json().wait(WAIT).run(operation).await {
                 Ok(Answer::Executed { value, .. } | Answer::Earlier(Earlier::Replayed { value, .. })) => {
-                    return self.acknowledge(key, value, since.elapsed());
+                    return self.acknowledge(key, &value, since.elapsed());
                 }
                 Ok(Answer::Unrecorded { .. }) => drop(self.unrecorded.fetch_add(1, Ordering::SeqCst)),
                 Ok(Answer::Earlier(Earlier::InProgress { .. })) => {}
@@ -120,9 +120,9 @@ impl Load {
         execution.outcome.clone()
     }
 
-    fn acknowledge(&self, key: &Key, value: String, took: Duration) {
+    fn acknowledge(&self, key: &Key, value: &str, took: Duration) {
         let mut acknowledged = self.acknowledged.lock();
-        let (first, _) = acknowledged.entry(key.id().to_owned()).or_insert_with(|| (value.clone(), took));
+        let (first, _) = acknowledged.entry(key.id().to_owned()).or_insert_with(|| (value.to_owned(), took));
         assert_eq!(*first, value, "{}: two outcomes", key.id());
     }
 
