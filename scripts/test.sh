@@ -79,6 +79,8 @@ stage 'quick' 60 'structure: no circle, no way up, and both are found' \
 stage 'quick' 300 "the compiler's messages where a bound is not met" scripts/messages.py
 stage 'quick real' 1200 'core and kit: unit, scenario, property, wrong stores' \
     cargo test --no-fail-fast --all-features -p oncekey -p oncekey-conformance --lib --tests --examples
+stage 'quick real' 900 'consumers of messages; plain threads, and stores whose calls block' \
+    cargo test --no-fail-fast --all-features -p oncekey-consume -p oncekey-blocking --lib --tests
 stage 'quick' 600 'core without features' cargo test --no-default-features --lib
 stage 'quick' 600 'example: double_click' cargo run --quiet --example double_click
 stage 'quick' 600 "the memory store's certificate" cargo run --quiet -p oncekey-conformance --example certificate
