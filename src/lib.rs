@@ -117,15 +117,23 @@
 
 pub mod codec;
 mod engine;
+#[cfg(test)]
+#[cfg(all(feature = "json", feature = "sha256"))]
+mod errors;
 mod kept;
 pub mod memory;
 pub mod observe;
-mod planted;
 pub mod protocol;
 mod random;
 pub mod store;
 mod sync;
 pub mod time;
+mod words;
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "json", feature = "sha256"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[doc(hidden)]
 pub use engine::samples;

@@ -183,7 +183,7 @@ impl<E, F> fmt::Display for Dead<E, F> {
             Self::Failed(_) => f.write_str("its handler failed for good"),
             Self::FailedBefore(_) => f.write_str("its handler failed for good, for an earlier delivery"),
             Self::Exhausted { attempts } => {
-                write!(f, "its {attempts} attempts are used up; find out why, and reset them to have it tried again")
+                write!(f, "its attempts are used up ({attempts}); find out why, and reset them to have it tried again")
             }
             Self::Mismatch => f.write_str(
                 "its key belongs to a message with another fingerprint; the producer used one key for two messages",

@@ -29,6 +29,19 @@ impl Message {
         self.fingerprint(Fingerprint::sha256(payload.as_ref()))
     }
 
+    /// Binds the key to the SHA-256 of the parts of the message that stay the same, as JSON: see
+    /// [`Fingerprint::sha256_json`].
+    ///
+    /// # Errors
+    /// [`FingerprintError`](oncekey::protocol::FingerprintError) if JSON cannot express the value.
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    pub fn fingerprint_json<V>(self, value: &V) -> Result<Self, oncekey::protocol::FingerprintError>
+    where
+        V: serde::Serialize + ?Sized,
+    {
+        Ok(self.fingerprint(Fingerprint::sha256_json(value)?))
+    }
+
     /// How often it was delivered, this time included, where the broker counts; 1 by default. It makes retries of a
     /// message whose claim the store could not answer come later and later.
     pub fn deliveries(mut self, deliveries: u32) -> Self {

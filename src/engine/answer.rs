@@ -1,5 +1,6 @@
 //! What a run answers. Everything expected is a value.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::error::ClaimError;
@@ -174,6 +175,18 @@ pub enum Unavailable {
     Unencodable,
     /// Its retention is over.
     NoLongerKept,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { len } => {
+                write!(f, "its {len} bytes were over the `outcome_len_max` of the engine that completed it")
+            }
+            Self::Unencodable => f.write_str("its codec could not encode it"),
+            Self::NoLongerKept => f.write_str("its retention is over"),
+        }
+    }
 }
 
 impl<T, F> Answer<T, F> {

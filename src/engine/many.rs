@@ -16,6 +16,7 @@ use super::error::{ClaimError, Error, RunError};
 use super::failure::Failure;
 use super::handle::Deduplicator;
 use super::lease::attempt::Attempt;
+use super::port::CONFLICTS_MAX;
 use super::request::Request;
 use crate::codec::{Codec, FailureCodec};
 use crate::kept::Kept;
@@ -141,9 +142,13 @@ impl<S: Store + 'static> Deduplicator<S> {
         let claimed = batch.drive_calls(claims).await;
         let mut claimed: Vec<_> = claimed.into_iter().map(Some).collect();
         // The last to be answered may have taken longer than the leases of the first.
-        for _ in 0..=self.inner.options.claim_tries {
+        let until = self.inner.clock().now() + self.inner.options.call_timeout;
+        for _ in 0..=CONFLICTS_MAX {
             let is_late = |place: &usize| matches!(&claimed[*place], Some(Ok(granted)) if granted.is_late());
             let late: Vec<_> = (0..claimed.len()).filter(is_late).collect();
+            if late.is_empty() || self.inner.clock().now() >= until {
+                break;
+            }
             // They have waited.
             late.iter().for_each(|place| requests[*place].wait_no_more());
             let mut again = Vec::with_capacity(late.len());
@@ -151,9 +156,6 @@ impl<S: Store + 'static> Deduplicator<S> {
                 if let Some(Ok(Claimed::Granted(guard))) = claimed[*place].take() {
                     again.push(requests[*place].still_granted(guard));
                 }
-            }
-            if again.is_empty() {
-                break;
             }
             let again = again.into_iter().enumerate().map(placed).collect();
             let told = batch.drive_calls(again).await;

@@ -25,6 +25,8 @@ use super::retry::retry_after;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
+#[cfg(all(feature = "json", feature = "sha256"))]
+use crate::protocol::FingerprintError;
 use crate::protocol::{Conclusion, Entry, Fingerprint, Found, Key, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
@@ -85,6 +87,18 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     #[cfg(feature = "sha256")]
     pub fn fingerprint_of(self, payload: impl AsRef<[u8]>) -> Self {
         self.fingerprint(Fingerprint::sha256(payload.as_ref()))
+    }
+
+    /// Binds the key to the SHA-256 of the request as JSON: see [`Fingerprint::sha256_json`], which says what is digested.
+    ///
+    /// # Errors
+    /// [`FingerprintError`] if JSON cannot express the value.
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    pub fn fingerprint_json<V>(self, value: &V) -> Result<Self, FingerprintError>
+    where
+        V: serde::Serialize + ?Sized,
+    {
+        Ok(self.fingerprint(Fingerprint::sha256_json(value)?))
     }
 
     /// Waits up to this long for a running duplicate, instead of answering that it is in progress; not at all by

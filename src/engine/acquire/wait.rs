@@ -166,7 +166,9 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     /// Reads the record. A read that hangs keeps this call from nothing that it could hear: what a
     /// completion in this process left.
     async fn load(&mut self) -> Looked {
-        let mut load = pin!(self.engine.port.load(&self.ask.key));
+        let options = &self.engine.options;
+        let timeout = options.store_timeout.min(options.call_timeout);
+        let mut load = pin!(self.engine.port.load(&self.ask.key, timeout));
         poll_fn(|cx| {
             if let Poll::Ready(found) = load.as_mut().poll(cx) {
                 return Poll::Ready(Looked::Found(found));

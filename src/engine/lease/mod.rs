@@ -28,7 +28,6 @@ use crate::engine::inner::Inner;
 use crate::engine::options::Options;
 use crate::kept::Kept;
 use crate::observe::Event;
-use crate::planted::planted;
 use crate::protocol::{
     Act, Draft, Entry, FencingToken, Holder, Key, OperationId, Outcome, Owner, Payload, Policy, Record,
     State, UnixMillis,
@@ -247,8 +246,7 @@ enum Concluded {
 
 /// Until when an attempt may act, of whose lease `left` was left at `sent`.
 fn deadline(options: &Options, sent: Moment, left: Duration) -> Moment {
-    let margin = if planted("held: the margin is ignored") { Duration::ZERO } else { options.margin };
-    sent + left - margin
+    sent + left - options.margin
 }
 
 /// When to renew a lease of which `left` was left at `sent`: as long after it began as any other. What arrived late in
