@@ -83,6 +83,7 @@ pub use deduplicator::Deduplicator;
 pub use request::Request;
 pub use store::{Blocking, BlockingError, BlockingListInDoubt, BlockingStore};
 
+/// The README's code compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

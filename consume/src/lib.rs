@@ -480,6 +480,7 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
     }
 }
 
+/// The README's code compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

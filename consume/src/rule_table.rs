@@ -7,7 +7,7 @@ use std::fmt::{Debug, Write as _};
 use oncekey::answer::Kept;
 use oncekey::samples::{ATTEMPT, KINDS, LEFT, RETRY_AFTER, claims, failed_run, fates, runs, settlements};
 
-use oncekey::MemoryStore;
+use oncekey::{MemoryStore, OperationId};
 
 use super::*;
 
@@ -65,6 +65,18 @@ fn table() -> String {
     for (name, settled) in settlements() {
         let action: DeliveryAction<u8, u8> = of_settled(settled, (1, Kept::Whole), ATTEMPT, &RULE);
         let _ = writeln!(table, "  {name:<28} {}", told(&action));
+    }
+    table.push_str("\nwhat a dead letter says\n");
+    let operation_id = OperationId::from_bytes([9; 16]);
+    for dead in [
+        Dead::<(), String>::Failed(()),
+        Dead::FailedBefore(None),
+        Dead::Exhausted { attempts: 5 },
+        Dead::Mismatch,
+        Dead::InDoubt { operation_id },
+        Dead::Unreadable("why".to_owned()),
+    ] {
+        let _ = writeln!(table, "  {:<28} {dead}", dead.reason());
     }
     table
 }
