@@ -27,6 +27,7 @@ LAYERS = [
     {"memory", "observe"},
     {"engine"},
     {"consume", "blocking"},
+    {"guide"},
 ]
 
 # Where crates are; each folder here that has a manifest and a src/ is checked. The core is the root.
