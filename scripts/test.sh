@@ -90,6 +90,10 @@ stage 'docs' 900 'doc tests, all crates' cargo test --no-fail-fast --workspace -
 stage 'real' 1800 'stores on their real databases; the main job over each' \
     cargo test --no-fail-fast --all-features --lib --bins --tests --examples \
     -p oncekey-store-testing -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p replay_log
+stage 'real' 600 'example: effect and outcome in one transaction' \
+    cargo run --quiet -p oncekey-sqlite --example same_transaction --all-features
+stage 'real' 600 'example: webhooks whose bodies move' \
+    cargo run --quiet -p oncekey-http --example webhook --all-features
 stage 'real' 900 'HTTP: rules, real clients, a browser; traces and metrics' \
     cargo test --no-fail-fast --all-features --lib --tests --examples -p oncekey-http -p oncekey-observe
 stage 'real' 900 'consumers on real brokers, killed while they handle' \
