@@ -20,7 +20,7 @@ import tempfile
 
 # The core's top-level modules, from the ground up. A module may name those of its own floor and of the floors below.
 LAYERS = [
-    {"sync", "random", "planted", "words"},
+    {"sync", "random", "words"},
     {"protocol"},
     {"codec", "kept", "time"},
     {"store"},

@@ -97,7 +97,7 @@ stage 'real' 600 'example: webhooks whose bodies move' \
 stage 'real' 900 'HTTP: rules, real clients, a browser; traces and metrics' \
     cargo test --no-fail-fast --all-features --lib --tests --examples -p oncekey-http -p oncekey-observe
 stage 'real' 900 'consumers on real brokers, killed while they handle' \
-    cargo test --no-fail-fast -p oncekey-brokers --lib --tests --examples
+    cargo test --no-fail-fast -p oncekey-brokers --features sqs --lib --tests --examples
 
 stage 'models' 600 'fuzz bodies over the committed corpus' \
     env CARGO_TARGET_DIR="$base" cargo test --manifest-path fuzz/Cargo.toml --no-default-features

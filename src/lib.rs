@@ -126,7 +126,6 @@ pub mod guide;
 mod kept;
 pub mod memory;
 pub mod observe;
-mod planted;
 pub mod protocol;
 mod random;
 pub mod store;
@@ -176,8 +175,8 @@ pub mod builder {
 
 #[doc(inline)]
 pub use engine::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier, Error,
-    Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
+    Answer, Attempt, Batch, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier,
+    Error, Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
 };
 #[doc(inline)]
 pub use memory::MemoryStore;

@@ -166,7 +166,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// The request as it is carried out: renewed by the face's thread.
     pub(super) fn ready(self) -> (&'a Deduplicator<S>, crate::Request<'a, S, C, F>) {
         let Self { face, request } = self;
-        (face, request.renewed_by_keeper())
+        (face, request.renewed_by_keeper_only())
     }
 }
 

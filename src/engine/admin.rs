@@ -11,10 +11,9 @@ use super::handle::Deduplicator;
 use super::inner::Inner;
 use super::port::{Applied, Port, Start, Terms, Unapplied};
 use crate::observe::Event;
-use crate::planted::planted;
 use crate::protocol::{
-    Conclusion, Entry, Expected, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand,
-    OperatorVerdict, Order, Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
+    Conclusion, Entry, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict,
+    Order, Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store, StoreFailure};
 use crate::time::Moment;
@@ -298,22 +297,19 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-/// The terms of an operator, and of whoever only looks: as many tries as a claim has.
+/// The terms of an operator, and of whoever only looks: as patient as a claim is.
 struct Patiently<'a, S>(&'a Port<S>);
 
 impl<S: Store> Terms for Patiently<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
-        let timeout = self.0.options.store_timeout;
-        let answer = self.0.exchange(timeout, key, write).await;
-        match &answer {
-            Ok(Exchange::Conflict(Some(newer)))
-                if planted("admin: goes by a newer version") && newer.record != write.record =>
-            {
-                let write = Write { expected: Expected::At(newer.version), ..write.clone() };
-                self.0.exchange(timeout, key, &write).await
-            }
-            _ => answer,
-        }
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
+        let timeout = self.0.options.store_timeout.min(until.saturating_since(sent));
+        self.0.exchange(timeout, key, write).await
     }
 
     /// What a copy of this very write put there, sent again by us or by the network.
@@ -321,8 +317,12 @@ impl<S: Store> Terms for Patiently<'_, S> {
         found.record == write.record
     }
 
-    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
-        (tries < self.0.options.claim_tries).then_some(backoff)
+    fn until(&self, since: Moment) -> Moment {
+        since + self.0.options.call_timeout
+    }
+
+    fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration> {
+        self.0.pause_within(until, backoff)
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {

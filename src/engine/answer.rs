@@ -216,8 +216,7 @@ impl<T, F> Earlier<T, F> {
 
 impl<C> ClaimAnswer<C> {
     /// The same for another kind of claim.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn map<D>(self, claim: impl FnOnce(C) -> D) -> ClaimAnswer<D> {
+    pub fn map<D>(self, claim: impl FnOnce(C) -> D) -> ClaimAnswer<D> {
         match self {
             Self::Granted(granted) => ClaimAnswer::Granted(claim(granted)),
             Self::Answered(earlier) => ClaimAnswer::Answered(earlier),

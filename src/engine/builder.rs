@@ -103,7 +103,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 store_timeout: Duration::from_secs(5),
                 completion_timeout: Duration::from_secs(60),
                 resolver_timeout: Duration::ZERO,
-                claim_tries: 3,
+                call_timeout: Duration::from_secs(10),
                 policy: Policy::Reclaim,
                 attempts_max: None,
                 outcome_len_max: 1 << 20,
@@ -182,12 +182,17 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How often a claim is tried against a failing store before the call fails; 3 by default. A
-    /// store that does not answer holds a call for this many times the
-    /// [`store_timeout`](Self::store_timeout), and short pauses: 15 s and 75 ms by default. Keep
-    /// that below the caller's own timeout.
-    pub fn claim_tries(mut self, tries: u32) -> Self {
-        self.options.claim_tries = tries;
+    /// How long a call goes on without an answer of the store before it fails; 10 s by default. A
+    /// claim, and an operator's command, is sent again after a failure that may pass, and the
+    /// pauses between the tries count too. Each try takes at most
+    /// [`store_timeout`](Self::store_timeout). Keep this below the caller's own timeout.
+    ///
+    /// It begins anew with each answer of the store: a call that [waits](crate::Request::wait) for
+    /// an hour may look a thousand times. While it waits, a look that fails does not end it. A
+    /// grant that arrives late, past its own deadline, is renewed first, for as long again at most.
+    /// Storing an outcome has a limit of its own: [`completion_timeout`](Self::completion_timeout).
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.options.call_timeout = timeout;
         self
     }
 
@@ -220,7 +225,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// The longest time after which the source of requests may deliver one again: a queue's retention, the age of the
     /// oldest retry. A record that goes before would let it run again, so [`build`](Self::build) refuses a retention
     /// that is shorter, its [tail](Self::tail) included. Nothing is checked by default. Count in
-    /// how long a call may hold a message before it claims: see [`claim_tries`](Self::claim_tries).
+    /// how long a call may hold a message before it claims: see [`call_timeout`](Self::call_timeout).
     pub fn redelivered_for(mut self, longest: Duration) -> Self {
         self.options.redelivered_for = Some(longest);
         self
@@ -277,7 +282,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// the store by default, which is the [`store_timeout`](Self::store_timeout). After that the
     /// call fails with [`Error::Resolver`](crate::Error::Resolver), and nothing is granted.
     ///
-    /// A claim may take so long in addition to its tries of the store, whether it
+    /// A claim may take so long in addition to its [`call_timeout`](Self::call_timeout), whether it
     /// [waits](crate::Request::wait) or not. One that is among those who wait is ended by its own
     /// time limit too.
     pub fn resolver_timeout(mut self, timeout: Duration) -> Self {
@@ -369,6 +374,7 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         ("retention", retention),
         ("renew_for_max", options.renew_for_max),
         ("store_timeout", options.store_timeout),
+        ("call_timeout", options.call_timeout),
         ("completion_timeout", options.completion_timeout),
         ("resolver_timeout", options.resolver_timeout),
     ] {
@@ -405,6 +411,7 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
     for (option, duration) in [
         ("lease", lease),
         ("store_timeout", options.store_timeout),
+        ("call_timeout", options.call_timeout),
         ("completion_timeout", options.completion_timeout),
         ("resolver_timeout", options.resolver_timeout),
         ("poll_every", options.poll_max),
@@ -460,9 +467,6 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
                 InWords(usable)
             ),
         ));
-    }
-    if options.claim_tries == 0 {
-        return Err(refuse("claim_tries", "at least one try is needed"));
     }
     if options.poll_min > options.poll_max {
         return Err(refuse("poll_every", "the shortest interval is longer than the longest"));

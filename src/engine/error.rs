@@ -15,8 +15,8 @@ use crate::words::InWords;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The store failed, as often as it was tried. If the claim may have been written all the same, it is released
-    /// in the background, and ends with its lease at the latest.
+    /// The store failed until the call's time was over, or for good. If the claim may have been written all the same, the
+    /// clean-up releases it, and it ends with its lease at the latest.
     #[error("the store could not answer for a key in scope `{scope}` ({}); {}{}", source.cause(),
         if source.maybe_applied() { "a write of this call may have been applied; " } else { "" },
         source.kind().advice())]

@@ -5,8 +5,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::inner::Inner;
+use super::options::OnLeaseLost;
 use crate::protocol::Key;
 use crate::store::Store;
+use crate::time::Clock;
 
 /// The idempotency engine over a store. Cheap to clone; clones are one engine.
 ///
@@ -43,9 +45,14 @@ impl<S: Store + 'static> fmt::Debug for Deduplicator<S> {
 }
 
 impl<S: Store + 'static> Deduplicator<S> {
-    #[cfg(feature = "blocking")]
-    pub(crate) fn options(&self) -> &super::options::Options {
-        &self.inner.options
+    /// The clock that it goes by.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.options.clock)
+    }
+
+    /// What becomes of an operation whose lease is lost.
+    pub fn on_lease_lost(&self) -> OnLeaseLost {
+        self.inner.options.on_lease_lost
     }
 
     /// The store.

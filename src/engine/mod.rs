@@ -5,9 +5,9 @@
 mod acquire;
 mod admin;
 mod answer;
+mod batch;
 mod builder;
 mod claim;
-mod convoy;
 mod error;
 mod failure;
 mod handle;
@@ -26,6 +26,7 @@ mod retry;
 pub use acquire::doubt::{Doubt, Resolver};
 pub use admin::{AdminAnswer, Inspection};
 pub use answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unavailable, Unrecorded};
+pub use batch::Batch;
 pub use builder::{DeduplicatorBuilder, OptionsError};
 pub use claim::Claim;
 pub use error::{BoxedError, ClaimError, ClaimFate, Error, ResolverFailure, RunError};

@@ -46,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) store_timeout: Duration,
     pub(crate) completion_timeout: Duration,
     pub(crate) resolver_timeout: Duration,
-    pub(crate) claim_tries: u32,
+    pub(crate) call_timeout: Duration,
     pub(crate) policy: Policy,
     pub(crate) attempts_max: Option<NonZeroU32>,
     pub(crate) outcome_len_max: usize,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::acquire::claiming::{Ask, Claimed};
 use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
+use super::batch::Batch;
 use super::claim::Claim;
-use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
 use super::handle::Deduplicator;
@@ -132,33 +132,43 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         self
     }
 
-    /// Leaves its renewals to a keeper, which the caller sees to: its operation blocks its thread.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn renewed_by_keeper(mut self) -> Self {
+    /// Leaves all renewals of its lease to the engine's [`keeper`](super::Deduplicator::keeper): for an operation that
+    /// blocks its thread, so that nothing in its own task can renew meanwhile.
+    ///
+    /// The caller sees to a keeper, on another thread. **Without one the lease ends** while the operation runs, and
+    /// another attempt may start: see [`OnLeaseLost`](super::OnLeaseLost). An operation that ended behind a lost lease
+    /// is not dropped but heard: its outcome is stored if no other attempt came in between. For `run` only.
+    ///
+    /// ```
+    /// # use oncekey::{Deduplicator, Key, MemoryStore};
+    /// # fn demo() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let keeper = dedup.keeper();
+    /// std::thread::spawn(|| futures::executor::block_on(keeper));
+    /// let request = dedup.request(Key::new("reports.render", "2026-11")?).renewed_by_keeper_only();
+    /// let answer = request.run(|_attempt| async {
+    ///     std::thread::sleep(std::time::Duration::from_millis(5)); // work that does not await
+    ///     Ok::<_, std::io::Error>("rendered")
+    /// });
+    /// assert_eq!(futures::executor::block_on(answer)?.into_value()?, "rendered");
+    /// # Ok(()) }
+    /// # demo().unwrap();
+    /// ```
+    pub fn renewed_by_keeper_only(mut self) -> Self {
         self.by_keeper = true;
+        self
+    }
+
+    /// Puts it into a batch of its engine: its writes go to the store with those of the batch's other calls, while
+    /// somebody [drives](Batch::drive) that, and alone otherwise. In a batch of another engine it goes alone too.
+    pub fn in_batch(mut self, batch: &Batch<S>) -> Self {
+        self.ask.route = batch.route(self.engine);
         self
     }
 
     /// The key that it is for.
     pub fn key(&self) -> &Key {
         &self.ask.key
-    }
-
-    /// Has it go by a convoy of `engine`, and wait so long instead of what was asked for, if that is said.
-    pub(super) fn in_convoy(
-        mut self,
-        engine: &Arc<Inner<S>>,
-        convoy: &Arc<Convoy>,
-        wait: Option<Duration>,
-    ) -> Self {
-        // A request of another engine goes its own way: to its own store. At once, there is nothing to gather.
-        if Arc::ptr_eq(self.engine, engine) && !engine.port.is_at_once() {
-            self.ask.route = Some(Arc::downgrade(convoy));
-        }
-        if let Some(wait) = wait {
-            self.ask.wait = wait;
-        }
-        self
     }
 
     /// Values in this codec.

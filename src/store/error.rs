@@ -173,6 +173,11 @@ impl StoreFailure {
         Self { maybe_applied: false, ..self }
     }
 
+    /// Where another try of the same write failed too, and may have been applied if so.
+    pub(crate) fn or_applied(self, maybe_applied: bool) -> Self {
+        Self { maybe_applied: self.maybe_applied || maybe_applied, ..self }
+    }
+
     /// What kind of trouble it is.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind

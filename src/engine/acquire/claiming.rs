@@ -10,17 +10,16 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::doubt::Doubt;
-use crate::engine::convoy::Route;
+use crate::engine::batch::Route;
 use crate::engine::error::{ClaimError, Error, ResolverFailure};
 use crate::engine::housekeeping::clean_up::CleanUp;
 use crate::engine::inner::Inner;
 use crate::engine::lease::{Guard, Lease, Step};
 use crate::engine::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
 use crate::observe::Event;
-use crate::planted::planted;
 use crate::protocol::{
     ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, OutcomeBody,
-    Owner, Policy, UnixMillis, Version, Write, decide,
+    Owner, Policy, UnixMillis, Write, decide,
 };
 use crate::random;
 use crate::store::{Exchange, Store, StoreFailure};
@@ -119,15 +118,6 @@ impl<S: Store + 'static> Inner<S> {
                     }
                 }
                 Err(Unapplied::Store(source)) => {
-                    if planted("claiming: a claim that failed counts as granted") {
-                        if let Decision::Write(write) =
-                            decide(None, &attempt.command, &self.options.lifetimes)
-                        {
-                            let version = Version::new(u64::MAX / 2);
-                            let entry = Entry { record: write.record, version, left: write.live };
-                            return Ok(attempt.granted(entry, sent, false));
-                        }
-                    }
                     return Err(Error::Store { scope: ask.key.scope_label(), source });
                 }
                 Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => break,
@@ -166,11 +156,7 @@ impl<S: Store + 'static> Inner<S> {
         let command = ClaimCommand {
             owner: NOBODY, // an update is never this call's own
             operation_id: OperationId::from_bytes([0; 16]),
-            fingerprint: if planted("claiming: news is for every fingerprint") {
-                entry.record.fingerprint()
-            } else {
-                ask.fingerprint
-            },
+            fingerprint: ask.fingerprint,
             policy: ask.policy,
             attempts_max: ask.attempts_max,
             on_doubt: OnDoubt::GoByPolicy,
@@ -242,10 +228,7 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
     }
 
     /// The guard takes over from here.
-    fn granted(&self, mut entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
-        if reply_lost && planted("claiming: a deadline counts from the last resend") {
-            entry.left = self.engine.options.lifetimes.lease;
-        }
+    fn granted(&self, entry: Entry, sent: Moment, reply_lost: bool) -> Claimed<S> {
         let lease = Lease::new(Arc::clone(self.engine), self.ask.key.clone(), entry, sent);
         lease.go_by(&self.ask.route);
         // From here on the guard answers for the claim, also if an observer panics.
@@ -264,8 +247,14 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
 }
 
 impl<S: Store + 'static> Terms for Claiming<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
-        let timeout = self.engine.options.store_timeout;
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
+        let timeout = self.engine.options.store_timeout.min(until.saturating_since(sent));
         self.engine.exchange_by(self.ask.route.as_ref(), timeout, key, write).await
     }
 
@@ -286,8 +275,12 @@ impl<S: Store + 'static> Terms for Claiming<'_, S> {
         false
     }
 
-    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
-        (tries < self.engine.options.claim_tries).then_some(backoff)
+    fn until(&self, since: Moment) -> Moment {
+        since + self.engine.options.call_timeout
+    }
+
+    fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration> {
+        self.engine.port.pause_within(until, backoff)
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::planted::planted;
 use crate::protocol::{Entry, Key, KeyMap, Version};
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use crate::time::Moment;
@@ -74,14 +73,12 @@ impl Waiters {
         fence(Ordering::SeqCst);
         let mut groups = self.groups.lock();
         let group = groups.get_or_insert_with(key, || {
-            let unseen = planted("waiting: no look once seated");
-            let next_look = if unseen { Moment::NEVER } else { Moment::ORIGIN };
             let state = GroupState {
                 members: 0,
                 next_waiter: 0,
                 update: None,
                 leader: None,
-                next_look,
+                next_look: Moment::ORIGIN,
                 notified: false,
                 interval,
                 wakers: BTreeMap::new(),
@@ -185,9 +182,6 @@ impl Waiter<'_> {
     /// What is known that is newer than `seen`; while there is nothing, `waker` is kept: for a
     /// leader whose look is under way.
     pub(crate) fn poll_update(&self, waker: &Waker, seen: Version) -> Poll<Arc<Entry>> {
-        if planted("waiting: hears nothing while it looks") {
-            return Poll::Pending;
-        }
         self.group.state.lock().poll_update(self.number, waker, seen)
     }
 
@@ -226,8 +220,8 @@ impl Drop for Waiter<'_> {
                 state.leader = None;
             }
             // With nobody leading, somebody must be woken to lead: this waiter may be the one that was woken last.
-            let unled = state.leader.is_none() && !planted("waiting: leaves without an heir");
-            let successor = if unled { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
+            let successor =
+                if state.leader.is_none() { state.wakers.pop_first().map(|(_, waker)| waker) } else { None };
             drop(state);
             drop(groups);
             drop(own);

@@ -28,7 +28,7 @@ fn each_bad_option_is_refused_by_its_name() {
         ("completion_timeout", |b| b.completion_timeout(Duration::MAX)),
         ("resolver_timeout", |b| b.resolver_timeout(Duration::ZERO)),
         ("resolver_timeout", |b| b.resolver_timeout(Duration::MAX)),
-        ("claim_tries", |b| b.claim_tries(0)),
+        ("call_timeout", |b| b.call_timeout(Duration::ZERO)),
         ("purge_every", |b| b.purge_every(Duration::ZERO)),
         ("attempts_max", |b| b.attempts_max(0)),
         ("outcome_len_max", |b| b.outcome_len_max(usize::MAX)),

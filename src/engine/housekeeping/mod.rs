@@ -107,8 +107,8 @@ async fn keep<S: Store + 'static>(at_work: AtWork<S>) {
     let engine = &at_work.0;
     let Some(mut clean_up) = engine.upgrade().map(|engine| engine.background.work()) else { return };
     let lane = |name, work: fn(Weak<Inner<S>>) -> BoxFuture<'static, ()>| {
-        let engine = Weak::clone(engine);
-        Lane::new(name, move || work(Weak::clone(&engine)))
+        let (works, pauses) = (Weak::clone(engine), Weak::clone(engine));
+        Lane::new(name, Arc::new(move || work(Weak::clone(&works))), Arc::new(move || a_tick(&pauses)))
     };
     let mut renewal = lane("renewal", |engine| renewal(engine).boxed());
     let mut helping = lane("helping", |engine| helping(engine).boxed());
@@ -126,6 +126,15 @@ async fn keep<S: Store + 'static>(at_work: AtWork<S>) {
         if engine.strong_count() == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+/// A sleep as long as between two rounds, if there is an engine.
+fn a_tick<S: Store + 'static>(engine: &Weak<Inner<S>>) -> BoxFuture<'static, ()> {
+    let sleep = engine.upgrade().map(|engine| {
+        let clock = engine.clock();
+        clock.sleep_until(clock.now() + engine.options.keeper_tick())
+    });
+    sleep.unwrap_or_else(|| futures::future::ready(()).boxed())
 }
 
 /// Helps with what was under way a round ago already. It sleeps for nothing: the renewals end its rounds.

@@ -52,7 +52,8 @@ async fn purge_round<S: Store + 'static>(engine: &Weak<Inner<S>>, at_most: Durat
                 }
             }
             Err(failure) => {
-                return strong.tell_of_housekeeping(&Housekeeping::PurgeFailed { failure: &failure });
+                let failure = &failure;
+                return strong.tell_of_housekeeping(&Housekeeping::PurgeFailed { failure, removed });
             }
         }
         drop(strong);
@@ -81,7 +82,8 @@ async fn trim_round<S: Store + 'static>(engine: &Weak<Inner<S>>, trimmed_to: &mu
                 *trimmed_to = done.next;
             }
             Err(failure) => {
-                return strong.tell_of_housekeeping(&Housekeeping::TrimFailed { failure: &failure });
+                let failure = &failure;
+                return strong.tell_of_housekeeping(&Housekeeping::TrimFailed { failure, trimmed });
             }
         }
         if trimmed_to.is_none() {

@@ -13,7 +13,6 @@ use super::inside::inside;
 use super::{Lease, Lost, Step};
 use crate::engine::error::ClaimError;
 use crate::engine::options::OnLeaseLost;
-use crate::planted::planted;
 use crate::store::Store;
 use crate::time::Moment;
 
@@ -54,14 +53,7 @@ where
         now: Moment::ORIGIN,
     };
     let mut begun = false;
-    let mut at_once = planted("held: a late grant is started");
     let output = poll_fn(|cx| {
-        let blind = planted("run: the operation is polled before a look at the clock");
-        if blind || std::mem::take(&mut at_once) {
-            if let Poll::Ready(output) = inside(holder, || operation.as_mut().poll(cx)) {
-                return Poll::Ready(Ok(output));
-            }
-        }
         loop {
             // Every poll of the operation comes after a look at the clock.
             if let Err(lost) = upkeep.check() {

@@ -7,13 +7,12 @@ use futures::future::BoxFuture;
 
 use super::drive::Renewal;
 use super::{Concluded, Lease, Lost, Phase, Step, Turn, deadline, renew_at};
-use crate::engine::convoy::Route;
+use crate::engine::batch::Route;
 use crate::engine::error::ClaimError;
 use crate::engine::observed::Watched;
 use crate::engine::port::{Applied, Start, Terms, Unapplied};
 use crate::kept::Kept;
 use crate::observe::{self, Event};
-use crate::planted::planted;
 use crate::protocol::{Decision, Entry, HolderCommand, HolderVerdict, Key, State, Write, decide};
 use crate::store::{Exchange, Store, StoreFailure};
 use crate::time::Moment;
@@ -176,10 +175,8 @@ impl<S: Store + 'static> Lease<S> {
         wakers.wake();
         // Recorded first, wakened second.
         if !matches!(how, Concluded::Completed(_)) {
-            if !planted("held: gives up in silence") {
-                engine.waiters.notify(&self.key);
-            }
-        } else if !planted("held: wakes before it stores") {
+            engine.waiters.notify(&self.key);
+        } else {
             engine.waiters.publish(&self.key, || self.entry());
         }
         engine.tell(&self.key, || match how {
@@ -324,17 +321,20 @@ struct Writing<'a, S: Store + 'static> {
 }
 
 impl<S: Store + 'static> Terms for Writing<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, sent: Moment) -> Result<Exchange, StoreFailure> {
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        _until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
         let patience = self.lease.patience(self.step, sent, self.until);
         self.lease.engine.exchange_by(self.route.as_ref(), patience, key, write).await
     }
 
     /// To keep a claim that a conclusion has by now would undo that.
     fn may_send(&self) -> bool {
-        if planted("held: wakes before it stores") {
-            self.lease.engine.waiters.notify(&self.lease.key);
-        }
-        !self.step.keeps_the_claim() || self.turn.stands() || planted("held: who lost its turn writes on")
+        !self.step.keeps_the_claim() || self.turn.stands()
     }
 
     fn was_unanswered(&self) -> bool {
@@ -355,15 +355,16 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
     }
 
     fn is_own(&self, _write: &Write, found: &Entry, unknown: bool) -> bool {
-        unknown && self.lease.shows(self.step, found) || planted("held: a conflict counts as stored")
+        unknown && self.lease.shows(self.step, found)
     }
 
-    fn pause(&self, _: &StoreFailure, _: u32, sent: Moment, backoff: Duration) -> Option<Duration> {
+    /// Writes for a claim have an end of their own.
+    fn until(&self, _since: Moment) -> Moment {
+        self.until
+    }
+
+    fn pause(&self, _until: Moment, backoff: Duration) -> Option<Duration> {
         let engine = &self.lease.engine;
-        if self.step.keeps_the_claim() && planted("held: a lost renewal extends the deadline") {
-            let options = &engine.options;
-            self.lease.state.lock().deadline = deadline(options, sent, options.lifetimes.lease);
-        }
         let now = engine.clock().now();
         let wound_up = self.step.keeps_the_claim() && self.lease.state.lock().winding_up;
         (now < self.until && !wound_up).then(|| backoff.min(self.until.saturating_since(now)))

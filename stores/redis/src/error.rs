@@ -156,20 +156,13 @@ impl RedisStoreError {
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ReadOnly,
             ) => Self::NotNow { code: code(&source), source, resent: resends },
-            _ => match source.code() {
+            _ => match word(&source) {
                 Some("OOM") => Self::Full { source, resent: resends },
                 Some("BUSY" | "MISCONF" | "NOREPLICAS") => {
                     Self::NotNow { code: code(&source), source, resent: resends }
                 }
-                Some("NOAUTH" | "WRONGPASS" | "NOPROTO") => Self::Refused { code: code(&source), source },
-                // This has no word of its own when it happens within a script: as Redis 7.0 says it, and as later ones and
-                // Valkey do.
-                _ if source.detail().is_some_and(|what| {
-                    what.contains("user executing the script can't run")
-                        || what.contains("ACL failure in script")
-                }) =>
-                {
-                    Self::Refused { code: "NOPERM".to_owned(), source }
+                Some("NOAUTH" | "NOPERM" | "WRONGPASS" | "NOPROTO") => {
+                    Self::Refused { code: code(&source), source }
                 }
                 Some("WRONGTYPE") => Self::Corrupt { what: "it is not a hash".to_owned() },
                 _ => Self::Other { source },
@@ -185,7 +178,23 @@ impl RedisStoreError {
 }
 
 fn code(error: &RedisError) -> String {
-    error.code().unwrap_or("no connection").to_owned()
+    word(error).unwrap_or("no connection").to_owned()
+}
+
+/// The word that a server's error begins with, or should: some say in their text alone what has a word elsewhere.
+pub(crate) fn word(error: &RedisError) -> Option<&str> {
+    let says = |texts: [&str; 2]| {
+        error.detail().is_some_and(|detail| texts.iter().any(|text| detail.contains(text)))
+    };
+    // Within a script: as Redis 7.0 says it, and as later ones and Valkey do.
+    if says(["user executing the script can't run", "ACL failure in script"]) {
+        return Some("NOPERM");
+    }
+    // Who has not said who he is may send ten parts of 16 KiB, and each write has more; then the server hangs up.
+    if says(["unauthenticated multibulk length", "unauthenticated bulk length"]) {
+        return Some("NOAUTH");
+    }
+    error.code()
 }
 
 impl StoreError for RedisStoreError {
@@ -265,6 +274,8 @@ mod tests {
     fn what_a_server_refuses_for_good_is_rejected_and_what_nobody_knows_is_maybe_applied() {
         for line in [
             "NOAUTH Authentication required.",
+            "ERR Protocol error: unauthenticated multibulk length",
+            "ERR Protocol error: unauthenticated bulk length",
             "WRONGPASS invalid username-password pair",
             "NOPERM this user has no permissions to run the 'evalsha' command",
             "CROSSSLOT Keys in request don't hash to the same slot",
