@@ -26,6 +26,7 @@ LAYERS = [
     {"store"},
     {"memory", "observe"},
     {"engine"},
+    {"guide"},
 ]
 
 # Where crates are; each folder here that has a manifest and a src/ is checked. The core is the root.

@@ -66,6 +66,7 @@
 //!
 //! # Finding your way
 //!
+//! - For everything around the calls, from the choice of a key to production: the [`guide`].
 //! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::run_or_fail`] if it can say how it
 //!   failed; [`IntoValue`] for its value, or one error; [`Request::claim`] for the explicit way.
 //! - To handle messages of a queue: [`oncekey-consume`].
@@ -120,6 +121,8 @@ mod engine;
 #[cfg(test)]
 #[cfg(all(feature = "json", feature = "sha256"))]
 mod errors;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod kept;
 pub mod memory;
 pub mod observe;

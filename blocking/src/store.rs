@@ -221,7 +221,7 @@ pub enum BlockingError<E> {
     #[error(transparent)]
     Store(E),
     /// The store's call panicked.
-    #[error("the store's call panicked ({what}); whether a write was applied is not known")]
+    #[error("the store's call panicked ({what}); if that was a write, it may have been applied")]
     #[non_exhaustive]
     Panicked {
         /// What the panic said, where it was text.

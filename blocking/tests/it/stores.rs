@@ -212,7 +212,7 @@ fn a_panic_in_the_store_is_an_error_and_may_have_been_applied() {
     let error: &BlockingError<MemoryError> = source.downcast_ref().unwrap();
     assert_eq!(
         error.to_string(),
-        "the store's call panicked (the disk caught fire); whether a write was applied is not known"
+        "the store's call panicked (the disk caught fire); if that was a write, it may have been applied"
     );
     assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Other, true));
     let Err(Error::Store { source, .. }) = dedup.inspect(&key()) else { panic!("it was read") };

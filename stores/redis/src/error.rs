@@ -15,13 +15,15 @@ pub enum RedisStoreError {
         source: RedisError,
     },
     /// The connection broke before the answer came.
-    #[error("the connection to Redis broke before the answer came; the write may have been applied")]
+    #[error(
+        "the connection to Redis broke before the answer came; if the call was a write, it may have been applied"
+    )]
     Disconnected {
         /// The client's error.
         source: RedisError,
     },
     /// No answer came within the connection's response timeout.
-    #[error("Redis did not answer in time; the write may have been applied")]
+    #[error("Redis did not answer in time; if the call was a write, it may have been applied")]
     TimedOut {
         /// The client's error.
         source: RedisError,
@@ -54,7 +56,9 @@ pub enum RedisStoreError {
         source: RedisError,
     },
     /// Fewer replicas than asked for confirmed a write within the time for it. It is applied, here at least.
-    #[error("the write was done, and {confirmed} of the {wanted} replicas asked for confirmed it in time")]
+    #[error(
+        "the write was done, and {confirmed} of the {wanted} replicas asked for confirmed it in time; look at the replicas, or ask for fewer"
+    )]
     TooFewReplicas {
         /// How many did.
         confirmed: u64,
@@ -70,7 +74,7 @@ pub enum RedisStoreError {
         what: String,
     },
     /// The record does not decode.
-    #[error("the record under the key does not decode")]
+    #[error("the record under the key {}", unread(.0, "redis-cli"))]
     Undecodable(#[from] DecodeError),
     /// The server's eviction policy can drop claims.
     #[error(
@@ -82,7 +86,9 @@ pub enum RedisStoreError {
         policy: String,
     },
     /// The server is too old.
-    #[error("Redis {version} is too old: scripts that may finish a claim while memory is full need 7.0")]
+    #[error(
+        "Redis {version} is too old: scripts that may finish a claim while memory is full need 7.0; upgrade it"
+    )]
     TooOld {
         /// Its version.
         version: String,
@@ -105,7 +111,7 @@ pub enum RedisStoreError {
         what: &'static str,
     },
     /// Anything else.
-    #[error("the request to Redis failed; the write may have been applied")]
+    #[error("the request to Redis failed; if it was a write, it may have been applied. The cause says why")]
     Other {
         /// The client's error.
         source: RedisError,
@@ -118,6 +124,14 @@ pub enum RedisStoreError {
         /// The answer, in short.
         what: String,
     },
+}
+
+/// What to do about a record that does not decode; `look` says with what to look at it.
+fn unread(source: &DecodeError, look: &str) -> String {
+    match source {
+        DecodeError::Newer { .. } => "was written by a newer version; upgrade this process".to_owned(),
+        _ => format!("does not decode; look at it with {look}"),
+    }
 }
 
 impl RedisStoreError {
