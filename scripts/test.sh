@@ -66,6 +66,7 @@ stage 'real' 1800 'servers and a browser, for the tests that start them' scripts
 # The quick part first: what a change breaks most often is seen soonest.
 stage 'quick' 60 'structure: no circle, no way up, and both are found' \
     bash -c 'scripts/structure.py && scripts/structure.py --self-test'
+stage 'quick' 300 "the compiler's messages where a bound is not met" scripts/messages.py
 stage 'quick real' 1200 'core and kit: unit, scenario, property, wrong stores' \
     cargo test --no-fail-fast --all-features -p oncekey -p oncekey-conformance --lib --tests --examples
 stage 'quick' 600 'core without features' cargo test --no-default-features --lib
@@ -79,7 +80,7 @@ stage 'real' 1800 'stores on their real databases; the main job over each' \
 stage 'real' 900 'HTTP: rules, real clients, a browser; traces and metrics' \
     cargo test --no-fail-fast --all-features --lib --tests --examples -p oncekey-http -p oncekey-observe
 stage 'real' 900 'consumers on real brokers, killed while they handle' \
-    cargo test --no-fail-fast -p oncekey-brokers --lib --tests --examples
+    cargo test --no-fail-fast -p oncekey-brokers --features sqs --lib --tests --examples
 
 stage 'models' 600 'fuzz bodies over the committed corpus' \
     env CARGO_TARGET_DIR="$base" cargo test --manifest-path fuzz/Cargo.toml --no-default-features

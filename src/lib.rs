@@ -117,6 +117,9 @@ pub mod blocking;
 pub mod codec;
 pub mod consume;
 mod engine;
+#[cfg(test)]
+#[cfg(all(feature = "blocking", feature = "json", feature = "sha256"))]
+mod errors;
 mod kept;
 pub mod memory;
 pub mod observe;
@@ -125,6 +128,12 @@ mod random;
 pub mod store;
 mod sync;
 pub mod time;
+mod words;
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "json", feature = "sha256"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// What operators do about a key: answers of [`Deduplicator::inspect`], [`Deduplicator::resolve`] and their kin, and the
 /// [`Resolver`](admin::Resolver) that is asked when a claim meets doubt.
@@ -163,8 +172,8 @@ pub mod builder {
 
 #[doc(inline)]
 pub use engine::{
-    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier, Error,
-    Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
+    Answer, Attempt, Batch, Claim, ClaimAnswer, ClaimError, Deduplicator, DeduplicatorBuilder, Earlier,
+    Error, Failure, IntoValue, OrFailure, Prepared, Request, RunError, Settled,
 };
 #[doc(inline)]
 pub use memory::MemoryStore;

@@ -196,12 +196,12 @@ impl<S: Store + 'static> Deduplicator<S> {
     }
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.engine.options().clock)
+        self.engine.clock()
     }
 
     /// Whether an operation whose lease is lost is dropped: here, before it began.
     pub(super) fn drops_lost(&self) -> bool {
-        self.engine.options().on_lease_lost == OnLeaseLost::Drop
+        self.engine.on_lease_lost() == OnLeaseLost::Drop
     }
 }
 

@@ -10,13 +10,16 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use futures::channel::{mpsc, oneshot};
-use futures::future::{BoxFuture, Either, select};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
 
 use super::context::{At, demand_plain_thread};
 use crate::Deduplicator as Engine;
 use crate::store::Store;
+
+/// After a keeper that panicked.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How futures are run to their end on the threads of callers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,8 +62,8 @@ pub(super) struct NoRuntime;
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) driver: Driver,
-    /// What is to run on the thread. That it is dropped tells the thread to end.
-    jobs: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    /// That it is dropped tells the thread to end.
+    _is_there: oneshot::Sender<Infallible>,
 }
 
 /// Where the engine is put once it is built.
@@ -78,23 +81,17 @@ pub(super) enum Runtime {
 }
 
 impl Host {
-    /// Has the thread run a job, beside all else.
-    pub(super) fn run(&self, job: BoxFuture<'static, ()>) {
-        // The thread is there as long as this is.
-        let _there = self.jobs.unbounded_send(job);
-    }
-
     /// Starts the thread, which waits for its engine.
     pub(super) fn start<S: Store + 'static>(runtime: Runtime) -> io::Result<(Arc<Self>, Seat<S>)> {
-        let (jobs, work) = mpsc::unbounded();
+        let (is_there, is_gone) = oneshot::channel();
         let (seat, seated) = oneshot::channel();
         let (started, has_started) = sync_channel(1);
         thread::Builder::new()
             .name("oncekey-keeper".to_owned())
-            .spawn(move || live(runtime, &started, look_after(seated, work)))?;
+            .spawn(move || live(runtime, &started, look_after(seated, is_gone)))?;
         let driver =
             has_started.recv().map_err(|_| io::Error::other("the keeper's thread did not start"))??;
-        Ok((Arc::new(Self { driver, jobs }), seat))
+        Ok((Arc::new(Self { driver, _is_there: is_there }), seat))
     }
 }
 
@@ -131,23 +128,21 @@ fn live(runtime: Runtime, started: &SyncSender<io::Result<Driver>>, life: impl F
     Driver {}.drive(life);
 }
 
-/// Runs the engine's keeper beside the `work` that comes, for as long as some may come. A keeper that panics, by an observer
-/// or a store that does, is started again: all other claims depend on it.
+/// Runs the engine's keeper until `is_gone` says that the last face and claim are. A keeper that panics, by a clock that
+/// does, is started again: all other claims depend on it.
 async fn look_after<S: Store + 'static>(
     seated: oneshot::Receiver<Engine<S>>,
-    work: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    is_gone: oneshot::Receiver<Infallible>,
 ) {
     // No engine: it could not be built.
     let Ok(engine) = seated.await else { return };
-    let options = engine.options();
-    let pause = (options.renew_every / 8).min(Duration::from_secs(1));
     let keep = async {
         loop {
             let _panicked = AssertUnwindSafe(engine.keeper()).catch_unwind().await;
-            options.clock.sleep_until(options.clock.now() + pause).await;
+            let clock = engine.clock();
+            clock.sleep_until(clock.now() + PAUSE).await;
         }
     };
-    let work = work.for_each_concurrent(None, |job| AssertUnwindSafe(job).catch_unwind().map(drop));
-    let _ended: Either<(Infallible, _), _> = select(pin!(keep), work).await;
+    let _ended: Either<(Infallible, _), _> = select(pin!(keep), is_gone).await;
     engine.flush().await;
 }

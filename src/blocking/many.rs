@@ -57,8 +57,7 @@ impl<S: Store + 'static> Deduplicator<S> {
         });
         // The caller's iterator may block, and is done with before anything is driven.
         let work: Vec<_> = work.collect();
-        let depot = |job| self.host.run(job);
-        let runs = self.engine().run_many_by(Some(&depot), work);
+        let runs = self.engine().run_many(work);
         self.host.driver.drive(line.drive(self.drops_lost(), runs))
     }
 
@@ -89,8 +88,7 @@ impl<S: Store + 'static> Deduplicator<S> {
         });
         // The caller's iterator may block, and is done with before anything is driven.
         let work: Vec<_> = work.collect();
-        let depot = |job| self.host.run(job);
-        let runs = self.engine().run_many_or_fail_by(Some(&depot), work);
+        let runs = self.engine().run_many_or_fail(work);
         self.host.driver.drive(line.drive(self.drops_lost(), runs))
     }
 
@@ -169,15 +167,10 @@ impl<T, F: FnOnce(crate::Attempt) -> T> Line<F, T> {
     /// Drives `runs`, and one operation at a time whenever they can do nothing else.
     async fn drive<O>(&self, drop_lost: bool, runs: impl Future<Output = O>) -> O {
         let mut runs = pin!(runs);
-        let mut last: Option<crate::Attempt> = None;
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(answers) = runs.as_mut().poll(cx) {
                     return Poll::Ready(answers);
-                }
-                // Nobody could send it while the next operation has the thread. Its run wakes this.
-                if last.as_ref().is_some_and(crate::Attempt::is_to_be_concluded) {
-                    return Poll::Pending;
                 }
                 let Some(Turn { attempt, operation, output }) = self.turns.borrow_mut().pop_front() else {
                     return Poll::Pending;
@@ -186,7 +179,6 @@ impl<T, F: FnOnce(crate::Attempt) -> T> Line<F, T> {
                 if output.is_canceled() || (drop_lost && attempt.lost().now_or_never().is_some()) {
                     continue;
                 }
-                last = Some(attempt.clone());
                 // Its run waits for it.
                 let _taken = output.send(operation(attempt));
             }

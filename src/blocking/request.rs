@@ -42,6 +42,19 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         Self { request: self.request.fingerprint_of(payload), ..self }
     }
 
+    /// Binds the key to the SHA-256 of the request as JSON: see
+    /// [`Fingerprint::sha256_json`](crate::Fingerprint::sha256_json).
+    ///
+    /// # Errors
+    /// [`FingerprintError`](crate::protocol::FingerprintError) if JSON cannot express the value.
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    pub fn fingerprint_json<V>(self, value: &V) -> Result<Self, crate::protocol::FingerprintError>
+    where
+        V: serde::Serialize + ?Sized,
+    {
+        Ok(Self { request: self.request.fingerprint_json(value)?, ..self })
+    }
+
     /// Waits up to this long for a running duplicate, instead of answering that it is in progress; not at all by
     /// default. [`Duration::MAX`]: for as long as it takes. Made inside the operation of that very key, a request does not
     /// wait: it would wait for itself.
@@ -153,7 +166,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// The request as it is carried out: renewed by the face's thread.
     pub(super) fn ready(self) -> (&'a Deduplicator<S>, crate::Request<'a, S, C, F>) {
         let Self { face, request } = self;
-        (face, request.renewed_by_keeper())
+        (face, request.renewed_by_keeper_only())
     }
 }
 

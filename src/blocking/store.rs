@@ -93,6 +93,10 @@ use crate::store::{
 /// assert_eq!(first.value(), again.value());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a store whose calls block",
+    note = "implement `oncekey::blocking::BlockingStore` for it; an async store needs no `Blocking` around it"
+)]
 pub trait BlockingStore: Send + Sync {
     /// What goes wrong in this store.
     type Error: StoreError;
@@ -217,7 +221,7 @@ pub enum BlockingError<E> {
     #[error(transparent)]
     Store(E),
     /// The store's call panicked.
-    #[error("the store's call panicked: {what}")]
+    #[error("the store's call panicked ({what}); whether a write was applied is not known")]
     #[non_exhaustive]
     Panicked {
         /// What the panic said, where it was text.

@@ -70,7 +70,8 @@ pub enum Later<E> {
     /// The handler failed, and what happened is unknown. Under [`Policy::Hold`](crate::Policy::Hold) the next delivery is in
     /// doubt, unless a resolver knows better.
     Unknown(E),
-    /// The handler lost its lease: it was stopped, or what it did could not be put on record.
+    /// The handler lost its lease: it was stopped, or it failed for good and that could not be put on record. Another
+    /// consumer may have handled the message meanwhile: the next delivery finds out. The handler's error is dropped.
     LeaseLost(ClaimError),
     /// The claim could not be answered, since the store or the engine's resolver did not; the
     /// handler did not run.
@@ -84,7 +85,8 @@ pub enum Later<E> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Dead<E, F = String> {
-    /// The handler failed for good, now.
+    /// The handler failed for good, now, and that is on record. Where it could not be put on record, the message is
+    /// retried later: see [`Later::LeaseLost`].
     Failed(E),
     /// It failed for good for an earlier delivery; what it said, where that was kept.
     FailedBefore(Option<F>),
@@ -179,7 +181,7 @@ impl<E, F> fmt::Display for Dead<E, F> {
             Self::Failed(_) => f.write_str("its handler failed for good"),
             Self::FailedBefore(_) => f.write_str("its handler failed for good, for an earlier delivery"),
             Self::Exhausted { attempts } => {
-                write!(f, "its {attempts} attempts are used up; find out why, and reset them to have it tried again")
+                write!(f, "its attempts are used up ({attempts}); find out why, and reset them to have it tried again")
             }
             Self::Mismatch => f.write_str(
                 "its key belongs to a message with another fingerprint; the producer used one key for two messages",

@@ -61,11 +61,15 @@
 //! ([`Claim::prepare`]), and dispose of the delivery by [`Consumer::settled`].
 
 mod delivery_action;
+mod message;
 mod rule;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
+
+use futures::{FutureExt as _, TryFutureExt as _};
 
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::engine::{Attempt, Claim, ClaimError, Deduplicator, Failure, Request, Settled};
@@ -74,42 +78,8 @@ use crate::random;
 use crate::store::Store;
 
 pub use delivery_action::{Acknowledged, Dead, DeliveryAction, Later};
+pub use message::Message;
 use rule::{Ran, Rule};
-
-/// One delivery of a message.
-#[derive(Clone, Debug)]
-#[must_use = "a message does nothing until it is consumed"]
-pub struct Message {
-    key: Key,
-    fingerprint: Option<Fingerprint>,
-    deliveries: u32,
-}
-
-impl Message {
-    /// A message under this key: see the [module](self) on what to take.
-    pub fn new(key: Key) -> Self {
-        Self { key, fingerprint: None, deliveries: 1 }
-    }
-
-    /// Binds the key to this digest of the message: the same key with another one goes to the dead letters.
-    pub fn fingerprint(mut self, fingerprint: Fingerprint) -> Self {
-        self.fingerprint = Some(fingerprint);
-        self
-    }
-
-    /// Binds the key to the SHA-256 of the message's payload.
-    #[cfg(feature = "sha256")]
-    pub fn fingerprint_of(self, payload: impl AsRef<[u8]>) -> Self {
-        self.fingerprint(Fingerprint::sha256(payload.as_ref()))
-    }
-
-    /// How often it was delivered, this time included, where the broker counts; 1 by default. It makes retries of a
-    /// message whose claim the store could not answer come later and later.
-    pub fn deliveries(mut self, deliveries: u32) -> Self {
-        self.deliveries = deliveries.max(1);
-        self
-    }
-}
 
 /// Consumes messages over an engine. Cheap to clone, if its codecs are.
 pub struct Consumer<S: Store + 'static, C = Raw, F = Text> {
@@ -228,7 +198,8 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
     /// Runs the handler, unless it ran before or runs now, and says what to do with the delivery. Its lease is renewed
     /// while it runs.
     ///
-    /// A handler that returns a plain error fails with unknown effect: see [`Failure`].
+    /// The handler says how it failed: see [`Failure`]. `?` on an error of its own type means unknown effect. A handler
+    /// that returns a plain error goes to [`consume_plain`](Self::consume_plain).
     ///
     /// # Panics
     /// If the handler does: the claim is then left to its lease, and the delivery to its broker. If the codec does, with what
@@ -246,6 +217,48 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
         let (rule, ran) = (self.rule(&message), Ran::default());
         let answer = self.request(message).run_or_fail(|attempt| ran.noting(attempt, handler)).await;
         rule::of_run(answer, &rule, &ran)
+    }
+
+    /// As [`consume`](Self::consume), for a handler that returns a plain error, such as `anyhow::Error` or a database's.
+    /// Such an error is of unknown effect: the message is retried later, or is in doubt under
+    /// [`Policy::Hold`].
+    ///
+    /// The error may be of any type with a text. For one without, set [`failures`](Self::failures) to
+    /// [`FactOnly`](crate::codec::FactOnly).
+    ///
+    /// # Panics
+    /// As for [`consume`](Self::consume).
+    ///
+    /// # Cancel safety
+    /// As for [`consume`](Self::consume).
+    ///
+    /// # Example
+    /// ```
+    /// # use oncekey::consume::{Consumer, DeliveryAction, Message};
+    /// # use oncekey::{Attempt, Deduplicator, Key, MemoryStore};
+    /// async fn ship(attempt: Attempt) -> Result<String, std::io::Error> {
+    ///     Ok(format!("shipped as {}", attempt.operation_id()))
+    /// }
+    ///
+    /// # futures::executor::block_on(async {
+    /// # let consumer = Consumer::new(Deduplicator::new(MemoryStore::new()));
+    /// let message = Message::new(Key::new("orders.ship", "message 7f3a")?);
+    /// let action = consumer.consume_plain(message, ship).await;
+    /// assert!(matches!(action, DeliveryAction::Acknowledge(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn consume_plain<T, E, H, Fut>(
+        &self,
+        message: Message,
+        handler: H,
+    ) -> DeliveryAction<T, E, F::Kept>
+    where
+        C: Codec<T> + Clone,
+        F: FailureCodec<E> + Clone,
+        H: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        self.consume(message, |attempt| handler(attempt).map_err(Failure::Unknown)).await
     }
 
     /// Consumes a poll of messages side by side, each as [`consume`](Self::consume) does: all claims are one round trip to
@@ -317,6 +330,27 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
             .collect()
     }
 
+    /// As [`consume_many`](Self::consume_many), for handlers that return a plain error: see
+    /// [`consume_plain`](Self::consume_plain).
+    ///
+    /// # Cancel safety
+    /// As for [`consume`](Self::consume).
+    pub async fn consume_many_plain<T, E, H, Fut>(
+        &self,
+        messages: impl IntoIterator<Item = (Message, H)>,
+    ) -> Vec<DeliveryAction<T, E, F::Kept>>
+    where
+        C: Codec<T> + Clone,
+        F: FailureCodec<E> + Clone,
+        H: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let plain = messages
+            .into_iter()
+            .map(|(message, handler)| (message, move |attempt| handler(attempt).map_err(Failure::Unknown)));
+        self.consume_many(plain).await
+    }
+
     /// Consumes these, and puts their actions where they belong.
     async fn consume_apart<T, E, H, Fut>(
         &self,
@@ -331,11 +365,15 @@ impl<S: Store + 'static, C, F> Consumer<S, C, F> {
         let notes: Vec<_> =
             messages.iter().map(|(place, message, _)| (*place, self.rule(message), Ran::default())).collect();
         // In a loop: with a closure over the borrowed notes, no spawned task could hold the future.
-        let mut work = Vec::with_capacity(notes.len());
+        let mut batch = self.dedup.batch();
+        let mut runs = Vec::with_capacity(notes.len());
         for ((_, message, handler), (_, _, ran)) in messages.into_iter().zip(&notes) {
-            work.push((self.request(message), move |attempt| ran.noting(attempt, handler)));
+            let request = self.request(message).in_batch(&batch);
+            let run = request.run_or_fail(move |attempt| ran.noting(attempt, handler));
+            // A run that panics is dropped: its claim is left to its lease.
+            runs.push(AssertUnwindSafe(run).catch_unwind());
         }
-        let answers = self.dedup.run_each_or_fail(work).await;
+        let answers = batch.drive(runs).await;
         for (answer, (place, rule, ran)) in answers.into_iter().zip(&notes) {
             told[*place] = Some(match answer {
                 Ok(answer) => rule::of_run(answer, rule, ran),

@@ -60,12 +60,7 @@ pub(super) fn of_run<T, E, F>(
         }
         Ok(Answer::Unrecorded { value, .. }) => DeliveryAction::Acknowledge(Acknowledged::Unrecorded(value)),
         Ok(Answer::Earlier(earlier)) => of_earlier(earlier),
-        // Its handler's word stands, on record or not.
-        Err(RunError::Operation { error, kind: FailureKind::Final, .. }) => {
-            DeliveryAction::DeadLetter(Dead::Failed(error))
-        }
-        Err(RunError::Operation { error, claim: ClaimFate::Released, .. }) => later(Later::NoEffect(error)),
-        Err(RunError::Operation { error, .. }) => later(Later::Unknown(error)),
+        Err(RunError::Operation { error, kind, claim }) => of_failure(error, kind, claim, later),
         Err(RunError::LeaseLost { source }) => later(Later::LeaseLost(source)),
         // It is done, or failed, whatever this consumer can read of it.
         Err(RunError::Decode { conclusion: Conclusion::Succeeded, .. }) => {
@@ -73,6 +68,25 @@ pub(super) fn of_run<T, E, F>(
         }
         Err(RunError::Decode { .. }) => DeliveryAction::DeadLetter(Dead::FailedBefore(None)),
         Err(RunError::Claim { source }) => unanswered(source, rule),
+    }
+}
+
+/// The rule for a handler that failed, from how it failed and what became of its claim.
+///
+/// A message leaves its source only when its final failure is on record. Otherwise another consumer may have
+/// handled the message meanwhile, or may still do so: the next delivery finds out what is on record.
+fn of_failure<T, E, F>(
+    error: E,
+    kind: FailureKind,
+    claim: ClaimFate,
+    later: impl FnOnce(Later<E>) -> DeliveryAction<T, E, F>,
+) -> DeliveryAction<T, E, F> {
+    match (kind, claim) {
+        (FailureKind::Final, ClaimFate::Recorded { .. }) => DeliveryAction::DeadLetter(Dead::Failed(error)),
+        (FailureKind::Final, ClaimFate::NotStored(source)) => later(Later::LeaseLost(source)),
+        (FailureKind::Final, ClaimFate::Unprotected) => later(Later::LeaseLost(ClaimError::Unprotected)),
+        (FailureKind::NoEffect, ClaimFate::Released) => later(Later::NoEffect(error)),
+        _ => later(Later::Unknown(error)),
     }
 }
 

@@ -68,44 +68,31 @@ fn told<T: Debug, E: Debug, F: Debug>(action: &DeliveryAction<T, E, F>) -> Strin
 
 type Told = Result<Answer<u8, u8>, RunError<u8>>;
 
-/// Each answer of a run, and whether the handler ran and failed.
-fn runs() -> Vec<(&'static str, bool, Told)> {
-    use FailureKind as Kind;
-    let after = |kind, claim| Err(RunError::Operation { error: 1, kind, claim });
+/// Each answer of a run, except that its handler failed.
+fn runs() -> Vec<(&'static str, Told)> {
     let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
     let done = |why| Ok(Answer::Earlier(Earlier::Done { why, info: info() }));
     vec![
-        ("executed", false, Ok(Answer::Executed { value: 1, kept: Kept::Whole, info: info() })),
-        ("replayed", false, Ok(Answer::Earlier(Earlier::Replayed { value: 1, info: info() }))),
-        (
-            "unrecorded, refused",
-            false,
-            Ok(Answer::Unrecorded { value: 1, why: Unrecorded::Completion(lost()) }),
-        ),
+        ("executed", Ok(Answer::Executed { value: 1, kept: Kept::Whole, info: info() })),
+        ("replayed", Ok(Answer::Earlier(Earlier::Replayed { value: 1, info: info() }))),
+        ("unrecorded, refused", Ok(Answer::Unrecorded { value: 1, why: Unrecorded::Completion(lost()) })),
         (
             "unrecorded, failed open",
-            false,
             Ok(Answer::Unrecorded {
                 value: 1,
                 why: Unrecorded::FailedOpen(failed(StoreErrorKind::Unavailable)),
             }),
         ),
-        ("done, too large", false, done(Unavailable::TooLarge { len: 9 })),
-        ("done, not encodable", false, done(Unavailable::Unencodable)),
-        ("done, no longer kept", false, done(Unavailable::NoLongerKept)),
-        (
-            "failed before",
-            false,
-            Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(1), info: info() })),
-        ),
+        ("done, too large", done(Unavailable::TooLarge { len: 9 })),
+        ("done, not encodable", done(Unavailable::Unencodable)),
+        ("done, no longer kept", done(Unavailable::NoLongerKept)),
+        ("failed before", Ok(Answer::Earlier(Earlier::FailedBefore { failure: Some(1), info: info() }))),
         (
             "failed before, not kept",
-            false,
             Ok(Answer::Earlier(Earlier::FailedBefore { failure: None, info: info() })),
         ),
         (
             "in progress elsewhere",
-            false,
             Ok(Answer::Earlier(Earlier::InProgress {
                 left: LEFT,
                 retry_after: RETRY_AFTER,
@@ -115,7 +102,6 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
         ),
         (
             "in progress here",
-            false,
             Ok(Answer::Earlier(Earlier::InProgress {
                 left: LEFT,
                 retry_after: RETRY_AFTER,
@@ -123,51 +109,76 @@ fn runs() -> Vec<(&'static str, bool, Told)> {
                 here: true,
             })),
         ),
-        ("mismatch", false, Ok(Answer::Earlier(Earlier::Mismatch))),
+        ("mismatch", Ok(Answer::Earlier(Earlier::Mismatch))),
         (
             "in doubt under Hold",
-            false,
             Ok(Answer::Earlier(Earlier::InDoubt { attempt: 1, operation_id: ID, since: UnixMillis(1) })),
         ),
-        ("exhausted", false, Ok(Answer::Earlier(Earlier::Exhausted { attempts: 3 }))),
-        ("no effect, released", true, after(Kind::NoEffect, ClaimFate::Released)),
-        ("no effect, after doubt", true, after(Kind::NoEffect, ClaimFate::InDoubt)),
-        ("no effect, not stored", true, after(Kind::NoEffect, ClaimFate::NotStored(lost()))),
-        ("final, recorded", true, after(Kind::Final, ClaimFate::Recorded { kept: Kept::Whole })),
-        ("final, not stored", true, after(Kind::Final, ClaimFate::NotStored(lost()))),
-        ("final, unprotected", true, after(Kind::Final, ClaimFate::Unprotected)),
-        ("unknown effect", true, after(Kind::Unknown, ClaimFate::InDoubt)),
-        ("unknown effect, not stored", true, after(Kind::Unknown, ClaimFate::NotStored(lost()))),
-        ("unknown effect, unprotected", true, after(Kind::Unknown, ClaimFate::Unprotected)),
-        ("lease lost", false, Err(RunError::LeaseLost { source: lost() })),
+        ("exhausted", Ok(Answer::Earlier(Earlier::Exhausted { attempts: 3 }))),
+        ("lease lost", Err(RunError::LeaseLost { source: lost() })),
         (
             "success does not decode",
-            false,
             Err(RunError::Decode { scope: scope(), conclusion: Conclusion::Succeeded, source: "bad".into() }),
         ),
         (
             "failure does not decode",
-            false,
             Err(RunError::Decode { scope: scope(), conclusion: Conclusion::Failed, source: "bad".into() }),
         ),
         (
             "fingerprints not comparable",
-            false,
             Err(RunError::Claim { source: Error::Incomparable { scope: scope() } }),
         ),
-        (
-            "store contradicts itself",
-            false,
-            Err(RunError::Claim { source: Error::Inconsistent { scope: scope() } }),
-        ),
-        ("store unavailable", false, store(StoreErrorKind::Unavailable)),
-        ("store timed out", false, store(StoreErrorKind::TimedOut)),
-        ("store full", false, store(StoreErrorKind::Full)),
-        ("record corrupt", false, store(StoreErrorKind::Corrupt)),
-        ("record of a newer version", false, store(StoreErrorKind::Newer)),
-        ("store rejects", false, store(StoreErrorKind::Rejected)),
-        ("store, other", false, store(StoreErrorKind::Other)),
+        ("store contradicts itself", Err(RunError::Claim { source: Error::Inconsistent { scope: scope() } })),
+        ("store unavailable", store(StoreErrorKind::Unavailable)),
+        ("store timed out", store(StoreErrorKind::TimedOut)),
+        ("store full", store(StoreErrorKind::Full)),
+        ("record corrupt", store(StoreErrorKind::Corrupt)),
+        ("record of a newer version", store(StoreErrorKind::Newer)),
+        ("store rejects", store(StoreErrorKind::Rejected)),
+        ("store, other", store(StoreErrorKind::Other)),
     ]
+}
+
+/// Each thing that may become of a claim whose handler failed.
+fn fates() -> Vec<(&'static str, ClaimFate)> {
+    let store = |kind| ClaimError::Store { scope: scope(), source: failed(kind) };
+    let not_stored = [
+        ("superseded", lost()),
+        (
+            "superseded, maybe applied before",
+            ClaimError::Superseded { scope: scope(), possibly_applied: true },
+        ),
+        ("already completed", ClaimError::AlreadyCompleted { scope: scope() }),
+        ("already released", ClaimError::AlreadyReleased { scope: scope() }),
+        ("gone", ClaimError::Gone { scope: scope() }),
+        ("gone, maybe applied before", ClaimError::Unknown { scope: scope() }),
+        ("store unavailable", store(StoreErrorKind::Unavailable)),
+        ("store full", store(StoreErrorKind::Full)),
+        ("record corrupt", store(StoreErrorKind::Corrupt)),
+        ("store contradicts itself", ClaimError::Inconsistent { scope: scope() }),
+        ("deadline passed", ClaimError::DeadlinePassed { scope: scope() }),
+        ("prepared for a transaction", ClaimError::Prepared { scope: scope() }),
+    ];
+    let mut fates = vec![
+        ("released", ClaimFate::Released),
+        ("recorded", ClaimFate::Recorded { kept: Kept::Whole }),
+        ("recorded, the failure not kept", ClaimFate::Recorded { kept: Kept::Unencodable }),
+        ("in doubt", ClaimFate::InDoubt),
+        ("unprotected", ClaimFate::Unprotected),
+    ];
+    fates.extend(not_stored.map(|(name, error)| (name, ClaimFate::NotStored(error))));
+    fates
+}
+
+const KINDS: [(&str, FailureKind); 3] = [
+    ("no effect", FailureKind::NoEffect),
+    ("final", FailureKind::Final),
+    ("unknown effect", FailureKind::Unknown),
+];
+
+/// The action for a handler that ran and failed like this.
+fn of_failed(kind: FailureKind, claim: ClaimFate) -> DeliveryAction<u8, u8, u8> {
+    of_run(Err(RunError::Operation { error: 1, kind, claim }), &RULE, &Ran(AtomicU32::new(ATTEMPT)))
 }
 
 type Claimed = Result<ClaimAnswer<Claim<crate::MemoryStore>>, Error>;
@@ -222,14 +233,21 @@ fn table() -> String {
         RULE.deliveries, RULE.backoff_first, RULE.backoff_most
     );
     table.push_str("\nwhat the run answered\n");
-    for (name, failed, answer) in runs() {
-        let handled = failed || matches!(answer, Err(RunError::LeaseLost { .. }));
+    for (name, answer) in runs() {
+        let handled = matches!(answer, Err(RunError::LeaseLost { .. }));
         let ran = Ran(AtomicU32::new(if handled { ATTEMPT } else { 0 }));
         let _ = writeln!(table, "  {name:<28} {}", told(&of_run(answer, &RULE, &ran)));
     }
     let ran = Ran(AtomicU32::new(ATTEMPT));
     let panicked: DeliveryAction<u8, u8> = of_panic(&RULE, &ran);
     let _ = writeln!(table, "  {:<28} {}", "panicked, in a poll", told(&panicked));
+    table.push_str("\nhow the handler failed, and what became of its claim\n");
+    for (how, kind) in KINDS {
+        for (name, fate) in fates() {
+            let row = format!("{how}, {name}");
+            let _ = writeln!(table, "  {row:<48} {}", told(&of_failed(kind, fate)));
+        }
+    }
     table.push_str("\nwhat the claim answered\n");
     for (name, answer) in claims() {
         let action = of_claim(answer, &RULE).expect_err("nothing of this is a grant");
@@ -251,6 +269,25 @@ fn the_rule_is_the_table_under_review() {
     }
     let reviewed = std::fs::read_to_string(path).unwrap();
     assert_eq!(table(), reviewed, "the rule changed: bless it, and read the difference");
+}
+
+/// What the store has on record decides, since another consumer may have handled the message meanwhile.
+#[test]
+fn a_message_that_failed_leaves_its_source_only_if_its_final_failure_is_on_record() {
+    for (how, kind) in KINDS {
+        for (name, fate) in fates() {
+            let recorded = matches!(fate, ClaimFate::Recorded { .. });
+            let action = of_failed(kind, fate);
+            if kind == FailureKind::Final && recorded {
+                assert!(
+                    matches!(action, DeliveryAction::DeadLetter(Dead::Failed(1))),
+                    "{how}, {name}: {action:?}"
+                );
+            } else {
+                assert!(matches!(action, DeliveryAction::RetryLater { .. }), "{how}, {name}: {action:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::batch::Batch;
 use super::error::ClaimError;
 use super::lease::after_effect::guarded;
 use super::lease::attempt::Attempt;
 use super::lease::prepared::{Prepared, Settled};
 use super::lease::{Guard, Lease, Phase, Step};
+use super::port::CONFLICTS_MAX;
 use crate::kept::Kept;
 use crate::protocol::{
     Conclusion, Decision, Entry, FencingToken, HolderVerdict, OperationId, Outcome, OutcomeBody, Payload,
@@ -120,6 +122,12 @@ impl<S: Store + 'static> Claim<S> {
     /// If dropped, the checkpoint may or may not be recorded.
     pub async fn checkpoint(&self, bytes: impl Into<Payload>) -> Result<(), ClaimError> {
         self.lease().write_checkpoint(bytes.into()).await
+    }
+
+    /// Puts the claim into a batch of its engine: its writes go to the store with those of the batch's other calls, while
+    /// somebody [drives](Batch::drive) that, and alone otherwise. A batch of another engine changes nothing.
+    pub fn in_batch(&mut self, batch: &Batch<S>) {
+        self.lease().go_by(&batch.route(&self.lease().engine));
     }
 
     /// Concludes with a success. Tried until it is stored, refused, or the engine's `completion_timeout` has passed;
@@ -361,17 +369,21 @@ impl<S: Store + 'static> Lease<S> {
         if ours { Ok(()) } else { Err(ClaimError::NotPrepared { scope: self.scope() }) }
     }
 
-    /// A grant that arrived past its deadline is renewed before anything starts; not forever, should the store be slower
-    /// than the lease.
+    /// A grant that arrived past its deadline is renewed before anything starts; for one `call_timeout` at most, should the store
+    /// be slower than the lease.
     pub(super) async fn renew_if_late(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
-        let timeout = self.engine.options.store_timeout;
-        for _ in 0..=self.engine.options.claim_tries {
-            let now = self.engine.clock().now();
+        let mut now = self.engine.clock().now();
+        let until = now + self.engine.options.call_timeout;
+        for _ in 0..=CONFLICTS_MAX {
             let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost, Some(&Step::Renew)))?;
             if now < deadline {
                 return Ok(());
             }
-            Box::pin(self.write(Step::Renew, now + timeout * 2)).await?;
+            if now >= until {
+                break;
+            }
+            Box::pin(self.write(Step::Renew, until)).await?;
+            now = self.engine.clock().now();
         }
         if !self.time_left().is_zero() {
             return Ok(());

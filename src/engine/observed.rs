@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::Inner;
+use super::inner::Inner;
 use crate::observe::{CallPhase, Span};
 use crate::protocol::Key;
 use crate::store::Store;

@@ -7,13 +7,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
 use super::acquire::claiming::{Ask, Claimed};
 use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
+use super::batch::Batch;
 use super::claim::Claim;
-use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
+use super::handle::Deduplicator;
+use super::inner::Inner;
 use super::lease::after_effect::guarded;
 use super::lease::attempt::{Attempt, Unprotected};
 use super::lease::drive::{Ended, Renewal, drive};
@@ -24,9 +25,18 @@ use super::retry::retry_after;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
+#[cfg(all(feature = "json", feature = "sha256"))]
+use crate::protocol::FingerprintError;
 use crate::protocol::{Conclusion, Entry, Fingerprint, Found, Key, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// Begins a request for one operation. Nothing happens until it runs or claims.
+    pub fn request(&self, key: Key) -> Request<'_, S> {
+        Request::new(&self.inner, key)
+    }
+}
 
 /// A request for one operation: from [`Deduplicator::request`](super::Deduplicator::request).
 ///
@@ -79,6 +89,18 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         self.fingerprint(Fingerprint::sha256(payload.as_ref()))
     }
 
+    /// Binds the key to the SHA-256 of the request as JSON: see [`Fingerprint::sha256_json`], which says what is digested.
+    ///
+    /// # Errors
+    /// [`FingerprintError`] if JSON cannot express the value.
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    pub fn fingerprint_json<V>(self, value: &V) -> Result<Self, FingerprintError>
+    where
+        V: serde::Serialize + ?Sized,
+    {
+        Ok(self.fingerprint(Fingerprint::sha256_json(value)?))
+    }
+
     /// Waits up to this long for a running duplicate, instead of answering that it is in progress; not at all by
     /// default. [`Duration::MAX`]: for as long as it takes.
     ///
@@ -110,33 +132,43 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         self
     }
 
-    /// Leaves its renewals to a keeper, which the caller sees to: its operation blocks its thread.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn renewed_by_keeper(mut self) -> Self {
+    /// Leaves all renewals of its lease to the engine's [`keeper`](super::Deduplicator::keeper): for an operation that
+    /// blocks its thread, so that nothing in its own task can renew meanwhile.
+    ///
+    /// The caller sees to a keeper, on another thread. **Without one the lease ends** while the operation runs, and
+    /// another attempt may start: see [`OnLeaseLost`](super::OnLeaseLost). An operation that ended behind a lost lease
+    /// is not dropped but heard: its outcome is stored if no other attempt came in between. For `run` only.
+    ///
+    /// ```
+    /// # use oncekey::{Deduplicator, Key, MemoryStore};
+    /// # fn demo() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let keeper = dedup.keeper();
+    /// std::thread::spawn(|| futures::executor::block_on(keeper));
+    /// let request = dedup.request(Key::new("reports.render", "2026-11")?).renewed_by_keeper_only();
+    /// let answer = request.run(|_attempt| async {
+    ///     std::thread::sleep(std::time::Duration::from_millis(5)); // work that does not await
+    ///     Ok::<_, std::io::Error>("rendered")
+    /// });
+    /// assert_eq!(futures::executor::block_on(answer)?.into_value()?, "rendered");
+    /// # Ok(()) }
+    /// # demo().unwrap();
+    /// ```
+    pub fn renewed_by_keeper_only(mut self) -> Self {
         self.by_keeper = true;
+        self
+    }
+
+    /// Puts it into a batch of its engine: its writes go to the store with those of the batch's other calls, while
+    /// somebody [drives](Batch::drive) that, and alone otherwise. In a batch of another engine it goes alone too.
+    pub fn in_batch(mut self, batch: &Batch<S>) -> Self {
+        self.ask.route = batch.route(self.engine);
         self
     }
 
     /// The key that it is for.
     pub fn key(&self) -> &Key {
         &self.ask.key
-    }
-
-    /// Has it go by a convoy of `engine`, and wait so long instead of what was asked for, if that is said.
-    pub(super) fn in_convoy(
-        mut self,
-        engine: &Arc<Inner<S>>,
-        convoy: &Arc<Convoy>,
-        wait: Option<Duration>,
-    ) -> Self {
-        // A request of another engine goes its own way: to its own store. At once, there is nothing to gather.
-        if Arc::ptr_eq(self.engine, engine) && !engine.port.is_at_once() {
-            self.ask.route = Some(Arc::downgrade(convoy));
-        }
-        if let Some(wait) = wait {
-            self.ask.wait = wait;
-        }
-        self
     }
 
     /// Values in this codec.

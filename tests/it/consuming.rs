@@ -1,5 +1,6 @@
 //! What is to be done with the deliveries of messages: each ends, or something will end it.
 
+mod final_failures;
 mod polls;
 
 use std::cell::{Cell, RefCell};
@@ -203,44 +204,6 @@ fn a_message_whose_value_is_not_kept_is_acknowledged_with_that_and_done_for_late
 }
 
 #[test]
-fn a_final_failure_is_a_dead_letter_at_once_and_for_every_later_delivery() {
-    let bench = bench();
-    let consumer = consumer(&bench);
-    let told = deliver(&bench, &consumer, message("a"), Err(Failure::Final("no such order".into())));
-    assert!(
-        matches!(&told, DeliveryAction::DeadLetter(Dead::Failed(error)) if error == "no such order"),
-        "{told:?}"
-    );
-    let told = deliver_again(&bench, &consumer, message("a"));
-    assert!(
-        matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(Some(error))) if error == "no such order"),
-        "{told:?}"
-    );
-    // Also once the bytes are not kept any more, by either way of asking.
-    let bench = bench_with(|builder| builder.tail(RETENTION));
-    let consumer = self::consumer(&bench);
-    let _ = deliver(&bench, &consumer, message("a"), Err(Failure::Final("no such order".into())));
-    bench.clock.advance(RETENTION);
-    let told = deliver_again(&bench, &consumer, message("a"));
-    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
-    let told = bench.run(consumer.claim(message("a"))).unwrap_err();
-    assert!(matches!(&told, DeliveryAction::DeadLetter(Dead::FailedBefore(None))), "{told:?}");
-}
-
-/// The handler's word holds for its delivery, on record or not: it would fail again.
-#[test]
-fn a_final_failure_that_cannot_be_recorded_is_a_dead_letter_all_the_same() {
-    let bench = bench();
-    let consumer = consumer(&bench);
-    let store = bench.store.clone();
-    let told: Told = bench.run(consumer.consume(message("a"), |_| async move {
-        store.always(Fault::Refused);
-        Err(Failure::Final("no such order".to_owned()))
-    }));
-    assert_eq!(told.reason(), "failed");
-}
-
-#[test]
 fn another_message_under_the_same_key_is_a_dead_letter_whatever_became_of_the_first() {
     let bench = bench();
     let consumer = consumer(&bench);
@@ -424,7 +387,7 @@ fn a_retention_shorter_than_the_redelivery_horizon_is_refused_with_the_reason() 
     };
     let refused = build(day, Duration::ZERO, 7 * day).unwrap_err();
     assert_eq!(refused.option(), "redelivered_for");
-    for part in ["604800s", "86400s", "retention", "tail"] {
+    for part in ["7 days", "1 day only", "retention", "tail"] {
         assert!(refused.to_string().contains(part), "{refused}");
     }
     assert!(build(day, 6 * day - secs(1), 7 * day).is_err());

@@ -26,6 +26,7 @@ mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost
 mod many; // calls side by side, whose writes go to the store together
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
+mod readmes; // the code of each README is compiled
 mod showing; // what Debug and Display say
 mod waiting; // duplicates that wait
 mod whole; // a run's result as a value or one error, and that error on its way

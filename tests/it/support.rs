@@ -343,6 +343,9 @@ pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// A `call_timeout` that leaves time for two pauses, 25 and 50 ms, and not for the third.
+pub const THREE_TRIES: Duration = Duration::from_millis(150);
+
 pub fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }

@@ -10,16 +10,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::doubt::Doubt;
-use super::wait::Wait;
-use crate::engine::Inner;
-use crate::engine::convoy::Route;
+use crate::engine::batch::Route;
 use crate::engine::error::{ClaimError, Error, ResolverFailure};
 use crate::engine::housekeeping::clean_up::CleanUp;
-use crate::engine::lease::inside::is_inside;
+use crate::engine::inner::Inner;
 use crate::engine::lease::{Guard, Lease, Step};
-use crate::engine::observed::{Watched, in_span};
 use crate::engine::port::{Applied, CONFLICTS_MAX, Start, Terms, Unapplied};
-use crate::observe::{CallPhase, Event};
+use crate::observe::Event;
 use crate::protocol::{
     ClaimCommand, ClaimVerdict, Decision, Entry, Fingerprint, Found, Key, OnDoubt, OperationId, OutcomeBody,
     Owner, Policy, UnixMillis, Write, decide,
@@ -46,7 +43,7 @@ pub(in crate::engine) enum Claimed<S: Store + 'static> {
 }
 
 /// What the first try of a claim came to.
-enum First<S: Store + 'static> {
+pub(super) enum First<S: Store + 'static> {
     /// Granted or answered, by a reading of the clock then.
     Claimed(Claimed<S>, Moment),
     /// The store failed, and nothing was done. Nobody was told yet.
@@ -61,58 +58,8 @@ impl<S: Store + 'static> Claimed<S> {
 }
 
 impl<S: Store + 'static> Inner<S> {
-    /// Claims, and waits for whoever holds the key as long as the request says.
-    ///
-    /// Where the store answers at once and nobody is waited for, it is done when it is first polled.
-    #[inline]
-    pub(in crate::engine) async fn claim(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
-        match self.background.take() {
-            None => self.claim_alone(ask).await,
-            // Clean-up that waits gets on meanwhile.
-            Some(job) => {
-                let at_most = self.options.renew_every / 4;
-                Box::pin(job.beside(self.clock(), at_most, self.claim_alone(ask))).await
-            }
-        }
-    }
-
-    #[inline]
-    async fn claim_alone(self: &Arc<Self>, ask: &Ask) -> Result<Claimed<S>, Error> {
-        let mut span = self.begin(&ask.key, || CallPhase::Claim);
-        let is_last = |found| found != Found::InProgress || ask.wait.is_zero();
-        let at_once = || {
-            in_span(&mut span, || {
-                let first = self.claim_at_once(ask);
-                if let Some(First::Claimed(Claimed::Answered(found, entry), _)) = &first {
-                    if is_last(*found) {
-                        self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
-                    }
-                }
-                first
-            })
-        };
-        let first = match self.port.is_at_once().then(at_once).flatten() {
-            // An observer, which has heard of the grant, may have taken its time over it.
-            Some(First::Claimed(claimed @ Claimed::Granted(_), _))
-                if !self.is_watched() || !claimed.is_late() =>
-            {
-                return Ok(claimed);
-            }
-            Some(First::Claimed(claimed @ Claimed::Answered(found, _), _)) if is_last(found) => {
-                return Ok(claimed);
-            }
-            first => first,
-        };
-        // Apart, so that a call which need not wait is no larger for it.
-        let work = self.claim_on(ask, first);
-        match span {
-            Some(span) => Box::pin(Watched::new(span, work)).await,
-            None => Box::pin(work).await,
-        }
-    }
-
     /// The first try of a claim, by the short way. `None`: what it met is for the long way, from its beginning.
-    fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<First<S>> {
+    pub(super) fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<First<S>> {
         let mut attempt = Claiming::new(self, ask);
         // Should the store panic, nobody knows what was done.
         let before = attempt.sending();
@@ -134,62 +81,6 @@ impl<S: Store + 'static> Inner<S> {
             Err(Unapplied::Store(failure)) => Some(First::Failed(failure)),
             Ok(Applied::Answered { .. }) | Err(Unapplied::Inconsistent | Unapplied::Withdrawn) => None,
         }
-    }
-
-    /// Goes on claiming from what the `first` try came to.
-    async fn claim_on(self: &Arc<Self>, ask: &Ask, first: Option<First<S>>) -> Result<Claimed<S>, Error> {
-        let claimed = self.claim_patiently(ask, first).await;
-        match &claimed {
-            Ok(Claimed::Answered(found, entry)) => {
-                self.tell(&ask.key, || Event::Answered { answer: answer_name(*found, entry) });
-            }
-            Ok(Claimed::Granted(_)) => {}
-            Err(Error::Incomparable { .. }) => {
-                self.tell(&ask.key, || Event::Answered { answer: "incomparable" });
-            }
-            Err(_) => self.tell(&ask.key, || Event::Unanswered),
-        }
-        claimed
-    }
-
-    async fn claim_patiently(
-        self: &Arc<Self>,
-        ask: &Ask,
-        mut first: Option<First<S>>,
-    ) -> Result<Claimed<S>, Error> {
-        let mut now = match first {
-            Some(First::Claimed(_, begun)) => begun,
-            Some(First::Failed(_)) | None => self.clock().now(),
-        };
-        let until = now + ask.wait;
-        for _ in 0..=CONFLICTS_MAX {
-            let claimed = match first.take() {
-                Some(First::Claimed(claimed, _)) => claimed,
-                Some(First::Failed(failure)) => {
-                    self.claim_once(ask, Start::After(failure, None), now).await?
-                }
-                None => self.claim_once(ask, Start::Known(None, now), now).await?,
-            };
-            let claimed = match claimed {
-                // Inside of its own operation, it would wait for itself.
-                Claimed::Answered(Found::InProgress, entry) if until > now && !is_inside(&entry) => {
-                    Box::pin(Wait::begin(self, ask, entry, until).run()).await?
-                }
-                claimed => claimed,
-            };
-            match &claimed {
-                Claimed::Answered(..) => return Ok(claimed),
-                // A grant that arrives past its own deadline is renewed before anything starts.
-                Claimed::Granted(guard) => match guard.lease.renew_if_late().await {
-                    Ok(()) => return Ok(claimed),
-                    Err(ClaimError::Store { scope, source }) => return Err(Error::Store { scope, source }),
-                    // It came so late that somebody else was there: the call begins anew.
-                    Err(_) => {}
-                },
-            }
-            now = self.clock().now();
-        }
-        Err(Error::Inconsistent { scope: ask.key.scope_label() })
     }
 
     /// One claim call, with an owner id of its own. `start` has what is there as far as the caller knows, and `sent` is a
@@ -281,7 +172,7 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-fn answer_name(found: Found, entry: &Entry) -> &'static str {
+pub(super) fn answer_name(found: Found, entry: &Entry) -> &'static str {
     match found {
         // Of some outcomes nothing is on record but that there was one.
         Found::Replay if !has_outcome(entry) => "done",
@@ -356,8 +247,14 @@ impl<'a, S: Store + 'static> Claiming<'a, S> {
 }
 
 impl<S: Store + 'static> Terms for Claiming<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
-        let timeout = self.engine.options.store_timeout;
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
+        let timeout = self.engine.options.store_timeout.min(until.saturating_since(sent));
         self.engine.exchange_by(self.ask.route.as_ref(), timeout, key, write).await
     }
 
@@ -378,8 +275,12 @@ impl<S: Store + 'static> Terms for Claiming<'_, S> {
         false
     }
 
-    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
-        (tries < self.engine.options.claim_tries).then_some(backoff)
+    fn until(&self, since: Moment) -> Moment {
+        since + self.engine.options.call_timeout
+    }
+
+    fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration> {
+        self.engine.port.pause_within(until, backoff)
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 
 use super::claiming::{Ask, Claimed};
 use super::waiters::{Next, Waiter};
-use crate::engine::Inner;
 use crate::engine::error::Error;
+use crate::engine::inner::Inner;
 use crate::engine::port::Start;
 use crate::observe::Event;
 use crate::protocol::{Entry, Found, Status};
@@ -166,7 +166,9 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
     /// Reads the record. A read that hangs keeps this call from nothing that it could hear: what a
     /// completion in this process left.
     async fn load(&mut self) -> Looked {
-        let mut load = pin!(self.engine.port.load(&self.ask.key));
+        let options = &self.engine.options;
+        let timeout = options.store_timeout.min(options.call_timeout);
+        let mut load = pin!(self.engine.port.load(&self.ask.key, timeout));
         poll_fn(|cx| {
             if let Poll::Ready(found) = load.as_mut().poll(cx) {
                 return Poll::Ready(Looked::Found(found));
@@ -198,7 +200,7 @@ impl<'a, S: Store + 'static> Wait<'a, S> {
             self.give_way()
         });
         match claimed.await {
-            // What it may have written is given up in the background.
+            // What it may have written is given up by the clean-up.
             None => Ok(Some(self.out_of_time())),
             Some(claimed) => match claimed? {
                 Claimed::Answered(Found::InProgress, entry) => {

@@ -1,115 +1,32 @@
-//! Which claims an engine holds, and their renewal outside of their own tasks.
+//! Housekeeping: renewal, clean-up, help for tasks that are blocked, purge and trim, in one future.
 
 pub(in crate::engine) mod clean_up;
 pub(in crate::engine) mod helped;
 mod lanes;
+mod purge;
+mod renewal;
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream as _};
-use hashbrown::HashTable;
 
-use crate::engine::lease::{Lease, Step, Turn};
-use crate::engine::{Deduplicator, Inner};
+use super::handle::Deduplicator;
+use super::inner::Inner;
+use super::options::Starter;
 use crate::observe::Housekeeping;
-use crate::protocol::{Decision, Entry, Key, Write};
-use crate::random;
-use crate::store::{BatchPut, Put, Store, StoreFailure};
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::store::Store;
+use crate::sync::Ordering;
 use crate::time::Moment;
 use helped::help;
 use lanes::Lane;
-
-/// Under how many locks claims are registered.
-const SHARDS: usize = 16;
-/// How many records a purge looks for at once.
-const PURGE_STEP: usize = 1_000;
-/// How many outcomes one step of a trim drops at most, and how many steps a round has.
-const TRIM_STEP: usize = 200;
-const TRIM_STEPS: usize = 20;
-/// How many renewals go to the store at once.
-const BATCH: usize = 64;
-
-/// The claims that an engine holds.
-pub(crate) struct Leases<S: Store + 'static> {
-    shards: [Mutex<HashTable<Registered<S>>>; SHARDS],
-    /// How many keepers work.
-    keepers: AtomicUsize,
-}
-
-/// A claim by the hash of its key. One key may have several: of all but one the lease is lost.
-type Registered<S> = (u64, Weak<Lease<S>>);
-
-impl<S: Store + 'static> Leases<S> {
-    pub(crate) fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::new(HashTable::new())), keepers: AtomicUsize::new(0) }
-    }
-
-    /// Whether a keeper works for this engine.
-    pub(in crate::engine) fn has_keeper(&self) -> bool {
-        self.keepers.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether this engine holds the claim of `entry`, under `key`.
-    pub(in crate::engine) fn holds(&self, key: &Key, entry: &Entry) -> bool {
-        self.any(key, |lease| entry.is_held_by(&lease.facts.holder) && lease.key == *key)
-    }
-
-    /// Whether a claim is one that is looked for. Only those are asked about whose keys have the hash of `key`.
-    fn any(&self, key: &Key, mut is_it: impl FnMut(&Lease<S>) -> bool) -> bool {
-        let hash = key.hash64();
-        let claims = self.shard(hash).lock();
-        claims.find(hash, |(_, lease)| lease.upgrade().is_some_and(|lease| is_it(&lease))).is_some()
-    }
-
-    fn shard(&self, hash: u64) -> &Mutex<HashTable<Registered<S>>> {
-        // A table goes by the other bits.
-        &self.shards[usize::try_from((hash >> 32) % SHARDS as u64).expect("less than SHARDS")]
-    }
-
-    /// Registers a claim.
-    pub(crate) fn add(&self, lease: &Arc<Lease<S>>) {
-        let hash = lease.key.hash64();
-        let claim = (hash, Arc::downgrade(lease));
-        self.shard(hash).lock().insert_unique(hash, claim, |(hash, _)| *hash);
-    }
-
-    pub(crate) fn remove(&self, lease: &Lease<S>) {
-        let hash = lease.key.hash64();
-        let claim = {
-            let mut claims = self.shard(hash).lock();
-            let found = claims.find_entry(hash, |(_, claim)| std::ptr::eq(claim.as_ptr(), lease));
-            found.ok().map(|found| found.remove().0)
-        };
-        debug_assert!(claim.is_some(), "a claim is removed once, by its guard");
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
-    }
-
-    /// What is to be renewed, each with its deadline: the most urgent first.
-    fn due(&self, now: Moment) -> Vec<(Moment, Arc<Lease<S>>)> {
-        let mut due = Vec::new();
-        for shard in &self.shards {
-            let claims: Vec<_> = shard.lock().iter().filter_map(|(_, lease)| lease.upgrade()).collect();
-            let claims = claims.into_iter().filter(|lease| lease.wants_renewal(now));
-            due.extend(claims.filter_map(|lease| lease.times().ok().map(|(deadline, _)| (deadline, lease))));
-        }
-        // By their keys too, so that the order does not depend on the secret of their hashes.
-        due.sort_unstable_by(|(deadline, lease), (other, than)| {
-            (deadline, &lease.key, lease.facts.holder.token).cmp(&(other, &than.key, than.facts.holder.token))
-        });
-        due
-    }
-}
+use purge::purging;
+use renewal::renewal;
 
 impl<S: Store + 'static> Deduplicator<S> {
     /// Renews all claims that this engine holds, in batches: for operations that block their thread, and cannot renew
@@ -131,7 +48,29 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// # Cancel safety
     /// Dropping it stops renewal from outside; `run` goes on renewing by itself. Renewals in flight may be applied.
     pub fn keeper(&self) -> impl Future<Output = ()> + Send + 'static {
-        keep(Arc::downgrade(&self.inner))
+        let engine = Arc::downgrade(&self.inner);
+        async move { keep(AtWork::begin(engine)).await }
+    }
+}
+
+impl<S: Store + 'static> Inner<S> {
+    /// Starts the housekeeping, where it starts by itself and none works: a runtime that ended has taken it along.
+    #[inline]
+    pub(super) fn start_housekeeping(self: &Arc<Self>) {
+        if let Some(starter) = self.options.starter {
+            if !self.has_keeper() {
+                self.start_by(starter);
+            }
+        }
+    }
+
+    #[cold]
+    fn start_by(self: &Arc<Self>, starter: Starter) {
+        let engine = Arc::downgrade(self);
+        starter(&|| match AtWork::begin_alone(Weak::clone(&engine)) {
+            Some(at_work) => keep(at_work).boxed(),
+            None => futures::future::ready(()).boxed(),
+        });
     }
 }
 
@@ -139,30 +78,37 @@ impl<S: Store + 'static> Deduplicator<S> {
 struct AtWork<S: Store + 'static>(Weak<Inner<S>>);
 
 impl<S: Store + 'static> AtWork<S> {
-    fn begin(engine: &Weak<Inner<S>>) -> Self {
+    fn begin(engine: Weak<Inner<S>>) -> Self {
         if let Some(engine) = engine.upgrade() {
-            engine.leases.keepers.fetch_add(1, Ordering::Relaxed);
+            engine.keepers.fetch_add(1, Ordering::Relaxed);
         }
-        Self(Weak::clone(engine))
+        Self(engine)
+    }
+
+    /// `None` if another works.
+    fn begin_alone(engine: Weak<Inner<S>>) -> Option<Self> {
+        let strong = engine.upgrade()?;
+        strong.keepers.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        Some(Self(engine))
     }
 }
 
 impl<S: Store + 'static> Drop for AtWork<S> {
     fn drop(&mut self) {
         if let Some(engine) = self.0.upgrade() {
-            if engine.leases.keepers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            if engine.keepers.fetch_sub(1, Ordering::Relaxed) == 1 {
                 engine.background.without_keeper();
             }
         }
     }
 }
 
-async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
-    let _at_work = AtWork::begin(&engine);
+async fn keep<S: Store + 'static>(at_work: AtWork<S>) {
+    let engine = &at_work.0;
     let Some(mut clean_up) = engine.upgrade().map(|engine| engine.background.work()) else { return };
     let lane = |name, work: fn(Weak<Inner<S>>) -> BoxFuture<'static, ()>| {
-        let engine = Weak::clone(&engine);
-        Lane::new(name, move || work(Weak::clone(&engine)))
+        let (works, pauses) = (Weak::clone(engine), Weak::clone(engine));
+        Lane::new(name, Arc::new(move || work(Weak::clone(&works))), Arc::new(move || a_tick(&pauses)))
     };
     let mut renewal = lane("renewal", |engine| renewal(engine).boxed());
     let mut helping = lane("helping", |engine| helping(engine).boxed());
@@ -182,14 +128,13 @@ async fn keep<S: Store + 'static>(engine: Weak<Inner<S>>) {
     .await;
 }
 
-/// Renews what is due, round by round, for as long as there is an engine.
-async fn renewal<S: Store + 'static>(engine: Weak<Inner<S>>) {
-    while let Some(strong) = engine.upgrade() {
-        strong.renew_due().await;
-        let sleep = strong.clock().sleep_until(strong.clock().now() + strong.keeper_tick());
-        drop(strong);
-        sleep.await;
-    }
+/// A sleep as long as between two rounds, if there is an engine.
+fn a_tick<S: Store + 'static>(engine: &Weak<Inner<S>>) -> BoxFuture<'static, ()> {
+    let sleep = engine.upgrade().map(|engine| {
+        let clock = engine.clock();
+        clock.sleep_until(clock.now() + engine.options.keeper_tick())
+    });
+    sleep.unwrap_or_else(|| futures::future::ready(()).boxed())
 }
 
 /// Helps with what was under way a round ago already. It sleeps for nothing: the renewals end its rounds.
@@ -202,209 +147,11 @@ async fn helping<S: Store + 'static>(engine: Weak<Inner<S>>) {
         if now >= round_ends {
             work.extend(engine.help_wanted.between(helped, seen).into_iter().map(help));
             (helped, seen) = (seen, engine.help_wanted.next());
-            round_ends = now + engine.keeper_tick();
+            round_ends = now + engine.options.keeper_tick();
         }
         drop(engine);
         while let Poll::Ready(Some(())) = Pin::new(&mut work).poll_next(cx) {}
         Poll::Pending
     })
     .await;
-}
-
-/// Purges and trims now and then, for as long as there is an engine.
-async fn purging<S: Store + 'static>(engine: Weak<Inner<S>>) {
-    let mut trimmed_to = None;
-    while let Some(strong) = engine.upgrade() {
-        let every = strong.options.purge_every;
-        if every == Duration::MAX {
-            return;
-        }
-        let now = strong.clock().now();
-        // From three quarters of the interval to five.
-        let part = 192 + u32::from(random::id(now.as_nanos())[0] % 128);
-        let sleep = strong.clock().sleep_until(now + every.saturating_mul(part) / 256);
-        drop(strong);
-        sleep.await;
-        purge_round(&engine, every / 2).await;
-        trim_round(&engine, &mut trimmed_to).await;
-    }
-}
-
-/// Purges step by step, until there is no more or the time is over. The other lanes come between the steps.
-async fn purge_round<S: Store + 'static>(engine: &Weak<Inner<S>>, at_most: Duration) {
-    let (mut removed, mut ends) = (0, None);
-    while let Some(strong) = engine.upgrade() {
-        let ends = *ends.get_or_insert(strong.clock().now() + at_most);
-        let port = &strong.port;
-        let step = port.in_time(strong.options.store_timeout, port.store.purge(PURGE_STEP)).await;
-        match step.and_then(|purged| purged.map_err(StoreFailure::new)) {
-            Ok(purged) => {
-                removed += purged.removed;
-                let is_over = strong.clock().now() >= ends;
-                if !purged.more || is_over {
-                    let behind = purged.more;
-                    return strong.tell_of_housekeeping(&Housekeeping::Purged { removed, behind });
-                }
-            }
-            Err(failure) => {
-                return strong.tell_of_housekeeping(&Housekeeping::PurgeFailed { failure: &failure });
-            }
-        }
-        drop(strong);
-        give_way().await;
-    }
-}
-
-/// Drops bytes of outcomes whose retention is over, where the store can and there is a tail: some steps a round, from where
-/// the last round left off.
-async fn trim_round<S: Store + 'static>(engine: &Weak<Inner<S>>, trimmed_to: &mut Option<u64>) {
-    let mut trimmed = 0;
-    for _ in 0..TRIM_STEPS {
-        let Some(strong) = engine.upgrade() else { return };
-        let port = &strong.port;
-        let Some(store) = port.store.trims().filter(|_| !strong.options.lifetimes.tail.is_zero()) else {
-            return;
-        };
-        let step = store.trim_outcomes(*trimmed_to, TRIM_STEP);
-        match port
-            .in_time(strong.options.store_timeout, step)
-            .await
-            .and_then(|t| t.map_err(StoreFailure::new))
-        {
-            Ok(done) => {
-                trimmed += done.trimmed;
-                *trimmed_to = done.next;
-            }
-            Err(failure) => {
-                return strong.tell_of_housekeeping(&Housekeeping::TrimFailed { failure: &failure });
-            }
-        }
-        if trimmed_to.is_none() {
-            break;
-        }
-        drop(strong);
-        give_way().await;
-    }
-    if let Some(strong) = engine.upgrade() {
-        strong.tell_of_housekeeping(&Housekeeping::Trimmed { trimmed, more: trimmed_to.is_some() });
-    }
-}
-
-/// Pending once.
-async fn give_way() {
-    let mut gave_way = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut gave_way, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-impl<S: Store + 'static> Inner<S> {
-    /// How long a keeper sleeps: often enough that what falls due just after a round is renewed well before its deadline.
-    pub(in crate::engine) fn keeper_tick(&self) -> Duration {
-        let options = &self.options;
-        let grace = options.lifetimes.lease - options.margin - options.renew_every;
-        (options.renew_every / 4).min(grace / 2).max(Duration::from_millis(1))
-    }
-
-    /// One round: renews what is due and is not being written by its owner just now, the most urgent first. Claims past
-    /// their deadline are renewed last, in a batch of their own, so that they cannot delay claims that can still be saved.
-    async fn renew_due(&self) {
-        let now = self.clock().now();
-        let due = self.leases.due(now);
-        let (late, timely) = due.split_at(due.partition_point(|(deadline, _)| *deadline <= now));
-        for chunk in timely.chunks(BATCH) {
-            self.renew_batch_alone(chunk, self.options.store_timeout).await;
-        }
-        // One batch of those a round, another each time.
-        let chunks = late.chunks(BATCH);
-        let turn = usize::try_from(now.as_nanos() / 1_000_000).unwrap_or(0) % chunks.len().max(1);
-        for chunk in chunks.skip(turn).take(1) {
-            self.renew_batch_alone(chunk, self.options.store_timeout.min(self.keeper_tick() / 2)).await;
-        }
-    }
-
-    /// As [`renew_batch`](Self::renew_batch). A store that panics costs this batch its round: all
-    /// other claims depend on the keeper.
-    async fn renew_batch_alone(&self, chunk: &[(Moment, Arc<Lease<S>>)], at_most: Duration) {
-        let _panicked = AssertUnwindSafe(self.renew_batch(chunk, at_most)).catch_unwind().await;
-    }
-
-    /// Renews these together; the call may take so long, or half of what is left until the first of their deadlines.
-    async fn renew_batch(&self, chunk: &[(Moment, Arc<Lease<S>>)], at_most: Duration) {
-        let mut batch: Vec<(Arc<Lease<S>>, Turn<S>, Write)> = Vec::with_capacity(chunk.len());
-        for (_, lease) in chunk {
-            let Some(turn) = lease.try_turn() else { continue };
-            // Its owner may have written since it was found due.
-            if !lease.wants_renewal(self.clock().now()) {
-                continue;
-            }
-            if let Decision::Write(write) = lease.decide(&Step::Renew) {
-                batch.push((Arc::clone(lease), turn, write));
-            }
-        }
-        if batch.is_empty() {
-            return;
-        }
-        let puts: Vec<_> = batch
-            .iter()
-            .map(|(lease, _, write)| {
-                BatchPut::new(&lease.key, write.expected, Put::new(&write.record, write.live, write.linger))
-            })
-            .collect();
-        let sent = self.clock().now();
-        // Should this be dropped before the answers, the claims are unsure of what is on record.
-        for (lease, _, _) in &batch {
-            lease.sent_unanswered(&Step::Renew);
-        }
-        // One call that hangs must leave time for another, whichever lease is the next to end.
-        let deadlines = batch.iter().filter_map(|(lease, _, _)| lease.times().ok());
-        let patience = deadlines
-            .filter(|(deadline, _)| *deadline > sent)
-            .map(|(deadline, _)| batch[0].0.patience(&Step::Renew, sent, deadline))
-            .min();
-        let patience = patience.map_or(at_most, |patience| patience.min(at_most));
-        let answers = self.port.exchange_many(patience, &puts).await;
-        drop(puts);
-        for ((lease, turn, write), answer) in batch.into_iter().zip(answers) {
-            // It tells the observer, which may panic for one claim; the others were answered too.
-            let _panicked = catch_unwind(AssertUnwindSafe(|| lease.renewed(answer, write, sent)));
-            drop(turn);
-        }
-    }
-}
-
-#[cfg(test)]
-#[cfg(not(oncekey_loom))]
-mod tests {
-    use crate::{ClaimAnswer, Deduplicator, Key, MemoryStore};
-    use futures::FutureExt as _;
-
-    /// How many claims are held makes no difference to the answer whether one is.
-    #[test]
-    fn few_claims_are_compared_however_many_are_held() {
-        let dedup = Deduplicator::new(MemoryStore::new());
-        let key = |id: usize| Key::new("orders.ship", id.to_string()).unwrap();
-        let claim = |id| dedup.request(key(id)).claim().now_or_never().expect("the store answers at once");
-        let claims: Vec<_> = (0..10_000).map(claim).collect();
-        assert_eq!(dedup.held(), 10_000);
-        let lease = &dedup.inner.leases;
-        let mut compared = 0;
-        for id in 0..20_000 {
-            let mut is_it = |key: &Key, other: &Key| {
-                compared += 1;
-                key == other
-            };
-            assert_eq!(lease.any(&key(id), |claim| is_it(&key(id), &claim.key)), id < 10_000);
-        }
-        // A table looks at seven bits of a hash, and at what has them in the same group.
-        assert!(compared < 40_000, "{compared} comparisons");
-        assert!(claims.iter().all(|claim| matches!(claim, Ok(ClaimAnswer::Granted(_)))));
-        drop(claims);
-        assert_eq!(dedup.held(), 0);
-    }
 }

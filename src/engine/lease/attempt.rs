@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
 
-#[cfg(feature = "blocking")]
 use super::inside::inside;
 use super::{Facts, Lease, Lost, Step};
 use crate::engine::error::ClaimError;
@@ -29,8 +28,6 @@ pub(in crate::engine) trait AnyLease: Send + Sync {
     fn facts(&self) -> &Facts;
     fn time_left(&self) -> Duration;
     fn is_lost(&self) -> bool;
-    #[cfg(feature = "blocking")]
-    fn is_to_be_concluded(&self) -> bool;
     fn lost(self: Arc<Self>) -> BoxFuture<'static, ()>;
     fn checkpoint(self: Arc<Self>, bytes: Payload) -> BoxFuture<'static, Result<(), ClaimError>>;
 }
@@ -82,16 +79,31 @@ impl Attempt {
         self.claim.is_lost()
     }
 
-    /// Runs this as a part of the attempt's operation: a call in it does not wait for the attempt.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Runs this as a part of the attempt's operation, for work that the operation hands to another thread. A request
+    /// for the attempt's own key that is polled in it does not [`wait`](crate::Request::wait) for the attempt, which
+    /// would be to wait for itself.
+    ///
+    /// ```
+    /// # use oncekey::{Answer, Deduplicator, Earlier, Key, MemoryStore};
+    /// # use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let key = Key::new("reports.render", "2026-11")?;
+    /// let (engine, same) = (dedup.clone(), key.clone());
+    /// let answer = dedup.request(key).run(|attempt| async move {
+    ///     let again = std::thread::spawn(move || {
+    ///         let request = engine.request(same).wait(Duration::MAX);
+    ///         attempt.inside(|| futures::executor::block_on(request.run(|_| async { Ok::<_, String>("again") })))
+    ///     });
+    ///     let again = again.join().expect("it does not panic");
+    ///     assert!(matches!(again, Ok(Answer::Earlier(Earlier::InProgress { here: true, .. }))));
+    ///     Ok::<_, String>("rendered")
+    /// });
+    /// assert!(answer.await?.ran_now());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
         inside(self.claim.facts().holder, work)
-    }
-
-    /// Whether the operation is over, and its conclusion has not even been sent: it waits for a renewal in flight.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn is_to_be_concluded(&self) -> bool {
-        self.claim.is_to_be_concluded()
     }
 
     /// Resolves when the lease is lost: the deadline passed without a renewal, or another attempt has the key.
@@ -133,11 +145,6 @@ impl<S: Store + 'static> AnyLease for Lease<S> {
     fn is_lost(&self) -> bool {
         let now = self.engine.clock().now();
         self.times().map_or(true, |(deadline, _)| now >= deadline)
-    }
-
-    #[cfg(feature = "blocking")]
-    fn is_to_be_concluded(&self) -> bool {
-        self.is_unsent()
     }
 
     fn lost(self: Arc<Self>) -> BoxFuture<'static, ()> {
@@ -215,11 +222,6 @@ impl AnyLease for Unprotected {
     }
 
     fn is_lost(&self) -> bool {
-        false
-    }
-
-    #[cfg(feature = "blocking")]
-    fn is_to_be_concluded(&self) -> bool {
         false
     }
 

@@ -146,7 +146,7 @@ impl<S: Store + 'static> Upkeep<'_, S> {
             return Moment::NEVER;
         }
         let engine = &self.lease.engine;
-        let grace = if engine.leases.has_keeper() {
+        let grace = if engine.has_keeper() {
             deadline.saturating_since(renew_at).min(engine.options.renew_every) / 2
         } else {
             Duration::ZERO

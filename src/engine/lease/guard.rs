@@ -5,10 +5,11 @@ use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 
+use super::leases::Registered;
 use super::{Lease, Lost, Phase, Step};
-use crate::engine::Inner;
 use crate::engine::error::ClaimError;
 use crate::engine::housekeeping::clean_up::CleanUp;
+use crate::engine::inner::Inner;
 use crate::engine::options::OnDrop;
 use crate::observe::Event;
 use crate::protocol::{Entry, Key};
@@ -22,7 +23,8 @@ pub(in crate::engine) struct Guard<S: Store + 'static> {
 
 impl<S: Store + 'static> Guard<S> {
     pub(in crate::engine) fn new(lease: Arc<Lease<S>>) -> Self {
-        lease.engine.leases.add(&lease);
+        let registered: Weak<dyn Registered> = Arc::<Lease<S>>::downgrade(&lease);
+        lease.engine.leases.add(lease.key.hash64(), registered);
         Self { lease }
     }
 }
@@ -54,7 +56,7 @@ impl<S: Store + 'static> Guard<S> {
 impl<S: Store + 'static> Drop for Guard<S> {
     fn drop(&mut self) {
         let lease = &self.lease;
-        lease.engine.leases.remove(lease);
+        lease.engine.leases.remove(lease.key.hash64(), Arc::as_ptr(lease).cast());
         lease.engine.tell_in_drop(&lease.key, || Event::LetGo);
         let (phase, lost, wakers) = {
             let mut state = lease.state.lock();

@@ -11,7 +11,9 @@ mod completing;
 pub(in crate::engine) mod drive;
 mod guard;
 pub(in crate::engine) mod inside;
+pub(in crate::engine) mod leases;
 pub(in crate::engine) mod prepared;
+mod renewal;
 mod turn;
 mod write;
 
@@ -20,9 +22,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::Inner;
-use crate::engine::convoy::Route;
+use crate::engine::batch::Route;
 use crate::engine::error::ClaimError;
+use crate::engine::inner::Inner;
 use crate::engine::options::Options;
 use crate::kept::Kept;
 use crate::observe::Event;
@@ -103,9 +105,6 @@ struct LeaseState {
     unsure: u8,
     /// The operation is over; a renewal need not be tried again.
     winding_up: bool,
-    /// A conclusion has had its turn.
-    #[cfg_attr(not(feature = "blocking"), allow(dead_code, reason = "only a blocking face asks"))]
-    concluding: bool,
     /// How its writes go to the store.
     route: Route,
 }
@@ -277,7 +276,6 @@ impl<S: Store + 'static> Lease<S> {
             taken: None,
             unsure: 0,
             winding_up: false,
-            concluding: false,
             route: None,
         };
         let renew_until = sent + options.renew_for_max;
@@ -347,13 +345,6 @@ impl<S: Store + 'static> Lease<S> {
             state.take_turn_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// Whether the operation is over, and its conclusion waits for its turn.
-    #[cfg(feature = "blocking")]
-    pub(in crate::engine) fn is_unsent(&self) -> bool {
-        let state = self.state.lock();
-        state.winding_up && !state.concluding && state.lost.is_none()
     }
 
     /// Whether the claim is to be renewed without being asked.

@@ -103,13 +103,10 @@ impl<S: Store + 'static> Lease<S> {
     /// Dropping it gives the place up.
     pub(in crate::engine) async fn turn_to_conclude(self: &Arc<Self>) -> Turn<S> {
         let patience = || self.engine.clock().now() + self.engine.options.store_timeout * 2;
-        let turn = self.turn_until(patience, false).await;
-        let mut state = self.state.lock();
-        // A late grant is renewed by such a turn too.
-        state.concluding |= state.winding_up;
-        if let Some(turn) = turn {
+        if let Some(turn) = self.turn_until(patience, false).await {
             return turn;
         }
+        let mut state = self.state.lock();
         // What the other had under way may or may not be applied.
         state.unsure |= Step::Renew.bit();
         let number = state.take_turn();

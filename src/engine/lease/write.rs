@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::drive::Renewal;
 use super::{Concluded, Lease, Lost, Phase, Step, Turn, deadline, renew_at};
-use crate::engine::convoy::Route;
+use crate::engine::batch::Route;
 use crate::engine::error::ClaimError;
 use crate::engine::observed::Watched;
 use crate::engine::port::{Applied, Start, Terms, Unapplied};
@@ -259,7 +259,7 @@ impl<S: Store + 'static> Lease<S> {
             }
             Err(failure) => {
                 // The keeper's next round is the next try.
-                let retry_in = failure.kind().is_transient().then(|| self.engine.keeper_tick());
+                let retry_in = failure.kind().is_transient().then(|| self.engine.options.keeper_tick());
                 self.engine.tell(&self.key, || Event::StoreFailed { failure: &failure, retry_in });
             }
         }
@@ -321,7 +321,13 @@ struct Writing<'a, S: Store + 'static> {
 }
 
 impl<S: Store + 'static> Terms for Writing<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, sent: Moment) -> Result<Exchange, StoreFailure> {
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        _until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
         let patience = self.lease.patience(self.step, sent, self.until);
         self.lease.engine.exchange_by(self.route.as_ref(), patience, key, write).await
     }
@@ -352,7 +358,12 @@ impl<S: Store + 'static> Terms for Writing<'_, S> {
         unknown && self.lease.shows(self.step, found)
     }
 
-    fn pause(&self, _: &StoreFailure, _: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
+    /// Writes for a claim have an end of their own.
+    fn until(&self, _since: Moment) -> Moment {
+        self.until
+    }
+
+    fn pause(&self, _until: Moment, backoff: Duration) -> Option<Duration> {
         let engine = &self.lease.engine;
         let now = engine.clock().now();
         let wound_up = self.step.keeps_the_claim() && self.lease.state.lock().winding_up;

@@ -99,3 +99,8 @@ pub use error::RedisStoreError;
 pub use redis;
 pub use server::{Persistence, Server};
 pub use store::RedisStore;
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -71,3 +71,8 @@ pub use options::{Reads, Synchronous};
 pub use rusqlite;
 pub use schema::{MIGRATIONS, Migration, SCHEMA_VERSION, migrate};
 pub use store::SqliteStore;
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

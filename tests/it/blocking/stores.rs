@@ -202,7 +202,7 @@ fn two_methods_make_a_store() {
 #[test]
 fn a_panic_in_the_store_is_an_error_and_may_have_been_applied() {
     let store = Arc::new(Plain::new());
-    let dedup = face(&store, |builder| builder.store_timeout(AGES).claim_tries(2));
+    let dedup = face(&store, |builder| builder.store_timeout(AGES));
     store.hook(|_| panic!("the {} caught fire", "disk"));
     let refused = dedup.request(key()).run(|_| text("unclaimed"));
     let Err(RunError::Claim { source: Error::Store { source, .. }, .. }) = refused else {
@@ -210,7 +210,10 @@ fn a_panic_in_the_store_is_an_error_and_may_have_been_applied() {
     };
     assert!(source.maybe_applied());
     let error: &BlockingError<MemoryError> = source.downcast_ref().unwrap();
-    assert_eq!(error.to_string(), "the store's call panicked: the disk caught fire");
+    assert_eq!(
+        error.to_string(),
+        "the store's call panicked (the disk caught fire); whether a write was applied is not known"
+    );
     assert_eq!((error.kind(), error.maybe_applied()), (StoreErrorKind::Other, true));
     let Err(Error::Store { source, .. }) = dedup.inspect(&key()) else { panic!("it was read") };
     assert!(!source.maybe_applied(), "a read changes nothing");
@@ -273,7 +276,8 @@ fn a_call_that_hangs_is_given_up() {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let clock = ManualClock::new();
     let store = Arc::new(Plain::by(&clock));
-    let dedup = face(&store, |builder| builder.clock(clock.clone()).store_timeout(TIMEOUT).claim_tries(1));
+    let dedup =
+        face(&store, |builder| builder.clock(clock.clone()).store_timeout(TIMEOUT).call_timeout(TIMEOUT));
     let (let_go, may_go_on) = mpsc::channel::<()>();
     let may_go_on = Mutex::new(may_go_on);
     let (first, passes, landed) = (AtomicBool::new(true), clock.clone(), Arc::downgrade(&store));
