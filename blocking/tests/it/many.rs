@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, mpsc};
 
+use futures::channel::oneshot;
 use oncekey::ClaimAnswer;
 use oncekey::builder::OnLeaseLost;
 use oncekey::protocol::Status;
 use oncekey::{Answer, ClaimError, Earlier, Failure, Key, Payload, RunError};
 use oncekey_blocking::Request;
+use oncekey_conformance::{CallKind, Intercept};
 
 use super::*;
 
@@ -280,7 +283,7 @@ fn of_a_poll_the_operation_whose_value_panics_is_done() {
 /// A pair inside of the operation of its own key, from a plain thread.
 #[test]
 fn a_pair_inside_of_the_operation_of_its_own_key_is_answered() {
-    let (told, is_told) = std::sync::mpsc::channel();
+    let (told, is_told) = mpsc::channel();
     // Left behind if it hangs.
     std::thread::spawn(move || {
         let engine = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
@@ -302,7 +305,7 @@ fn a_pair_inside_of_the_operation_of_its_own_key_is_answered() {
 /// An operation of a batch, too, is answered that it runs when it waits for its own key, also from inside of another one.
 #[test]
 fn an_operation_of_many_that_waits_for_its_own_key_is_answered() {
-    let (told, is_told) = std::sync::mpsc::channel();
+    let (told, is_told) = mpsc::channel();
     // Left behind if it hangs.
     std::thread::spawn(move || {
         let engine = oncekey::Deduplicator::new(oncekey::MemoryStore::new());
@@ -325,4 +328,64 @@ fn an_operation_of_many_that_waits_for_its_own_key_is_answered() {
         let _ended = told.send(values);
     });
     assert_eq!(is_told.recv_timeout(Duration::from_secs(60)), Ok(vec!["true, true".to_owned(); 2]));
+}
+
+/// Its grant came past its own deadline, and was renewed in a turn as a conclusion takes it. That was no conclusion: what it
+/// returns is sent before the next operation has the thread, also where the keeper has the turn just then.
+#[test]
+fn the_next_operation_waits_for_the_outcome_of_one_whose_grant_came_late() {
+    let Bench { clock, store, .. } = bench();
+    let (is_late, passes) = (AtomicBool::new(true), clock.clone());
+    let gate = Arc::new(Mutex::new(None::<oneshot::Receiver<()>>));
+    let closed = Arc::clone(&gate);
+    let store_with_gate = Intercept::new(store.clone()).before(move |kind| {
+        if kind == CallKind::BatchItem && is_late.swap(false, Ordering::SeqCst) {
+            passes.advance(LEASE);
+        }
+        let gate = closed.lock().unwrap().take();
+        Box::pin(async {
+            if let Some(gate) = gate {
+                gate.await.unwrap();
+            }
+        })
+    });
+    let engine = oncekey::Deduplicator::builder(store_with_gate).clock(clock.clone());
+    let engine = engine.lease(LEASE).margin(MARGIN).renew_every(secs(10)).purge_every(Duration::MAX);
+    let dedup = blocking::Deduplicator::new(engine.build().unwrap()).unwrap();
+    let (opens, opened) = oneshot::channel();
+    let (next_begins, next_began) = mpsc::channel::<()>();
+    let (first_ends, first_ended) = mpsc::channel::<()>();
+    let is_open = Arc::new(AtomicBool::new(false));
+    let open = Arc::clone(&is_open);
+    let opener = std::thread::spawn(move || {
+        first_ended.recv().unwrap();
+        // A second is enough for a face that does not wait. One that does waits as long as this takes.
+        let _began = next_began.recv_timeout(Duration::from_secs(1));
+        open.store(true, Ordering::SeqCst);
+        opens.send(()).unwrap();
+    });
+    let is_stored = |id| store.peek(&key_of(id)).is_some_and(|entry| entry.status() == Status::Completed);
+    let opened = Mutex::new(Some(opened));
+    let told = dedup.run_many([0, 1].map(|id| {
+        let (clock, gate, opened, is_stored) = (&clock, &gate, &opened, &is_stored);
+        let (first_ends, next_begins, is_open) = (&first_ends, &next_begins, &is_open);
+        let operation = move |_: blocking::Attempt| {
+            // A panic here would leave the outcome to a clock that stands.
+            let is_sent = id == 0 || is_open.load(Ordering::SeqCst);
+            if id == 0 {
+                *gate.lock().unwrap() = opened.lock().unwrap().take();
+                clock.advance(secs(10));
+                eventually("the keeper renews", || gate.lock().unwrap().is_none());
+                first_ends.send(()).unwrap();
+            } else {
+                let _to_nobody = next_begins.send(());
+                eventually("the last outcome is stored", || !is_sent || is_stored(0));
+            }
+            Ok::<_, String>(is_sent.to_string())
+        };
+        (dedup.request(key_of(id)), operation)
+    }));
+    let sent: Vec<_> = told.into_iter().map(|told| told.unwrap().into_value().unwrap()).collect();
+    assert_eq!(sent, ["true", "true"], "the next operation begins before the last outcome was sent");
+    opener.join().unwrap();
 }

@@ -1,8 +1,11 @@
 //! What shuttle's tests are known to find, and that a failing schedule can be run again.
 
+#[path = "plants.rs"]
+mod plants;
+
 use std::path::Path;
 
-use crate::plants::{Plant, assert_found, explore_in_child};
+use plants::{Plant, assert_found, explore_in_child};
 
 /// How shuttle says that all wait and nobody can wake them.
 const DEADLOCK: &str = "deadlock";
@@ -29,17 +32,17 @@ const PLANTS: [Plant; 10] = [
             "no lease and no timeout ends",
         ],
     },
-    Plant { bug: "waiting: no look once seated", model: "rush::random_rush_of_8", says: &[DEADLOCK] },
-    Plant { bug: "waiting: leaves without an heir", model: "rush::pct_rush_of_8", says: &[DEADLOCK] },
-    Plant { bug: "held: wakes before it stores", model: "rush::random_rush_of_8", says: &[DEADLOCK] },
-    Plant { bug: "held: gives up in silence", model: "rush::pct_rush_of_8", says: &[DEADLOCK] },
+    Plant { bug: "waiters: no look after joining", model: "rush::random_rush_of_8", says: &[DEADLOCK] },
+    Plant { bug: "waiters: leaves without a successor", model: "rush::pct_rush_of_8", says: &[DEADLOCK] },
+    Plant { bug: "lease: wakes before it stores", model: "rush::random_rush_of_8", says: &[DEADLOCK] },
+    Plant { bug: "lease: gives up in silence", model: "rush::pct_rush_of_8", says: &[DEADLOCK] },
     Plant {
         bug: "store: versions are not compared",
         model: "storm::random_storm_of_8",
         says: &["two attempts execute at once", "two outcomes", "fencing tokens rise"],
     },
     Plant {
-        bug: "held: a conflict counts as stored",
+        bug: "lease: a conflict counts as stored",
         model: "storm::random_storm_of_8",
         says: &["two outcomes", "two attempts execute at once", "an outcome that nobody made"],
     },
@@ -59,7 +62,7 @@ fn planted_bugs_are_found() {
 #[test]
 fn a_failing_schedule_can_be_run_again() {
     let test = "rush::pct_rush_of_8";
-    let bug = Some("waiting: leaves without an heir");
+    let bug = Some("waiters: leaves without a successor");
     let (status, said) = explore_in_child(test, bug, &[]);
     assert!(!status.success(), "{said}");
     let schedule = said.split("failing schedule:\n\"\n").nth(1).and_then(|rest| rest.split("\n\"").next());
