@@ -23,11 +23,11 @@ const PLANTS: [Plant; 9] = [
         model: "leases::blocked::in_a_batch_what_has_ended_is_stored_while_a_neighbour_blocks",
         says: &["Succeeds, by a keeper: true"],
     },
-    // E2: the next operation begins when the last outcome was sent.
+    // E2: the same on a plain thread, after a grant that came late.
     Plant {
-        bug: "lease: a late grant counts as concluded",
-        model: "blocking::many::the_next_operation_waits_for_the_outcome_of_one_whose_grant_came_late",
-        says: &["the next operation begins before the last outcome was sent"],
+        bug: "housekeeping: nobody helps with a conclusion",
+        model: "blocking::many::an_outcome_after_a_late_grant_is_stored_while_the_next_operation_runs",
+        says: &["the last outcome is not stored while the next operation runs"],
     },
     // E3: the second of a pair follows the answer of the first.
     Plant {
