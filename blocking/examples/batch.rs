@@ -1,13 +1,13 @@
 //! A batch job on plain threads that is killed and run again: each invoice is sent once.
 //!
-//! `cargo run --example batch --features blocking`
+//! `cargo run -p oncekey-blocking --example batch`
 
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use oncekey::{Deduplicator, Key, MemoryStore, blocking};
+use oncekey::{Deduplicator, Key, MemoryStore};
 
 const INVOICES: u32 = 100;
 const WORKERS: u32 = 4;
@@ -21,7 +21,7 @@ fn send(invoice: u32) -> io::Result<String> {
 }
 
 /// The job, on some threads: the invoices below `up_to`. A real one goes on to the last, unless it is killed.
-fn run(dedup: &blocking::Deduplicator<MemoryStore>, up_to: u32) -> Result<(), String> {
+fn run(dedup: &oncekey_blocking::Deduplicator<MemoryStore>, up_to: u32) -> Result<(), String> {
     thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
@@ -43,7 +43,7 @@ fn run(dedup: &blocking::Deduplicator<MemoryStore>, up_to: u32) -> Result<(), St
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Over SQLite or PostgreSQL the second run may be another process, on another day.
-    let dedup = blocking::Deduplicator::new(Deduplicator::new(MemoryStore::new()))?;
+    let dedup = oncekey_blocking::Deduplicator::new(Deduplicator::new(MemoryStore::new()))?;
     run(&dedup, INVOICES / 3)?; // the first run does not come far
     run(&dedup, INVOICES)?; // the second goes over all of them
     let sent = SENT.load(Ordering::SeqCst);
