@@ -3,7 +3,7 @@
 #
 #   scripts/mutants.sh                         protocol, memory and engine
 #   scripts/mutants.sh memory                  one part
-#   scripts/mutants.sh src/engine/held.rs      one file; several may be given
+#   scripts/mutants.sh src/engine/lease/mod.rs      one file; several may be given
 #
 # Needs `cargo install cargo-mutants --locked --version 27.1.0`. JOBS sets how many run at once (2).
 #

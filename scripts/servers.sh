@@ -1,17 +1,27 @@
 #!/usr/bin/env bash
 # Sees to it that the programs are here which the tests of the companion crates start (database servers and their clients,
-# message brokers, a browser): installs what is missing where it can, and says exactly what to install where it cannot. The
-# tests start their own servers, on free ports, and delete them again; no service of this machine is used or changed.
+# message brokers, a browser, HTTP clients of other languages): installs what is missing where it can, and says exactly what to
+# install where it cannot. The tests start their own servers, on free ports, and delete them again; no service of this machine
+# is used or changed.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 # PostgreSQL's server is not in the PATH of Debian and its kin; those in sbin are not in that of a user.
 has() {
+    # A package of its own in Debian, without a command.
+    if [ "$1" = python3-venv ]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null
+        return
+    fi
     command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
 }
 
 # Command, and the package that has it: in Debian and Ubuntu; in Fedora; in Homebrew.
 needed='cc build-essential gcc gcc
 python3 python3 python3 python3
+python3-venv python3-venv python3 python3
+node nodejs nodejs node
+npm npm nodejs-npm node
 postgres postgresql postgresql-server postgresql
 psql postgresql-client postgresql postgresql
 pgbouncer pgbouncer pgbouncer pgbouncer
@@ -92,4 +102,29 @@ right, or a system that keeps user namespaces from users). Run the tests where i
   ONCEKEY_NO_MOUNT=1 scripts/test.sh
 TEXT
     exit 1
+fi
+
+# HTTP clients of other languages, in the versions that http/tests/clients names: below the target folder, where the tests
+# look for them. What is there is left as it is.
+named=http/tests/clients
+clients=${CARGO_TARGET_DIR:-target}/clients
+python=$clients/python/bin/python
+if ! node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)'; then
+    echo "node $(node --version) is too old for Stripe's client and for undici: install node 20 or later" >&2
+    exit 1
+fi
+if ! cmp -s "$named/requirements.txt" "$clients/python/installed" || ! "$python" -c 'import httpx_retries, requests, stripe'; then
+    echo "installing HTTP clients of Python"
+    rm -rf "$clients/python"
+    python3 -m venv "$clients/python"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$named/requirements.txt"
+    cp "$named/requirements.txt" "$clients/python/installed"
+fi
+if ! cmp -s "$named/package-lock.json" "$clients/node/installed"; then
+    echo "installing HTTP clients of node"
+    rm -rf "$clients/node"
+    mkdir -p "$clients/node"
+    cp "$named/package.json" "$named/package-lock.json" "$clients/node/"
+    npm ci --prefix "$clients/node" --silent --ignore-scripts --no-audit --no-fund
+    cp "$named/package-lock.json" "$clients/node/installed"
 fi

@@ -6,7 +6,7 @@ Two rules:
   2. no way up: in the core, no layer names a layer above it (the list is LAYERS below).
 
 A re-export (`pub use child::Name`) in a module's own file is its face and no need, unless the file also uses the name.
-Test modules do not count. Circles that are known and allowed stand in KNOWN, each with a reason and an end.
+Test modules do not count.
 
     scripts/structure.py               check; prints what is wrong and ends with 1
     scripts/structure.py --self-test   plants a wrong `use` of each kind in a copy and expects the check to fail
@@ -20,30 +20,17 @@ import tempfile
 
 # The core's top-level modules, from the ground up. A module may name those of its own floor and of the floors below.
 LAYERS = [
-    {"sync", "random", "planted"},
+    {"sync", "random", "words"},
     {"protocol"},
     {"codec", "kept", "time"},
     {"store"},
     {"memory", "observe"},
     {"engine"},
-    {"consume", "blocking"},
+    {"guide"},
 ]
 
 # Where crates are; each folder here that has a manifest and a src/ is checked. The core is the root.
 PLACES = [".", "*", "stores/*", "proof/*"]
-
-# Circles that are known. Each line is the folder of a crate, and the files that may need each other; another file in the
-# circle is a fault, and so is a line whose circle is gone. The engine is written anew in the next round of work, and these
-# end with it.
-KNOWN = [
-    (".", [
-        "src/engine/mod.rs", "src/engine/attempt.rs", "src/engine/builder.rs", "src/engine/claim.rs",
-        "src/engine/claiming.rs", "src/engine/convoy.rs", "src/engine/held.rs",
-        "src/engine/held/guard.rs", "src/engine/held/turn.rs", "src/engine/keeper.rs",
-        "src/engine/prepared.rs", "src/engine/request.rs", "src/engine/run.rs",
-        "src/engine/wait.rs", "src/engine/watching.rs",
-    ]),
-]
 
 TOKEN = re.compile(
     r'//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?\'(?:\\.[^\']*|[^\'\\])\'', re.DOTALL
@@ -228,19 +215,13 @@ def circles(graph):
 
 def check(root):
     """What is wrong, and how much there is."""
-    wrong, met, counts = [], set(), []
+    wrong, counts = [], []
     for folder in crates(root):
         crate = Crate(root, folder)
         graph = crate.needs()
         name = lambda module: str(crate.files[module].relative_to(root))
         of_crate = circles(graph)
         for circle in of_crate:
-            files = {name(module) for module in circle}
-            entries = (number for number, (where, of) in enumerate(KNOWN) if where == folder and files <= set(of))
-            entry = next(entries, None)
-            if entry is not None:
-                met.add(entry)
-                continue
             wrong.append(f"circle of {len(circle)} files:")
             for module in circle:
                 for other, names in graph[module].items():
@@ -260,10 +241,7 @@ def check(root):
                             f"a way up: {name(module)} names {name(other)}: {', '.join(sorted(names))}"
                         )
         counts.append((folder, len(crate.files), len(of_crate)))
-    for number, (folder, files) in enumerate(KNOWN):
-        if number not in met:
-            wrong.append(f"a known circle is gone, so its line in KNOWN must go too: {folder}, {files[0]} and others")
-    return wrong, len(met), counts
+    return wrong, counts
 
 
 def self_test(root):
@@ -275,10 +253,10 @@ def self_test(root):
         ("http/src/key.rs", "use crate::layer::IdempotencyLayer;", "http/src/key.rs needs"),
         # A circle that is closed by a path in the code, `cases::registry()`.
         ("conformance/src/cases/mod.rs", "use super::Passed;", "conformance/src/lib.rs needs conformance/src/cases/mod.rs"),
-        # A further file in a circle that is known.
-        ("src/engine/answer.rs", "use super::Deduplicator;", "src/engine/answer.rs needs src/engine/mod.rs"),
+        # What an engine's parts share must not know them.
+        ("src/engine/inner.rs", "use super::request::Request;", "src/engine/inner.rs needs src/engine/request.rs"),
     ]
-    clean, _, _ = check(root)
+    clean, _ = check(root)
     for file, line, expected in plants:
         with tempfile.TemporaryDirectory() as copy:
             copy = pathlib.Path(copy)
@@ -287,7 +265,7 @@ def self_test(root):
                 shutil.copy(root / folder / "Cargo.toml", copy / folder / "Cargo.toml")
             place = copy / file
             place.write_text(line + "\n" + place.read_text())
-            found, _, _ = check(copy)
+            found, _ = check(copy)
         new = [text for text in found if text not in clean]
         if not any(expected in text for text in new):
             print(f"planted in {file}: `{line}` is not found: {new}", file=sys.stderr)
@@ -300,11 +278,9 @@ def main():
     root = pathlib.Path(__file__).resolve().parent.parent
     if sys.argv[1:] == ["--self-test"]:
         return self_test(root)
-    wrong, known, counts = check(root)
+    wrong, counts = check(root)
     for folder, files, of_crate in counts:
         print(f"{folder}: {files} files, {of_crate} circles")
-    if known:
-        print(f"known until the engine is written anew: {known} circles")
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

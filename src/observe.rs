@@ -175,6 +175,8 @@ pub enum Housekeeping<'a> {
     PurgeFailed {
         /// What went wrong.
         failure: &'a StoreFailure,
+        /// How many keys it had removed before.
+        removed: usize,
     },
     /// A round of trims ended: of a store that can trim, for an engine with a tail.
     #[non_exhaustive]
@@ -189,6 +191,8 @@ pub enum Housekeeping<'a> {
     TrimFailed {
         /// What went wrong.
         failure: &'a StoreFailure,
+        /// How many outcomes had lost their bytes before.
+        trimmed: usize,
     },
     /// A part of the keeper panicked, by a store, a clock or an observer that did. It begins anew, and the other parts go on.
     #[non_exhaustive]
@@ -231,7 +235,7 @@ pub enum Event<'a> {
     /// A claim that waited does so no more: answered, out of time or dropped. One for each [`Event::Waiting`].
     Waited,
     /// A granted claim is no longer held by its call: concluded, lost or dropped. One for each [`Event::Granted`]. What it
-    /// left undone may go on in the background.
+    /// left undone is clean-up.
     LetGo,
     /// A lease was renewed, by whoever did.
     Renewed,

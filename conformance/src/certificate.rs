@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::clause::{Clause, Violation};
+use super::clause::{Clause, Violation, reading_order};
 use super::harness::{Effort, Harness};
 use super::lab::Tally;
 use super::{Passed, cases, check, lab};
@@ -55,9 +55,13 @@ impl Certificate {
         self.violations().next().is_none()
     }
 
-    /// What was seen broken.
+    /// What was seen broken, in the order to read it: the cases that make one call at a time and name
+    /// the fault come first, the histories and the engine over the store last.
     pub fn violations(&self) -> impl Iterator<Item = &Violation> {
-        self.cases.iter().filter_map(|(_, _, result)| result.as_ref().err())
+        let mut violations: Vec<_> =
+            self.cases.iter().filter_map(|(_, _, result)| result.as_ref().err()).collect();
+        violations.sort_by_key(|violation| reading_order(violation.case));
+        violations.into_iter()
     }
 
     fn sum(&self, count: impl Fn(&Passed) -> u64) -> u64 {
@@ -135,7 +139,20 @@ impl fmt::Display for Certificate {
                 writeln!(f, "not shown   {clause}, {name}: {why}")?;
             }
         }
-        for violation in self.violations() {
+        let mut violations = self.violations().peekable();
+        if let Some(first) = violations.peek() {
+            let others = self.violations().count() - 1;
+            if others > 0 {
+                writeln!(
+                    f,
+                    "start with  {}, {}: one bug fails many cases, and of these {} the first is the nearest to it",
+                    first.clause,
+                    first.case,
+                    others + 1
+                )?;
+            }
+        }
+        for violation in violations {
             writeln!(f, "{violation}")?;
         }
         write!(
@@ -201,6 +218,33 @@ mod tests {
                 "verdict     conforms, as far as was shown",
             ]
         );
+    }
+
+    /// A claim that overwrites fails the histories and the engine's case too, which are listed first.
+    #[test]
+    fn of_many_violations_the_one_nearest_to_the_fault_comes_first() {
+        let broken =
+            |case, clause| (case, clause, Err(Violation { case, ..Violation::new(clause, "two claims") }));
+        let certificate = certificate(vec![
+            broken("s1_of_racing_claims_one_is_done", Clause::S1),
+            broken("s1_random_histories_of_one_caller", Clause::S1),
+            broken("s2_versions_rise_under_races", Clause::S2),
+            broken("s3_a_readable_entry_is_not_vacant", Clause::S3),
+            broken("p1_to_t1_hold_with_faults_between", Clause::P1),
+        ]);
+        let order: Vec<_> = certificate.violations().map(|violation| violation.case).collect();
+        assert_eq!(
+            order,
+            [
+                "s3_a_readable_entry_is_not_vacant",
+                "s2_versions_rise_under_races",
+                "s1_of_racing_claims_one_is_done",
+                "s1_random_histories_of_one_caller",
+                "p1_to_t1_hold_with_faults_between",
+            ]
+        );
+        let start = lines(&certificate).into_iter().find(|line| line.starts_with("start with")).unwrap();
+        assert!(start.starts_with("start with  S3, s3_a_readable_entry_is_not_vacant: "), "{start}");
     }
 
     #[test]

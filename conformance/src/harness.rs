@@ -18,6 +18,20 @@ use oncekey::time::{Clock, ManualClock, Moment, SystemClock};
 /// The kit makes one harness per case, and cases run in parallel, as tests do. Whatever two subjects of one or of two
 /// harnesses share (a server, a directory) must not let one see the other's entries.
 ///
+/// # The time of a store
+///
+/// Cases let time pass, so a harness says by which clock its store judges expiry:
+///
+/// - A store that takes a [`Clock`] gets the kit's: make a [`ManualClock`], hand a clone to the store, and
+///   give the clock to [`Time::manual`]. The kit moves it, and no case waits. Give a store of your own such a
+///   setting, even if only its tests use it: a field `clock: Arc<dyn Clock>`, `self.clock.now()` where the
+///   store stamps or compares a time, and [`SystemClock`] by default. Times are then [`Moment`]s in place of
+///   [`Instant`](std::time::Instant)s.
+/// - A store whose time is its server's, or the system's, says [`Time::real`]. Cases then sleep.
+///
+/// A store that reads `Instant::now()` and says `Time::manual` fails `s3_past_live_and_linger_is_vacant`,
+/// since its time does not pass.
+///
 /// See the [crate](crate) for a whole example.
 pub trait Harness: Sync {
     /// The store under test.

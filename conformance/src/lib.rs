@@ -222,7 +222,15 @@ pub fn assert_held<H: Harness>(harness: &H, case: &str) {
                 }
             }
         }
-        Err(violation) => panic!("\n{violation}\n"),
+        Err(violation) => {
+            let first = match clause::reading_order(case) {
+                0 | 1 => "",
+                _ => {
+                    "\n  read first: cases of `s3_` to `s5_`, if some of them fail too; they are nearer to the fault"
+                }
+            };
+            panic!("\n{violation}{first}\n")
+        }
     }
 }
 

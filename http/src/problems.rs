@@ -21,8 +21,9 @@ use crate::problem::{BASE, Problem};
 ///   4xx, and `api_error` for 5xx.
 /// - `code` is the problem's slug with underscores, but `idempotency_key_in_use` for `in-progress`.
 /// - `message` is the problem's detail, and `doc_url` the page of this crate about it.
-/// - Statuses are those of the problem, but 400 for `mismatch` and `vary-mismatch`, which clients
-///   then raise as their idempotency error.
+/// - Statuses are those of the problem, but 400 instead of 409, 413 and 422 where a retry does not
+///   help. Stripe's clients tell errors apart by status: they raise their idempotency error, or
+///   that of an invalid request, for 400 only, and a general `APIError` for other statuses.
 /// - `operation_id` is there where the problem has one.
 ///
 /// Requests of gRPC get [`Problem::grpc_response`].
@@ -71,7 +72,11 @@ fn stripe(problem: &Problem) -> Response<Bytes> {
     let body = serde_json::to_vec(&Body { error }).expect("strings are written to memory");
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = match problem.status {
-        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+            if !problem.retry_may_help =>
+        {
+            StatusCode::BAD_REQUEST
+        }
         status => status,
     };
     let fields = response.headers_mut();

@@ -44,3 +44,8 @@ pub use measured::{Metrics, names};
 pub use scope::ScopeLabel;
 #[cfg(feature = "tracing")]
 pub use traces::Traces;
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "tracing", feature = "metrics"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

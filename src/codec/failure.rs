@@ -55,8 +55,8 @@ use crate::protocol::Payload;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot keep a final failure of type `{E}`",
-    note = "`Text`, the default, keeps what has a `Display`; for others choose a codec by `.failures(..)`, such as \
-            `codec::FactOnly`"
+    note = "`Text`, the default, keeps the text of an error with a `Display`; `.failures(FactOnly)` keeps that it failed",
+    note = "to keep the whole error, wrap a codec of values: `.failures(AsValue(Json))`"
 )]
 pub trait FailureCodec<E: ?Sized> {
     /// What a later caller gets of a failure.

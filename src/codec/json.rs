@@ -66,10 +66,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
 /// Why a value is not written.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("the JSON of this value does not come back: it is not read")]
+    #[error("the JSON of this value cannot be read back; `codec::Json` lists the values that it refuses")]
     Unread(#[source] serde_json::Error),
     #[error(
-        "the JSON of this value comes back as another: a float that is not finite, or `Some` of what JSON writes as null"
+        "the JSON of this value reads back as another value: it has a float that is not finite, or `Some` of what JSON writes as \
+         null; use a type that JSON can express"
     )]
     Another,
 }

@@ -15,6 +15,12 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Turns values of `T` into bytes and back; failures have a [`FailureCodec`]. An outcome is kept in this form, so a change of codec or of `T` must
 /// still read what is on record for as long as outcomes are retained.
+#[diagnostic::on_unimplemented(
+    message = "values of type `{T}` cannot be recorded by the codec `{Self}`",
+    note = "`Raw`, the default, records text, bytes and `()`",
+    note = "call `.json()` on the request if the type has serde's `Serialize` and `Deserialize`; for others write a codec, \
+            and choose it by `.codec(..)`"
+)]
 pub trait Codec<T> {
     /// The bytes of `value`, which [`decode`](Self::decode) gives back: each later caller gets what comes of them.
     ///

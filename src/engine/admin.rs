@@ -1,16 +1,19 @@
 //! For operators: looking at a key, settling a doubt, ending a generation.
 
+mod display;
+
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::error::Error;
+use super::handle::Deduplicator;
+use super::inner::Inner;
 use super::port::{Applied, Port, Start, Terms, Unapplied};
-use super::{Deduplicator, Error, Inner};
 use crate::observe::Event;
-use crate::planted::planted;
 use crate::protocol::{
-    Entry, Expected, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict, Order,
-    Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
+    Conclusion, Entry, ExpiredBecause, FencingToken, Key, OperationId, OperatorCommand, OperatorVerdict,
+    Order, Outcome, OutcomeBody, Policy, Resolution, Status, UnixMillis, Version, Write,
 };
 use crate::store::{Exchange, InDoubtPage, ListInDoubt, Store, StoreFailure};
 use crate::time::Moment;
@@ -42,7 +45,8 @@ pub enum AdminAnswer {
     },
 }
 
-/// What is on record under a key, for people.
+/// What is on record under a key, for people: its `Display` says the state in words, what happens
+/// next, and what may be done about a doubt.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -76,12 +80,15 @@ pub struct Inspection {
     pub checkpoint_len: usize,
     /// Bytes of its outcome, where one is kept.
     pub outcome_len: Option<usize>,
+    /// Whether the operation succeeded or failed for good, where it is completed.
+    pub conclusion: Option<Conclusion>,
 }
 
 impl Inspection {
     fn of(entry: &Entry) -> Self {
         let record = &entry.record;
-        let outcome_len = match record.outcome() {
+        let outcome = record.outcome();
+        let outcome_len = match &outcome {
             Some(Outcome { body: OutcomeBody::Kept(bytes), .. }) => Some(bytes.len()),
             _ => None,
         };
@@ -100,7 +107,18 @@ impl Inspection {
             has_fingerprint: record.fingerprint().is_some(),
             checkpoint_len: record.checkpoint().len(),
             outcome_len,
+            conclusion: outcome.map(|outcome| outcome.conclusion),
         }
+    }
+
+    /// Whether the latest attempt stopped in the middle, and nobody has resolved it:
+    /// [`resolve`](Deduplicator::resolve) takes what happened.
+    /// [`list_in_doubt`](Deduplicator::list_in_doubt) lists these keys.
+    ///
+    /// The field [`doubt`](Self::doubt) is also true of an operation whose earlier attempt was taken
+    /// over, while the next one runs and after it completed.
+    pub fn in_doubt(&self) -> bool {
+        self.state == Status::Expired(ExpiredBecause::Abandoned)
     }
 }
 
@@ -124,7 +142,7 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// let ClaimAnswer::Granted(_claim) = dedup.request(key.clone()).claim().await? else { return Ok(()) };
     /// let found = dedup.inspect(&key).await?.expect("a claim is on record");
     /// assert_eq!(found.state, Status::InProgress);
-    /// println!("attempt {} runs for {:?} more", found.attempt, found.left);
+    /// println!("{found}"); // in words: the state, what happens next, what may be done
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn inspect(&self, key: &Key) -> Result<Option<Inspection>, Error> {
@@ -268,8 +286,8 @@ impl<S: Store + 'static> Inner<S> {
 
     fn administered(&self, key: &Key, order: Order<'_>, entry: &Entry) {
         match entry.status() {
-            Status::Completed => self.waiting.publish(key, || entry.clone()),
-            Status::InProgress | Status::Expired(_) => self.waiting.poke(key),
+            Status::Completed => self.waiters.publish(key, || entry.clone()),
+            Status::InProgress | Status::Expired(_) => self.waiters.notify(key),
         }
         match order {
             Order::Resolve(..) => self.tell(key, || Event::Resolved),
@@ -279,22 +297,19 @@ impl<S: Store + 'static> Inner<S> {
     }
 }
 
-/// The terms of an operator, and of whoever only looks: as many tries as a claim has.
+/// The terms of an operator, and of whoever only looks: as patient as a claim is.
 struct Patiently<'a, S>(&'a Port<S>);
 
 impl<S: Store> Terms for Patiently<'_, S> {
-    async fn exchange(&self, key: &Key, write: &Write, _sent: Moment) -> Result<Exchange, StoreFailure> {
-        let timeout = self.0.options.store_timeout;
-        let answer = self.0.exchange(timeout, key, write).await;
-        match &answer {
-            Ok(Exchange::Conflict(Some(newer)))
-                if planted("admin: goes by a newer version") && newer.record != write.record =>
-            {
-                let write = Write { expected: Expected::At(newer.version), ..write.clone() };
-                self.0.exchange(timeout, key, &write).await
-            }
-            _ => answer,
-        }
+    async fn exchange(
+        &self,
+        key: &Key,
+        write: &Write,
+        sent: Moment,
+        until: Moment,
+    ) -> Result<Exchange, StoreFailure> {
+        let timeout = self.0.options.store_timeout.min(until.saturating_since(sent));
+        self.0.exchange(timeout, key, write).await
     }
 
     /// What a copy of this very write put there, sent again by us or by the network.
@@ -302,8 +317,12 @@ impl<S: Store> Terms for Patiently<'_, S> {
         found.record == write.record
     }
 
-    fn pause(&self, _: &StoreFailure, tries: u32, _sent: Moment, backoff: Duration) -> Option<Duration> {
-        (tries < self.0.options.claim_tries).then_some(backoff)
+    fn until(&self, since: Moment) -> Moment {
+        since + self.0.options.call_timeout
+    }
+
+    fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration> {
+        self.0.pause_within(until, backoff)
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {

@@ -1,5 +1,6 @@
 //! What a run answers. Everything expected is a value.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::error::ClaimError;
@@ -176,6 +177,18 @@ pub enum Unavailable {
     NoLongerKept,
 }
 
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { len } => {
+                write!(f, "its {len} bytes were over the `outcome_len_max` of the engine that completed it")
+            }
+            Self::Unencodable => f.write_str("its codec could not encode it"),
+            Self::NoLongerKept => f.write_str("its retention is over"),
+        }
+    }
+}
+
 impl<T, F> Answer<T, F> {
     /// The value, if the call got one, however it did.
     pub fn value(&self) -> Option<&T> {
@@ -203,8 +216,7 @@ impl<T, F> Earlier<T, F> {
 
 impl<C> ClaimAnswer<C> {
     /// The same for another kind of claim.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn map<D>(self, claim: impl FnOnce(C) -> D) -> ClaimAnswer<D> {
+    pub fn map<D>(self, claim: impl FnOnce(C) -> D) -> ClaimAnswer<D> {
         match self {
             Self::Granted(granted) => ClaimAnswer::Granted(claim(granted)),
             Self::Answered(earlier) => ClaimAnswer::Answered(earlier),

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::acquire::doubt::Resolver;
+use super::handle::Deduplicator;
+use super::inner::Inner;
 use super::options::{OnDrop, OnLeaseLost, Options};
-use super::resolver::Resolver;
-use super::{Deduplicator, Inner};
 use crate::observe::Observer;
 use crate::protocol::{Lifetimes, Payload, Policy};
 use crate::store::Store;
 use crate::time::{Clock, SystemClock};
+use crate::words::InWords;
 
 /// An option that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,18 @@ impl OptionsError {
     /// The name of the option, as the builder spells it.
     pub fn option(&self) -> &'static str {
         self.option
+    }
+}
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// An engine with the default options.
+    pub fn new(store: S) -> Self {
+        Self::builder(store).build().expect("the default options are in order, and a test says so")
+    }
+
+    /// Sets an engine up.
+    pub fn builder(store: S) -> DeduplicatorBuilder<S> {
+        DeduplicatorBuilder::new(store)
     }
 }
 
@@ -89,7 +103,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 store_timeout: Duration::from_secs(5),
                 completion_timeout: Duration::from_secs(60),
                 resolver_timeout: Duration::ZERO,
-                claim_tries: 3,
+                call_timeout: Duration::from_secs(10),
                 policy: Policy::Reclaim,
                 attempts_max: None,
                 outcome_len_max: 1 << 20,
@@ -104,6 +118,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 observer: None,
                 resolver: None,
                 spawner: None,
+                starter: None,
             },
             margin: None,
             renew_every: None,
@@ -167,12 +182,17 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// How often a claim is tried against a failing store before the call fails; 3 by default. A
-    /// store that does not answer holds a call for this many times the
-    /// [`store_timeout`](Self::store_timeout), and short pauses: 15 s and 75 ms by default. Keep
-    /// that below the caller's own timeout.
-    pub fn claim_tries(mut self, tries: u32) -> Self {
-        self.options.claim_tries = tries;
+    /// How long a call goes on without an answer of the store before it fails; 10 s by default. A
+    /// claim, and an operator's command, is sent again after a failure that may pass, and the
+    /// pauses between the tries count too. Each try takes at most
+    /// [`store_timeout`](Self::store_timeout). Keep this below the caller's own timeout.
+    ///
+    /// It begins anew with each answer of the store: a call that [waits](crate::Request::wait) for
+    /// an hour may look a thousand times. While it waits, a look that fails does not end it. A
+    /// grant that arrives late, past its own deadline, is renewed first, for as long again at most.
+    /// Storing an outcome has a limit of its own: [`completion_timeout`](Self::completion_timeout).
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.options.call_timeout = timeout;
         self
     }
 
@@ -205,7 +225,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// The longest time after which the source of requests may deliver one again: a queue's retention, the age of the
     /// oldest retry. A record that goes before would let it run again, so [`build`](Self::build) refuses a retention
     /// that is shorter, its [tail](Self::tail) included. Nothing is checked by default. Count in
-    /// how long a call may hold a message before it claims: see [`claim_tries`](Self::claim_tries).
+    /// how long a call may hold a message before it claims: see [`call_timeout`](Self::call_timeout).
     pub fn redelivered_for(mut self, longest: Duration) -> Self {
         self.options.redelivered_for = Some(longest);
         self
@@ -262,7 +282,7 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     /// the store by default, which is the [`store_timeout`](Self::store_timeout). After that the
     /// call fails with [`Error::Resolver`](crate::Error::Resolver), and nothing is granted.
     ///
-    /// A claim may take so long in addition to its tries of the store, whether it
+    /// A claim may take so long in addition to its [`call_timeout`](Self::call_timeout), whether it
     /// [waits](crate::Request::wait) or not. One that is among those who wait is ended by its own
     /// time limit too.
     pub fn resolver_timeout(mut self, timeout: Duration) -> Self {
@@ -295,7 +315,14 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
         self
     }
 
-    /// tokio's clock, and clean-up on the tokio runtime where one is at hand.
+    /// tokio's clock, and what the engine does by itself on the tokio runtime: clean-up, and the
+    /// [housekeeping](Deduplicator::keeper).
+    ///
+    /// The housekeeping starts with the first call that runs or claims on a runtime, unless a
+    /// keeper works already. It ends with the engine. A runtime that ends takes it along; then the
+    /// next call on another runtime starts it anew. On a runtime of one thread it cannot renew for
+    /// an operation that blocks the thread: spawn a [keeper](Deduplicator::keeper) on a thread of
+    /// its own for that. A call outside of a runtime starts nothing.
     #[cfg(feature = "tokio")]
     pub fn tokio(mut self) -> Self {
         self.options.spawner = Some(Arc::new(|job| {
@@ -304,6 +331,11 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
                 runtime.spawn(job);
             }
         }));
+        self.options.starter = Some(|make| {
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(make());
+            }
+        });
         self.clock(crate::time::TokioClock::new())
     }
 
@@ -342,11 +374,12 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         ("retention", retention),
         ("renew_for_max", options.renew_for_max),
         ("store_timeout", options.store_timeout),
+        ("call_timeout", options.call_timeout),
         ("completion_timeout", options.completion_timeout),
         ("resolver_timeout", options.resolver_timeout),
     ] {
         if duration.is_zero() {
-            return Err(refuse(option, "it is zero"));
+            return Err(refuse(option, "it is zero; give it a time that is longer"));
         }
     }
     for (option, what, interval) in [
@@ -357,7 +390,11 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         if interval < INTERVAL_MIN {
             return Err(refuse(
                 option,
-                format!("{what} would be {interval:?}, and must be at least {INTERVAL_MIN:?}"),
+                format!(
+                    "{what} would be {}, and must be at least {}",
+                    InWords(interval),
+                    InWords(INTERVAL_MIN)
+                ),
             ));
         }
     }
@@ -367,19 +404,23 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
         if duration > COUNTABLE_MAX && duration != Duration::MAX {
             return Err(refuse(
                 option,
-                format!("{duration:?} is too long to count; forever is Duration::MAX"),
+                format!("{} is too long to count; forever is Duration::MAX", InWords(duration)),
             ));
         }
     }
     for (option, duration) in [
         ("lease", lease),
         ("store_timeout", options.store_timeout),
+        ("call_timeout", options.call_timeout),
         ("completion_timeout", options.completion_timeout),
         ("resolver_timeout", options.resolver_timeout),
         ("poll_every", options.poll_max),
     ] {
         if duration > LEASE_MAX {
-            return Err(refuse(option, format!("{duration:?} is longer than a year")));
+            return Err(refuse(
+                option,
+                format!("{} is longer than a year (366 days), the most it may be", InWords(duration)),
+            ));
         }
     }
     if let Some(horizon) = options.redelivered_for {
@@ -388,30 +429,44 @@ fn validate(options: &Options, renewal: &'static str) -> Result<(), OptionsError
             return Err(refuse(
                 "redelivered_for",
                 format!(
-                    "a message may be delivered again after {horizon:?}, and would run again: its record is kept for \
-                     {kept:?} only; lengthen the retention, or the tail"
+                    "a message may be delivered again after {}, and would run again: its record is kept for {} only; \
+                     lengthen the retention, or the tail",
+                    InWords(horizon),
+                    InWords(kept)
                 ),
             ));
         }
     }
     if lease > retention {
-        return Err(refuse("lease", format!("{lease:?} is longer than the retention, {retention:?}")));
+        return Err(refuse(
+            "lease",
+            format!(
+                "{} is longer than the retention, {}; lengthen that, or shorten the lease",
+                InWords(lease),
+                InWords(retention)
+            ),
+        ));
     }
     if options.margin >= lease {
-        return Err(refuse("margin", format!("{:?} leaves nothing of the lease, {lease:?}", options.margin)));
+        return Err(refuse(
+            "margin",
+            format!(
+                "{} leaves nothing of the lease, {}; a tenth of the lease is usual",
+                InWords(options.margin),
+                InWords(lease)
+            ),
+        ));
     }
     if options.renew_every >= lease - options.margin {
         let usable = lease - options.margin;
         return Err(refuse(
             "renew_every",
             format!(
-                "{:?} comes too late: an owner stops {usable:?} after its last renewal",
-                options.renew_every
+                "{} comes too late: an owner stops {} after its last renewal; a third of the lease is usual",
+                InWords(options.renew_every),
+                InWords(usable)
             ),
         ));
-    }
-    if options.claim_tries == 0 {
-        return Err(refuse("claim_tries", "at least one try is needed"));
     }
     if options.poll_min > options.poll_max {
         return Err(refuse("poll_every", "the shortest interval is longer than the longest"));

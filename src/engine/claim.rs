@@ -3,13 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::after_effect::guarded;
-use super::attempt::Attempt;
+use super::batch::Batch;
 use super::error::ClaimError;
-use super::held::{Guard, Held, Phase, Step};
-use super::prepared::{Prepared, Settled};
+use super::lease::after_effect::guarded;
+use super::lease::attempt::Attempt;
+use super::lease::prepared::{Prepared, Settled};
+use super::lease::{Guard, Lease, Phase, Step};
+use super::port::CONFLICTS_MAX;
 use crate::kept::Kept;
-use crate::planted::planted;
 use crate::protocol::{
     Conclusion, Decision, Entry, FencingToken, HolderVerdict, OperationId, Outcome, OutcomeBody, Payload,
     Version, Write,
@@ -33,7 +34,7 @@ pub struct Claim<S: Store + 'static> {
 impl<S: Store + 'static> Claim<S> {
     /// From here on its caller may act on it.
     pub(super) fn handed_out(guard: Guard<S>) -> Self {
-        guard.held.start();
+        guard.lease.start();
         Self { guard }
     }
 }
@@ -41,56 +42,51 @@ impl<S: Store + 'static> Claim<S> {
 impl<S: Store + 'static> fmt::Debug for Claim<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim")
-            .field("key", &self.held().key)
-            .field("facts", &self.held().facts)
-            .field("phase", &self.held().phase())
+            .field("key", &self.lease().key)
+            .field("facts", &self.lease().facts)
+            .field("phase", &self.lease().phase())
             .finish_non_exhaustive()
     }
 }
 
 impl<S: Store + 'static> Claim<S> {
-    pub(super) fn held(&self) -> &std::sync::Arc<Held<S>> {
-        &self.guard.held
-    }
-
-    /// What is on record of its outcome, once it is completed.
-    pub(crate) fn kept(&self) -> Kept {
-        self.held().entry().record.outcome().map_or(Kept::Whole, |outcome| Kept::of(&outcome.body))
+    pub(super) fn lease(&self) -> &std::sync::Arc<Lease<S>> {
+        &self.guard.lease
     }
 
     /// What this attempt may hand downstream. It can be given to the code that acts, and outlives the claim harmlessly.
     pub fn attempt(&self) -> Attempt {
-        Attempt::new(std::sync::Arc::<Held<S>>::clone(self.held()))
+        Attempt::new(std::sync::Arc::<Lease<S>>::clone(self.lease()))
     }
 
     /// The id of this generation, the same for all of its attempts.
     pub fn operation_id(&self) -> OperationId {
-        self.held().facts.operation_id()
+        self.lease().facts.operation_id()
     }
 
     /// The number of this attempt, from 1.
     pub fn number(&self) -> u32 {
-        self.held().facts.holder.attempt
+        self.lease().facts.holder.attempt
     }
 
     /// The fencing token of this attempt.
     pub fn fence(&self) -> FencingToken {
-        self.held().facts.holder.token
+        self.lease().facts.holder.token
     }
 
     /// Whether an earlier attempt was taken over, so that its effect may have happened.
     pub fn after_doubt(&self) -> bool {
-        self.held().facts.after_doubt()
+        self.lease().facts.after_doubt()
     }
 
     /// How far the attempt before said it got; empty if it never said.
     pub fn last_checkpoint(&self) -> Payload {
-        self.held().facts.grant.checkpoint()
+        self.lease().facts.grant.checkpoint()
     }
 
     /// How long this attempt may act unless renewed; zero once it is lost.
     pub fn time_left(&self) -> Duration {
-        self.held().time_left()
+        self.lease().time_left()
     }
 
     /// Resolves when the lease is lost.
@@ -109,7 +105,7 @@ impl<S: Store + 'static> Claim<S> {
     /// # Cancel safety
     /// If dropped, the renewal may or may not have happened; the deadline counts as not extended.
     pub async fn renew(&self) -> Result<(), ClaimError> {
-        self.held().write_while_held(Step::Renew).await
+        self.lease().write_while_held(Step::Renew).await
     }
 
     /// Records how far the attempt got, and renews.
@@ -120,7 +116,18 @@ impl<S: Store + 'static> Claim<S> {
     /// # Cancel safety
     /// If dropped, the checkpoint may or may not be recorded.
     pub async fn checkpoint(&self, bytes: impl Into<Payload>) -> Result<(), ClaimError> {
-        self.held().write_checkpoint(bytes.into()).await
+        self.lease().write_checkpoint(bytes.into()).await
+    }
+
+    /// How much of its outcome is on record; `None` until it is completed.
+    pub fn kept(&self) -> Option<Kept> {
+        self.lease().entry().record.outcome().map(|outcome| Kept::of(&outcome.body))
+    }
+
+    /// Puts the claim into a batch of its engine: its writes go to the store with those of the batch's other calls, while
+    /// somebody [drives](Batch::drive) that, and alone otherwise. A batch of another engine changes nothing.
+    pub fn in_batch(&mut self, batch: &Batch<S>) {
+        self.lease().go_by(&batch.route(&self.lease().engine));
     }
 
     /// Concludes with a success. Tried until it is stored, refused, or the engine's `completion_timeout` has passed;
@@ -166,13 +173,13 @@ impl<S: Store + 'static> Claim<S> {
         conclusion: Conclusion,
         bytes: impl Into<Payload>,
     ) -> Result<Kept, ClaimError> {
-        self.held().check_writable()?;
+        self.lease().check_writable()?;
         match guarded(conclusion, || bytes.into()) {
             Ok(bytes) => {
                 let outcome = Outcome { conclusion, body: OutcomeBody::Kept(bytes) };
-                self.held().complete_after(None, outcome.into()).await
+                self.lease().complete_after(None, outcome.into()).await
             }
-            Err(panicked) => match self.held().panic_on_record(None, panicked).await {},
+            Err(panicked) => match self.lease().panic_on_record(None, panicked).await {},
         }
     }
 
@@ -200,8 +207,8 @@ impl<S: Store + 'static> Claim<S> {
     }
 
     async fn give_up(&mut self, fresh_operation_id: bool) -> Result<(), ClaimError> {
-        self.held().check_writable()?;
-        self.held().release(None, fresh_operation_id).await
+        self.lease().check_writable()?;
+        self.lease().release(None, fresh_operation_id).await
     }
 
     /// Gives the claim up in doubt: what happened is unknown. The next call goes by the policy at once.
@@ -212,8 +219,8 @@ impl<S: Store + 'static> Claim<S> {
     /// # Cancel safety
     /// As for [`Claim::release`].
     pub async fn abandon(&mut self) -> Result<(), ClaimError> {
-        self.held().check_writable()?;
-        self.held().abandon(None).await
+        self.lease().check_writable()?;
+        self.lease().abandon(None).await
     }
 
     /// Prepares a completion that the caller's own transaction will write, on the store's own database, together with
@@ -256,26 +263,26 @@ impl<S: Store + 'static> Claim<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn prepare(&mut self, value: impl Into<Payload>) -> Result<Prepared, ClaimError> {
-        let held = self.held();
-        let turn = held.turn_to_conclude().await;
-        held.check_writable()?;
-        let clock = held.engine.clock();
-        if held.is_unsure() {
+        let lease = self.lease();
+        let turn = lease.turn_to_conclude().await;
+        lease.check_writable()?;
+        let clock = lease.engine.clock();
+        if lease.is_unsure() {
             // A renewal whose reply was lost may have moved the version that the transaction is to expect.
-            let until = clock.now() + held.engine.options.store_timeout * 2;
-            held.write_in(&turn, Step::Renew, None, until).await?;
+            let until = clock.now() + lease.engine.options.store_timeout * 2;
+            lease.write_in(&turn, Step::Renew, None, until).await?;
         }
-        let outcome = held.engine.fit(Outcome::success(value));
+        let outcome = lease.engine.fit(Outcome::success(value));
         let step = Step::Complete(outcome.clone(), clock.unix(clock.now()));
-        match held.decide(&step) {
+        match lease.decide(&step) {
             Decision::Write(Write { record, live, linger, .. }) => {
-                held.set_phase(Phase::Prepared(Box::new(outcome)));
-                Ok(Prepared { key: held.key.clone(), expected: held.entry().version, record, live, linger })
+                lease.set_phase(Phase::Prepared(Box::new(outcome)));
+                Ok(Prepared { key: lease.key.clone(), expected: lease.entry().version, record, live, linger })
             }
             Decision::Answer(HolderVerdict::AlreadyReleased) => {
-                Err(ClaimError::AlreadyReleased { scope: held.scope() })
+                Err(ClaimError::AlreadyReleased { scope: lease.scope() })
             }
-            Decision::Answer(_) => Err(ClaimError::AlreadyCompleted { scope: held.scope() }),
+            Decision::Answer(_) => Err(ClaimError::AlreadyCompleted { scope: lease.scope() }),
         }
     }
 
@@ -284,13 +291,15 @@ impl<S: Store + 'static> Claim<S> {
     /// # Errors
     /// [`ClaimError::NotPrepared`] if this was not prepared by this claim, or was rolled back.
     pub fn committed(&mut self, prepared: &Prepared) -> Result<(), ClaimError> {
-        self.held().check_prepared(prepared)?;
-        match self.held().phase() {
+        self.lease().check_prepared(prepared)?;
+        match self.lease().phase() {
             Phase::Prepared(outcome) if prepared.record.outcome().as_ref() == Some(&outcome) => {}
-            Phase::Over if self.held().entry().record.outcome() == prepared.record.outcome() => return Ok(()),
-            _ => return Err(ClaimError::NotPrepared { scope: self.held().scope() }),
+            Phase::Over if self.lease().entry().record.outcome() == prepared.record.outcome() => {
+                return Ok(());
+            }
+            _ => return Err(ClaimError::NotPrepared { scope: self.lease().scope() }),
         }
-        self.held().landed_elsewhere(Entry {
+        self.lease().landed_elsewhere(Entry {
             record: prepared.record.clone(),
             // Whatever the store gave it, it is greater.
             version: Version::new(prepared.expected.get().saturating_add(1)),
@@ -302,7 +311,7 @@ impl<S: Store + 'static> Claim<S> {
     /// The transaction was rolled back, and the caller knows it: the claim is as before. Does nothing if no completion is
     /// prepared.
     pub fn rolled_back(&mut self) {
-        self.held().unprepare();
+        self.lease().unprepare();
     }
 
     /// Learns how a prepared completion ended, after a COMMIT whose outcome is unknown. If it is not there, the claim is
@@ -337,12 +346,12 @@ impl<S: Store + 'static> Claim<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn settle(&mut self, prepared: &Prepared) -> Result<Settled, ClaimError> {
-        self.held().check_prepared(prepared)?;
-        self.held().settle(prepared).await
+        self.lease().check_prepared(prepared)?;
+        self.lease().settle(prepared).await
     }
 }
 
-impl<S: Store + 'static> Held<S> {
+impl<S: Store + 'static> Lease<S> {
     /// Refuses a write while a completion is prepared.
     pub(super) fn check_writable(&self) -> Result<(), ClaimError> {
         match self.phase() {
@@ -360,17 +369,21 @@ impl<S: Store + 'static> Held<S> {
         if ours { Ok(()) } else { Err(ClaimError::NotPrepared { scope: self.scope() }) }
     }
 
-    /// A grant that arrived past its deadline is renewed before anything starts; not forever, should the store be slower
-    /// than the lease.
+    /// A grant that arrived past its deadline is renewed before anything starts; for one `call_timeout` at most, should the store
+    /// be slower than the lease.
     pub(super) async fn renew_if_late(self: &std::sync::Arc<Self>) -> Result<(), ClaimError> {
-        let timeout = self.engine.options.store_timeout;
-        for _ in 0..=self.engine.options.claim_tries {
-            let now = self.engine.clock().now();
+        let mut now = self.engine.clock().now();
+        let until = now + self.engine.options.call_timeout;
+        for _ in 0..=CONFLICTS_MAX {
             let (deadline, _) = self.times().map_err(|lost| self.lost_error(lost, Some(&Step::Renew)))?;
-            if now < deadline || planted("held: a late grant is started") {
+            if now < deadline {
                 return Ok(());
             }
-            Box::pin(self.write(Step::Renew, now + timeout * 2)).await?;
+            if now >= until {
+                break;
+            }
+            Box::pin(self.write(Step::Renew, until)).await?;
+            now = self.engine.clock().now();
         }
         if !self.time_left().is_zero() {
             return Ok(());

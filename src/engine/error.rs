@@ -9,15 +9,17 @@ use crate::codec::CodecError;
 use crate::kept::Kept;
 use crate::protocol::Conclusion;
 use crate::store::StoreFailure;
+use crate::words::InWords;
 
 /// A claim, or an operator's call, that could not be answered. The operation was not run.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The store failed, as often as it was tried. If the claim may have been written all the same, it is released
-    /// in the background, and ends with its lease at the latest.
-    #[error("the store could not answer for a key in scope `{scope}` ({}); {}try again", source.cause(),
-        if source.maybe_applied() { "a write of this call may have been applied; " } else { "" })]
+    /// The store failed until the call's time was over, or for good. If the claim may have been written all the same, the
+    /// clean-up releases it, and it ends with its lease at the latest.
+    #[error("the store could not answer for a key in scope `{scope}` ({}); {}{}", source.cause(),
+        if source.maybe_applied() { "a write of this call may have been applied; " } else { "" },
+        source.kind().advice())]
     #[non_exhaustive]
     Store {
         /// The scope of the key.
@@ -27,7 +29,8 @@ pub enum Error {
     },
     /// The store answered in ways that do not fit together, again and again: it breaks its contract.
     #[error(
-        "the store returned inconsistent answers for a key in scope `{scope}`; nothing was run. Run the conformance kit against it"
+        "the store returned inconsistent answers for a key in scope `{scope}`; nothing was run. Run the conformance kit \
+         against it"
     )]
     #[non_exhaustive]
     Inconsistent {
@@ -37,8 +40,8 @@ pub enum Error {
     /// The record is bound to a fingerprint by another algorithm, so nobody can tell whether the requests are the
     /// same. Nothing was run.
     #[error(
-        "the record in scope `{scope}` has a fingerprint of another algorithm; keep one algorithm for as long as \
-         outcomes are retained"
+        "the record of a key in scope `{scope}` has a fingerprint of another algorithm, so the requests cannot be \
+         compared; nothing was run. Keep one algorithm for as long as outcomes are retained"
     )]
     #[non_exhaustive]
     Incomparable {
@@ -50,7 +53,7 @@ pub enum Error {
     /// [`fail_open`](crate::Request::fail_open) decides in its place.
     #[error(
         "the resolver did not say what became of an attempt in scope `{scope}` ({source}); nothing was run, and the \
-         doubt stands. Try again"
+         operation is still in doubt. Try again, or resolve it"
     )]
     #[non_exhaustive]
     Resolver {
@@ -66,7 +69,7 @@ pub enum Error {
 #[non_exhaustive]
 pub enum ResolverFailure {
     /// It was not done in time.
-    #[error("it took longer than `resolver_timeout`, {timeout:?}")]
+    #[error("it took longer than `resolver_timeout`, {}", InWords(*timeout))]
     #[non_exhaustive]
     TimedOut {
         /// The option.
@@ -83,7 +86,7 @@ pub enum ResolverFailure {
 pub enum ClaimError {
     /// Another attempt, or an operator, has the key now. What this attempt does no longer counts.
     #[error("the claim in scope `{scope}` was superseded{}; stop, and let the other attempt answer",
-        if *possibly_applied { ", and this write was possibly applied before" } else { ", and this write was not applied" })]
+        if *possibly_applied { ", and this write may have been applied before that" } else { ", and this write was not applied" })]
     #[non_exhaustive]
     Superseded {
         /// The scope of the key.
@@ -92,7 +95,9 @@ pub enum ClaimError {
         possibly_applied: bool,
     },
     /// The operation is completed already, with another outcome where this write was a completion.
-    #[error("the operation in scope `{scope}` is completed already; its recorded outcome stands")]
+    #[error(
+        "the operation in scope `{scope}` is completed already; claim the key again to get its recorded outcome"
+    )]
     #[non_exhaustive]
     AlreadyCompleted {
         /// The scope of the key.
@@ -106,22 +111,29 @@ pub enum ClaimError {
         scope: String,
     },
     /// Nothing is on record any more, and this write was not applied.
-    #[error("the record in scope `{scope}` is gone, past all its lifetimes; this write was not applied")]
+    #[error(
+        "the record in scope `{scope}` is gone, past all its lifetimes, and this write was not applied; claim again only \
+         if the operation may run anew"
+    )]
     #[non_exhaustive]
     Gone {
         /// The scope of the key.
         scope: String,
     },
     /// Nothing is on record any more, and whether this write was applied before cannot be known.
-    #[error("the record in scope `{scope}` is gone, and whether this write was applied cannot be known")]
+    #[error(
+        "the record in scope `{scope}` is gone, and whether this write was applied cannot be known; ask the system that the \
+         operation acts on"
+    )]
     #[non_exhaustive]
     Unknown {
         /// The scope of the key.
         scope: String,
     },
     /// The store failed until the time for this write was over.
-    #[error("the store could not take a write for the claim in scope `{scope}` ({}){}", source.cause(),
-        if source.maybe_applied() { "; whether it did is not known" } else { "" })]
+    #[error("a write for the claim in scope `{scope}` failed in the store ({}), and {}; {}", source.cause(),
+        if source.maybe_applied() { "may have been applied" } else { "was not applied" },
+        source.kind().advice())]
     #[non_exhaustive]
     Store {
         /// The scope of the key.
@@ -140,7 +152,8 @@ pub enum ClaimError {
     },
     /// The owner's own deadline passed before a renewal was confirmed.
     #[error(
-        "the lease in scope `{scope}` ended before it could be renewed; whoever claims next goes by the policy"
+        "the lease in scope `{scope}` ended before it could be renewed; do no more for it, since \
+         another attempt may start as the policy says"
     )]
     #[non_exhaustive]
     DeadlinePassed {
@@ -149,7 +162,8 @@ pub enum ClaimError {
     },
     /// The checkpoint is too large. Nothing was written.
     #[error(
-        "a checkpoint of {len} bytes in scope `{scope}` is over `checkpoint_len_max`, {max}; keep a reference"
+        "a checkpoint of {len} bytes in scope `{scope}` is over `checkpoint_len_max`, {max} bytes; nothing was written. Store \
+         the data elsewhere, and checkpoint a reference to it"
     )]
     #[non_exhaustive]
     CheckpointTooLarge {
@@ -161,21 +175,29 @@ pub enum ClaimError {
         max: usize,
     },
     /// A completion is prepared for a transaction: nothing else may be written until it is settled.
-    #[error("the claim in scope `{scope}` has a completion prepared; settle it first")]
+    #[error(
+        "the claim in scope `{scope}` has a prepared completion, and nothing else can be written; settle it first"
+    )]
     #[non_exhaustive]
     Prepared {
         /// The scope of the key.
         scope: String,
     },
     /// What is to be settled was not prepared by this claim, or is settled already. Nothing was changed.
-    #[error("this completion was not prepared by this claim in scope `{scope}`, or is already settled")]
+    #[error(
+        "this completion was not prepared by this claim in scope `{scope}`, or is already settled; nothing was changed. \
+         Settle each prepared completion once, with the claim that prepared it"
+    )]
     #[non_exhaustive]
     NotPrepared {
         /// The scope of the key.
         scope: String,
     },
     /// The call runs unprotected (it chose to fail open), so there is no claim to write to.
-    #[error("this call runs without a claim, since the store could not answer and it chose to fail open")]
+    #[error(
+        "this call runs without a claim, since the store could not answer and the call chose to fail open; do not renew or \
+         checkpoint it"
+    )]
     Unprotected,
 }
 
@@ -341,9 +363,9 @@ impl ClaimFate {
                 "the operation failed for good, and that is on record, without the failure"
             }
             Self::InDoubt => "the operation failed, and its effect is in doubt",
-            Self::Unprotected => "the operation failed, unprotected",
+            Self::Unprotected => "the operation failed, and it ran unprotected, with nothing on record",
             Self::NotStored(_) => {
-                "the operation failed, and what that means could not be stored; its lease will end"
+                "the operation failed, and that could not be stored; it is in doubt once its lease ends"
             }
         }
     }
@@ -362,7 +384,7 @@ impl<E: fmt::Display> fmt::Display for RunError<E> {
             Self::Claim { source } => write!(f, "the operation was not run: {source}"),
             Self::Decode { scope, .. } => write!(
                 f,
-                "the outcome on record in scope `{scope}` does not decode; the operation was not run. Use the codec and \
+                "the outcome on record in scope `{scope}` does not decode; the operation was not run. Use the codec and the \
                  type that wrote it"
             ),
         }

@@ -1,21 +1,22 @@
 //! Many operations at once: what a consumer does with a poll of messages.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::channel::oneshot;
 
-use super::Deduplicator;
+use super::acquire::claiming::Claimed;
 use super::answer::{Answer, ClaimAnswer};
-use super::attempt::Attempt;
+use super::batch::placed;
 use super::claim::Claim;
-use super::claiming::Claimed;
-use super::convoy::{Convoy, Depot, Followers, placed, side_by_side};
+
 use super::error::{ClaimError, Error, RunError};
 use super::failure::Failure;
+use super::handle::Deduplicator;
+use super::lease::attempt::Attempt;
+use super::port::CONFLICTS_MAX;
 use super::request::Request;
 use crate::codec::{Codec, FailureCodec};
 use crate::kept::Kept;
@@ -66,30 +67,8 @@ impl<S: Store + 'static> Deduplicator<S> {
         Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        self.run_many_by(None, requests).await
-    }
-
-    /// As [`run_many`](Self::run_many), with the convoy driven elsewhere.
-    pub(crate) async fn run_many_by<'r, T, E, C, F, Op, Fut>(
-        &self,
-        depot: Option<Depot<'_>>,
-        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
-    ) -> Vec<Result<Answer<T>, RunError<E>>>
-    where
-        C: Codec<T> + 'r,
-        F: 'r,
-        Op: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let convoy = Convoy::new();
-        let mut twins = Twins::default();
-        let run = |(place, (request, operation)): (usize, (Request<'r, S, C, F>, Op))| {
-            let before = twins.before(request.key(), place);
-            let run = request.in_convoy(&self.inner, &convoy, None).run(operation);
-            placed(place, after(before, run))
-        };
-        let runs = requests.into_iter().enumerate().map(run).collect();
-        self.inner.drive_all(&convoy, depot, runs, twins.followers).await
+        let run = |request: Request<'r, S, C, F>, operation| request.run(operation);
+        self.run_in_order(requests, run).await
     }
 
     /// As [`run_many`](Self::run_many), for operations that say how they failed: see [`Request::run_or_fail`].
@@ -112,52 +91,29 @@ impl<S: Store + 'static> Deduplicator<S> {
         Op: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
-        self.run_many_or_fail_by(None, requests).await
+        let run = |request: Request<'r, S, C, F>, operation| request.run_or_fail(operation);
+        self.run_in_order(requests, run).await
     }
 
-    /// As [`run_many_or_fail`](Self::run_many_or_fail), with the convoy driven elsewhere.
-    pub(crate) async fn run_many_or_fail_by<'r, T, E, C, F, Op, Fut>(
+    /// Runs requests in a batch. Of those with the same key, each begins when the run before it has ended.
+    async fn run_in_order<'r, C: 'r, F: 'r, Op, Run: Future>(
         &self,
-        depot: Option<Depot<'_>>,
         requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
-    ) -> Vec<Result<Answer<T, F::Kept>, RunError<E>>>
-    where
-        C: Codec<T> + 'r,
-        F: FailureCodec<E> + 'r,
-        Op: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, Failure<E>>>,
-    {
-        let convoy = Convoy::new();
-        let mut twins = Twins::default();
+        run: impl Fn(Request<'r, S, C, F>, Op) -> Run,
+    ) -> Vec<Run::Output> {
+        let mut batch = self.batch();
+        let requests: Vec<_> = requests.into_iter().collect();
+        let mut twins = Twins::of(requests.iter().map(|(request, _)| request.key()));
         let run = |(place, (request, operation)): (usize, (Request<'r, S, C, F>, Op))| {
-            let before = twins.before(request.key(), place);
-            let run = request.in_convoy(&self.inner, &convoy, None).run_or_fail(operation);
-            placed(place, after(before, run))
+            let (before, behind) = twins.of_place(place);
+            after(before, run(request.in_batch(&batch), operation)).map(move |output| {
+                // That tells the one behind.
+                drop(behind);
+                output
+            })
         };
-        let runs = requests.into_iter().enumerate().map(run).collect();
-        self.inner.drive_all(&convoy, depot, runs, twins.followers).await
-    }
-
-    /// As [`run_many_or_fail`](Self::run_many_or_fail), but a panic of one operation is that one's answer. A request whose key
-    /// comes before waits only as long as it says itself.
-    pub(crate) async fn run_each_or_fail<'r, T, E, C, F, Op, Fut>(
-        &self,
-        requests: impl IntoIterator<Item = (Request<'r, S, C, F>, Op)>,
-    ) -> Vec<std::thread::Result<Result<Answer<T, F::Kept>, RunError<E>>>>
-    where
-        C: Codec<T> + 'r,
-        F: FailureCodec<E> + 'r,
-        Op: FnOnce(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, Failure<E>>>,
-    {
-        let convoy = Convoy::new();
-        let run = |(request, operation): (Request<'r, S, C, F>, Op)| {
-            // What a panic leaves of a run is dropped: its claim is left to its lease, as ever.
-            AssertUnwindSafe(request.in_convoy(&self.inner, &convoy, None).run_or_fail(operation))
-                .catch_unwind()
-        };
-        let runs = side_by_side(requests.into_iter().map(run));
-        self.inner.drive_all(&convoy, None, runs, Followers::new()).await
+        let runs = requests.into_iter().enumerate().map(run).enumerate().map(placed).collect();
+        batch.drive_calls(runs).await
     }
 
     /// Claims many keys, each as [`Request::claim`] does: one round trip for all that are vacant or answered. One answer
@@ -174,20 +130,25 @@ impl<S: Store + 'static> Deduplicator<S> {
         &self,
         requests: impl IntoIterator<Item = Request<'r, S, C, F>>,
     ) -> Vec<Result<ClaimAnswer<Claim<S>>, Error>> {
-        let convoy = Convoy::new();
+        let mut batch = self.batch();
         let mut known = Known::default();
-        let on_its_way = |request: Request<'r, S, C, F>| {
-            let wait = known.comes_again(request.key()).then_some(Duration::ZERO);
-            request.in_convoy(&self.inner, &convoy, wait)
+        let in_batch = |request: Request<'r, S, C, F>| {
+            let comes_again = known.comes_again(request.key());
+            let request = request.in_batch(&batch);
+            if comes_again { request.wait(Duration::ZERO) } else { request }
         };
-        let mut requests: Vec<_> = requests.into_iter().map(on_its_way).collect();
-        let claims = side_by_side(requests.iter().map(Request::claimed));
-        let claimed = self.inner.drive_all(&convoy, None, claims, Followers::new()).await;
+        let mut requests: Vec<_> = requests.into_iter().map(in_batch).collect();
+        let claims = requests.iter().map(Request::claimed).enumerate().map(placed).collect();
+        let claimed = batch.drive_calls(claims).await;
         let mut claimed: Vec<_> = claimed.into_iter().map(Some).collect();
         // The last to be answered may have taken longer than the leases of the first.
-        for _ in 0..=self.inner.options.claim_tries {
+        let until = self.inner.clock().now() + self.inner.options.call_timeout;
+        for _ in 0..=CONFLICTS_MAX {
             let is_late = |place: &usize| matches!(&claimed[*place], Some(Ok(granted)) if granted.is_late());
             let late: Vec<_> = (0..claimed.len()).filter(is_late).collect();
+            if late.is_empty() || self.inner.clock().now() >= until {
+                break;
+            }
             // They have waited.
             late.iter().for_each(|place| requests[*place].wait_no_more());
             let mut again = Vec::with_capacity(late.len());
@@ -196,11 +157,8 @@ impl<S: Store + 'static> Deduplicator<S> {
                     again.push(requests[*place].still_granted(guard));
                 }
             }
-            if again.is_empty() {
-                break;
-            }
-            let again = side_by_side(again.into_iter());
-            let told = self.inner.drive_all(&convoy, None, again, Followers::new()).await;
+            let again = again.into_iter().enumerate().map(placed).collect();
+            let told = batch.drive_calls(again).await;
             late.into_iter().zip(told).for_each(|(place, told)| claimed[place] = Some(told));
         }
         let told =
@@ -226,31 +184,42 @@ impl<S: Store + 'static> Deduplicator<S> {
         &self,
         claims: impl IntoIterator<Item = (&'c mut Claim<S>, Payload)>,
     ) -> Vec<Result<Kept, ClaimError>> {
-        let convoy = Convoy::new();
+        let mut batch = self.batch();
         let complete = |(claim, value): (&'c mut Claim<S>, Payload)| {
-            claim.go_by(&self.inner, &convoy);
+            claim.in_batch(&batch);
             claim.complete(value)
         };
-        let claims = side_by_side(claims.into_iter().map(complete));
-        self.inner.drive_all(&convoy, None, claims, Followers::new()).await
+        let claims = claims.into_iter().map(complete).enumerate().map(placed).collect();
+        batch.drive_calls(claims).await
     }
 }
 
 /// Requests of one call whose keys are the same: each follows the one before it.
 #[derive(Default)]
 struct Twins {
-    /// The place of the latest request for a key.
-    latest: KeyMap<usize>,
-    followers: Followers,
+    /// By the place of a request: a receiver that is told when the one before it has ended.
+    before: HashMap<usize, oneshot::Receiver<()>>,
+    /// By the place of a request: how the one behind it is told.
+    behind: HashMap<usize, oneshot::Sender<()>>,
 }
 
 impl Twins {
-    /// What tells that the request before this one, for the same key, has ended; `None` if there is none.
-    fn before(&mut self, key: &Key, place: usize) -> Option<oneshot::Receiver<()>> {
-        let before = self.latest.insert(key, place)?;
-        let (tells, told) = oneshot::channel();
-        self.followers.insert(before, tells);
-        Some(told)
+    fn of<'k>(keys: impl Iterator<Item = &'k Key>) -> Self {
+        let mut twins = Self::default();
+        let mut latest = KeyMap::default();
+        for (place, key) in keys.enumerate() {
+            if let Some(before) = latest.insert(key, place) {
+                let (tells, told) = oneshot::channel();
+                twins.behind.insert(before, tells);
+                twins.before.insert(place, told);
+            }
+        }
+        twins
+    }
+
+    /// The two ends of the request at this place, if it has twins.
+    fn of_place(&mut self, place: usize) -> (Option<oneshot::Receiver<()>>, Option<oneshot::Sender<()>>) {
+        (self.before.remove(&place), self.behind.remove(&place))
     }
 }
 
@@ -273,14 +242,5 @@ struct Known(KeyMap<()>);
 impl Known {
     fn comes_again(&mut self, key: &Key) -> bool {
         self.0.insert(key, ()).is_some()
-    }
-}
-
-impl<S: Store + 'static> Claim<S> {
-    /// A claim of another engine goes its own way: to its own store.
-    fn go_by(&self, engine: &Arc<super::Inner<S>>, convoy: &Arc<Convoy>) {
-        if Arc::ptr_eq(&self.held().engine, engine) {
-            self.held().go_by(&Some(Arc::downgrade(convoy)));
-        }
     }
 }

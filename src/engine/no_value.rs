@@ -9,6 +9,7 @@ use super::answer::{Answer, Earlier, Unavailable};
 use super::error::{BoxedError, ClaimFate, RunError};
 use super::failure::FailureKind;
 use crate::protocol::{OperationId, Payload};
+use crate::words::roughly;
 
 /// Why a call got no value: everything that a run can end with but a value, whether it is an answer or an error.
 ///
@@ -239,19 +240,28 @@ impl<E: Display, F: Debug> Display for NoValue<E, F> {
             Self::Failed(FinalFailure::Before { failure: None }) => {
                 f.write_str("the operation failed for good before; its failure is not kept")
             }
-            Self::Done(why) => write!(f, "the operation is done, and its outcome is not available ({why:?})"),
+            Self::Done(why) => {
+                write!(
+                    f,
+                    "the operation is done, and its outcome is not available ({why}); do not run it again"
+                )
+            }
             Self::InProgress { retry_after } => {
-                write!(f, "another attempt is running; ask again in {retry_after:?}")
+                write!(f, "another attempt is running; ask again in {}", roughly(*retry_after))
             }
             Self::Mismatch => {
                 f.write_str("the key was used for another request; use a new key for a new request")
             }
             Self::InDoubt(operation_id) => write!(
                 f,
-                "an earlier attempt stopped in the middle; operation {operation_id} must be resolved before it can run"
+                "an earlier attempt stopped in the middle, and operation {operation_id} may or may not have happened; find \
+                 out, and `resolve` it"
             ),
             Self::Exhausted(attempts) => {
-                write!(f, "all {attempts} attempts are used up; an operator can reset them")
+                write!(
+                    f,
+                    "the attempts are used up ({attempts}); find out why they failed, then `reset_attempts`"
+                )
             }
             Self::Run(error) => Display::fmt(error, f),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::resolver::Resolver;
+use super::acquire::doubt::Resolver;
 use crate::observe::Observer;
 use crate::protocol::{Lifetimes, Policy};
 use crate::time::Clock;
@@ -35,6 +35,9 @@ pub enum OnDrop {
 /// Takes a job to run on its own, or drops it where it cannot.
 type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
+/// Starts what the closure makes on a runtime, where one is at hand.
+pub(crate) type Starter = fn(&dyn Fn() -> BoxFuture<'static, ()>);
+
 pub(crate) struct Options {
     pub(crate) lifetimes: Lifetimes,
     pub(crate) margin: Duration,
@@ -43,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) store_timeout: Duration,
     pub(crate) completion_timeout: Duration,
     pub(crate) resolver_timeout: Duration,
-    pub(crate) claim_tries: u32,
+    pub(crate) call_timeout: Duration,
     pub(crate) policy: Policy,
     pub(crate) attempts_max: Option<NonZeroU32>,
     pub(crate) outcome_len_max: usize,
@@ -58,4 +61,14 @@ pub(crate) struct Options {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) spawner: Option<Spawner>,
+    /// How the housekeeping starts by itself.
+    pub(crate) starter: Option<Starter>,
+}
+
+impl Options {
+    /// How long a keeper sleeps: often enough that what falls due just after a round is renewed well before its deadline.
+    pub(crate) fn keeper_tick(&self) -> Duration {
+        let grace = self.lifetimes.lease - self.margin - self.renew_every;
+        (self.renew_every / 4).min(grace / 2).max(Duration::from_millis(1))
+    }
 }

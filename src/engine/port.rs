@@ -10,7 +10,6 @@ use futures::future::BoxFuture;
 
 use super::options::Options;
 use crate::observe::{Event, StoreCall};
-use crate::planted::planted;
 use crate::protocol::{Command, Decision, Entry, Key, UnixMillis, Write, decide};
 use crate::store::{
     AtOnce, BatchPut, Exchange, Put, Step, StepPut, Store, StoreError, StoreErrorKind, StoreFailure,
@@ -64,12 +63,14 @@ pub(super) enum Unapplied {
 
 /// What is particular to a command's caller: how it sends, what it remembers, and when it gives up.
 pub(super) trait Terms: Sync {
-    /// Sends one write, and waits for its answer as long as is good for this caller.
+    /// Sends one write, and waits for its answer as long as is good for this caller. `until` is what
+    /// [`until`](Self::until) says of the stretch that this is a part of.
     fn exchange(
         &self,
         key: &Key,
         write: &Write,
         sent: Moment,
+        until: Moment,
     ) -> impl Future<Output = Result<Exchange, StoreFailure>> + Send;
 
     /// Whether the command may still be sent.
@@ -95,17 +96,22 @@ pub(super) trait Terms: Sync {
     /// Whether what a conflict found is this very write, whose reply was lost if `unknown`.
     fn is_own(&self, write: &Write, found: &Entry, unknown: bool) -> bool;
 
-    /// How long to pause after this failure, the `tries`th, of what was sent then; `None`: give up.
-    fn pause(&self, failure: &StoreFailure, tries: u32, sent: Moment, backoff: Duration) -> Option<Duration>;
+    /// When a stretch of tries is given up that began then, and that the store answers none of.
+    fn until(&self, since: Moment) -> Moment;
+
+    /// How long to pause after a failure, in a stretch that is given up at `until`; `None`: give up now.
+    fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration>;
 
     /// Sleeps until then, or until there is no use in it.
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()>;
 }
 
-/// How often a call has failed.
-struct Tries {
-    failed: u32,
+/// A stretch of a call in which the store answered nothing.
+struct Unanswered {
+    until: Moment,
     backoff: Duration,
+    /// What the store's last error was. A try that is cut short by the end of the stretch says less.
+    cause: Option<StoreFailure>,
 }
 
 impl<S: Store> Port<S> {
@@ -131,18 +137,19 @@ impl<S: Store> Port<S> {
         C::Verdict: Send,
     {
         let mut sent = now;
-        let mut tries = self.tries();
+        let mut stretch = self.stretch(now, terms);
         // When the request was sent whose answer `found` is.
         let (mut found, mut found_sent) = match start {
             Start::Known(found, sent) => (found, sent),
             Start::After(failure, found) => {
-                self.failed(key, failure, now, &mut tries, terms).await.map_err(Unapplied::Store)?;
+                self.failed(key, failure, now, &mut stretch, terms).await.map_err(Unapplied::Store)?;
                 sent = self.clock().now();
                 (found, now)
             }
             Start::Look => {
                 let looked = self.look_from(key, now, terms).await.map_err(Unapplied::Store)?;
                 sent = self.clock().now();
+                stretch = self.stretch(sent, terms);
                 looked
             }
         };
@@ -165,7 +172,9 @@ impl<S: Store> Port<S> {
                 match applied {
                     None => {}
                     Some(Err(Unapplied::Store(failure))) => {
-                        self.failed(key, failure, sent, &mut tries, terms).await.map_err(Unapplied::Store)?;
+                        self.failed(key, failure, sent, &mut stretch, terms)
+                            .await
+                            .map_err(Unapplied::Store)?;
                         sent = self.clock().now();
                         continue;
                     }
@@ -173,7 +182,7 @@ impl<S: Store> Port<S> {
                 }
             }
             let before = terms.sending();
-            match terms.exchange(key, &write, sent).await {
+            match terms.exchange(key, &write, sent, stretch.until).await {
                 Ok(Exchange::Done(version)) => {
                     terms.answered(before, true);
                     let entry = Entry { record: write.record, version, left: write.live };
@@ -192,16 +201,18 @@ impl<S: Store> Port<S> {
                         // A conflict with nothing, on a key expected to be vacant, is tried again as it is.
                         there => (found, found_sent) = (there, sent),
                     }
+                    sent = self.clock().now();
+                    stretch.until = terms.until(sent);
                 }
                 Err(failure) => {
                     if !failure.maybe_applied() {
                         terms.answered(before, false);
                     }
-                    unknown |= failure.maybe_applied() && !planted("held: a lost reply is forgotten");
-                    self.failed(key, failure, sent, &mut tries, terms).await.map_err(Unapplied::Store)?;
+                    unknown |= failure.maybe_applied();
+                    self.failed(key, failure, sent, &mut stretch, terms).await.map_err(Unapplied::Store)?;
+                    sent = self.clock().now();
                 }
             }
-            sent = self.clock().now();
         }
     }
 
@@ -254,11 +265,12 @@ impl<S: Store> Port<S> {
         mut sent: Moment,
         terms: &impl Terms,
     ) -> Result<(Option<Entry>, Moment), StoreFailure> {
-        let mut tries = self.tries();
+        let mut stretch = self.stretch(sent, terms);
         loop {
-            match self.load(key).await {
+            let timeout = self.options.store_timeout.min(stretch.until.saturating_since(sent));
+            match self.load(key, timeout).await {
                 Ok(entry) => return Ok((entry, sent)),
-                Err(failure) => self.failed(key, failure, sent, &mut tries, terms).await?,
+                Err(failure) => self.failed(key, failure, sent, &mut stretch, terms).await?,
             }
             sent = self.clock().now();
         }
@@ -270,23 +282,37 @@ impl<S: Store> Port<S> {
         key: &Key,
         failure: StoreFailure,
         sent: Moment,
-        tries: &mut Tries,
+        stretch: &mut Unanswered,
         terms: &impl Terms,
     ) -> Result<(), StoreFailure> {
-        tries.failed += 1;
-        let pause = terms.pause(&failure, tries.failed, sent, tries.backoff);
+        let pause = terms.pause(stretch.until, stretch.backoff);
         let retry_in = pause.filter(|_| failure.kind().is_transient());
         if let Some(observer) = &self.options.observer {
             observer.event(key, &Event::StoreFailed { failure: &failure, retry_in });
         }
-        let Some(pause) = retry_in else { return Err(failure) };
+        let timed_out = failure.kind() == StoreErrorKind::TimedOut;
+        let Some(pause) = retry_in else {
+            let cut_short = timed_out && sent + self.options.store_timeout > stretch.until;
+            return Err(match stretch.cause.take() {
+                Some(cause) if cut_short => cause.or_applied(failure.maybe_applied()),
+                _ => failure,
+            });
+        };
+        if !timed_out {
+            stretch.cause = Some(failure);
+        }
         terms.sleep(self.clock().now() + pause).await;
-        tries.backoff = (tries.backoff * 2).min(BACKOFF_MAX).min(self.options.lifetimes.lease / 5);
+        stretch.backoff = (stretch.backoff * 2).min(BACKOFF_MAX).min(self.options.lifetimes.lease / 5);
         Ok(())
     }
 
-    fn tries(&self) -> Tries {
-        Tries { failed: 0, backoff: self.first_backoff() }
+    fn stretch(&self, since: Moment, terms: &impl Terms) -> Unanswered {
+        Unanswered { until: terms.until(since), backoff: self.first_backoff(), cause: None }
+    }
+
+    /// The pause before the next try of a call that is given up at `until`, if there is time for one.
+    pub(super) fn pause_within(&self, until: Moment, backoff: Duration) -> Option<Duration> {
+        (backoff < until.saturating_since(self.clock().now())).then_some(backoff)
     }
 
     pub(super) fn first_backoff(&self) -> Duration {
@@ -297,9 +323,9 @@ impl<S: Store> Port<S> {
         &*self.options.clock
     }
 
-    pub(super) async fn load(&self, key: &Key) -> Result<Option<Entry>, StoreFailure> {
+    pub(super) async fn load(&self, key: &Key, timeout: Duration) -> Result<Option<Entry>, StoreFailure> {
         let begun = self.timing();
-        let answer = self.in_time(self.options.store_timeout, self.store.load(key)).await;
+        let answer = self.in_time(timeout, self.store.load(key)).await;
         let answer = answer.and_then(|answer| answer.map_err(StoreFailure::new));
         self.timed(begun, "load", 1, answer.as_ref().err());
         answer.map_err(StoreFailure::without_effect)

@@ -7,26 +7,36 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
-use super::after_effect::guarded;
+use super::acquire::claiming::{Ask, Claimed};
 use super::answer::{Answer, ClaimAnswer, Earlier, RecordInfo, Unrecorded};
-use super::attempt::{Attempt, Unprotected};
+use super::batch::Batch;
 use super::claim::Claim;
-use super::claiming::{Ask, Claimed};
-use super::convoy::Convoy;
 use super::error::{ClaimError, ClaimFate, Error, RunError};
 use super::failure::Failure;
-use super::held::{Facts, Guard};
+use super::handle::Deduplicator;
+use super::inner::Inner;
+use super::lease::after_effect::guarded;
+use super::lease::attempt::{Attempt, Unprotected};
+use super::lease::drive::{Ended, Renewal, drive};
+use super::lease::{Facts, Guard};
+use super::observed::Watched;
 use super::outcome::{AsBytes, Ending, earlier, ending, outcome_of};
 use super::retry::retry_after;
-use super::run::{self, Ended, Renewal};
-use super::watching::Watched;
 use crate::codec::{Codec, FailureCodec, Raw, Text};
 use crate::kept::Kept;
 use crate::observe::{CallPhase, Event};
+#[cfg(all(feature = "json", feature = "sha256"))]
+use crate::protocol::FingerprintError;
 use crate::protocol::{Conclusion, Entry, Fingerprint, Found, Key, Payload, Policy};
 use crate::random;
 use crate::store::{Store, StoreFailure};
+
+impl<S: Store + 'static> Deduplicator<S> {
+    /// Begins a request for one operation. Nothing happens until it runs or claims.
+    pub fn request(&self, key: Key) -> Request<'_, S> {
+        Request::new(&self.inner, key)
+    }
+}
 
 /// A request for one operation: from [`Deduplicator::request`](super::Deduplicator::request).
 ///
@@ -79,6 +89,18 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         self.fingerprint(Fingerprint::sha256(payload.as_ref()))
     }
 
+    /// Binds the key to the SHA-256 of the request as JSON: see [`Fingerprint::sha256_json`], which says what is digested.
+    ///
+    /// # Errors
+    /// [`FingerprintError`] if JSON cannot express the value.
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    pub fn fingerprint_json<V>(self, value: &V) -> Result<Self, FingerprintError>
+    where
+        V: serde::Serialize + ?Sized,
+    {
+        Ok(self.fingerprint(Fingerprint::sha256_json(value)?))
+    }
+
     /// Waits up to this long for a running duplicate, instead of answering that it is in progress; not at all by
     /// default. [`Duration::MAX`]: for as long as it takes.
     ///
@@ -110,33 +132,43 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         self
     }
 
-    /// Leaves its renewals to a keeper, which the caller sees to: its operation blocks its thread.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn renewed_by_keeper(mut self) -> Self {
+    /// Leaves all renewals of its lease to the engine's [`keeper`](super::Deduplicator::keeper): for an operation that
+    /// blocks its thread, so that nothing in its own task can renew meanwhile.
+    ///
+    /// The caller sees to a keeper, on another thread. **Without one the lease ends** while the operation runs, and
+    /// another attempt may start: see [`OnLeaseLost`](super::OnLeaseLost). An operation that ended behind a lost lease
+    /// is not dropped but heard: its outcome is stored if no other attempt came in between. For `run` only.
+    ///
+    /// ```
+    /// # use oncekey::{Deduplicator, Key, MemoryStore};
+    /// # fn demo() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dedup = Deduplicator::new(MemoryStore::new());
+    /// let keeper = dedup.keeper();
+    /// std::thread::spawn(|| futures::executor::block_on(keeper));
+    /// let request = dedup.request(Key::new("reports.render", "2026-11")?).renewed_by_keeper_only();
+    /// let answer = request.run(|_attempt| async {
+    ///     std::thread::sleep(std::time::Duration::from_millis(5)); // work that does not await
+    ///     Ok::<_, std::io::Error>("rendered")
+    /// });
+    /// assert_eq!(futures::executor::block_on(answer)?.into_value()?, "rendered");
+    /// # Ok(()) }
+    /// # demo().unwrap();
+    /// ```
+    pub fn renewed_by_keeper_only(mut self) -> Self {
         self.by_keeper = true;
+        self
+    }
+
+    /// Puts it into a batch of its engine: its writes go to the store with those of the batch's other calls, while
+    /// somebody [drives](Batch::drive) that, and alone otherwise. In a batch of another engine it goes alone too.
+    pub fn in_batch(mut self, batch: &Batch<S>) -> Self {
+        self.ask.route = batch.route(self.engine);
         self
     }
 
     /// The key that it is for.
     pub fn key(&self) -> &Key {
         &self.ask.key
-    }
-
-    /// Has it go by a convoy of `engine`, and wait so long instead of what was asked for, if that is said.
-    pub(super) fn in_convoy(
-        mut self,
-        engine: &Arc<Inner<S>>,
-        convoy: &Arc<Convoy>,
-        wait: Option<Duration>,
-    ) -> Self {
-        // A request of another engine goes its own way: to its own store. At once, there is nothing to gather.
-        if Arc::ptr_eq(self.engine, engine) && !engine.port.is_at_once() {
-            self.ask.route = Some(Arc::downgrade(convoy));
-        }
-        if let Some(wait) = wait {
-            self.ask.wait = wait;
-        }
-        self
     }
 
     /// Values in this codec.
@@ -201,7 +233,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
 
     /// A grant that waited for others: renewed if its deadline has passed, claimed anew if somebody took over since.
     pub(super) async fn still_granted(&self, guard: Guard<S>) -> Result<Claimed<S>, Error> {
-        match guard.held.renew_if_late().await {
+        match guard.lease.renew_if_late().await {
             Ok(()) => Ok(Claimed::Granted(guard)),
             Err(ClaimError::Store { scope, source }) => Err(Error::Store { scope, source }),
             Err(_) => {
@@ -256,7 +288,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
             .then(|| Duration::from_millis(clock.unix(clock.now()).0.saturating_sub(created_at)));
         let lease = self.engine.options.lifetimes.lease;
         let retry_after = retry_after(lease, entry.left, generation, random::bits());
-        (self.engine.held.holds(&self.ask.key, entry), retry_after)
+        (self.engine.leases.holds(&self.ask.key, entry), retry_after)
     }
 
     /// Runs the operation, unless it ran before or runs now. Any error of it counts as of unknown effect: the policy
@@ -374,10 +406,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
             }
             Err(error) => return Err(error.into()),
         };
-        let running = run::drive(&guard.held, self.by_keeper, operation);
+        let running = drive(&guard.lease, self.by_keeper, operation);
         let ended = match self
             .engine
-            .begin(&self.ask.key, || CallPhase::Run { attempt: guard.held.facts.holder.attempt })
+            .begin(&self.ask.key, || CallPhase::Run { attempt: guard.lease.facts.holder.attempt })
         {
             None => running.await,
             Some(span) => Watched::new(span, running).await,
@@ -387,10 +419,10 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
         match output {
             Ok(value) => match guarded(Conclusion::Succeeded, || outcome_of(&self.codec, &value)) {
                 Ok(outcome) => {
-                    let recorded = guard.held.complete_after(renewal, outcome).await;
+                    let recorded = guard.lease.complete_after(renewal, outcome).await;
                     Ok(self.executed(&guard, value, recorded))
                 }
-                Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                Err(panicked) => match guard.lease.panic_on_record(renewal, panicked).await {},
             },
             Err(failure) => {
                 let failure = as_failure(failure);
@@ -400,7 +432,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
                         let claim = conclude_failure(&guard, renewal, ending).await;
                         Err(RunError::Operation { kind: failure.kind(), error: failure.into_error(), claim })
                     }
-                    Err(panicked) => match guard.held.panic_on_record(renewal, panicked).await {},
+                    Err(panicked) => match guard.lease.panic_on_record(renewal, panicked).await {},
                 }
             }
         }
@@ -408,7 +440,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
 
     fn executed<T, G>(&self, guard: &Guard<S>, value: T, recorded: Result<Kept, ClaimError>) -> Answer<T, G> {
         match recorded {
-            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.held.entry()) },
+            Ok(kept) => Answer::Executed { value, kept, info: RecordInfo::of(&guard.lease.entry()) },
             Err(error) => {
                 self.engine.tell(&self.ask.key, || Event::Unrecorded);
                 Answer::Unrecorded { value, why: Unrecorded::Completion(error) }
@@ -445,10 +477,10 @@ async fn conclude_failure<S: Store + 'static>(
     renewal: Option<Renewal>,
     ending: Ending,
 ) -> ClaimFate {
-    let held = &guard.held;
+    let lease = &guard.lease;
     let (stored, then) = match ending {
         Ending::Final { outcome, cut_from } => {
-            return match held.complete_after(renewal, outcome.into()).await {
+            return match lease.complete_after(renewal, outcome.into()).await {
                 Ok(kept) => {
                     ClaimFate::Recorded { kept: cut_from.map_or(kept, |len| Kept::Shortened { len }) }
                 }
@@ -457,10 +489,10 @@ async fn conclude_failure<S: Store + 'static>(
         }
         Ending::NoEffect => {
             // After doubt, it cannot vouch for the attempt before: that stays in doubt.
-            let then = if held.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
-            (held.release(renewal, false).await, then)
+            let then = if lease.facts.after_doubt() { ClaimFate::InDoubt } else { ClaimFate::Released };
+            (lease.release(renewal, false).await, then)
         }
-        Ending::Unknown => (held.abandon(renewal).await, ClaimFate::InDoubt),
+        Ending::Unknown => (lease.abandon(renewal).await, ClaimFate::InDoubt),
     };
     match stored {
         Ok(()) => then,

@@ -96,7 +96,9 @@ pub enum MemoryError {
         bound: usize,
     },
     /// The record is over [`Payload::LEN_MAX`].
-    #[error("the record has {len} bytes, over the 1 GiB that the memory store can hold in one")]
+    #[error(
+        "the record has {len} bytes, over the 1 GiB that the memory store can hold in one; keep a reference to the outcome"
+    )]
     TooLarge {
         /// Its length in bytes.
         len: usize,

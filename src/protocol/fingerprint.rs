@@ -43,9 +43,20 @@ pub struct Fingerprint {
 
 /// Bytes that cannot serve as a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a fingerprint takes a digest of 1 to 32 bytes, not {len}; hash the request, or cut a longer digest")]
-pub struct FingerprintError {
-    len: usize,
+#[error(transparent)]
+pub struct FingerprintError(Problem);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Problem {
+    #[error(
+        "a fingerprint takes a digest of 1 to 32 bytes, not {len}; hash the request, or cut a longer digest"
+    )]
+    Len { len: usize },
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    #[error(
+        "a fingerprint cannot be made of this value, since JSON cannot express it ({why}); give its bytes instead"
+    )]
+    Json { why: String },
 }
 
 impl Fingerprint {
@@ -57,7 +68,7 @@ impl Fingerprint {
     /// # Errors
     /// [`FingerprintError`] unless the digest has 1 to 32 bytes.
     pub fn from_digest(algorithm: Algorithm, digest: &[u8]) -> Result<Self, FingerprintError> {
-        let error = FingerprintError { len: digest.len() };
+        let error = FingerprintError(Problem::Len { len: digest.len() });
         let len = u8::try_from(digest.len()).map_err(|_| error.clone())?;
         let mut bytes = [0; Self::LEN_MAX];
         if digest.is_empty() || digest.len() > Self::LEN_MAX {
@@ -72,6 +83,40 @@ impl Fingerprint {
     pub fn sha256(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
         Self { algorithm: Algorithm::SHA256, len: 32, digest: sha2::Sha256::digest(bytes).into() }
+    }
+
+    /// The SHA-256 of a value's JSON, as `serde_json::to_vec` writes it by the value's `Serialize`.
+    ///
+    /// It is for requests that reach the service as values. Where the bytes of the request are at hand, take
+    /// [`sha256`](Self::sha256) of them. Two values have one fingerprint exactly if they have the same JSON, byte for
+    /// byte, so:
+    ///
+    /// - Fields of a struct come in the order of their declaration. To add, rename or reorder a field changes the
+    ///   fingerprint: a retry that spans the release is then a mismatch. Leave out what is `None`
+    ///   (`skip_serializing_if`), and the value without the new field keeps its fingerprint.
+    /// - A `HashMap` or `HashSet` comes in another order each time: take `BTreeMap` or `BTreeSet`. A
+    ///   `serde_json::Value` is ordered by key, unless its feature `preserve_order` is on anywhere in the build.
+    /// - Floats that are not finite, and `None`, are all `null`.
+    ///
+    /// # Errors
+    /// [`FingerprintError`] if JSON cannot express the value: a map whose keys are no strings or numbers, or a
+    /// `Serialize` that fails.
+    ///
+    /// ```
+    /// use oncekey::Fingerprint;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Charge { cents: u32, card: &'static str }
+    ///
+    /// let one = Fingerprint::sha256_json(&Charge { cents: 5000, card: "c1" })?;
+    /// assert_eq!(one, Fingerprint::sha256(br#"{"cents":5000,"card":"c1"}"#));
+    /// # Ok::<(), oncekey::protocol::FingerprintError>(())
+    /// ```
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    pub fn sha256_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, FingerprintError> {
+        let json = serde_json::to_vec(value);
+        let json = json.map_err(|error| FingerprintError(Problem::Json { why: error.to_string() }))?;
+        Ok(Self::sha256(&json))
     }
 
     /// The SHA-256 of several parts, each prefixed with its length as eight little-endian bytes, so that
@@ -164,6 +209,25 @@ mod tests {
         assert_eq!(compare(Some(&a), None), Comparison::Differs);
         assert_eq!(compare(None, Some(&a)), Comparison::Differs);
         assert_eq!(compare(Some(&a), Some(&c)), Comparison::Incomparable);
+    }
+
+    #[cfg(all(feature = "json", feature = "sha256"))]
+    #[test]
+    fn json_is_digested_as_serde_json_writes_it_or_refused() {
+        #[derive(serde::Serialize)]
+        struct Charge {
+            cents: u32,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            note: Option<&'static str>,
+        }
+        let digest = |charge: &Charge| Fingerprint::sha256_json(charge).unwrap();
+        let plain = Charge { cents: 5000, note: None };
+        assert_eq!(digest(&plain), Fingerprint::sha256(br#"{"cents":5000}"#));
+        assert_ne!(digest(&plain), digest(&Charge { cents: 5001, note: None }));
+        assert_ne!(digest(&plain), digest(&Charge { cents: 5000, note: Some("gift") }));
+        let keyed_by_pairs = std::collections::BTreeMap::from([((1, 2), 3)]);
+        let refused = Fingerprint::sha256_json(&keyed_by_pairs).unwrap_err();
+        assert!(refused.to_string().contains("key must be a string"), "{refused}");
     }
 
     #[cfg(feature = "sha256")]

@@ -51,7 +51,7 @@ random_id! {
 
 /// Text that is not an operation id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an operation id is 32 hexadecimal digits")]
+#[error("this is not an operation id: one has 32 hexadecimal digits")]
 pub struct ParseOperationIdError;
 
 impl FromStr for OperationId {

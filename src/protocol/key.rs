@@ -86,7 +86,7 @@ pub enum KeyError {
         count: usize,
     },
     /// Stored bytes that are not the bytes of a key.
-    #[error("these bytes are not those of a key")]
+    #[error("these bytes are not a stored key; make keys with `Key::new`, and store `Key::as_bytes`")]
     Malformed,
 }
 

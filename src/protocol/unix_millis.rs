@@ -19,6 +19,10 @@ impl fmt::Display for UnixMillis {
 
 /// Days since 1970-01-01 as a date of the proleptic Gregorian calendar. Years are counted from March, so that the
 /// leap day comes last; a cycle of 400 years has 146,097 days.
+///
+/// This is `civil_from_days` of Howard Hinnant's [date algorithms], for days from 1970 on.
+///
+/// [date algorithms]: https://howardhinnant.github.io/date_algorithms.html#civil_from_days
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468; // from 0000-03-01
     let (cycle, day_of_cycle) = (shifted / 146_097, shifted % 146_097);
@@ -45,6 +49,36 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(UnixMillis(millis).to_string(), text);
+        }
+    }
+
+    /// Each day up to the end of the year 9999, the last one that RFC 3339 can write.
+    #[test]
+    fn each_day_is_that_of_a_calendar_library() {
+        let mut date = time::UtcDateTime::UNIX_EPOCH.date();
+        for days in 0..=2_932_896 {
+            let (year, month, day) = (date.year().unsigned_abs(), u8::from(date.month()), date.day());
+            assert_eq!(civil_from_days(days), (year.into(), month.into(), day.into()));
+            // The library may have no day after 9999-12-31.
+            date = date.next_day().unwrap_or(date);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn times_are_those_of_a_calendar_library(millis in 0..253_402_300_800_000_u64) {
+            let date = time::UtcDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap();
+            let expected = format!(
+                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+                date.year(),
+                u8::from(date.month()),
+                date.day(),
+                date.hour(),
+                date.minute(),
+                date.second(),
+                date.millisecond()
+            );
+            proptest::prop_assert_eq!(UnixMillis(millis).to_string(), expected);
         }
     }
 }

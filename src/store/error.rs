@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::words::InWords;
+
 /// What kind of trouble a store has: what somebody would do about it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -25,7 +27,34 @@ pub enum StoreErrorKind {
     Other,
 }
 
+impl fmt::Display for StoreErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unavailable => "unavailable",
+            Self::TimedOut => "timed out",
+            Self::Full => "full",
+            Self::Corrupt => "record does not decode",
+            Self::Newer => "written by a newer version",
+            Self::Rejected => "request rejected",
+            Self::Other => "other trouble",
+        })
+    }
+}
+
 impl StoreErrorKind {
+    /// What to do about it, for the end of a message.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Unavailable => "try again, and check that the store runs and can be reached",
+            Self::TimedOut => "try again, and check that the store is not overloaded",
+            Self::Full => "make room in the store: purge, enlarge it, or keep outcomes for less time",
+            Self::Corrupt => "trying again does not help: look at the record in the store",
+            Self::Newer => "trying again does not help: upgrade this process",
+            Self::Rejected => "trying again does not help: correct what the store refuses",
+            Self::Other => "try again, and look at the store's own error if it lasts",
+        }
+    }
+
     /// Whether the same call may succeed later with nobody doing anything about it.
     pub fn is_transient(self) -> bool {
         match self {
@@ -36,14 +65,25 @@ impl StoreErrorKind {
 }
 
 /// An error of a [`Store`](super::Store).
+///
+/// Both methods have a default, and the defaults are the careful ones: a failed write *may have
+/// been applied*, so the engine looks at the record before it acts again, and the kind is
+/// [`Other`](StoreErrorKind::Other), which is tried again. `impl StoreError for MyError {}` is a
+/// correct beginning. Saying more saves round trips: `maybe_applied` is false where the request was
+/// certainly not sent, or the database refused it. A kind that is not
+/// [transient](StoreErrorKind::is_transient) ends the retries.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what a failed write means for the store",
+    note = "`impl StoreError for {Self} {{}}` is a correct beginning: a failed write may then have been applied"
+)]
 pub trait StoreError: Error + Send + Sync + 'static {
-    /// Whether the write that failed may have been applied all the same (clause S10). When in doubt, it may: the
-    /// engine then looks before it acts.
+    /// Whether the write that failed may have been applied all the same (clause S10); true by
+    /// default. When in doubt, it may: the engine then looks before it acts.
     fn maybe_applied(&self) -> bool {
         true
     }
 
-    /// What kind of trouble it is.
+    /// What kind of trouble it is; [`StoreErrorKind::Other`] by default.
     fn kind(&self) -> StoreErrorKind {
         StoreErrorKind::Other
     }
@@ -133,6 +173,11 @@ impl StoreFailure {
         Self { maybe_applied: false, ..self }
     }
 
+    /// Where another try of the same write failed too, and may have been applied if so.
+    pub(crate) fn or_applied(self, maybe_applied: bool) -> Self {
+        Self { maybe_applied: self.maybe_applied || maybe_applied, ..self }
+    }
+
     /// What kind of trouble it is.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
@@ -159,7 +204,7 @@ impl fmt::Display for StoreFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let applied =
             if self.maybe_applied { "the write may have been applied" } else { "nothing was applied" };
-        write!(f, "the store failed ({:?}; {applied})", self.kind)
+        write!(f, "the store failed ({}; {applied})", self.kind)
     }
 }
 
@@ -180,9 +225,11 @@ impl Error for StoreFailure {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("each answer came when the lease that it granted was over; the lease is too short for this store")]
+#[error(
+    "each answer came after the lease that it granted had ended; lengthen the lease, or find out what slows the store"
+)]
 struct TooSlow;
 
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {0:?}, the engine's store_timeout")]
+#[error("no answer within {}, the engine's store_timeout", InWords(*.0))]
 struct TimedOut(std::time::Duration);

@@ -45,6 +45,9 @@ use crate::protocol::{Entry, Expected, Key};
 /// Only durations cross this trait: the store stamps what it writes with its own clock, and answers how much is
 /// left. So clocks of different machines need not agree.
 ///
+/// A client that blocks its thread needs no async code: implement `blocking::BlockingStore` (feature
+/// `blocking`), which has the same contract with plain functions, and wrap it in `blocking::Blocking`.
+///
 /// A durable store keeps [`Record::as_bytes`](crate::protocol::Record::as_bytes) and reads it with [`Record::decode`](crate::protocol::Record::decode); a record that does not decode is
 /// an error of kind [`StoreErrorKind::Corrupt`] or [`StoreErrorKind::Newer`], **never** an absent entry.
 ///
@@ -133,6 +136,11 @@ use crate::protocol::{Entry, Expected, Key};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) };
 /// # futures::executor::block_on(run).unwrap();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a store",
+    note = "a store is `oncekey::MemoryStore`, one of a companion crate, or a type with `impl oncekey::Store`",
+    note = "for a client that blocks its thread, wrap a `BlockingStore` as `Blocking::new(store)`, of the crate `oncekey-blocking`"
+)]
 #[async_trait]
 pub trait Store: Send + Sync {
     /// What goes wrong in this store.
@@ -223,6 +231,10 @@ pub struct Purged {
 }
 
 /// A store that can list the keys whose operations are in doubt, for operators.
+#[diagnostic::on_unimplemented(
+    message = "the store `{Self}` cannot list the keys in doubt",
+    note = "implement `ListInDoubt` for it; an erased store tells by `Store::lists` whether it can"
+)]
 #[async_trait]
 pub trait ListInDoubt: Store {
     /// Up to `limit` keys whose record is in progress with nothing left to live, after the place where `cursor`

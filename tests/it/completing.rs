@@ -11,7 +11,7 @@ use oncekey::time::{Clock as _, Moment};
 use oncekey::{Answer, ClaimError, Earlier, Error, Failure, Fingerprint, Outcome, Payload, Policy, RunError};
 
 use crate::one_key::granted;
-use crate::support::{Bench, Fault, LEASE, RETENTION, bench, bench_with, engine_with, key};
+use crate::support::{Bench, Fault, LEASE, RETENTION, THREE_TRIES, bench, bench_with, engine_with, key};
 
 /// Runs `value` under a codec, and a second call that must get the same back and not run.
 fn round_trip<T, C>(bench: &Bench, codec: C, value: &T)
@@ -548,7 +548,7 @@ fn a_call_that_fails_open_runs_unprotected_and_says_so() {
 
 #[test]
 fn a_call_that_fails_open_leaves_no_claim_of_its_own_behind() {
-    let bench = bench();
+    let bench = bench_with(|builder| builder.call_timeout(THREE_TRIES));
     bench.store.plan([Fault::ReplyLost; 3]);
     let answer = bench
         .run(bench.dedup.request(key()).fail_open().run(|_| async { Ok::<_, &str>("charged".to_owned()) }));

@@ -212,30 +212,3 @@ fn anyhow_errors_say_what_they_mean_and_keep_their_outermost_text() {
     assert_eq!(error.chain().count(), 2, "the first caller has the whole error");
     assert_eq!(later(&bench).as_deref(), Some("no such account"));
 }
-
-#[test]
-fn a_handler_of_messages_may_fail_with_any_error() {
-    use oncekey::consume::{Consumer, Dead, DeliveryAction, Later, Message};
-    fn ship(order: &str) -> anyhow::Result<u32> {
-        Ok(order.parse()?)
-    }
-    let bench = bench();
-    let consumer = Consumer::new(bench.dedup);
-    let handle = |order: &'static str| {
-        ready(consumer.consume(Message::new(key()), async |_| -> Result<String, Failure<anyhow::Error>> {
-            let shipped = ship(order)?;
-            if shipped == 0 {
-                Err(anyhow::anyhow!("order 0 is nobody's")).or_final()?;
-            }
-            Ok(shipped.to_string())
-        }))
-    };
-    let action = handle("no number");
-    assert!(matches!(action, DeliveryAction::RetryLater { because: Later::Unknown(_), .. }), "{action:?}");
-    let action = handle("0");
-    assert!(matches!(action, DeliveryAction::DeadLetter(Dead::Failed(_))), "{action:?}");
-    match handle("0") {
-        DeliveryAction::DeadLetter(Dead::FailedBefore(Some(text))) => assert_eq!(text, "order 0 is nobody's"),
-        other => panic!("{other:?}"),
-    }
-}

@@ -1,6 +1,7 @@
 //! Leases: deadlines, renewal, takeover, and clocks that do not run alike (T1, P2).
 
 mod blocked;
+mod by_itself;
 mod clocks;
 mod housekeeping;
 mod keeper;
@@ -161,7 +162,7 @@ fn a_grant_that_arrives_after_a_takeover_runs_nothing() {
 fn a_grant_that_arrives_late_in_its_lease_is_renewed_in_time() {
     // The reply to the claim is lost, and the claim found again 22 s later, with 8 s left of its lease: past the time
     // at which a claim that came at once would have been renewed.
-    let bench = bench_with(|builder| builder.store_timeout(secs(22)));
+    let bench = bench_with(|builder| builder.store_timeout(secs(22)).call_timeout(secs(60)));
     bench.store.plan([Fault::HangAfter]);
     let answer = bench.run(bench.dedup.request(key()).run(async |attempt: oncekey::Attempt| {
         assert!(attempt.time_left() > secs(5), "it is renewed at once: {:?}", attempt.time_left());

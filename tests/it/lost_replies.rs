@@ -16,7 +16,10 @@ use oncekey::{
 };
 
 use crate::one_key::granted;
-use crate::support::{Bench, Fault, FaultyStore, LEASE, MARGIN, RETENTION, bench, key, poll_once, ready};
+use crate::support::{
+    Bench, Fault, FaultyStore, LEASE, MARGIN, RETENTION, THREE_TRIES, bench, bench_with, key, poll_once,
+    ready,
+};
 
 use Fault::{HangAfter, HangBefore, Refused, ReplyLost, RequestLost, Twice};
 
@@ -201,7 +204,7 @@ fn a_claim_that_fails_on_every_try_is_an_error_and_its_record_is_given_up() {
         for policy in [Policy::Reclaim, Policy::Hold] {
             let bench = bench();
             let runs = AtomicU32::new(0);
-            bench.store.plan([fault; 3]);
+            bench.store.always(fault);
             let error = bench
                 .run(bench.dedup.request(key()).policy(policy).run(|_| async {
                     runs.fetch_add(1, Ordering::SeqCst);
@@ -213,6 +216,7 @@ fn a_claim_that_fails_on_every_try_is_an_error_and_its_record_is_given_up() {
                 "{fault:?}: {error:?}"
             );
             assert_eq!(runs.load(Ordering::SeqCst), 0, "not run");
+            bench.store.always(Fault::None);
             let begun = oncekey::time::Clock::now(&bench.clock);
             bench.nothing_is_left();
             let applied = matches!(fault, ReplyLost | HangAfter);
@@ -231,7 +235,7 @@ fn a_claim_that_fails_on_every_try_is_an_error_and_its_record_is_given_up() {
 
 #[test]
 fn a_claim_given_up_is_released_though_the_store_fails_a_little_longer() {
-    let bench = bench();
+    let bench = bench_with(|builder| builder.call_timeout(THREE_TRIES));
     // Three tries, and then the look that the clean-up begins with.
     bench.store.plan([ReplyLost, ReplyLost, ReplyLost, RequestLost]);
     assert!(bench.run(bench.dedup.request(key()).policy(Policy::Hold).claim()).is_err());
@@ -242,8 +246,10 @@ fn a_claim_given_up_is_released_though_the_store_fails_a_little_longer() {
 #[test]
 fn a_claim_given_up_is_released_though_the_clean_up_comes_after_its_lease() {
     let bench = bench();
-    bench.store.plan([ReplyLost, ReplyLost, ReplyLost, HangBefore]);
+    bench.store.always(ReplyLost);
     assert!(bench.run(bench.dedup.request(key()).policy(Policy::Hold).claim()).is_err());
+    bench.store.always(Fault::None);
+    bench.store.plan([HangBefore]);
     // Nobody drives the clean-up for a while. Nothing was started under the claim, so nothing is in doubt.
     bench.clock.advance(LEASE * 2);
     bench.nothing_is_left();

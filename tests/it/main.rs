@@ -8,13 +8,10 @@ mod support;
 
 mod adversary; // found by a reviewer who tried to break it
 
-#[cfg(feature = "blocking")]
-mod blocking; // plain threads, and stores whose calls block
 mod both_ways; // the same is heard over both ways to a store
 mod cancelling; // dropped at every await, panics
 mod claiming; // first claims, fingerprints, keys, batches of racers
 mod completing; // outcomes, codecs, limits, completions that fail
-mod consuming; // deliveries of messages, polls of them, redelivery
 mod durations; // each duration of a user at its extremes
 mod encoding; // the stored form of any record
 mod expiry; // retention, tail, linger, full stores
@@ -26,6 +23,7 @@ mod leases; // deadlines, renewal, keeper, takeover
 mod lost_replies; // every write, applied or not, with its reply lost
 mod many; // calls side by side, whose writes go to the store together
 mod operators; // inspect, resolve, forget, reset, listing, resolver hook
+mod readmes; // the code of each README is compiled
 mod showing; // what Debug and Display say
 mod waiting; // duplicates that wait
 mod whole; // a run's result as a value or one error, and that error on its way

@@ -1,6 +1,7 @@
 //! For operators: inspect, resolve, forget, list, the resolver hook, and events.
 
 mod events;
+mod in_words;
 mod resolver;
 mod watching;
 
@@ -321,7 +322,7 @@ fn a_command_whose_store_fails_says_so_and_one_whose_reply_is_lost_is_done() {
             assert_eq!(state, expected, "{command}: {fault:?}");
         }
     }
-    let bench = bench();
+    let bench = bench_with(|builder| builder.call_timeout(THREE_TRIES));
     bench.store.always(Fault::Refused);
     assert!(matches!(bench.run(bench.dedup.inspect(&key())), Err(Error::Store { .. })));
     assert!(matches!(bench.run(bench.dedup.forget(&key())), Err(Error::Store { .. })));

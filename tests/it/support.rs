@@ -1,7 +1,10 @@
 //! What the scenarios share: a store whose calls go wrong on demand, and ways to drive futures by hand.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros)] // each crate uses its part
 
+// By path: the tests of other crates have this file by one too.
+#[path = "support/short.rs"]
 mod short;
+#[path = "support/spans.rs"]
 mod spans;
 
 use std::cell::RefCell;
@@ -342,6 +345,9 @@ pub fn run_text<S: Store + 'static>(dedup: &Deduplicator<S>, text: &str) -> Answ
 pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
+
+/// A `call_timeout` that leaves time for two pauses, 25 and 50 ms, and not for the third.
+pub const THREE_TRIES: Duration = Duration::from_millis(150);
 
 pub fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)

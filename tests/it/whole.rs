@@ -138,9 +138,12 @@ fn the_texts_say_what_to_do() {
     for (no_value, parts) in [
         (in_progress, ["another attempt is running", "ask again in "]),
         (None::Mismatch, ["used for another request", "use a new key"]),
-        (None::InDoubt(id), ["stopped in the middle", "abababababababababababababababab must be resolved"]),
-        (None::Exhausted(3), ["all 3 attempts are used up", "an operator can reset them"]),
-        (None::Done(Unavailable::Unencodable), ["is done", "not available (Unencodable)"]),
+        (
+            None::InDoubt(id),
+            ["stopped in the middle", "operation abababababababababababababababab may or may not"],
+        ),
+        (None::Exhausted(3), ["attempts are used up (3)", "`reset_attempts`"]),
+        (None::Done(Unavailable::Unencodable), ["is done", "not available (its codec could not encode it)"]),
         (before, ["failed for good before", "card declined (51)"]),
     ] {
         let text = no_value.to_string();

@@ -305,7 +305,8 @@ fn the_log_keeps_the_latest_and_counts_all() {
 fn an_engine_hears_of_it_what_a_store_would_say() {
     let bench = bench();
     let store = Arc::new(bench.store);
-    let builder = Deduplicator::builder(Arc::clone(&store)).clock(bench.clock).claim_tries(1);
+    let builder =
+        Deduplicator::builder(Arc::clone(&store)).clock(bench.clock).call_timeout(Duration::from_millis(1));
     let dedup = builder.build().unwrap();
     store.plan([Some(Fault::ReplyLost)]);
     let run = |id| dedup.request(key(id)).run(|_| async { Ok::<_, String>("x".to_owned()) });

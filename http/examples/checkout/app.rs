@@ -35,7 +35,8 @@ pub(crate) fn shop<S: Store + 'static>(
 ) -> Result<Router, Box<dyn Error>> {
     let layer = || {
         let principal = Principal::from_request(visitor::principal);
-        IdempotencyLayer::builder(dedup.clone(), principal).required()
+        // A visitor who leaves in the middle stays the visitor to the end.
+        IdempotencyLayer::builder(dedup.clone(), principal).required().carry_context(visitor::carried)
     };
     let endpoint = Router::new().route("/charges", post(charge)).with_state(Arc::clone(bank));
     let doors = Doors {

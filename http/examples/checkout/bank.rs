@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
+use crate::visitor;
+
 /// How long a slow bank takes.
 pub(crate) const SLOW: Duration = Duration::from_secs(3);
 
@@ -26,6 +28,9 @@ pub(crate) struct Charge {
     pub(crate) order: Order,
     /// The operation that asked for it, where it said so.
     pub(crate) operation: Option<String>,
+    /// Who paid; older ledgers do not say.
+    #[serde(default)]
+    pub(crate) customer: Option<String>,
 }
 
 pub(crate) struct Bank {
@@ -58,7 +63,8 @@ impl Bank {
         tokio::time::sleep(takes).await;
         let mut file = self.file.lock().await;
         let number = self.ledger.borrow().len() + 1;
-        let charge = Charge { charge: format!("ch_{number:04}"), order, operation };
+        let charge =
+            Charge { charge: format!("ch_{number:04}"), order, operation, customer: visitor::at_the_till() };
         if let Some(file) = file.as_mut() {
             let line = serde_json::to_string(&charge)?;
             file.write_all(format!("{line}\n").as_bytes())?;

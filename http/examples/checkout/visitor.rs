@@ -4,6 +4,8 @@
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, request};
 
@@ -13,12 +15,37 @@ const COOKIE_NAME: &str = "visitor";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Visitor(String);
 
+tokio::task_local! {
+    /// Whose request is being handled, for what lies far below its handler.
+    static AT_THE_TILL: Visitor;
+}
+
 /// Tells who sends a request, outside of the layer that asks for it.
 pub(crate) async fn recognise(mut request: Request, next: Next) -> Response {
-    if let Some(visitor) = visitor(request.headers()) {
-        request.extensions_mut().insert(visitor);
+    match visitor(request.headers()) {
+        Some(visitor) => {
+            request.extensions_mut().insert(visitor.clone());
+            AT_THE_TILL.scope(visitor, next.run(request)).await
+        }
+        None => next.run(request).await,
     }
-    next.run(request).await
+}
+
+/// Takes [`AT_THE_TILL`] along, for [`carry_context`](oncekey_http::Builder::carry_context): when a visitor leaves in the
+/// middle, the rest of the request runs outside of [`recognise`].
+pub(crate) fn carried(
+    _: &request::Parts,
+) -> impl FnOnce(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + use<> {
+    let visitor = AT_THE_TILL.try_with(Clone::clone);
+    move |job| match visitor {
+        Ok(visitor) => AT_THE_TILL.scope(visitor, job).boxed(),
+        Err(_) => job,
+    }
+}
+
+/// A short name for the visitor whose request is being handled; `None` for a stranger.
+pub(crate) fn at_the_till() -> Option<String> {
+    AT_THE_TILL.try_with(|visitor| visitor.0[..4].to_owned()).ok()
 }
 
 /// Where the layer finds the principal.

@@ -43,8 +43,7 @@ impl<S: Store + 'static> Builder<S> {
     /// [`completion_timeout`](oncekey::DeduplicatorBuilder::completion_timeout).
     ///
     /// With [`fail_open`](Self::fail_open) the claim has the engine's own time, since the handler runs
-    /// after that: its [`claim_tries`](oncekey::DeduplicatorBuilder::claim_tries) by its
-    /// [`store_timeout`](oncekey::DeduplicatorBuilder::store_timeout). With
+    /// after that: its [`call_timeout`](oncekey::DeduplicatorBuilder::call_timeout). With
     /// [`run_in_request`](Self::run_in_request) the record has it, since nothing goes on after the
     /// request; a claim that is late is given up as if the client had left.
     pub fn budget(mut self, at_most: Duration) -> Self {

@@ -165,8 +165,9 @@ fn stripes_form_has_what_its_clients_look_for() {
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         let error = &body["error"];
         let (kind, status) = match problem.status.as_u16() {
-            409 => ("idempotency_error", 409),
-            422 => ("idempotency_error", 400),
+            409 if problem.slug == "in-progress" => ("idempotency_error", 409),
+            409 | 422 => ("idempotency_error", 400),
+            413 => ("invalid_request_error", 400),
             status @ 400..500 => ("invalid_request_error", status),
             status => ("api_error", status),
         };

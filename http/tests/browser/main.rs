@@ -6,6 +6,7 @@ mod app;
 #[path = "../../examples/checkout/bank.rs"]
 mod bank;
 mod driver;
+mod left;
 #[path = "../../examples/checkout/page.rs"]
 mod page;
 mod scenarios;

@@ -65,7 +65,9 @@ async fn with_the_store_down_nothing_runs() {
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_down() {
-    let (store, dedup) = faulty(|dedup| dedup.store_timeout(Duration::from_millis(20)).claim_tries(1));
+    let (store, dedup) = faulty(|dedup| {
+        dedup.store_timeout(Duration::from_millis(20)).call_timeout(Duration::from_millis(20))
+    });
     let (served, count) = counting(layer_over(dedup), 200).await;
     store.plan(std::iter::repeat_n(Some(Fault::HangsBefore), 10));
     let refused = ask(&served).await;

@@ -5,6 +5,7 @@ mod axum_app;
 mod bodies;
 mod bounds;
 mod budget;
+mod clients;
 mod compared;
 mod context;
 mod curl;

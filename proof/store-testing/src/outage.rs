@@ -15,12 +15,11 @@ use crate::server::{Server, unique_name};
 
 const LEASE: Duration = Duration::from_secs(5);
 const STORE_TIMEOUT: Duration = Duration::from_millis(700);
-/// The tries of a call that meets the outage.
-const TRIES: u32 = 3;
-/// Within which a call that meets the outage says so: ten times what its tries may take, for a busy machine.
-const SOON: Duration = STORE_TIMEOUT.saturating_mul(TRIES * 10);
-/// The tries of a call that the server is there for: a busy machine may take longer than the timeout, again and again.
-const TRIES_OF_THE_PATIENT: u32 = 100;
+/// How long a call that meets the outage goes on. One that the server is there for has `PATIENCE`: a busy machine may take
+/// longer than the timeout, again and again.
+const CALL_TIMEOUT: Duration = STORE_TIMEOUT.saturating_mul(3);
+/// Within which a call that meets the outage says so: ten times what it may take, for a busy machine.
+const SOON: Duration = CALL_TIMEOUT.saturating_mul(10);
 
 /// Stops the server. A call says so by an error of kind `Unavailable` or `TimedOut`, while the server is still away, and its
 /// operation is not run. A completion under way is stored once the server is back. The same store works again then, and
@@ -60,12 +59,13 @@ pub async fn hanging<D: Deployment>(deployment: &D, url: &str, server: &impl Ser
 async fn outage<D: Deployment>(deployment: &D, url: &str, how: &str, end: impl Fn(), begin: impl Fn()) {
     let scope = unique_name("outage");
     let store = Arc::new(deployment.open(url).await);
-    let engine_of = |tries| {
-        let builder = engine(Arc::clone(&store)).lease(LEASE).store_timeout(STORE_TIMEOUT).claim_tries(tries);
+    let engine_of = |call_timeout| {
+        let builder =
+            engine(Arc::clone(&store)).lease(LEASE).store_timeout(STORE_TIMEOUT).call_timeout(call_timeout);
         builder.completion_timeout(PATIENCE).build().expect("options in order")
     };
-    let hasty = engine_of(TRIES);
-    let outage = Outage { scope, ledger: Ledger::new(), dedup: engine_of(TRIES_OF_THE_PATIENT) };
+    let hasty = engine_of(CALL_TIMEOUT);
+    let outage = Outage { scope, ledger: Ledger::new(), dedup: engine_of(PATIENCE) };
     let Ok(Answer::Executed { value: kept, .. }) = outage.run("before").await else { panic!("a fresh key") };
 
     // A completion meets the outage, and is stored once it is over.

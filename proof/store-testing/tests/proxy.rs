@@ -105,6 +105,80 @@ fn an_answer_is_dropped_after_the_server_had_the_request() {
 }
 
 #[test]
+fn an_answer_is_reset_after_the_server_had_the_request() {
+    let (server, list) = echo();
+    let proxy = Proxy::start(server);
+    proxy.only_next(1, Mode::ResetAnswers);
+    let answer = ask(&mut connect(&proxy), "lost");
+    assert_eq!(answer.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(ask(&mut connect(&proxy), "b").unwrap(), "b");
+    assert_eq!(heard(&list), ["lost", "b"]);
+    assert_eq!((proxy.faulted(), proxy.answers_lost()), (1, 1));
+}
+
+#[test]
+fn the_beginning_of_an_answer_arrives_and_then_the_end() {
+    let (server, list) = echo();
+    let proxy = Proxy::start(server);
+    proxy.only_next(1, Mode::CutAnswers);
+    let mut client = connect(&proxy);
+    client.write_all(b"half lost").unwrap();
+    let mut half = String::new();
+    client.read_to_string(&mut half).unwrap();
+    assert_eq!(half, "half");
+    proxy.only_next(1, Mode::CutAnswersAfter(6));
+    let mut client = connect(&proxy);
+    client.write_all(b"so far no further").unwrap();
+    let mut beginning = String::new();
+    client.read_to_string(&mut beginning).unwrap();
+    assert_eq!(beginning, "so far");
+    assert_eq!(ask(&mut connect(&proxy), "b").unwrap(), "b");
+    assert_eq!(heard(&list), ["half lost", "so far no further", "b"]);
+    assert_eq!(proxy.answers_lost(), 2);
+}
+
+#[test]
+fn a_delayed_answer_comes_late_and_others_do_not() {
+    let (server, _) = echo();
+    let proxy = Proxy::start(server);
+    let delay = Duration::from_millis(300);
+    proxy.only_next(1, Mode::DelayAnswers(delay));
+    let mut client = connect(&proxy);
+    let asked = std::time::Instant::now();
+    assert_eq!(ask(&mut client, "late").unwrap(), "late");
+    assert!(asked.elapsed() >= delay, "{:?}", asked.elapsed());
+    assert_eq!(proxy.answers_lost(), 1);
+    // Of the same connection too. An hour is longer than the test may take.
+    proxy.only_next(1, Mode::DelayAnswers(Duration::from_secs(3600)));
+    let mut never = connect(&proxy);
+    never.write_all(b"never").unwrap();
+    block_on(proxy.until_requests(2));
+    assert_eq!(ask(&mut client, "a").unwrap(), "a");
+    assert_eq!(ask(&mut connect(&proxy), "b").unwrap(), "b");
+}
+
+#[test]
+fn a_turn_has_one_fate_however_many_chunks_it_has() {
+    // A server that reads and never answers: what a client sends to it is one turn.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let proxy = Proxy::start(silent.local_addr().unwrap());
+    proxy.by_turns([Mode::Pass, Mode::Reset]);
+    let mut client = connect(&proxy);
+    for sent in 1..=3 {
+        client.write_all(b"a").unwrap();
+        block_on(proxy.until_requests(sent));
+    }
+    assert_eq!((proxy.round_trips(), proxy.faulted()), (1, 0));
+    assert!(is_cut(ask(&mut connect(&proxy), "b")), "the second turn");
+    assert_eq!((proxy.round_trips(), proxy.faulted()), (2, 1));
+    // The plan is used up.
+    let mut third = connect(&proxy);
+    third.write_all(b"c").unwrap();
+    block_on(proxy.until_requests(5));
+    assert_eq!(proxy.faulted(), 1);
+}
+
+#[test]
 fn a_reset_request_does_not_reach_the_server() {
     let (server, list) = echo();
     let proxy = Proxy::start(server);

@@ -25,7 +25,8 @@ use crate::plant::{Plant, decide_as_released};
 use crate::state::{Holding, Pending, Phase, Stage, Step, World};
 use crate::store::{By, Kind, Put, Reply, Request};
 
-/// How often a grant that comes late is renewed before its call fails: the engine's `claim_tries`.
+/// How often a grant that comes late is renewed before its call fails. The engine counts time instead: its
+/// `call_timeout`.
 const LATE_RENEWALS_MAX: u8 = 1;
 
 /// What a call asks of the protocol.

@@ -28,7 +28,7 @@ fn each_bad_option_is_refused_by_its_name() {
         ("completion_timeout", |b| b.completion_timeout(Duration::MAX)),
         ("resolver_timeout", |b| b.resolver_timeout(Duration::ZERO)),
         ("resolver_timeout", |b| b.resolver_timeout(Duration::MAX)),
-        ("claim_tries", |b| b.claim_tries(0)),
+        ("call_timeout", |b| b.call_timeout(Duration::ZERO)),
         ("purge_every", |b| b.purge_every(Duration::ZERO)),
         ("attempts_max", |b| b.attempts_max(0)),
         ("outcome_len_max", |b| b.outcome_len_max(usize::MAX)),
@@ -102,7 +102,7 @@ fn each_bound_itself_is_allowed_and_what_is_past_it_is_not() {
 fn a_renewal_that_comes_too_late_is_told_how_long_there_is() {
     let late = Deduplicator::builder(MemoryStore::new()).renew_every(Duration::from_secs(28));
     let error = late.build().unwrap_err();
-    assert!(error.to_string().contains("an owner stops 27s after its last renewal"), "{error}");
+    assert!(error.to_string().contains("an owner stops 27 seconds after its last renewal"), "{error}");
 }
 
 /// How a test sets a duration.

@@ -217,3 +217,8 @@ pub use purge::InDoubt;
 pub use schema::{MIGRATIONS, Migration, Schema, migrate};
 pub use store::{Builder, PostgresStore};
 pub use usage::Usage;
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "deadpool"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

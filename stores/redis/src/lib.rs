@@ -83,6 +83,8 @@ mod builder;
 mod call_id;
 mod connection;
 mod error;
+#[cfg(test)]
+mod errors;
 mod fate;
 mod lifetime;
 mod link;
@@ -99,3 +101,8 @@ pub use error::RedisStoreError;
 pub use redis;
 pub use server::{Persistence, Server};
 pub use store::RedisStore;
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -51,6 +51,8 @@ mod clock;
 mod complete;
 mod connect;
 mod error;
+#[cfg(test)]
+mod errors;
 mod job;
 mod lock;
 mod options;
@@ -71,3 +73,8 @@ pub use options::{Reads, Synchronous};
 pub use rusqlite;
 pub use schema::{MIGRATIONS, Migration, SCHEMA_VERSION, migrate};
 pub use store::SqliteStore;
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -64,7 +64,8 @@ fn its_errors_are_of_their_kind_and_found_again() {
         assert_eq!(error.downcast_ref::<Planned>().unwrap().fault, fault);
         assert!(error.source().is_none());
 
-        let dedup = Deduplicator::builder(store).clock(bench.clock.clone()).claim_tries(1).build().unwrap();
+        let dedup =
+            Deduplicator::builder(store).clock(bench.clock.clone()).call_timeout(millis(1)).build().unwrap();
         let told = bench.run(dedup.request(key()).claim()).unwrap_err();
         let Error::Store { source, .. } = told else { panic!("{told:?}") };
         assert_eq!((source.kind(), source.maybe_applied()), (kind, maybe_applied));

@@ -37,22 +37,58 @@ fn a_store_serves_as_a_value_shared_and_behind_dyn() {
 }
 
 #[test]
-fn a_store_that_is_down_runs_nothing_and_is_tried_as_often_as_the_engine_says() {
-    for tries in [1, 3, 5] {
+fn a_store_that_is_down_runs_nothing_and_is_tried_for_as_long_as_the_engine_says() {
+    // Less than the first pause, and than one call of the store; more; and what is the default.
+    for timeout in [std::time::Duration::from_millis(20), secs(3), secs(10)] {
         for fault in [Fault::Refused, Fault::RequestLost, Fault::HangBefore] {
-            let bench = bench_with(|builder| builder.claim_tries(tries));
+            let bench = bench_with(|builder| match builder.store_timeout(secs(5)) {
+                builder if timeout == secs(10) => builder,
+                builder => builder.call_timeout(timeout),
+            });
             bench.store.always(fault);
+            let begun = oncekey::time::Clock::now(&bench.clock);
             let error = bench.run(bench.dedup.request(key()).wait(secs(60)).run(must_not_run)).unwrap_err();
             let RunError::Claim { source: Error::Store { source, .. }, .. } = error else {
                 panic!("{error:?}")
             };
             assert_eq!(source.maybe_applied(), fault != Fault::Refused, "{fault:?}");
-            assert_eq!(bench.store.trips().0, tries, "{fault:?}");
+            let lasted = oncekey::time::Clock::now(&bench.clock).saturating_since(begun);
+            // It ends with its time, or where there is none left for a pause, which is 2 s at most.
+            let tries = match fault {
+                Fault::HangBefore => [1, 1, 2],
+                _ => [1, 7, 11],
+            };
+            let tries = tries[usize::from(timeout >= secs(3)) + usize::from(timeout >= secs(10))];
+            assert_eq!(bench.store.trips().0, tries, "{fault:?}, {timeout:?}");
+            assert!(lasted <= timeout && timeout - lasted <= secs(2), "{fault:?}: {lasted:?} of {timeout:?}");
             bench.store.always(Fault::None);
             bench.run(bench.dedup.flush());
             assert!(bench.store.peek(&key()).is_none());
         }
     }
+}
+
+/// The last try is cut short by the end of the call's time, and what the store said before says more.
+#[test]
+fn a_call_that_ends_with_its_time_tells_the_last_error_of_the_store_itself() {
+    let bench = bench_with(|builder| builder.store_timeout(secs(5)).call_timeout(secs(3)));
+    bench.store.plan([Fault::Refused, Fault::HangBefore]);
+    let error = bench.run(bench.dedup.request(key()).claim()).unwrap_err();
+    let Error::Store { source, .. } = error else { panic!("{error:?}") };
+    assert_eq!(source.downcast_ref::<Planned>().unwrap().fault, Fault::Refused);
+    assert!(source.maybe_applied(), "the try that was cut short may have been");
+}
+
+/// What the store answers begins a new stretch: only one without any answer is bounded.
+#[test]
+fn a_call_that_is_answered_again_and_again_goes_on_past_its_time() {
+    let bench = bench_with(|builder| builder.call_timeout(secs(3)));
+    let owner = claim(&bench.other_process());
+    let begun = oncekey::time::Clock::now(&bench.clock);
+    let waited = bench.run(bench.dedup.request(key()).wait(secs(20)).run(must_not_run)).unwrap();
+    assert!(matches!(waited, Answer::Earlier(Earlier::InProgress { .. })), "{waited:?}");
+    assert!(oncekey::time::Clock::now(&bench.clock).saturating_since(begun) >= secs(20));
+    drop(owner);
 }
 
 #[test]
@@ -201,7 +237,7 @@ fn pauses_between_tries_are_a_part_of_the_lease() {
     {
         let bench = bench_with(|builder| {
             let lease = Duration::from_millis(lease_ms);
-            builder.lease(lease).margin(lease / 10).renew_every(lease / 3).claim_tries(5)
+            builder.lease(lease).margin(lease / 10).renew_every(lease / 3)
         });
         let begun = oncekey::time::Clock::now(&bench.clock);
         bench.store.plan([Fault::Refused; 4]);

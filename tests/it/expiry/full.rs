@@ -85,7 +85,8 @@ fn room_is_made_of_what_is_gone_without_a_purge() {
 fn an_engine_over_a_full_store_runs_nothing_new_and_finishes_what_runs() {
     let clock = ManualClock::new();
     let store = MemoryStore::builder().records_max(1).clock(clock.clone()).build();
-    let dedup = Deduplicator::builder(store).clock(clock).claim_tries(1).build().unwrap();
+    let dedup =
+        Deduplicator::builder(store).clock(clock).call_timeout(Duration::from_millis(1)).build().unwrap();
     let mut owner = claim(&dedup);
     let error = ready(dedup.request(numbered(1)).claim()).unwrap_err();
     let Error::Store { source, .. } = error else { panic!("{error:?}") };

@@ -35,7 +35,7 @@ impl Observer for Told {
     fn housekeeping(&self, done: &Housekeeping<'_>) {
         self.0.lock().unwrap().push(match done {
             Housekeeping::Purged { removed, behind, .. } => format!("{removed}, behind: {behind}"),
-            Housekeeping::PurgeFailed { .. } => "failed".to_owned(),
+            Housekeeping::PurgeFailed { removed, .. } => format!("failed after {removed}"),
             Housekeeping::Trimmed { trimmed, more, .. } => format!("trimmed {trimmed}, more: {more}"),
             Housekeeping::Panicked { lane, .. } => format!("panicked: {lane}"),
             other => format!("{other:?}"),
@@ -166,10 +166,14 @@ fn an_engine_that_is_told_so_never_purges() {
 /// Nor does it end the keeper: the next round purges again.
 #[test]
 fn a_purge_that_hangs_or_panics_stops_no_renewal() {
-    for (plan, told) in [(Plan::Hangs, "failed"), (Plan::Panics, "panicked: purge")] {
+    for (plan, told) in [(Plan::Hangs, "failed after 1000"), (Plan::Panics, "panicked: purge")] {
         let purges = purges(secs(10));
         let claim = claim(&purges.dedup);
-        *purges.plans.lock().unwrap() = vec![plan, Plan::Answers { removed: 7, more: false }];
+        *purges.plans.lock().unwrap() = vec![
+            Plan::Answers { removed: 1000, more: true },
+            plan,
+            Plan::Answers { removed: 7, more: false },
+        ];
         let mut tasks = Tasks::default();
         let keeper = tasks.spawn(purges.dedup.keeper());
         for _ in 0..100 {

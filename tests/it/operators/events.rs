@@ -210,7 +210,7 @@ fn a_lease_lost_and_an_outcome_not_recorded_are_heard_once_each() {
 
 #[test]
 fn a_failing_store_is_heard_at_each_try_with_whether_there_is_another() {
-    let (bench, heard) = listening();
+    let (bench, heard) = listening_to(|builder| builder.call_timeout(THREE_TRIES));
     bench.store.plan([Fault::ReplyLost]);
     drop(bench.run(bench.dedup.request(key()).claim()).unwrap());
     assert_eq!(take(&heard), ["store failed retry:true", "granted 1 doubt:false lost:true", "let go"]);

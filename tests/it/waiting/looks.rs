@@ -14,7 +14,7 @@ use super::*;
 
 /// A store's timeout of five minutes: far longer than anybody waits.
 fn patient_bench() -> Bench {
-    bench_with(|builder| builder.store_timeout(secs(300)))
+    bench_with(|builder| builder.store_timeout(secs(300)).call_timeout(secs(300)))
 }
 
 fn fingerprint() -> Fingerprint {

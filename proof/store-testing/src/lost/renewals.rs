@@ -44,7 +44,7 @@ pub async fn renewals<D: Deployment>(deployment: &D, url: &str) {
 
 fn dedup<S: Store + 'static>(store: S) -> Deduplicator<S> {
     let builder = engine(store).lease(LEASE).margin(MARGIN).renew_every(RENEW_EVERY);
-    builder.store_timeout(Duration::from_secs(1)).claim_tries(100).build().expect("options in order")
+    builder.store_timeout(Duration::from_secs(1)).call_timeout(PATIENCE).build().expect("options in order")
 }
 
 async fn case<S: Store + 'static>(

@@ -58,7 +58,11 @@ pub async fn replies<D: Deployment>(deployment: &D, url: &str) {
 
 fn dedup<S: Store + 'static>(store: S) -> Deduplicator<S> {
     // A store may need more than one try to notice that its connection is gone; the lease is never over.
-    engine(store).claim_tries(20).lease(Duration::from_secs(60)).build().expect("options in order")
+    engine(store)
+        .call_timeout(Duration::from_secs(60))
+        .lease(Duration::from_secs(60))
+        .build()
+        .expect("options in order")
 }
 
 /// Answers how many requests of the call met the fault.

@@ -46,7 +46,8 @@ pub async fn stalls<D: Deployment>(deployment: &D, url: &str) {
                 counted.fetch_add(1, Ordering::SeqCst);
             }
         });
-        let near = near.store_timeout(STORE_TIMEOUT).claim_tries(100).build().expect("options in order");
+        let near =
+            near.store_timeout(STORE_TIMEOUT).call_timeout(PATIENCE).build().expect("options in order");
         let direct = engine(deployment.open(url).await).lease(PATIENCE).store_timeout(PATIENCE).build();
         let direct = direct.expect("options in order");
         sweeps.spawn(async move {

@@ -41,6 +41,10 @@ enum Answers {
     /// As the mode of the proxy says.
     AsSet,
     Swallowed,
+    Reset,
+    /// After so many bytes; in the middle if it is not said.
+    Cut(Option<usize>),
+    Delayed(Duration),
     /// Until `set` was called this often.
     HeldUntil(u64),
 }
@@ -53,6 +57,11 @@ enum End {
     Reset,
     /// An answer was swallowed: the client's side is to be closed.
     Swallowed,
+    /// An answer was swallowed: the client's side is to be reset.
+    ClientReset,
+    /// The beginning of an answer is delivered, so many bytes of it or the half. Then the client's side is to be closed, and
+    /// must be able to read that.
+    Cut(Option<usize>),
 }
 
 impl Connection {
@@ -91,20 +100,28 @@ impl Connection {
                 reset(client);
                 reset(server);
             }
-            End::Swallowed => {
+            End::Swallowed | End::ClientReset | End::Cut(_) => {
                 // Seen by the client now; the server may still be at it.
-                let _closed = client.shutdown().await;
-                reset(client);
-                let Self { client, mut server, .. } = self;
+                if !matches!(end, End::ClientReset) {
+                    let _closed = client.shutdown().await;
+                }
+                if !matches!(end, End::Cut(_)) {
+                    reset(client);
+                }
+                let Self { client, server, .. } = self;
                 drop(client);
-                let mut rest = vec![0; CHUNK];
-                let _drained = tokio::time::timeout(GRACE, async {
-                    while server.read(&mut rest).await.is_ok_and(|len| len > 0) {}
-                })
-                .await;
+                drained(server).await;
             }
         }
     }
+}
+
+/// Listens to a server whose client is gone, so that it may serve all of the request.
+async fn drained(mut server: TcpStream) {
+    let mut rest = vec![0; CHUNK];
+    let _drained =
+        tokio::time::timeout(GRACE, async { while server.read(&mut rest).await.is_ok_and(|len| len > 0) {} })
+            .await;
 }
 
 impl State {
@@ -137,13 +154,14 @@ impl State {
                 }
             };
             self.shared.counts.requests.fetch_add(1, Ordering::SeqCst);
-            if self.server_spoke.swap(false, Ordering::SeqCst) {
+            let new_turn = self.server_spoke.swap(false, Ordering::SeqCst);
+            if new_turn {
                 self.shared.counts.round_trips.fetch_add(1, Ordering::SeqCst);
             }
             // Before its fate, lest a `set` in between be waited for twice.
             let mut set = self.shared.set.subscribe();
             let next_set = self.set_count() + 1;
-            let mut fate = self.shared.fate();
+            let mut fate = self.shared.fate(new_turn);
             if fate == Mode::Stall {
                 self.answers_are(Answers::HeldUntil(next_set));
             }
@@ -154,6 +172,10 @@ impl State {
             match fate {
                 Mode::Pass => {}
                 Mode::DropAnswers => self.answers_are(Answers::Swallowed),
+                Mode::ResetAnswers => self.answers_are(Answers::Reset),
+                Mode::CutAnswers => self.answers_are(Answers::Cut(None)),
+                Mode::CutAnswersAfter(bytes) => self.answers_are(Answers::Cut(Some(bytes))),
+                Mode::DelayAnswers(delay) => self.answers_are(Answers::Delayed(delay)),
                 Mode::StallAnswers => self.answers_are(Answers::HeldUntil(next_set)),
                 Mode::Reset => return End::Reset,
                 Mode::Stall => unreachable!("it was held until it was another"),
@@ -169,21 +191,53 @@ impl State {
         let mut chunk = vec![0; CHUNK];
         while let Some(len) = read(&mut from, &mut chunk).await {
             self.server_spoke.store(true, Ordering::SeqCst);
-            let mut set = self.shared.set.subscribe();
-            loop {
-                let answers = *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-                match (answers, self.shared.mode()) {
-                    (Answers::Swallowed, _) | (_, Mode::DropAnswers) => return End::Swallowed,
-                    (_, Mode::Reset) => return End::Reset,
-                    (Answers::HeldUntil(count), _) if self.set_count() < count => self.held(&mut set).await,
-                    (_, Mode::Stall | Mode::StallAnswers) => self.held(&mut set).await,
-                    (_, Mode::Pass) => break,
-                }
-            }
+            let end = self.let_through().await;
+            let passing = match end {
+                None => len,
+                Some(End::Cut(bytes)) => bytes.unwrap_or(len / 2).min(len),
+                Some(end) => return end,
+            };
             // A client that is gone takes no answers; the server's stream is read on, as a network would.
-            let _written = to.write_all(&chunk[..len]).await;
+            let _written = to.write_all(&chunk[..passing]).await;
+            if let Some(end) = end {
+                return end;
+            }
         }
         End::Closed
+    }
+
+    /// Waits until an answer may go on; or how its connection ends.
+    async fn let_through(&self) -> Option<End> {
+        let mut set = self.shared.set.subscribe();
+        loop {
+            let answers = *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = match (answers, self.shared.mode()) {
+                (Answers::Swallowed, _) | (_, Mode::DropAnswers) => End::Swallowed,
+                (Answers::Reset, _) | (_, Mode::ResetAnswers) => End::ClientReset,
+                (Answers::Cut(bytes), _) => End::Cut(bytes),
+                (_, Mode::CutAnswers) => End::Cut(None),
+                (_, Mode::CutAnswersAfter(bytes)) => End::Cut(Some(bytes)),
+                (_, Mode::Reset) => return Some(End::Reset),
+                (Answers::HeldUntil(count), _) if self.set_count() < count => {
+                    self.held(&mut set).await;
+                    continue;
+                }
+                (_, Mode::Stall | Mode::StallAnswers) => {
+                    self.held(&mut set).await;
+                    continue;
+                }
+                (Answers::Delayed(delay), _) | (_, Mode::DelayAnswers(delay)) => {
+                    self.shared.counts.answers_lost.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(delay).await;
+                    // The rest of it follows at once.
+                    self.answers_are(Answers::AsSet);
+                    return None;
+                }
+                (_, Mode::Pass) => return None,
+            };
+            self.shared.counts.answers_lost.fetch_add(1, Ordering::SeqCst);
+            return Some(end);
+        }
     }
 
     /// Holds a chunk until `set` is called.

@@ -52,7 +52,7 @@ impl Proxy {
     pub fn start(upstream: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             upstream,
-            plan: Mutex::new(Plan { mode: Mode::Pass, next: None }),
+            plan: Mutex::new(Plan { mode: Mode::Pass, next: None, turns: None }),
             set: watch::Sender::new(0),
             counts: Counts::default(),
         });
@@ -115,12 +115,12 @@ impl Proxy {
         url.replacen(&upstream, &self.addr.to_string(), 1)
     }
 
-    /// What becomes of all requests from now on; ends what [`only_next`](Self::only_next) began. What is held goes by it
-    /// at once, and so do answers under way.
+    /// What becomes of all requests from now on; ends what [`only_next`](Self::only_next) and
+    /// [`by_turns`](Self::by_turns) began. What is held goes by it at once, and so do answers under way.
     ///
     /// [`Mode::Reset`] resets all connections at once, and new ones as they come: nothing gets through.
     pub fn set(&self, mode: Mode) {
-        *self.shared.plan() = Plan { mode, next: None };
+        *self.shared.plan() = Plan { mode, next: None, turns: None };
         self.shared.set.send_modify(|count| *count += 1);
     }
 
@@ -132,6 +132,13 @@ impl Proxy {
     /// As [`only_next`](Self::only_next), with the first `spared` requests left alone.
     pub fn after(&self, spared: usize, count: usize, mode: Mode) {
         self.shared.plan().next = Some(Next { spared, count, mode });
+    }
+
+    /// What becomes of clients' next turns to speak, on any connection; when the modes are used up, requests go by what
+    /// was [`set`](Self::set). All that a client sends before it is answered is one turn, so a request that comes in
+    /// several chunks has one fate.
+    pub fn by_turns(&self, modes: impl IntoIterator<Item = Mode, IntoIter: Send + 'static>) {
+        self.shared.plan().turns = Some(Box::new(modes.into_iter()));
     }
 
     /// How many connections were accepted so far.
@@ -158,6 +165,11 @@ impl Proxy {
     /// How many requests met anything but [`Mode::Pass`] so far: that a test had its fault.
     pub fn faulted(&self) -> usize {
         self.shared.counts.faulted.load(Ordering::SeqCst)
+    }
+
+    /// How many answers were swallowed, reset, cut or delayed so far.
+    pub fn answers_lost(&self) -> usize {
+        self.shared.counts.answers_lost.load(Ordering::SeqCst)
     }
 
     /// How many chunks are held now.
@@ -210,24 +222,36 @@ impl Shared {
         self.plan().mode
     }
 
-    /// What becomes of a request that comes now.
-    fn fate(&self) -> Mode {
-        let mut plan = self.plan();
-        let mode = match &mut plan.next {
-            Some(next) if next.spared > 0 => {
-                next.spared -= 1;
-                plan.mode
-            }
-            Some(next) if next.count > 0 => {
-                next.count -= 1;
-                next.mode
-            }
-            _ => plan.mode,
-        };
+    /// What becomes of a request that comes now. `new_turn` says that it is the first since the last answer.
+    fn fate(&self, new_turn: bool) -> Mode {
+        let mode = self.plan().fate(new_turn);
         if mode != Mode::Pass {
             self.counts.faulted.fetch_add(1, Ordering::SeqCst);
         }
         mode
+    }
+}
+
+impl Plan {
+    fn fate(&mut self, new_turn: bool) -> Mode {
+        let of_turn = match &mut self.turns {
+            Some(turns) if new_turn => turns.next(),
+            // The rest of a turn goes where its beginning went.
+            Some(_) => Some(Mode::Pass),
+            None => None,
+        };
+        match (of_turn, &mut self.next) {
+            (Some(mode), _) => mode,
+            (None, Some(next)) if next.spared > 0 => {
+                next.spared -= 1;
+                self.mode
+            }
+            (None, Some(next)) if next.count > 0 => {
+                next.count -= 1;
+                next.mode
+            }
+            _ => self.mode,
+        }
     }
 }
 

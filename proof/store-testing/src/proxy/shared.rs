@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -21,6 +22,14 @@ pub enum Mode {
     Stall,
     /// It is forwarded, and what comes back is held until the next [`Proxy::set`](super::Proxy::set).
     StallAnswers,
+    /// As [`DropAnswers`](Self::DropAnswers), but the client's connection is reset.
+    ResetAnswers,
+    /// It is forwarded, and the first half of the first chunk that comes back. Then the client's connection is closed.
+    CutAnswers,
+    /// As [`CutAnswers`](Self::CutAnswers), with so many bytes instead of the half.
+    CutAnswersAfter(usize),
+    /// It is forwarded, and what comes back is delivered so much later.
+    DelayAnswers(Duration),
 }
 
 pub(super) struct Shared {
@@ -35,7 +44,11 @@ pub(super) struct Shared {
 pub(super) struct Plan {
     pub(super) mode: Mode,
     pub(super) next: Option<Next>,
+    pub(super) turns: Option<Turns>,
 }
+
+/// What is to become of clients' turns to speak.
+pub(super) type Turns = Box<dyn Iterator<Item = Mode> + Send>;
 
 /// A fault for some requests only.
 pub(super) struct Next {
@@ -51,5 +64,6 @@ pub(super) struct Counts {
     pub(super) requests: AtomicUsize,
     pub(super) round_trips: AtomicUsize,
     pub(super) faulted: AtomicUsize,
+    pub(super) answers_lost: AtomicUsize,
     pub(super) held: AtomicUsize,
 }

@@ -223,7 +223,7 @@ fn a_server_that_goes_and_comes_back() {
     let server = Postgres::start();
     block_on(async {
         migrate(&mut connect(server.url()).await, &Schema::of_search_path()).await.unwrap();
-        let dedup = engine(server.url(), 4).claim_tries(1).build().unwrap();
+        let dedup = engine(server.url(), 4).call_timeout(Duration::from_secs(5)).build().unwrap();
         let effects = AtomicUsize::new(0);
         assert!(run(&dedup, "before", &effects).await.unwrap().ran_now());
         server.stop();
@@ -246,8 +246,11 @@ fn a_server_that_hangs() {
     let server = Postgres::start();
     block_on(async {
         migrate(&mut connect(server.url()).await, &Schema::of_search_path()).await.unwrap();
-        let dedup =
-            engine(server.url(), 4).store_timeout(Duration::from_millis(300)).claim_tries(2).build().unwrap();
+        let dedup = engine(server.url(), 4)
+            .store_timeout(Duration::from_millis(300))
+            .call_timeout(Duration::from_millis(700))
+            .build()
+            .unwrap();
         let effects = AtomicUsize::new(0);
         // No claim is made under this timeout before the server hangs: it is short for a busy machine.
         let patient = engine(server.url(), 4).build().unwrap();

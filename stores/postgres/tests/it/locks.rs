@@ -114,7 +114,7 @@ fn a_completion_that_is_open_past_its_lease_is_not_taken_over() {
             Deduplicator::builder(tables.builder(shared_pool().clone()).lock_wait(LOCK_WAIT).build())
                 .tokio()
                 .store_timeout(PATIENCE)
-                .claim_tries(1)
+                .call_timeout(Duration::from_secs(5))
                 .build()
                 .unwrap()
         };

@@ -28,7 +28,7 @@ fn url_at(isolation: &str) -> String {
 fn engine<C: Connections>(store: PostgresStore<C>) -> (Deduplicator<PostgresStore<C>>, Arc<AtomicUsize>) {
     let failed = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&failed);
-    let dedup = Deduplicator::builder(store).tokio().store_timeout(PATIENCE).claim_tries(1);
+    let dedup = Deduplicator::builder(store).tokio().store_timeout(PATIENCE).call_timeout(PATIENCE);
     let observed = dedup.observer(move |_: &Key, event: &Event<'_>| {
         if matches!(event, Event::StoreFailed { .. }) {
             counted.fetch_add(1, Ordering::SeqCst);

@@ -55,7 +55,11 @@ fn a_full_server_refuses_new_claims_only() {
 fn an_operation_that_a_full_server_refuses_does_not_run() {
     block_on(async {
         let server = Redis::start();
-        let dedup = Deduplicator::builder(store(&server).await).tokio().claim_tries(2).build().unwrap();
+        let dedup = Deduplicator::builder(store(&server).await)
+            .tokio()
+            .call_timeout(std::time::Duration::from_secs(5))
+            .build()
+            .unwrap();
         let run =
             |id: &str| dedup.request(key(id)).run(|_| async { Ok::<_, std::io::Error>(b"ran".to_vec()) });
         assert_eq!(run("before").await.unwrap().value(), Some(&b"ran".to_vec()));

@@ -92,7 +92,11 @@ fn a_server_that_is_down_is_reported_meanwhile_and_used_again_when_it_is_back() 
 fn an_operation_waits_for_a_server_that_is_down() {
     block_on(async {
         let server = Redis::start_durable();
-        let dedup = Deduplicator::builder(store(&server).await).tokio().claim_tries(2).build().unwrap();
+        let dedup = Deduplicator::builder(store(&server).await)
+            .tokio()
+            .call_timeout(Duration::from_secs(5))
+            .build()
+            .unwrap();
         server.stop();
         let ran = AtomicU32::new(0);
         let run = || {

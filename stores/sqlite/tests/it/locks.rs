@@ -18,7 +18,7 @@ use super::{HOUR, MINUTE, completed, in_progress, key, look, open, patient, put,
 fn a_lock_that_is_held_is_told_and_runs_nothing() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).busy_timeout(Duration::from_millis(200)).open().unwrap();
-    let dedup = patient(store.clone()).claim_tries(1).build().unwrap();
+    let dedup = patient(store.clone()).call_timeout(Duration::from_secs(3)).build().unwrap();
     let (before, during) = (key("before"), key("during"));
     let run = |key, answer: &str| {
         let answer = answer.to_owned();

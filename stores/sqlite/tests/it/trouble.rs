@@ -56,7 +56,7 @@ fn a_full_disk_is_told_and_a_purge_makes_room() {
 fn a_full_disk_runs_no_operation() {
     let (_directory, path) = scratch();
     let store = SqliteStore::builder(&path).pages_max(200).open().unwrap();
-    let dedup = patient(store.clone()).claim_tries(2).build().unwrap();
+    let dedup = patient(store.clone()).call_timeout(Duration::from_secs(3)).build().unwrap();
     let big = completed(&[7; 3_000]);
     let (kept, _) = fill(&store, Put::new(&big, Duration::ZERO, Duration::from_secs(1)));
     let ran = AtomicUsize::new(0);

@@ -191,7 +191,10 @@ fn a_check_tells_of_commits_that_do_not_wait_for_the_standby() {
 fn no_more_commits_wait_for_a_standby_than_the_pool_has_places() {
     let pair = Pair::synchronous();
     block_on(async {
-        let service = builder(&pair.url(), LEASE, Duration::from_millis(300)).claim_tries(1).build().unwrap();
+        let service = builder(&pair.url(), LEASE, Duration::from_millis(300))
+            .call_timeout(Duration::from_millis(300))
+            .build()
+            .unwrap();
         let admin = connect(pair.primary.url()).await;
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         assert!(matches!(run(&service, "before").await, Ok(Answer::Executed { .. })));
