@@ -42,7 +42,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     }
 
     /// Binds the key to the SHA-256 of the request as JSON: see
-    /// [`Fingerprint::sha256_json`](oncekey::Fingerprint::sha256_json).
+    /// [`Fingerprint::sha256_json`].
     ///
     /// # Errors
     /// [`FingerprintError`](oncekey::protocol::FingerprintError) if JSON cannot express the value.

@@ -53,11 +53,11 @@ fn failed(kind: StoreErrorKind) -> StoreFailure {
     StoreFailure::new(Planned(kind))
 }
 
-/// What a run comes to.
-type Ran = Result<Answer<u8, u8>, RunError<u8>>;
+/// The answer of a run.
+pub type Run = Result<Answer<u8, u8>, RunError<u8>>;
 
 /// Each answer of a run with its name, except that its handler failed.
-pub fn runs() -> Vec<(&'static str, Ran)> {
+pub fn runs() -> Vec<(&'static str, Run)> {
     let store = |kind| Err(RunError::Claim { source: Error::Store { scope: scope(), source: failed(kind) } });
     let done = |why| Ok(Answer::Earlier(Earlier::Done { why, info: info() }));
     vec![
