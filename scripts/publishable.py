@@ -30,7 +30,7 @@ UNLABELLED = {"oncekey-http": {"tokio", "tracing"}, "oncekey-redis": {"tls"}, "o
 # Files of these kinds may be in an archive, if the manifest's `include` names them.
 KINDS = [
     r"src/.+\.(rs|txt|md|lua)", r"examples/[^/]+\.rs", r"sql/[^/]+\.sql", r"ops/[^/]+\.(sql|lua)",
-    r"docs/[^/]+\.md", r"docs/img/[^/]+\.png",
+    r"docs/(guide/)?[^/]+\.md", r"docs/img/[^/]+\.png",
 ]
 # These must be in every archive, and LICENSES with the text of the files at the root of the repository.
 LICENSES = {"LICENSE-MIT", "LICENSE-APACHE"}

@@ -26,7 +26,7 @@ LAYERS = [
     {"store"},
     {"memory", "observe"},
     {"engine"},
-    {"consume", "blocking"},
+    {"guide"},
 ]
 
 # Where crates are; each folder here that has a manifest and a src/ is checked. The core is the root.

@@ -69,14 +69,23 @@ stage 'quick' 60 'structure: no circle, no way up, and both are found' \
 stage 'quick' 300 "the compiler's messages where a bound is not met" scripts/messages.py
 stage 'quick real' 1200 'core and kit: unit, scenario, property, wrong stores' \
     cargo test --no-fail-fast --all-features -p oncekey -p oncekey-conformance --lib --tests --examples
+stage 'quick real' 900 'consumers of messages; plain threads, and stores whose calls block' \
+    cargo test --no-fail-fast --all-features -p oncekey-consume -p oncekey-blocking --lib --tests
 stage 'quick' 600 'core without features' cargo test --no-default-features --lib
 stage 'quick' 600 'example: double_click' cargo run --quiet --example double_click
+stage 'quick' 600 'example: saga' cargo run --quiet --example saga
+stage 'quick' 600 'example: batch, on plain threads' cargo run --quiet --example batch --features blocking
 stage 'quick' 600 "the memory store's certificate" cargo run --quiet -p oncekey-conformance --example certificate
+stage 'quick' 600 "a store of one's own, and its certificate" cargo run --quiet -p oncekey-conformance --example own_store
 stage 'docs' 900 'doc tests, all crates' cargo test --no-fail-fast --workspace --all-features --doc
 
 stage 'real' 1800 'stores on their real databases; the main job over each' \
     cargo test --no-fail-fast --all-features --lib --bins --tests --examples \
     -p oncekey-store-testing -p oncekey-sqlite -p oncekey-postgres -p oncekey-redis -p replay_log
+stage 'real' 600 'example: effect and outcome in one transaction' \
+    cargo run --quiet -p oncekey-sqlite --example same_transaction --all-features
+stage 'real' 600 'example: webhooks whose bodies move' \
+    cargo run --quiet -p oncekey-http --example webhook --all-features
 stage 'real' 900 'HTTP: rules, real clients, a browser; traces and metrics' \
     cargo test --no-fail-fast --all-features --lib --tests --examples -p oncekey-http -p oncekey-observe
 stage 'real' 900 'consumers on real brokers, killed while they handle' \

@@ -34,7 +34,7 @@ impl fmt::Display for StoreErrorKind {
             Self::TimedOut => "timed out",
             Self::Full => "full",
             Self::Corrupt => "record does not decode",
-            Self::Newer => "record of a newer version",
+            Self::Newer => "written by a newer version",
             Self::Rejected => "request rejected",
             Self::Other => "other trouble",
         })

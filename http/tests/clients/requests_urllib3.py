@@ -38,4 +38,4 @@ def ask(name, key):
 
 
 # `Retry` ends where the head of a reply is there: a body that breaks off, or takes too long, is raised.
-run(ask, requests.exceptions.RequestException)
+run(ask, lambda error: isinstance(error, requests.exceptions.RequestException))

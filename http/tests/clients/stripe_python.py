@@ -19,5 +19,10 @@ def ask(name, key):
     return charge.last_response.code, json.dumps(charge.to_dict())
 
 
-# A reply that breaks off in its body is raised at once.
-run(ask, stripe.APIConnectionError)
+def broken(error):
+    # A reply that breaks off in its body is raised at once, and one that breaks off in its head as an `APIError` with the
+    # status of a success.
+    return isinstance(error, stripe.APIConnectionError) or (error.http_status or 500) < 300
+
+
+run(ask, broken)

@@ -117,7 +117,7 @@ fn an_answer_is_reset_after_the_server_had_the_request() {
 }
 
 #[test]
-fn half_of_an_answer_arrives_and_then_the_end() {
+fn the_beginning_of_an_answer_arrives_and_then_the_end() {
     let (server, list) = echo();
     let proxy = Proxy::start(server);
     proxy.only_next(1, Mode::CutAnswers);
@@ -126,9 +126,15 @@ fn half_of_an_answer_arrives_and_then_the_end() {
     let mut half = String::new();
     client.read_to_string(&mut half).unwrap();
     assert_eq!(half, "half");
+    proxy.only_next(1, Mode::CutAnswersAfter(6));
+    let mut client = connect(&proxy);
+    client.write_all(b"so far no further").unwrap();
+    let mut beginning = String::new();
+    client.read_to_string(&mut beginning).unwrap();
+    assert_eq!(beginning, "so far");
     assert_eq!(ask(&mut connect(&proxy), "b").unwrap(), "b");
-    assert_eq!(heard(&list), ["half lost", "b"]);
-    assert_eq!(proxy.answers_lost(), 1);
+    assert_eq!(heard(&list), ["half lost", "so far no further", "b"]);
+    assert_eq!(proxy.answers_lost(), 2);
 }
 
 #[test]

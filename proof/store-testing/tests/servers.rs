@@ -44,6 +44,53 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 #[test]
+fn a_postgres_standby_follows_until_it_is_cut_off_and_is_promoted() {
+    let primary = Postgres::start();
+    execute(primary.url(), "create table t (n int); insert into t values (1)").unwrap();
+    let standby = primary.start_standby("follower");
+    primary.wait_for_standby("follower");
+    execute(primary.url(), "insert into t values (2)").unwrap();
+    standby.catch_up_with(&primary);
+    assert_eq!(execute(standby.url(), "select n from t order by n").unwrap(), ["1", "2"]);
+    assert!(execute(standby.url(), "insert into t values (3)").is_err(), "it only reads");
+    standby.cut_off();
+    execute(primary.url(), "set synchronous_commit = local; insert into t values (4)").unwrap();
+    let (killed, kept) = (primary.pid().unwrap(), standby.pid().unwrap());
+    primary.kill();
+    assert!(!is_running(killed));
+    standby.promote();
+    execute(standby.url(), "insert into t values (5)").unwrap();
+    assert_eq!(execute(standby.url(), "select n from t order by n").unwrap(), ["1", "2", "5"]);
+    drop(standby);
+    assert!(!is_running(kept));
+}
+
+#[test]
+fn a_postgres_server_is_held_in_recovery_and_while_it_stops() {
+    let server = Postgres::start();
+    let code = || execute(server.url(), "select 1").unwrap_err().code().map(|code| code.code().to_owned());
+    execute(server.url(), "create table t (n int); insert into t values (7)").unwrap();
+    server.restart_into_recovery();
+    assert_eq!(code().as_deref(), Some("57P03"));
+    server.finish_recovery();
+    assert_eq!(execute(server.url(), "insert into t values (8) returning n").unwrap(), ["8"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = runtime.block_on(async {
+        let (client, connection) =
+            tokio_postgres::connect(server.url(), tokio_postgres::NoTls).await.unwrap();
+        let _driver = tokio::spawn(connection);
+        client.simple_query("select 1").await.unwrap();
+        client
+    });
+    server.stop_after_clients();
+    eventually("it takes no others", || execute(server.url(), "select 1").is_err());
+    assert_eq!(code().as_deref(), Some("57P03"));
+    runtime.block_on(client.simple_query("select 1")).unwrap();
+    server.stop();
+    assert!(server.pid().is_none());
+}
+
+#[test]
 fn postgres_keeps_what_it_committed_over_a_kill() {
     let server = Postgres::start();
     let database = server.database();

@@ -40,6 +40,10 @@ pub enum Finding {
     FullPageWritesOff,
     /// `synchronous_commit` is off: a crash of the server loses the latest acknowledged writes.
     SynchronousCommitOff,
+    /// The server has a standby, and acknowledges writes that the standby does not have yet: `synchronous_standby_names` is
+    /// empty, or `synchronous_commit` is `local`. A failover to it loses the latest acknowledged writes, and their operations
+    /// run again. A standby is known by its connection, or by its replication slot.
+    AsynchronousStandby,
     /// Transactions are not READ COMMITTED by default. The server then rolls statements of the store back that run beside
     /// each other, also of different keys. The store sends each again, at READ COMMITTED where its connections are a pool's:
     /// that costs a round trip and no call. An [`Inbox`](crate::Inbox), and a completion in a transaction of the caller's,
@@ -72,6 +76,10 @@ impl fmt::Display for Finding {
                 "synchronous_commit is off: a crash of the server loses the latest acknowledged writes, and with them \
                  the promise; set it to on for this role",
             ),
+            Self::AsynchronousStandby => f.write_str(
+                "a standby follows this server, and writes are acknowledged before it has them: a failover to it loses the \
+                 latest, and their operations run again; set synchronous_standby_names, and synchronous_commit to on",
+            ),
             Self::Isolation { found } => write!(
                 f,
                 "default_transaction_isolation is {found}: the server rolls back calls that run beside each other, and they \
@@ -88,7 +96,10 @@ const SETTINGS: &str = "\
 SELECT coalesce((SELECT max(number) FROM {t}), 0), current_setting('transaction_read_only') = 'on', \
        current_setting('fsync') = 'off', current_setting('full_page_writes') = 'off', \
        current_setting('synchronous_commit'), current_setting('server_encoding'), \
-       current_setting('synchronous_standby_names') <> '', current_setting('default_transaction_isolation')";
+       current_setting('synchronous_standby_names') <> '', current_setting('default_transaction_isolation'), \
+       EXISTS (SELECT 1 FROM pg_replication_slots WHERE slot_type = 'physical') OR \
+       EXISTS (SELECT 1 FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup' AND pid NOT IN \
+               (SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL))";
 
 impl<C: Connections> PostgresStore<C> {
     /// Reads the settings of the server, as of one connection, and says what they mean. To be called when a service
@@ -105,19 +116,23 @@ impl<C: Connections> PostgresStore<C> {
         let (found, commit): (i32, String) = (row::get(read, 0)?, row::get(read, 4)?);
         let (encoding, isolation): (String, String) = (row::get(read, 5)?, row::get(read, 7)?);
         let (fsync_off, commit_off) = (row::get(read, 2)?, commit == "off");
+        let waits = row::get::<bool>(read, 6)? && commit != "local";
+        // Without a flush, commits wait for no standby, and the finding before it says so.
+        let asynchronous = row::get::<bool>(read, 8)? && !waits && !commit_off;
         let all = [
             (found < newest, Finding::OldTables { found, newest }),
             (row::get(read, 1)?, Finding::ReadOnly),
             (fsync_off, Finding::FsyncOff),
             (row::get(read, 3)?, Finding::FullPageWritesOff),
             (commit_off, Finding::SynchronousCommitOff),
+            (asynchronous, Finding::AsynchronousStandby),
             (isolation != "read committed", Finding::Isolation { found: isolation }),
             (encoding != "UTF8", Finding::Encoding { found: encoding }),
         ];
         let findings = all.into_iter().filter(|(is, _)| *is).map(|(_, finding)| finding).collect();
         let durability = if fsync_off || commit_off {
             DurabilityClass::Machine
-        } else if row::get(read, 6)? && commit != "local" {
+        } else if waits {
             DurabilityClass::Quorum
         } else {
             DurabilityClass::Disk

@@ -60,7 +60,8 @@ pub trait Connections: Send + Sync + 'static {
 
     /// A connection beside those that [`get`](Connections::get) gives, for the renewals and completions of those who hold
     /// claims. A store asks for it when `get` has given none for a while, has one of them at a time, and keeps it until it
-    /// breaks. Without, as by default, claims are lost while others hold all connections for longer than the lease.
+    /// breaks. Without, as by default, claims are lost while others hold all connections for longer than the lease. A store
+    /// also makes one for a moment, to ask whether commits wait for a standby, while statements that it gave up on do not end.
     ///
     /// # Errors
     /// [`Error::connect`]: then `get` is waited for.
@@ -82,7 +83,7 @@ pub trait Connections: Send + Sync + 'static {
     ///
     /// Where connections are [`EXCLUSIVE`](Connections::EXCLUSIVE), a statement under way was cancelled beforehand, and the
     /// connection kept until it answered, for ten seconds at most: the server does not notice that a connection is closed
-    /// while a statement on it waits for a lock.
+    /// while a statement on it waits for a lock. Where the server has synchronous standbys, nothing was cancelled.
     fn give_up(&self, connection: Self::Connection) {
         drop(connection);
     }

@@ -38,7 +38,7 @@ pub enum Error {
     #[error("the connection to the database is closed; make a new one, or use a pool, which does")]
     Closed,
     /// The connection broke while the call was under way.
-    #[error("the connection broke before the answer came; whether a write was applied is not known")]
+    #[error("the connection broke before the answer came; if the call was a write, it may have been applied")]
     #[non_exhaustive]
     Broken {
         /// What the client saw.
@@ -99,7 +99,8 @@ pub enum Error {
     },
     /// What is stored under the key does not decode.
     #[error(
-        "the record in scope `{scope}`, with row_id {row_id}, does not decode; look at it with psql, nothing was changed"
+        "the record in scope `{scope}`, with row_id {row_id}, {}; nothing was changed",
+        unread(source, "psql")
     )]
     #[non_exhaustive]
     Record {
@@ -128,6 +129,16 @@ pub enum Error {
         /// What does not fit.
         source: Arc<tokio_postgres::Error>,
     },
+}
+
+/// What to do about a record that does not decode; `look` says with what to look at it.
+fn unread(source: &oncekey::protocol::DecodeError, look: &str) -> String {
+    match source {
+        oncekey::protocol::DecodeError::Newer { .. } => {
+            "was written by a newer version; upgrade this process".to_owned()
+        }
+        _ => format!("does not decode; look at it with {look}"),
+    }
 }
 
 impl Error {

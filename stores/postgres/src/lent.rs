@@ -15,9 +15,16 @@ use crate::Error;
 use crate::cancel::Cancel;
 use crate::connections::{Connections, Loan, Loans};
 use crate::fate::Fate;
+use crate::standbys::{self, Standbys};
 
 /// How long a holder waits for a connection of the pool before it takes the spare one.
 const SPARE_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a statement that is not cancelled keeps its connection's place in the pool, unless it waits for a standby.
+const UNCANCELLED: Duration = Duration::from_secs(3);
+
+/// How long the server is asked for whether it does.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Who wants a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +39,7 @@ pub(crate) enum Who {
 pub(crate) struct Source<C: Connections> {
     pub(crate) connections: C,
     cancel: Cancel,
+    pub(crate) standbys: Standbys,
     /// How long a call is waited for that was dropped.
     patience: Duration,
     loans: Loans,
@@ -60,6 +68,7 @@ impl<C: Connections> Source<C> {
         Self {
             connections,
             cancel,
+            standbys: Standbys::default(),
             patience,
             loans: Loans::default(),
             spare: Arc::default(),
@@ -149,8 +158,30 @@ impl<C: Connections> Source<C> {
         if let Ok(Ok(_)) = timeout(left, held.connection.simple_query("")).await {
             return self.take_back(held, Fate::Keep);
         }
-        self.cancel.end(&held.connection).await;
-        self.take_back(held, Fate::Close);
+        if self.standbys.allow_cancel() {
+            self.cancel.end(&held.connection).await;
+            return self.take_back(held, Fate::Close);
+        }
+        loop {
+            if let Ok(Ok(_)) = timeout(UNCANCELLED, held.connection.simple_query("")).await {
+                return self.take_back(held, Fate::Keep);
+            }
+            // The server does not notice that a connection is closed while a commit on it waits: closed, and made anew for
+            // the next call, they would use up the connections that the server has.
+            let look = timeout(LOOK, self.some_commit_waits());
+            if held.connection.is_closed() || !look.await.unwrap_or(false) {
+                return self.take_back(held, Fate::Close);
+            }
+        }
+    }
+
+    /// Whether the server that is found now has commits that wait for its standby.
+    async fn some_commit_waits(&self) -> bool {
+        match self.connections.spare().await {
+            Some(Ok(connection)) => standbys::some_commit_waits(&connection).await,
+            // A server that cannot be reached, or a pool that makes none beside its size.
+            Some(Err(_)) | None => false,
+        }
     }
 }
 

@@ -106,6 +106,12 @@
 //! more sessions that wait for it than the pool has places. Where the connections have `sslmode=require`, that needs
 //! [`Builder::cancel_over`].
 //!
+//! Where the server has synchronous standbys (`synchronous_standby_names`), nothing is cancelled: a request to cancel ends a
+//! commit's wait for its standby and not the commit, so that others see a write which a failover loses. The connection then
+//! keeps its place in the pool while commits wait for a standby; else for three seconds. The store asks for the setting with
+//! its first call and with one a minute, in the same round trip, over sources that are [`EXCLUSIVE`](Connections::EXCLUSIVE).
+//! Once a server had standbys, the store never cancels again.
+//!
 //! Each connection that is cut costs one `store_timeout` and its place for those seconds; `tcp_user_timeout` and
 //! `keepalives_idle` of the connections, of some seconds, end those that nobody uses too. From PostgreSQL 14 on the server's
 //! `client_connection_check_interval` ends statements whose client is gone, also where a process was killed.
@@ -139,7 +145,8 @@
 //! Class *disk*: a write is committed before it is acknowledged. That holds with `fsync`, `full_page_writes` and
 //! `synchronous_commit` on, which they are by default; [`PostgresStore::check`] reads them. With `synchronous_commit = off` a
 //! crash of the server loses the latest acknowledged writes; with an asynchronous standby, a failover does; either may let an
-//! operation run again. With synchronous standbys it is a quorum's.
+//! operation run again. With synchronous standbys it is a quorum's, and a failover loses nothing acknowledged. `check` tells
+//! of a standby that commits do not wait for; the README says what to set, and what happens in a failover.
 //!
 //! Expiry is judged by the server's clock alone. If that steps back, leases and retentions last longer; if it steps forward by
 //! more than the engine's `margin`, a lease may end under its owner.
@@ -193,6 +200,7 @@ mod row;
 mod run;
 mod schema;
 pub mod sql;
+mod standbys;
 mod store;
 mod times;
 mod trim;

@@ -1,12 +1,12 @@
 //! Sending one statement.
 
-use futures::future::join3;
+use futures::future::{join, join3};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::connections::Connections;
 use crate::fate::{Fate, fate};
-use crate::lent::Who;
+use crate::lent::{Lent, Who};
 use crate::sql::Statement;
 use crate::store::Patience;
 use crate::{Error, PostgresStore};
@@ -44,15 +44,33 @@ impl<C: Connections> PostgresStore<C> {
         named: bool,
     ) -> Result<Vec<Row>, Error> {
         let lent = self.source.lend(who, self.options.connection_wait).await?;
+        // Sent along with the statement.
+        let asked = async {
+            if C::EXCLUSIVE && self.source.standbys.is_due() {
+                self.source.standbys.ask(&lent).await;
+            }
+        };
+        let ((), answer) = join(asked, self.answer_on(&lent, statement, values, named)).await;
+        lent.answered(answer.as_ref().map_or_else(fate, |_| Fate::Keep));
+        answer
+    }
+
+    async fn answer_on(
+        &self,
+        lent: &Lent<C>,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        named: bool,
+    ) -> Result<Vec<Row>, Error> {
         // Somebody may have left a transaction open on it, which would take along what is written in it.
         let mut apart = C::EXCLUSIVE && !lent.is_known();
         let mut may_be_open = apart;
         let mut patience = Patience::new(self.options.lock_wait);
-        let answer = loop {
+        loop {
             let answer = if apart {
-                self.run_apart(&lent, statement, values, named).await
+                self.run_apart(lent, statement, values, named).await
             } else {
-                self.run_on(&lent, statement, values, named).await
+                self.run_on(lent, statement, values, named).await
             };
             match answer {
                 Err(error) if error.is_out_of_order() && !patience.is_over() => {
@@ -62,11 +80,9 @@ impl<C: Connections> PostgresStore<C> {
                 }
                 // There was one, which has been rolled back by now.
                 Err(error) if error.is_of_the_transaction() && may_be_open => may_be_open = false,
-                answer => break answer,
+                answer => return answer,
             }
-        };
-        lent.answered(answer.as_ref().map_or_else(fate, |_| Fate::Keep));
-        answer
+        }
     }
 
     /// The same in a transaction of its own that is READ COMMITTED, whatever the default is: the server does not roll that

@@ -91,7 +91,7 @@ impl<C: Connections> Builder<C> {
     /// second by default, at least a millisecond. For as long, what the server rolls back to keep order among transactions
     /// (SQLSTATE class 40) is sent again. Keep it below the engine's `store_timeout`. A
     /// call that is dropped and not answered this long after it began leaves a connection that may be dead: its statement is
-    /// cancelled, and a pool then closes it.
+    /// cancelled, and a pool then closes it. Where the server has synchronous standbys, nothing is cancelled.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.options.lock_wait = wait;
         self

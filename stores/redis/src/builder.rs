@@ -164,6 +164,9 @@ impl RedisStoreBuilder {
     /// Takes a connection that you made, and checks the server as [`connect`](Self::connect) does. Its timeouts are its
     /// own: the client's default of 500 ms makes lost answers ordinary.
     ///
+    /// Let the store have it alone. A command of yours that blocks on the same connection, such as `BLPOP`, holds up every
+    /// renewal behind it, and leases are lost.
+    ///
     /// # Errors
     /// As for [`connect`](Self::connect).
     pub async fn over<C>(self, connection: C) -> Result<RedisStore<C>, RedisStoreError>

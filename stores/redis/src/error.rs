@@ -15,13 +15,15 @@ pub enum RedisStoreError {
         source: RedisError,
     },
     /// The connection broke before the answer came.
-    #[error("the connection to Redis broke before the answer came; the write may have been applied")]
+    #[error(
+        "the connection to Redis broke before the answer came; if the call was a write, it may have been applied"
+    )]
     Disconnected {
         /// The client's error.
         source: RedisError,
     },
     /// No answer came within the connection's response timeout.
-    #[error("Redis did not answer in time; the write may have been applied")]
+    #[error("Redis did not answer in time; if the call was a write, it may have been applied")]
     TimedOut {
         /// The client's error.
         source: RedisError,
@@ -54,7 +56,9 @@ pub enum RedisStoreError {
         source: RedisError,
     },
     /// Fewer replicas than asked for confirmed a write within the time for it. It is applied, here at least.
-    #[error("the write was done, and {confirmed} of the {wanted} replicas asked for confirmed it in time")]
+    #[error(
+        "the write was done, and {confirmed} of the {wanted} replicas asked for confirmed it in time; look at the replicas, or ask for fewer"
+    )]
     TooFewReplicas {
         /// How many did.
         confirmed: u64,
@@ -70,7 +74,7 @@ pub enum RedisStoreError {
         what: String,
     },
     /// The record does not decode.
-    #[error("the record under the key does not decode")]
+    #[error("the record under the key {}", unread(.0, "redis-cli"))]
     Undecodable(#[from] DecodeError),
     /// The server's eviction policy can drop claims.
     #[error(
@@ -82,7 +86,9 @@ pub enum RedisStoreError {
         policy: String,
     },
     /// The server is too old.
-    #[error("Redis {version} is too old: scripts that may finish a claim while memory is full need 7.0")]
+    #[error(
+        "Redis {version} is too old: scripts that may finish a claim while memory is full need 7.0; upgrade it"
+    )]
     TooOld {
         /// Its version.
         version: String,
@@ -105,7 +111,7 @@ pub enum RedisStoreError {
         what: &'static str,
     },
     /// Anything else.
-    #[error("the request to Redis failed; the write may have been applied")]
+    #[error("the request to Redis failed; if it was a write, it may have been applied. The cause says why")]
     Other {
         /// The client's error.
         source: RedisError,
@@ -118,6 +124,14 @@ pub enum RedisStoreError {
         /// The answer, in short.
         what: String,
     },
+}
+
+/// What to do about a record that does not decode; `look` says with what to look at it.
+fn unread(source: &DecodeError, look: &str) -> String {
+    match source {
+        DecodeError::Newer { .. } => "was written by a newer version; upgrade this process".to_owned(),
+        _ => format!("does not decode; look at it with {look}"),
+    }
 }
 
 impl RedisStoreError {
@@ -142,20 +156,13 @@ impl RedisStoreError {
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ReadOnly,
             ) => Self::NotNow { code: code(&source), source, resent: resends },
-            _ => match source.code() {
+            _ => match word(&source) {
                 Some("OOM") => Self::Full { source, resent: resends },
                 Some("BUSY" | "MISCONF" | "NOREPLICAS") => {
                     Self::NotNow { code: code(&source), source, resent: resends }
                 }
-                Some("NOAUTH" | "WRONGPASS" | "NOPROTO") => Self::Refused { code: code(&source), source },
-                // This has no word of its own when it happens within a script: as Redis 7.0 says it, and as later ones and
-                // Valkey do.
-                _ if source.detail().is_some_and(|what| {
-                    what.contains("user executing the script can't run")
-                        || what.contains("ACL failure in script")
-                }) =>
-                {
-                    Self::Refused { code: "NOPERM".to_owned(), source }
+                Some("NOAUTH" | "NOPERM" | "WRONGPASS" | "NOPROTO") => {
+                    Self::Refused { code: code(&source), source }
                 }
                 Some("WRONGTYPE") => Self::Corrupt { what: "it is not a hash".to_owned() },
                 _ => Self::Other { source },
@@ -171,7 +178,23 @@ impl RedisStoreError {
 }
 
 fn code(error: &RedisError) -> String {
-    error.code().unwrap_or("no connection").to_owned()
+    word(error).unwrap_or("no connection").to_owned()
+}
+
+/// The word that a server's error begins with, or should: some say in their text alone what has a word elsewhere.
+pub(crate) fn word(error: &RedisError) -> Option<&str> {
+    let says = |texts: [&str; 2]| {
+        error.detail().is_some_and(|detail| texts.iter().any(|text| detail.contains(text)))
+    };
+    // Within a script: as Redis 7.0 says it, and as later ones and Valkey do.
+    if says(["user executing the script can't run", "ACL failure in script"]) {
+        return Some("NOPERM");
+    }
+    // Who has not said who he is may send ten parts of 16 KiB, and each write has more; then the server hangs up.
+    if says(["unauthenticated multibulk length", "unauthenticated bulk length"]) {
+        return Some("NOAUTH");
+    }
+    error.code()
 }
 
 impl StoreError for RedisStoreError {
@@ -251,6 +274,8 @@ mod tests {
     fn what_a_server_refuses_for_good_is_rejected_and_what_nobody_knows_is_maybe_applied() {
         for line in [
             "NOAUTH Authentication required.",
+            "ERR Protocol error: unauthenticated multibulk length",
+            "ERR Protocol error: unauthenticated bulk length",
             "WRONGPASS invalid username-password pair",
             "NOPERM this user has no permissions to run the 'evalsha' command",
             "CROSSSLOT Keys in request don't hash to the same slot",

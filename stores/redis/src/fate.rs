@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError};
 
+use crate::error::word;
+
 /// What becomes of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
@@ -13,7 +15,7 @@ pub(crate) enum Fate {
 
 /// The one rule, for each answer.
 pub(crate) fn fate(error: &RedisError) -> Fate {
-    match (error.kind(), error.code()) {
+    match (error.kind(), word(error)) {
         // The client makes another where it breaks, and not where it is slow.
         (ErrorKind::Io, _) => Fate::Keep,
         (_, Some(code)) => of_code(code),
@@ -54,6 +56,10 @@ mod tests {
             ("NOAUTH Authentication required.", Fate::Replace),
             ("WRONGPASS invalid username-password pair", Fate::Replace),
             ("NOPERM this user has no permissions", Fate::Replace),
+            ("ERR Protocol error: unauthenticated multibulk length", Fate::Replace),
+            ("ERR Protocol error: unauthenticated bulk length", Fate::Replace),
+            ("ERR The user executing the script can't run this command or subcommand", Fate::Replace),
+            ("ERR ACL failure in script: User app has no permissions", Fate::Replace),
             ("MOVED 1 127.0.0.1:1", Fate::Keep),
             ("ASK 1 127.0.0.1:1", Fate::Keep),
             ("TRYAGAIN Multiple keys request during rehashing", Fate::Keep),

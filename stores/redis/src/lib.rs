@@ -83,6 +83,8 @@ mod builder;
 mod call_id;
 mod connection;
 mod error;
+#[cfg(test)]
+mod errors;
 mod fate;
 mod lifetime;
 mod link;

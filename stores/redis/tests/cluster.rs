@@ -16,7 +16,7 @@ use oncekey::store::{DurabilityClass, Exchange, ListInDoubt as _, Store as _, St
 use oncekey_conformance::{Effort, Harness, Subject, Time};
 use oncekey_redis::{RedisStore, RedisStoreError};
 use oncekey_store_testing::proxy::{Mode, Proxy};
-use oncekey_store_testing::server::{Port, Redis};
+use oncekey_store_testing::server::{Port, Redis, unique_name};
 use redis::cluster_async::ClusterConnection;
 use support::*;
 
@@ -265,6 +265,49 @@ fn an_error_of_a_cluster_is_maybe_applied() {
     });
 }
 
+/// Each node refuses for a while, as one that is demoted, asks for another password or lost its slots, and so on. The client
+/// makes its connections itself: it must not stay with a refusal.
+#[test]
+fn a_cluster_that_refuses_for_a_while_is_used_again_afterwards() {
+    block_on(async {
+        let cluster = Cluster::start().await;
+        let all = async |command: &str| {
+            for (server, _) in &cluster.nodes {
+                let _: () = ask(server, &command.split(' ').collect::<Vec<_>>()).await;
+            }
+        };
+        let user = "ACL SETUSER app reset on ~* +@all >secret";
+        all(user).await;
+        let urls = cluster
+            .nodes
+            .iter()
+            .map(|(server, proxy)| proxy.url(server.url()).replace("redis://", "redis://app:secret@"));
+        let store = builder().prefix(prefix()).connect_cluster(urls).await.unwrap();
+        for (name, spoil, mend) in [
+            ("rights", "ACL SETUSER app -hset", user),
+            ("all rights", "ACL SETUSER app -@all", user),
+            ("password", "ACL SETUSER app resetpass >other", user),
+            ("user", "ACL DELUSER app", user),
+            ("replicas", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+        ] {
+            all(spoil).await;
+            if name == "password" {
+                all("CLIENT KILL USER app").await;
+            }
+            until(name, || async {
+                let refused = claim(&store, &key(&unique_name("refused")), 1).await;
+                refused.is_err_and(|error| error.maybe_applied())
+            })
+            .await;
+            all(mend).await;
+            until("the cluster is used again", || async {
+                claim(&store, &key(&unique_name(name)), 1).await.is_ok()
+            })
+            .await;
+        }
+    });
+}
+
 /// While a slot moves, its keys are where they are: claims and completions go on before, during and after.
 #[test]
 fn keys_of_a_slot_that_moves_stay_claimed() {
@@ -313,7 +356,7 @@ fn what_a_cluster_cannot_do_is_said() {
         let store = builder().connect(proxy.url(server.url())).await.unwrap();
         let mut moved = 0;
         for index in 0..20 {
-            match claim(&store, &key(&oncekey_store_testing::server::unique_name("k")), 1).await {
+            match claim(&store, &key(&unique_name("k")), 1).await {
                 Ok(_) => {}
                 Err(error) => {
                     assert!(

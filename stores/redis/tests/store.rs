@@ -22,3 +22,5 @@ mod replicas;
 mod round_trips;
 #[path = "store/startup.rs"]
 mod startup;
+#[path = "store/states.rs"]
+mod states;

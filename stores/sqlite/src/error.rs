@@ -137,11 +137,12 @@ pub enum SqliteError {
         committed: bool,
     },
     /// Anything else that SQLite says.
-    #[error("SQLite failed")]
+    #[error("SQLite failed; see the cause")]
     Other(#[source] Failed),
     /// A record does not decode.
     #[error(
-        "a record in scope {scope:?}, row {row} of oncekey_records, does not decode; look at it with the view `oncekey`"
+        "a record in scope `{scope}`, row {row} of oncekey_records, {}",
+        unread(source, "the view `oncekey`")
     )]
     Record {
         /// The scope of its key.
@@ -161,11 +162,21 @@ pub enum SqliteError {
         row: i64,
     },
     /// The store was closed before it came to this call, or its threads have ended by a panic. Nothing was applied.
-    #[error("the store is closed")]
+    #[error("the store is closed; nothing was applied. Open it again")]
     Closed,
     /// The store's thread ended in the middle: a bug, or the process is ending.
-    #[error("the store's thread ended in the middle of the call; whether a write was applied is unknown")]
+    #[error(
+        "the store's thread ended in the middle of the call; if that was a write, it may have been applied. Open the store again"
+    )]
     ThreadGone,
+}
+
+/// What to do about a record that does not decode; `look` says with what to look at it.
+fn unread(source: &DecodeError, look: &str) -> String {
+    match source {
+        DecodeError::Newer { .. } => "was written by a newer version; upgrade this process".to_owned(),
+        _ => format!("does not decode; look at it with {look}"),
+    }
 }
 
 /// In which step of its work SQLite failed.

@@ -51,6 +51,8 @@ mod clock;
 mod complete;
 mod connect;
 mod error;
+#[cfg(test)]
+mod errors;
 mod job;
 mod lock;
 mod options;

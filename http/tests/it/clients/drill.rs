@@ -31,7 +31,7 @@ const RETRIES: u32 = 40;
 const OPERATIONS: usize = 24;
 
 /// What becomes of requests, in turn.
-const FAULTS: [Mode; 13] = [
+const FAULTS: [Mode; 15] = [
     Mode::DropAnswers,
     Mode::Pass,
     Mode::CutAnswers,
@@ -44,6 +44,9 @@ const FAULTS: [Mode; 13] = [
     Mode::CutAnswers,
     Mode::Pass,
     Mode::DropAnswers,
+    Mode::Pass,
+    // After the status line, in the middle of a field.
+    Mode::CutAnswersAfter(30),
     Mode::Pass,
 ];
 /// Long enough for each operation to meet one.

@@ -42,7 +42,8 @@ enum Answers {
     AsSet,
     Swallowed,
     Reset,
-    Cut,
+    /// After so many bytes; in the middle if it is not said.
+    Cut(Option<usize>),
     Delayed(Duration),
     /// Until `set` was called this often.
     HeldUntil(u64),
@@ -58,8 +59,9 @@ enum End {
     Swallowed,
     /// An answer was swallowed: the client's side is to be reset.
     ClientReset,
-    /// Half of an answer was delivered: the client's side is to be closed, and must be able to read that half.
-    Cut,
+    /// The beginning of an answer is delivered, so many bytes of it or the half. Then the client's side is to be closed, and
+    /// must be able to read that.
+    Cut(Option<usize>),
 }
 
 impl Connection {
@@ -98,12 +100,12 @@ impl Connection {
                 reset(client);
                 reset(server);
             }
-            End::Swallowed | End::ClientReset | End::Cut => {
+            End::Swallowed | End::ClientReset | End::Cut(_) => {
                 // Seen by the client now; the server may still be at it.
                 if !matches!(end, End::ClientReset) {
                     let _closed = client.shutdown().await;
                 }
-                if !matches!(end, End::Cut) {
+                if !matches!(end, End::Cut(_)) {
                     reset(client);
                 }
                 let Self { client, server, .. } = self;
@@ -171,7 +173,8 @@ impl State {
                 Mode::Pass => {}
                 Mode::DropAnswers => self.answers_are(Answers::Swallowed),
                 Mode::ResetAnswers => self.answers_are(Answers::Reset),
-                Mode::CutAnswers => self.answers_are(Answers::Cut),
+                Mode::CutAnswers => self.answers_are(Answers::Cut(None)),
+                Mode::CutAnswersAfter(bytes) => self.answers_are(Answers::Cut(Some(bytes))),
                 Mode::DelayAnswers(delay) => self.answers_are(Answers::Delayed(delay)),
                 Mode::StallAnswers => self.answers_are(Answers::HeldUntil(next_set)),
                 Mode::Reset => return End::Reset,
@@ -191,7 +194,7 @@ impl State {
             let end = self.let_through().await;
             let passing = match end {
                 None => len,
-                Some(End::Cut) => len / 2,
+                Some(End::Cut(bytes)) => bytes.unwrap_or(len / 2).min(len),
                 Some(end) => return end,
             };
             // A client that is gone takes no answers; the server's stream is read on, as a network would.
@@ -211,7 +214,9 @@ impl State {
             let end = match (answers, self.shared.mode()) {
                 (Answers::Swallowed, _) | (_, Mode::DropAnswers) => End::Swallowed,
                 (Answers::Reset, _) | (_, Mode::ResetAnswers) => End::ClientReset,
-                (Answers::Cut, _) | (_, Mode::CutAnswers) => End::Cut,
+                (Answers::Cut(bytes), _) => End::Cut(bytes),
+                (_, Mode::CutAnswers) => End::Cut(None),
+                (_, Mode::CutAnswersAfter(bytes)) => End::Cut(Some(bytes)),
                 (_, Mode::Reset) => return Some(End::Reset),
                 (Answers::HeldUntil(count), _) if self.set_count() < count => {
                     self.held(&mut set).await;

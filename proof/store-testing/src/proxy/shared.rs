@@ -26,6 +26,8 @@ pub enum Mode {
     ResetAnswers,
     /// It is forwarded, and the first half of the first chunk that comes back. Then the client's connection is closed.
     CutAnswers,
+    /// As [`CutAnswers`](Self::CutAnswers), with so many bytes instead of the half.
+    CutAnswersAfter(usize),
     /// It is forwarded, and what comes back is delivered so much later.
     DelayAnswers(Duration),
 }

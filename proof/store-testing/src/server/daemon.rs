@@ -216,7 +216,7 @@ fn process(pid: u32) -> Pid {
     i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id")
 }
 
-fn send(pid: u32, signal: Signal) {
+pub(super) fn send(pid: u32, signal: Signal) {
     // It may have ended by itself.
     let _sent = kill_process(process(pid), signal);
 }

@@ -16,6 +16,8 @@ mod postgres;
 mod programs;
 mod redis;
 mod sql;
+mod standby;
+mod states;
 mod watchdog;
 
 pub use daemon::{Daemon, Program, thrice};

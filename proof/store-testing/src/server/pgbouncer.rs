@@ -29,6 +29,14 @@ impl Pgbouncer {
     /// # Panics
     /// If there is none to start, saying what to install.
     pub fn start(server: &Postgres, connections: u32) -> Self {
+        Self::start_with(server, connections, &[])
+    }
+
+    /// As [`start`](Self::start), with further settings, such as `("query_wait_timeout", "2")`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with(server: &Postgres, connections: u32, further: &[(&str, &str)]) -> Self {
         let Some(program) = find(&["pgbouncer"]) else {
             panic!(
                 "this test starts a pgbouncer, and there is none in PATH. Install it: `apt-get install pgbouncer` on Debian \
@@ -38,13 +46,16 @@ impl Pgbouncer {
         thrice(|| {
             let (home, port) = (Home::new("pgbouncer"), Port::free());
             // auth_type any: everybody is the user of the server's own URL.
-            let settings = format!(
+            let mut settings = format!(
                 "[databases]\n* = host=127.0.0.1 port={} user=oncekey\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
                  listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
                  max_client_conn = 1000\ndefault_pool_size = {connections}\nadmin_users = oncekey\n",
                 server.port(),
                 port.number()
             );
+            for (name, value) in further {
+                settings.push_str(&format!("{name} = {value}\n"));
+            }
             let settings = home.write("pgbouncer.ini", &settings);
             // TERM: INT would wait for its clients.
             let daemon = Daemon::new(home, Program::new(&program).args([settings]));

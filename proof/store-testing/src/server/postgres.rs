@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -17,7 +18,7 @@ use super::sql::execute;
 
 /// Names the server to use instead of one that is started: its user must be allowed to create databases.
 const VARIABLE: &str = "ONCEKEY_POSTGRES_URL";
-const USER: &str = "oncekey";
+pub(super) const USER: &str = "oncekey";
 const INSTALL: &str = "`initdb` and `postgres` are neither in PATH nor in /usr/lib/postgresql/*/bin. Install the server: \
                        `apt-get install postgresql` on Debian and Ubuntu, `dnf install postgresql-server` on Fedora, \
                        `brew install postgresql` on macOS";
@@ -54,9 +55,7 @@ impl Postgres {
     /// # Panics
     /// As [`start`](Self::start).
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        let Some(programs) = programs::postgres() else {
-            panic!("this test starts a PostgreSQL server of its own, and there is none: {INSTALL}")
-        };
+        let programs = programs();
         thrice(|| {
             let (home, port) = (Home::new("postgres"), Port::free());
             let data = home.path().join("data");
@@ -65,25 +64,16 @@ impl Postgres {
             initdb.args(["-A", "trust", "-U", USER, "--no-sync", "--locale=C", "-E", "UTF8"]);
             let made = initdb.status().expect("initdb can be started");
             assert!(made.success(), "initdb ended with {made}:\n{}", home.log_tail());
-            let mut program =
-                Program::new(programs.join("postgres")).args(["-p", &port.number().to_string(), "-D"]);
-            program = program.args([data]);
-            let defaults = [
-                ("listen_addresses", "127.0.0.1"),
-                ("unix_socket_directories", ""),
-                ("max_connections", "200"),
-                // In the data directory, so that nothing outlives it in /dev/shm.
-                ("dynamic_shared_memory_type", "mmap"),
-            ];
-            for (name, value) in defaults.iter().chain(settings) {
-                program = program.args(["-c", &format!("{name}={value}")]);
-            }
-            // An immediate shutdown: it takes all processes and the shared memory with it, and writes nothing.
-            let daemon = Daemon::new(home, program.ended_by(Quit { signal: Signal::QUIT, name: "QUIT" }));
-            let url = format!("postgres://{USER}@{}/postgres", port.addr());
-            daemon.start(|| answers(&url))?;
-            Ok(Self { url, own: Some(Own { daemon, port }) })
+            let program = serves(programs.join("postgres"), &data, &port, settings);
+            Self::begin(home, port, program)
         })
+    }
+
+    pub(super) fn begin(home: Home, port: Port, program: Program) -> Result<Self, String> {
+        let daemon = Daemon::new(home, program);
+        let url = format!("postgres://{USER}@{}/postgres", port.addr());
+        daemon.start(|| answers(&url))?;
+        Ok(Self { url, own: Some(Own { daemon, port }) })
     }
 
     /// The server of this test process: started at its first use, and ended with the process. Or the one that
@@ -161,10 +151,17 @@ impl Postgres {
     /// # Panics
     /// If it does not start.
     pub fn start_again(&self) {
-        let url = &self.url;
-        if let Err(why) = self.own().daemon.start(|| answers(url)) {
+        self.start_until(|| answers(&self.url));
+    }
+
+    pub(super) fn start_until(&self, is_ready: impl Fn() -> bool) {
+        if let Err(why) = self.own().daemon.start(is_ready) {
             panic!("{why}")
         }
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        self.own().daemon.home()
     }
 
     /// Makes all of its processes hang, as a machine that swaps or is suspended, until [`go_on`](Self::go_on).
@@ -188,6 +185,33 @@ impl Postgres {
         }
         Database { url: with_database(&self.url, &name), name, server: self.url.clone() }
     }
+}
+
+/// The directory with the server's programs.
+///
+/// # Panics
+/// If there is none, saying what to install.
+pub(super) fn programs() -> PathBuf {
+    programs::postgres().unwrap_or_else(|| {
+        panic!("this test starts a PostgreSQL server of its own, and there is none: {INSTALL}")
+    })
+}
+
+/// The server's program, on this data and port.
+pub(super) fn serves(path: PathBuf, data: &Path, port: &Port, settings: &[(&str, &str)]) -> Program {
+    let mut program = Program::new(path).args(["-p", &port.number().to_string(), "-D"]).args([data]);
+    let defaults = [
+        ("listen_addresses", "127.0.0.1"),
+        ("unix_socket_directories", ""),
+        ("max_connections", "200"),
+        // In the data directory, so that nothing outlives it in /dev/shm.
+        ("dynamic_shared_memory_type", "mmap"),
+    ];
+    for (name, value) in defaults.iter().chain(settings) {
+        program = program.args(["-c", &format!("{name}={value}")]);
+    }
+    // An immediate shutdown: it takes all processes and the shared memory with it, and writes nothing.
+    program.ended_by(Quit { signal: Signal::QUIT, name: "QUIT" })
 }
 
 impl Drop for Postgres {

@@ -16,28 +16,28 @@ use crate::statements::some_record;
 use crate::support::{PATIENCE, Tables, block_on, connect, database, key, number, pool_to, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
-const SIZE: usize = 4;
+pub(crate) const SIZE: usize = 4;
 
 /// Makes all connections that the pool has places for.
-async fn fill(pool: &Pool) {
+pub(crate) async fn fill(pool: &Pool) {
     let all: Vec<_> = futures::future::join_all((0..SIZE).map(|_| pool.get())).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(pool.status().size, SIZE);
 }
 
-fn store_over(pool: &Pool) -> PostgresStore<Pool> {
+pub(crate) fn store_over(pool: &Pool) -> PostgresStore<Pool> {
     PostgresStore::builder(pool.clone()).connection_wait(PATIENCE).build()
 }
 
 /// Claims a key of its own at each call.
-struct Claims<'s> {
+pub(crate) struct Claims<'s> {
     store: &'s PostgresStore<Pool>,
     record: oncekey::protocol::Record,
-    next: std::cell::Cell<u32>,
+    pub(crate) next: std::cell::Cell<u32>,
 }
 
 impl Claims<'_> {
-    async fn one(&self) -> Result<(), Error> {
+    pub(crate) async fn one(&self) -> Result<(), Error> {
         let id = key(&format!("claim {}", self.next.replace(self.next.get() + 1)));
         let put = Put::new(&self.record, DAY, DAY);
         match self.store.compare_exchange(&id, Expected::Vacant, put).await? {
@@ -47,7 +47,7 @@ impl Claims<'_> {
     }
 }
 
-async fn claims(store: &PostgresStore<Pool>) -> Claims<'_> {
+pub(crate) async fn claims(store: &PostgresStore<Pool>) -> Claims<'_> {
     Claims { store, record: some_record().await, next: std::cell::Cell::new(0) }
 }
 

@@ -14,14 +14,14 @@ use crate::outages::assert_not_now;
 use crate::support::*;
 
 /// An address behind which one server is, and later another: new connections go to that, those that are there stay.
-struct Address {
-    url: String,
+pub(crate) struct Address {
+    pub(crate) url: String,
     port: Arc<AtomicU16>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Address {
-    async fn of(server: &Redis) -> Self {
+    pub(crate) async fn of(server: &Redis) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}/", listener.local_addr().unwrap());
         let port = Arc::new(AtomicU16::new(server.port()));
@@ -41,12 +41,17 @@ impl Address {
         Self { url, port, connections }
     }
 
+    /// How many connections were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
     fn is_now_of(&self, server: &Redis) {
         self.port.store(server.port(), Ordering::SeqCst);
     }
 }
 
-async fn is_done(store: &RedisStore, id: &str) -> bool {
+pub(crate) async fn is_done(store: &RedisStore, id: &str) -> bool {
     match claim(store, &key(id), 1).await {
         Ok(Exchange::Done(_)) => true,
         // Its own, of a try whose answer was late.
@@ -106,7 +111,7 @@ fn a_server_that_stays_a_replica_is_not_flooded_with_connections() {
             calls += 1;
         }
         let most = usize::try_from(began.elapsed().as_millis() / 100).unwrap() + 2;
-        let made = address.connections.load(Ordering::SeqCst);
+        let made = address.connections();
         assert!(made <= most, "{made} connections of {calls} calls in {:?}", began.elapsed());
     });
 }
