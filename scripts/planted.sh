@@ -4,7 +4,8 @@
 #   scripts/planted.sh               all four of these
 #   scripts/planted.sh simulation    the simulation, first with no bug (20,000 seeds, or ONCEKEY_SIM_SEEDS), then with each:
 #                                    it names the broken promise, as proof/planted/wrong_engines.rs says
-#   scripts/planted.sh scenarios     scenarios of tests/it that must fail: proof/planted/scenarios.rs
+#   scripts/planted.sh scenarios     scenarios of tests/it and blocking/tests/it that must fail:
+#                                    proof/planted/scenarios.rs, blocking.rs
 #   scripts/planted.sh loom          all loom models, and the bugs that they must find: proof/planted/loom.rs
 #   scripts/planted.sh shuttle       all shuttle schedules, and the same: proof/planted/shuttle.rs
 #   scripts/planted.sh lint          checks the copy with rustfmt and clippy, warnings denied
@@ -53,6 +54,7 @@ add_module() { # file, path from there, name
 }
 add_module src/lib.rs ../proof/planted/planted.rs planted
 add_module tests/it/main.rs ../../proof/planted/scenarios.rs planted
+add_module blocking/tests/it/main.rs ../../../proof/planted/blocking.rs planted
 add_module proof/interleaving/tests/loom.rs ../../planted/loom.rs planted
 add_module proof/interleaving/tests/shuttle.rs ../../planted/shuttle.rs planted
 { echo && cat "$fresh/proof/planted/wrong_engines.toml"; } >>"$fresh/conformance/Cargo.toml"
@@ -93,7 +95,7 @@ simulation() {
 }
 
 scenarios() {
-    cargo test --locked --all-features -p oncekey --test it -- "${@:-planted::}"
+    cargo test --no-fail-fast --locked --all-features -p oncekey -p oncekey-blocking --test it -- "${@:-planted::}"
 }
 
 interleaved() { # switch, names of tests

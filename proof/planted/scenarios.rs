@@ -6,7 +6,7 @@ mod plants;
 
 use plants::{Plant, assert_found};
 
-const PLANTS: [Plant; 9] = [
+const PLANTS: [Plant; 8] = [
     // E1: an operation that ended is stored although its task is blocked.
     Plant {
         bug: "housekeeping: nobody helps with a conclusion",
@@ -22,12 +22,6 @@ const PLANTS: [Plant; 9] = [
         bug: "batch: only the task that filled it drives it",
         model: "leases::blocked::in_a_batch_what_has_ended_is_stored_while_a_neighbour_blocks",
         says: &["Succeeds, by a keeper: true"],
-    },
-    // E2: the same on a plain thread, after a grant that came late.
-    Plant {
-        bug: "housekeeping: nobody helps with a conclusion",
-        model: "blocking::many::an_outcome_after_a_late_grant_is_stored_while_the_next_operation_runs",
-        says: &["the last outcome is not stored while the next operation runs"],
     },
     // E3: the second of a pair follows the answer of the first.
     Plant {
