@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use super::acquire::doubt::Resolver;
 use crate::observe::Observer;
 use crate::protocol::{Lifetimes, Policy};
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 
 /// What becomes of an operation whose lease is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -66,6 +66,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// When the clean-up gives up what was not started, or is known: past its lease too, where somebody would have to
+    /// resolve it.
+    pub(crate) fn clean_up_until(&self, now: Moment) -> Moment {
+        now + self.completion_timeout.max(self.lifetimes.lease)
+    }
+
     /// How long a keeper sleeps: often enough that what falls due just after a round is renewed well before its deadline.
     pub(crate) fn keeper_tick(&self) -> Duration {
         let grace = self.lifetimes.lease - self.margin - self.renew_every;

@@ -256,6 +256,23 @@ fn a_claim_given_up_is_released_though_the_clean_up_comes_after_its_lease() {
     assert_eq!(bench.on_record().record.state(), State::Released { fresh_operation_id: false });
 }
 
+/// Nothing was started under it, and nobody is to resolve it: it is released, whenever the store is back.
+#[test]
+fn a_claim_given_up_is_released_though_the_store_is_away_for_longer_than_its_lease() {
+    let bench = bench();
+    bench.store.always(ReplyLost);
+    assert!(bench.run(bench.dedup.request(key()).policy(Policy::Hold).claim()).is_err());
+    bench.store.always(Refused);
+    let mut tasks = crate::support::Tasks::default();
+    let flushed = tasks.spawn(bench.dedup.flush());
+    tasks.pass(&bench.clock, LEASE + LEASE / 2);
+    assert!(!flushed.is_done(), "it goes on");
+    bench.store.always(Fault::None);
+    tasks.pass(&bench.clock, LEASE / 2);
+    assert!(flushed.is_done());
+    assert_eq!(bench.on_record().record.state(), State::Released { fresh_operation_id: false });
+}
+
 type Write = fn(&Bench, &mut Claim<FaultyStore>) -> Result<(), ClaimError>;
 
 /// The writes of a holder, with the state that each leaves.

@@ -298,6 +298,7 @@ impl<S: Store + 'static> Drop for Claiming<'_, S> {
             key: self.ask.key.clone(),
             owner: self.command.owner,
             found: OnceLock::new(),
+            until: OnceLock::new(),
         }));
     }
 }
@@ -310,26 +311,53 @@ struct Unheard<S: Store + 'static> {
     owner: Owner,
     /// Its record, and when that was looked for, once it was found: kept, since a try may have time for one call only.
     found: OnceLock<(Entry, Moment)>,
+    /// When it is given up, counted from when it was first begun.
+    until: OnceLock<Moment>,
+}
+
+impl<S: Store + 'static> Unheard<S> {
+    /// Looks for its record, until the store answers. Between two looks it does not keep the engine.
+    async fn find(&self) -> Option<&(Entry, Moment)> {
+        while self.found.get().is_none() {
+            let engine = self.engine.upgrade()?;
+            let sent = engine.clock().now();
+            match engine.load_patiently(&self.key).await {
+                // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
+                Ok(None) => return None,
+                // Its lease may be over by now; nothing was started under it all the same.
+                Ok(Some(entry)) if entry.record.is_in_progress() && entry.record.owner() == self.owner => {
+                    let _first = self.found.set((entry, sent));
+                }
+                Ok(Some(_)) => return None,
+                Err(Error::Store { source, .. }) if source.kind().is_transient() => {
+                    let now = engine.clock().now();
+                    if now >= self.until(&engine) {
+                        return None;
+                    }
+                    let pause = engine.clock().sleep_until(now + engine.options.keeper_tick());
+                    drop(engine);
+                    pause.await;
+                }
+                Err(_) => return None,
+            }
+        }
+        self.found.get()
+    }
+
+    fn until(&self, engine: &Inner<S>) -> Moment {
+        *self.until.get_or_init(|| engine.options.clean_up_until(engine.clock().now()))
+    }
 }
 
 impl<S: Store + 'static> CleanUp for Unheard<S> {
     fn begin(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            let Some(until) = self.engine.upgrade().map(|engine| self.until(&engine)) else { return };
+            let Some((entry, sent)) = self.find().await else { return };
             let Some(engine) = self.engine.upgrade() else { return };
-            if self.found.get().is_none() {
-                // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
-                let sent = engine.clock().now();
-                let Ok(Some(entry)) = engine.load_patiently(&self.key).await else { return };
-                // Its lease may be over by now; nothing was started under it all the same.
-                if !entry.record.is_in_progress() || entry.record.owner() != self.owner {
-                    return;
-                }
-                let _first = self.found.set((entry, sent));
-            }
-            let (entry, sent) = self.found.get().expect("set above");
             let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(*sent) };
             let lease = Lease::new(engine, self.key.clone(), entry.clone(), *sent);
-            let _told: Result<(), ClaimError> = lease.write(step, lease.release_until(*sent)).await;
+            let _told: Result<(), ClaimError> = lease.write(step, until).await;
         })
     }
 

@@ -42,7 +42,8 @@ impl<S: Store + 'static> Guard<S> {
             Phase::Started => (Step::Abandon, lease.release_until(clock.now())),
             Phase::Fresh => {
                 let now = clock.now();
-                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, lease.release_until(now))
+                let until = lease.engine.options.clean_up_until(now);
+                (Step::Release { fresh_operation_id: false, now: clock.unix(now) }, until)
             }
             // The operation is over and its outcome known: a completion that began is brought to its end.
             Phase::Completing(completion) => {
