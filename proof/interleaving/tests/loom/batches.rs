@@ -23,7 +23,7 @@ fn a_batch_whose_filler_stops_is_stored_by_the_keeper() {
         let engine = world.engine();
         let is_stored = Arc::new(AtomicBool::new(false));
         let keeper = loom::thread::spawn({
-            let (engine, world, is_stored) = (engine.clone(), world.clone(), Arc::clone(&is_stored));
+            let (engine, world, is_stored) = (engine.clone(), world, Arc::clone(&is_stored));
             move || {
                 let mut keeper = pin!(engine.keeper());
                 drop(engine);
