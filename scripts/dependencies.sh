@@ -27,8 +27,8 @@ check() { # name, most, cargo tree's arguments
 without='async-trait futures getrandom hashbrown parking_lot smallvec thiserror'
 # `json` and `sha256`.
 default='serde serde_json sha2'
-# `tokio` and `blocking`.
-all='tokio blocking futures-lite'
+# `tokio`.
+all='tokio'
 
 direct() { # name, the list, cargo tree's arguments
     local name=$1 list=$2 package

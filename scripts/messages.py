@@ -24,7 +24,8 @@ version = "0.0.0"
 edition = "2024"
 
 [dependencies]
-oncekey = {{ path = "{root}", features = ["blocking"] }}
+oncekey = {{ path = "{root}" }}
+oncekey-blocking = {{ path = "{root}/blocking" }}
 serde = {{ version = "1", features = ["derive"] }}
 thiserror = "2"
 

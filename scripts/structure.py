@@ -26,7 +26,6 @@ LAYERS = [
     {"store"},
     {"memory", "observe"},
     {"engine"},
-    {"consume", "blocking"},
     {"guide"},
 ]
 

@@ -62,16 +62,6 @@ stage() { # parts, seconds at most, name, command
     rows+=("$(printf '%-58s %7s %7s %8s' "$name" "$passed" "$failed" "$((SECONDS - begun))")")
 }
 
-with_switch() { # switch, cargo's arguments
-    local switch=$1
-    shift
-    env RUSTFLAGS="${RUSTFLAGS:-} --cfg oncekey_$switch" CARGO_TARGET_DIR="$base/$switch" cargo "$@"
-}
-export -f with_switch
-export base
-# A stage's command is a program, so that a limit of time can be put on it.
-switched=(bash -c 'with_switch "$@"' with_switch)
-
 stage 'real' 1800 'servers and a browser, for the tests that start them' scripts/servers.sh
 # The quick part first: what a change breaks most often is seen soonest.
 stage 'quick' 60 'structure: no circle, no way up, and both are found' \
@@ -79,6 +69,8 @@ stage 'quick' 60 'structure: no circle, no way up, and both are found' \
 stage 'quick' 300 "the compiler's messages where a bound is not met" scripts/messages.py
 stage 'quick real' 1200 'core and kit: unit, scenario, property, wrong stores' \
     cargo test --no-fail-fast --all-features -p oncekey -p oncekey-conformance --lib --tests --examples
+stage 'quick real' 900 'consumers of messages; plain threads, and stores whose calls block' \
+    cargo test --no-fail-fast --all-features -p oncekey-consume -p oncekey-blocking --lib --tests
 stage 'quick' 600 'core without features' cargo test --no-default-features --lib
 stage 'quick' 600 'example: double_click' cargo run --quiet --example double_click
 stage 'quick' 600 'example: saga' cargo run --quiet --example saga
@@ -102,11 +94,11 @@ stage 'real' 900 'consumers on real brokers, killed while they handle' \
 stage 'models' 600 'fuzz bodies over the committed corpus' \
     env CARGO_TARGET_DIR="$base" cargo test --manifest-path fuzz/Cargo.toml --no-default-features
 
-stage 'models' 1200 'engine simulated, 20,000 seeds; each planted bug is found' scripts/planted.sh
-stage 'models' 900 'loom models, and the planted bugs that they must find' \
-    "${switched[@]}" loom test --release -p oncekey-interleaving --test loom -- --test-threads=1
-stage 'models' 900 'shuttle schedules, and the planted bugs that they must find' \
-    env SHUTTLE_SILENCE_WARNINGS=1 ONCEKEY_SHUTTLE_TIMES=4 "${switched[@]}" shuttle test --release -p oncekey-interleaving --test shuttle -- --test-threads=1
+# These run in a copy of the sources, in which the bugs are planted.
+stage 'models' 1800 'engine simulated, 20,000 seeds; each planted bug is found' scripts/planted.sh simulation
+stage 'models' 1200 'scenarios that find a planted bug' scripts/planted.sh scenarios
+stage 'models' 1800 'loom models, and the planted bugs that they must find' scripts/planted.sh loom
+stage 'models' 1800 'shuttle schedules, and the planted bugs that they must find' scripts/planted.sh shuttle
 stage 'models' 900 'the model checker: its own tests' \
     env CARGO_TARGET_DIR="$base/verify" cargo test --quiet --release --locked --manifest-path proof/verify/Cargo.toml
 stage 'models' 900 'the model checker: every history of two clients, plants' \

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use crate::admin::ResolverFailure;
 use crate::answer::{ClaimFate, FailureKind, FinalFailure, NoValue, Unavailable};
-use crate::blocking::BlockingError;
 use crate::codec::{Codec as _, Json};
-use crate::consume::Dead;
 use crate::kept::Kept;
 use crate::memory::MemoryError;
 use crate::protocol::{Algorithm, Conclusion, DecodeError, OperationId};
@@ -222,30 +220,15 @@ fn of_runs(listing: &mut Listing) {
     }
 }
 
-fn of_messages(listing: &mut Listing) {
-    for dead in [
-        Dead::<(), String>::Failed(()),
-        Dead::FailedBefore(None),
-        Dead::Exhausted { attempts: 5 },
-        Dead::Mismatch,
-        Dead::InDoubt { operation_id: id() },
-        Dead::Unreadable(Error::Incomparable { scope: scope() }.to_string()),
-    ] {
-        listing.0.push((format!("consume::Dead, {}", dead.reason()), vec![dead.to_string()]));
-    }
-}
-
 fn of_stores(listing: &mut Listing) {
     listing.add("MemoryError::Full", &MemoryError::Full { unit: "records", used: 100, bound: 100 });
     listing.add("MemoryError::TooLarge", &MemoryError::TooLarge { len: 1 << 31 });
-    let panicked = BlockingError::<MemoryError>::Panicked { what: "the panic's own words".to_owned() };
-    listing.add("blocking::BlockingError::Panicked", &panicked);
 }
 
 #[test]
 fn each_error_reads_as_reviewed() {
     let mut listing = Listing::default();
-    for part in [of_keys_and_records, of_options, of_claims, of_holders, of_runs, of_messages, of_stores] {
+    for part in [of_keys_and_records, of_options, of_claims, of_holders, of_runs, of_stores] {
         part(&mut listing);
     }
     for (title, texts) in &listing.0 {

@@ -69,8 +69,8 @@
 //! - For everything around the calls, from the choice of a key to production: the [`guide`].
 //! - To wrap an operation: [`Deduplicator::request`], then [`Request::run`], or [`Request::run_or_fail`] if it can say how it
 //!   failed; [`IntoValue`] for its value, or one error; [`Request::claim`] for the explicit way.
-//! - To handle messages of a queue: [`consume`].
-//! - To call the engine from plain threads: `blocking` (feature `blocking`).
+//! - To handle messages of a queue: [`oncekey-consume`].
+//! - To call the engine from plain threads: [`oncekey-blocking`].
 //! - To implement a store: [`store::Store`] has the contract, clause by clause, and a worked example. Prove yours with
 //!   [`oncekey-conformance`]. [`store::erased`] is for a store that is chosen at run time.
 //! - To understand a stuck key: [`Deduplicator::inspect`], [`Deduplicator::resolve`], [`Deduplicator::forget`], and [`admin`].
@@ -88,6 +88,8 @@
 //! | [`oncekey-postgres`] | a store in PostgreSQL, with completion in the transaction of the effect |
 //! | [`oncekey-redis`] | a store in Redis or Valkey, alone or in a cluster |
 //! | [`oncekey-http`] | the `Idempotency-Key` header for every tower service: axum, hyper, tonic, warp |
+//! | [`oncekey-consume`] | consumers of messages: a handler runs once, and what to do with each delivery |
+//! | [`oncekey-blocking`] | the engine from plain threads, and stores whose calls block |
 //! | [`oncekey-observe`] | traces and metrics |
 //! | [`oncekey-conformance`] | tests: the kit that proves a store, and stores that fail on demand |
 //!
@@ -98,11 +100,12 @@
 //! | `json` | yes | values as JSON by serde: [`Request::json`] |
 //! | `sha256` | yes | `Fingerprint::sha256`, [`Request::fingerprint_of`] |
 //! | `tokio` | no | `time::TokioClock`, `DeduplicatorBuilder::tokio` |
-//! | `blocking` | no | `blocking`: the engine from plain threads, and stores whose calls block |
 //!
 //! No feature changes what another part does. Without any, the crate needs no runtime and does no I/O.
 //!
+//! [`oncekey-blocking`]: https://docs.rs/oncekey-blocking
 //! [`oncekey-conformance`]: https://docs.rs/oncekey-conformance
+//! [`oncekey-consume`]: https://docs.rs/oncekey-consume
 //! [`oncekey-http`]: https://docs.rs/oncekey-http
 //! [`oncekey-observe`]: https://docs.rs/oncekey-observe
 //! [`oncekey-postgres`]: https://docs.rs/oncekey-postgres
@@ -113,13 +116,10 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(all(feature = "json", feature = "sha256")), allow(rustdoc::broken_intra_doc_links))]
 
-#[cfg(feature = "blocking")]
-pub mod blocking;
 pub mod codec;
-pub mod consume;
 mod engine;
 #[cfg(test)]
-#[cfg(all(feature = "blocking", feature = "json", feature = "sha256"))]
+#[cfg(all(feature = "json", feature = "sha256"))]
 mod errors;
 #[cfg(any(doc, doctest))]
 pub mod guide;
@@ -137,6 +137,9 @@ mod words;
 #[cfg(all(doctest, feature = "json", feature = "sha256"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[doc(hidden)]
+pub use engine::samples;
 
 /// What operators do about a key: answers of [`Deduplicator::inspect`], [`Deduplicator::resolve`] and their kin, and the
 /// [`Resolver`](admin::Resolver) that is asked when a claim meets doubt.

@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::future::ready;
 use std::sync::{Arc, Mutex};
 
-use oncekey::consume::{Consumer, DeliveryAction, Message};
 use oncekey::{Attempt, Deduplicator, Failure, Key, MemoryStore, Store};
+use oncekey_consume::{Consumer, DeliveryAction, Message};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::{Connection, params};
 use oncekey_store_testing::bench::{Bench, Operation, Place, Section, operation};

@@ -54,11 +54,6 @@ impl<S: Store + 'static> Claim<S> {
         &self.guard.lease
     }
 
-    /// What is on record of its outcome, once it is completed.
-    pub(crate) fn kept(&self) -> Kept {
-        self.lease().entry().record.outcome().map_or(Kept::Whole, |outcome| Kept::of(&outcome.body))
-    }
-
     /// What this attempt may hand downstream. It can be given to the code that acts, and outlives the claim harmlessly.
     pub fn attempt(&self) -> Attempt {
         Attempt::new(std::sync::Arc::<Lease<S>>::clone(self.lease()))
@@ -122,6 +117,11 @@ impl<S: Store + 'static> Claim<S> {
     /// If dropped, the checkpoint may or may not be recorded.
     pub async fn checkpoint(&self, bytes: impl Into<Payload>) -> Result<(), ClaimError> {
         self.lease().write_checkpoint(bytes.into()).await
+    }
+
+    /// How much of its outcome is on record; `None` until it is completed.
+    pub fn kept(&self) -> Option<Kept> {
+        self.lease().entry().record.outcome().map(|outcome| Kept::of(&outcome.body))
     }
 
     /// Puts the claim into a batch of its engine: its writes go to the store with those of the batch's other calls, while

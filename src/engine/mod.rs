@@ -22,6 +22,7 @@ mod outcome;
 mod port;
 mod request;
 mod retry;
+pub mod samples;
 
 pub use acquire::doubt::{Doubt, Resolver};
 pub use admin::{AdminAnswer, Inspection};
@@ -37,5 +38,3 @@ pub use lease::prepared::{Prepared, Settled};
 pub use no_value::{FinalFailure, IntoValue, NoValue};
 pub use options::{OnDrop, OnLeaseLost};
 pub use request::Request;
-
-pub(crate) use retry::spread;

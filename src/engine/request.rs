@@ -148,7 +148,7 @@ impl<'a, S: Store + 'static, C, F> Request<'a, S, C, F> {
     /// let request = dedup.request(Key::new("reports.render", "2026-11")?).renewed_by_keeper_only();
     /// let answer = request.run(|_attempt| async {
     ///     std::thread::sleep(std::time::Duration::from_millis(5)); // work that does not await
-    ///     Ok::<_, std::io::Error>("rendered")
+    ///     Ok::<_, std::io::Error>("rendered".to_owned())
     /// });
     /// assert_eq!(futures::executor::block_on(answer)?.into_value()?, "rendered");
     /// # Ok(()) }

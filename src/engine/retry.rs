@@ -26,7 +26,7 @@ pub(super) fn retry_after(
 
 /// The pause, and up to half as much again by a random number: callers that were sent away together do not come back
 /// together.
-pub(crate) fn spread(pause: Duration, random: u64) -> Duration {
+fn spread(pause: Duration, random: u64) -> Duration {
     let share = random as f64 / u64::MAX as f64;
     pause.saturating_add(pause.mul_f64(share / 2.0))
 }

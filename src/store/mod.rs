@@ -139,7 +139,7 @@ use crate::protocol::{Entry, Expected, Key};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
     note = "a store is `oncekey::MemoryStore`, one of a companion crate, or a type with `impl oncekey::Store`",
-    note = "for a client that blocks its thread, wrap a `BlockingStore` as `oncekey::blocking::Blocking::new(store)`"
+    note = "for a client that blocks its thread, wrap a `BlockingStore` as `Blocking::new(store)`, of the crate `oncekey-blocking`"
 )]
 #[async_trait]
 pub trait Store: Send + Sync {

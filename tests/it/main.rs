@@ -8,13 +8,10 @@ mod support;
 
 mod adversary; // found by a reviewer who tried to break it
 
-#[cfg(feature = "blocking")]
-mod blocking; // plain threads, and stores whose calls block
 mod both_ways; // the same is heard over both ways to a store
 mod cancelling; // dropped at every await, panics
 mod claiming; // first claims, fingerprints, keys, batches of racers
 mod completing; // outcomes, codecs, limits, completions that fail
-mod consuming; // deliveries of messages, polls of them, redelivery
 mod durations; // each duration of a user at its extremes
 mod encoding; // the stored form of any record
 mod expiry; // retention, tail, linger, full stores

@@ -1,5 +1,6 @@
 //! Many calls at once, and their writes in batches.
 
+mod batches;
 mod twins;
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +10,7 @@ use oncekey::answer::{ClaimFate, Kept};
 use oncekey::protocol::State;
 use oncekey::time::Clock as _;
 use oncekey::{
-    Answer, Attempt, ClaimAnswer, ClaimError, Deduplicator, Earlier, Error, Failure, Key, MemoryStore,
+    Answer, Attempt, Claim, ClaimAnswer, ClaimError, Deduplicator, Earlier, Error, Failure, Key, MemoryStore,
     Payload, Policy, Request, RunError,
 };
 

@@ -10,7 +10,7 @@ fn root() -> &'static Path {
 /// The folders of the crates that are published.
 fn crates() -> Vec<PathBuf> {
     let stores = fs::read_dir(root().join("stores")).unwrap().map(|entry| entry.unwrap().path());
-    let others = ["", "conformance", "http", "observe"].map(|name| root().join(name));
+    let others = ["", "blocking", "conformance", "consume", "http", "observe"].map(|name| root().join(name));
     others.into_iter().chain(stores.filter(|path| path.join("Cargo.toml").is_file())).collect()
 }
 

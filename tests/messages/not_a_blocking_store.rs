@@ -3,7 +3,7 @@
 //~ an async store needs no `Blocking` around it
 
 use oncekey::MemoryStore;
-use oncekey::blocking::Blocking;
+use oncekey_blocking::Blocking;
 
 fn main() {
     drop(Blocking::new(MemoryStore::new()));

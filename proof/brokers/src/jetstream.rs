@@ -18,7 +18,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{AckKind, Message};
-use oncekey::consume::DeliveryAction;
+use oncekey_consume::DeliveryAction;
 
 /// The header in which the producer names its message: the same for each time that it sends it. It is the key.
 ///

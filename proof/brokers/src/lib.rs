@@ -1,6 +1,6 @@
 //! oncekey's consumers on real brokers.
 //!
-//! Modules to copy, each of which says what an answer of a [`Consumer`](oncekey::consume::Consumer) is in a broker's words:
+//! Modules to copy, each of which says what an answer of a [`Consumer`](oncekey_consume::Consumer) is in a broker's words:
 //! [`jetstream`], [`rabbitmq`], and, compiled but not run here, `kafka` and `sqs` (features of these names).
 //!
 //! And the [`drill`] that shows what comes of it: thousands of messages, published with duplicates, to two processes, one

@@ -28,7 +28,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
-use oncekey::consume::DeliveryAction;
+use oncekey_consume::DeliveryAction;
 
 pub use self::copy::ORIGINAL;
 use self::copy::{DELIVERED, text};

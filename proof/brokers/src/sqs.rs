@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_sqs::operation::send_message::builders::SendMessageInputBuilder;
 use aws_sdk_sqs::types::{Message, MessageAttributeValue, MessageSystemAttributeName};
 use aws_sdk_sqs::{Client, Error};
-use oncekey::consume::DeliveryAction;
+use oncekey_consume::DeliveryAction;
 
 /// The attribute in which the producer names its message: the same for each time that it sends it. It is the key.
 pub const MESSAGE_ID: &str = "message-id";

@@ -4,7 +4,7 @@
 //! RUSTFLAGS="--cfg oncekey_loom" CARGO_TARGET_DIR=target/loom cargo test --release -p oncekey-interleaving --test loom -- --test-threads=1
 //! ```
 //!
-//! `ONCEKEY_PLANT` plants one of the bugs of `loom/planted.rs`, to watch a model find it.
+//! `scripts/planted.sh loom` runs them in a copy of the sources, and plants bugs there that they must find.
 //!
 //! **What it shows.** For two or three threads of callers, owners, operators, a keeper and a clock, and every
 //! interleaving within the bound: no two attempts execute at once, one outcome is accepted and is what all get, nobody
@@ -12,7 +12,8 @@
 //! concluded. Each model also asserts that the interleavings it is about do occur.
 //!
 //! **Bounds.** Three preemptions, or two or one where three threads branch much (`PREEMPTIONS` and its kin in
-//! `loom/support.rs`); `LOOM_MAX_PREEMPTIONS` goes deeper, or less deep, in every model. `planted` explores at two.
+//! `loom/support.rs`); `LOOM_MAX_PREEMPTIONS` goes deeper, or less deep, in every model. Planted
+//! bugs are looked for at two.
 //!
 //! **What it cannot show.** Other numbers of callers, and deeper interleavings: shuttle samples those. The real parking_lot,
 //! in whose place loom's locks are. Some reorderings of relaxed atomics, and a sequentially consistent fence beyond its
@@ -21,14 +22,14 @@
 #![cfg(oncekey_loom)]
 #![allow(clippy::unwrap_used)]
 
+#[path = "loom/batches.rs"]
+mod batches;
+#[path = "loom/clean_up.rs"]
+mod clean_up;
 #[path = "loom/forgetting.rs"]
 mod forgetting;
 #[path = "loom/leaders.rs"]
 mod leaders;
-#[path = "loom/planted.rs"]
-mod planted;
-#[path = "interleaving/plants.rs"]
-mod plants;
 #[path = "loom/racing.rs"]
 mod racing;
 #[path = "interleaving/sometimes.rs"]

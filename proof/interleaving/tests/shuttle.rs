@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Schedules are drawn from one seed, so that a run that passed passes again. `ONCEKEY_SHUTTLE_SEED=7` draws others,
-//! `ONCEKEY_SHUTTLE_TIMES=20` twenty times as many. `ONCEKEY_PLANT` plants one of the bugs of `shuttle/planted.rs`, to watch a
-//! test find it. A failure prints its schedule, and the command that runs just that one again; a test shows that the command
+//! `ONCEKEY_SHUTTLE_TIMES=20` twenty times as many. `scripts/planted.sh shuttle` runs them in a copy of the sources, and plants
+//! bugs there that they must find. A failure prints its schedule, and the command that runs just that one again; a test shows that the command
 //! does.
 //!
 //! **What it shows.** Nothing for certain: it is a search. In each schedule at most one attempt of a key executes at once,
@@ -28,10 +28,6 @@
 
 #[path = "shuttle/ledger.rs"]
 mod ledger;
-#[path = "shuttle/planted.rs"]
-mod planted;
-#[path = "interleaving/plants.rs"]
-mod plants;
 #[path = "shuttle/rush.rs"]
 mod rush;
 #[path = "interleaving/sometimes.rs"]

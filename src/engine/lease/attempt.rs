@@ -93,11 +93,12 @@ impl Attempt {
     /// let answer = dedup.request(key).run(|attempt| async move {
     ///     let again = std::thread::spawn(move || {
     ///         let request = engine.request(same).wait(Duration::MAX);
-    ///         attempt.inside(|| futures::executor::block_on(request.run(|_| async { Ok::<_, String>("again") })))
+    ///         let run = request.run(|_| async { Ok::<_, std::io::Error>("again".to_owned()) });
+    ///         attempt.inside(|| futures::executor::block_on(run))
     ///     });
     ///     let again = again.join().expect("it does not panic");
     ///     assert!(matches!(again, Ok(Answer::Earlier(Earlier::InProgress { here: true, .. }))));
-    ///     Ok::<_, String>("rendered")
+    ///     Ok::<_, std::io::Error>("rendered".to_owned())
     /// });
     /// assert!(answer.await?.ran_now());
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();

@@ -6,10 +6,9 @@ use std::panic::resume_unwind;
 
 use oncekey::answer::Unavailable;
 use oncekey::codec::{AsValue, Codec, CodecError, FailureCodec};
-use oncekey::consume::{Consumer, DeliveryAction, Message};
 use oncekey::observe::{CallPhase, Event, Observer, Span};
 use oncekey::protocol::{Conclusion, OutcomeBody};
-use oncekey::{Attempt, ClaimError, Failure, OrFailure as _};
+use oncekey::{Attempt, ClaimError, OrFailure as _};
 
 use super::*;
 use crate::support::{engine_with, ready, secs};
@@ -231,22 +230,6 @@ fn of_many_the_one_that_panics_is_done() {
     assert_eq!(bench.store.peek(&of("b")).unwrap().status(), Status::InProgress);
 }
 
-#[test]
-fn a_message_whose_value_panics_is_acknowledged_the_next_time() {
-    let bench = bench();
-    let consumer = Consumer::new(bench.dedup.clone()).codec(Panicking);
-    let message = |id: &str| Message::new(Key::new("orders.ship", id).unwrap());
-    let ships = || |_: Attempt| async { Ok::<_, Failure<String>>("shipped".to_owned()) };
-    assert!(is_planned(&*panic_of(&bench, consumer.consume(message("alone"), ships()))));
-    let told = bench.run(consumer.consume_many([(message("in a poll"), ships())]));
-    assert_eq!(told.iter().map(DeliveryAction::reason).collect::<Vec<_>>(), ["panicked"]);
-    for id in ["alone", "in a poll"] {
-        let again = consumer.consume(message(id), |_| async { panic!("it runs again") });
-        let told: DeliveryAction<String, String> = bench.run(again);
-        assert_eq!(told.reason(), "done", "{id}");
-    }
-}
-
 /// Panics at one place after the effect.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Watches {
@@ -309,5 +292,4 @@ crate::support::also_at_once! {
     a_panic_after_the_effect_goes_on_once_it_is_on_record_that_the_operation_is_done
     a_panic_goes_on_also_if_that_cannot_be_put_on_record
     a_claim_whose_value_panics_on_its_way_to_bytes_is_done
-    a_message_whose_value_panics_is_acknowledged_the_next_time
 }

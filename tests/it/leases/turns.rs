@@ -206,3 +206,33 @@ crate::support::also_at_once! {
     a_run_whose_renewals_can_never_succeed_ends_at_its_deadline
     preparing_costs_no_round_trip_when_every_write_was_answered
 }
+
+/// A checkpoint in flight, by an attempt that outlives its claim. The claim was dropped, and nobody is to wait for its lease.
+#[test]
+fn a_checkpoint_in_flight_does_not_revive_a_claim_that_was_dropped() {
+    for fault in [Fault::HangBefore, Fault::HangAfter] {
+        let bench = bench_with(|builder| builder.on_drop(OnDrop::ExpireNow));
+        let owner = claim(&bench.dedup);
+        let mut aside = put_aside(&bench, &owner, fault);
+        drop(owner);
+        // The checkpoint's call is over first, so that it would be sent again beside the clean-up, or after it.
+        let mut tasks = Tasks::default();
+        let cleaned_up = tasks.spawn(bench.dedup.flush());
+        tasks.pass(&bench.clock, secs(2));
+        assert!(cleaned_up.is_done());
+        let abandoned = on_record(&bench);
+        assert_eq!(abandoned.left, Duration::ZERO, "{fault:?}");
+        let mut told = None;
+        for _ in 0..20 {
+            told = told.or_else(|| poll_once(Pin::new(&mut aside)));
+            bench.clock.advance(millis(50));
+        }
+        assert!(matches!(told, Some(Err(_))), "{fault:?}: {told:?}");
+        let entry = on_record(&bench);
+        assert_eq!(
+            (entry.version, entry.left),
+            (abandoned.version, Duration::ZERO),
+            "{fault:?}: a claim is revived"
+        );
+    }
+}

@@ -339,3 +339,27 @@ fn two_observers_as_a_pair_hear_the_same() {
     assert_eq!(one.iter().filter(|line| line.ends_with(" ends")).count(), 3);
     assert_eq!(calls.lock().unwrap().len(), 2);
 }
+
+/// The keeper drives the completion of a call that nobody polls: it does so inside of the call's phase.
+#[test]
+fn what_a_keeper_helps_with_is_heard_inside_of_its_phase() {
+    let (bench, log) = watched();
+    let mut keeper = Box::pin(bench.dedup.keeper());
+    assert!(poll_once(keeper.as_mut()).is_none());
+    let mut run = Box::pin(bench.dedup.request(key()).run(|_| async { Ok::<_, String>("done".to_owned()) }));
+    // The completion is sent, and the reply does not come. From here on the call is put aside.
+    bench.store.plan([Fault::None, Fault::HangBefore]);
+    assert!(poll_once(run.as_mut()).is_none());
+    assert_eq!(log.count("Completed"), 0);
+    log.take();
+    for _ in 0..40 {
+        assert!(poll_once(keeper.as_mut()).is_none());
+        bench.clock.advance(millis(250));
+    }
+    let heard = log.take();
+    let failed = ["<complete", "StoreFailed", "complete>"];
+    let completed = ["<complete", "Completed", "complete>", "complete ends"];
+    assert_eq!(heard, [failed.as_slice(), &completed].concat(), "by the keeper");
+    assert!(matches!(ready(run), Ok(Answer::Executed { .. })));
+    assert_eq!(log.take(), ["LetGo"]);
+}

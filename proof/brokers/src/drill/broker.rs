@@ -1,7 +1,7 @@
 //! A broker, as a drill sees it.
 
-use oncekey::consume::DeliveryAction;
 use oncekey::protocol::Payload;
+use oncekey_consume::DeliveryAction;
 
 use super::messages::Messages;
 use super::scenario::Failed;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use oncekey::answer::Kept;
-use oncekey::consume::{Acknowledged, DeliveryAction};
 use oncekey::protocol::Payload;
 use oncekey::{Attempt, Failure};
+use oncekey_consume::{Acknowledged, DeliveryAction};
 
 use super::broker::{Broker, DrillAction, Polled};
 use super::engine::{DrillConsumer, crash, engine, message};

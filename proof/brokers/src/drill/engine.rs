@@ -5,8 +5,8 @@ use std::process::exit;
 use std::time::Duration;
 
 use oncekey::codec::{AsValue, Raw};
-use oncekey::consume::{Consumer, Message};
 use oncekey::{Deduplicator, Key};
+use oncekey_consume::{Consumer, Message};
 use oncekey_sqlite::{SqliteError, SqliteStore, Synchronous};
 
 use super::broker::Polled;

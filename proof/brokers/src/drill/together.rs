@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oncekey::consume::{Dead, DeliveryAction, Later};
 use oncekey::{Claim, Prepared, Settled};
+use oncekey_consume::{Dead, DeliveryAction, Later};
 use oncekey_sqlite::rusqlite::{self, Connection, Transaction, TransactionBehavior, params};
 use oncekey_sqlite::{CompleteError, SqliteStore};
 

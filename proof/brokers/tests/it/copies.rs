@@ -7,8 +7,8 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel};
-use oncekey::consume::Later;
 use oncekey_brokers::rabbitmq::{ORIGINAL, Queues, REASON, deliveries, publish};
+use oncekey_consume::Later;
 
 use crate::refused::{PATIENCE, Stored, block_on, channel, dead_letter, get};
 

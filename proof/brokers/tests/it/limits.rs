@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, stream};
-use oncekey::consume::Later;
 use oncekey_brokers::jetstream::{
     EXPLANATION, MESSAGE_ID, ORIGINAL, REASON, carry_out, consumer, deliveries,
 };
+use oncekey_consume::Later;
 
 use crate::refused::{Stored, block_on, context, dead_letter, next};
 

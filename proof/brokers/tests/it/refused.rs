@@ -10,9 +10,9 @@ use lapin::message::Delivery;
 use lapin::options::{BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use oncekey::consume::{Dead, DeliveryAction, Later};
 use oncekey_brokers::drill::{Nats, RabbitMq};
 use oncekey_brokers::rabbitmq::{Error, Queues, publish};
+use oncekey_consume::{Dead, DeliveryAction, Later};
 
 use crate::support::Served;
 

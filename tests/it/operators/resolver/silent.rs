@@ -2,7 +2,6 @@
 
 use oncekey::RunError;
 use oncekey::admin::ResolverFailure;
-use oncekey::consume::{Consumer, DeliveryAction, Later, Message};
 use oncekey::time::Clock as _;
 
 use super::*;
@@ -175,24 +174,5 @@ fn of_many_only_the_one_in_doubt_fails() {
             panic!("{how:?}: {told:?}")
         };
         assert_eq!(seen(error), failure_of(how));
-    }
-}
-
-/// A consumer has the message delivered again: it was not handled.
-#[test]
-fn a_message_in_doubt_is_retried_later() {
-    for how in WAYS {
-        let (bench, _) = bench_with_silent(how, Policy::Reclaim);
-        let _owner = stop(&bench);
-        let consumer = Consumer::new(bench.dedup.clone());
-        let message = Message::new(key()).fingerprint(Fingerprint::sha256(b"request"));
-        let told =
-            bench.run(consumer.consume(message, async |_| -> Result<String, oncekey::Failure<String>> {
-                panic!("it runs again")
-            }));
-        let DeliveryAction::RetryLater { because: Later::Store(error), .. } = told else {
-            panic!("{how:?}: {told:?}")
-        };
-        assert_eq!(seen(&error), failure_of(how));
     }
 }

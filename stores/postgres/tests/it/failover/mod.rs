@@ -16,6 +16,9 @@ use crate::support::{block_on, connect, pool_to};
 
 const STANDBY: &str = "standby_1";
 
+/// How long a call goes on against a store that fails: short, so that calls are refused well within a lease.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
 type Service = Deduplicator<PostgresStore<Pool>>;
 
 /// A primary with the tables, and a standby that follows it.
@@ -67,7 +70,7 @@ impl Pair {
 fn builder(url: &str, lease: Duration, store_timeout: Duration) -> DeduplicatorBuilder<PostgresStore<Pool>> {
     let builder = Deduplicator::builder(PostgresStore::new(pool_to(url, 4))).tokio();
     let builder = builder.poll_every(Duration::from_millis(10), Duration::from_millis(100));
-    builder.lease(lease).store_timeout(store_timeout)
+    builder.lease(lease).store_timeout(store_timeout).call_timeout(CALL_TIMEOUT.max(store_timeout))
 }
 
 /// Runs an operation of this key, whose outcome says which attempt of which generation it was.
