@@ -74,7 +74,7 @@ stage 'quick real' 900 'consumers of messages; plain threads, and stores whose c
 stage 'quick' 600 'core without features' cargo test --no-default-features --lib
 stage 'quick' 600 'example: double_click' cargo run --quiet --example double_click
 stage 'quick' 600 'example: saga' cargo run --quiet --example saga
-stage 'quick' 600 'example: batch, on plain threads' cargo run --quiet --example batch --features blocking
+stage 'quick' 600 'example: batch, on plain threads' cargo run --quiet -p oncekey-blocking --example batch
 stage 'quick' 600 "the memory store's certificate" cargo run --quiet -p oncekey-conformance --example certificate
 stage 'quick' 600 "a store of one's own, and its certificate" cargo run --quiet -p oncekey-conformance --example own_store
 stage 'docs' 900 'doc tests, all crates' cargo test --no-fail-fast --workspace --all-features --doc

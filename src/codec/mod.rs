@@ -17,7 +17,7 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 /// still read what is on record for as long as outcomes are retained.
 #[diagnostic::on_unimplemented(
     message = "values of type `{T}` cannot be recorded by the codec `{Self}`",
-    note = "`Raw`, the default, records text, bytes and `()`",
+    note = "`Raw`, the default, records `String`, `Vec<u8>`, `Payload` and `()`; a `&str` needs `.to_owned()`",
     note = "call `.json()` on the request if the type has serde's `Serialize` and `Deserialize`; for others write a codec, \
             and choose it by `.codec(..)`"
 )]
