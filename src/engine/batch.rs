@@ -202,7 +202,8 @@ impl Drop for Driven<'_> {
 /// [`Request::in_batch`](super::Request::in_batch) and [`Claim::in_batch`](super::Claim::in_batch) put calls into it, and
 /// [`drive`](Self::drive) runs them. A batch is one caller's own: no other call of the engine waits for it, and no
 /// renewal of a keeper goes with it. A call that is put into a batch and run while nobody drives that goes to the store
-/// alone.
+/// alone. One that runs elsewhere while somebody does goes with the batch, and sends a write again if the drive ends
+/// before it is answered.
 ///
 /// ```
 /// # use oncekey::{Deduplicator, Key, MemoryStore};
