@@ -98,9 +98,10 @@ fn doubts_lost_leases_and_outcomes_not_recorded_are_counted() {
         });
         assert!(bench.run(unrecorded).is_ok());
         store.heal();
-        store.plan([Some(Fault::Refused), Some(Fault::Refused), Some(Fault::Refused)]);
+        store.plan((0..20_000).map(|_| Some(Fault::Refused)));
         let open = request().fail_open().run(|_| async { Ok::<_, String>(String::new()) });
         assert!(bench.run(open).is_ok());
+        store.heal();
         let now = recorded();
         let doubts =
             |event: &str| now.at(&format!("oncekey_doubts_total{{event={event},scope=payments.charge}}"));

@@ -199,8 +199,9 @@ fn each_answer_and_each_end_is_in_its_span() {
             .run_or_fail(|_| async { Err::<String, _>(Failure::NoEffect("busy".to_owned())) });
         assert!(bench.run(run).is_err());
         assert_eq!(answer(seen), "released");
-        bench.plan([Fault::Refused, Fault::Refused, Fault::Refused]);
+        bench.plan([Fault::Refused; 1000]);
         assert!(claim(0).is_err());
+        bench.dedup.store().heal();
         assert_eq!(answer(seen), "unanswered");
     });
 }
@@ -232,11 +233,14 @@ fn what_somebody_should_look_at_is_a_warning_and_the_usual_is_none() {
         );
         assert!(run(Ok("again".to_owned())).is_ok());
         assert_eq!(warned(), []);
-        bench.plan([Fault::Refused, Fault::Refused, Fault::Refused]);
+        bench.plan([Fault::Refused; 1000]);
         assert!(run(Ok("again".to_owned())).is_err());
+        bench.dedup.store().heal();
         let again = warning("the store failed, and is tried again");
         let gave_up = ("the store failed, and is not tried again".to_owned(), Level::ERROR);
-        assert_eq!(warned(), [again.clone(), again, gave_up]);
+        let mut told = warned();
+        assert_eq!(told.pop(), Some(gave_up));
+        assert!(told.len() > 1 && told.iter().all(|told| *told == again), "{told:?}");
         bench.clock.advance(std::time::Duration::from_secs(48 * 3600));
         assert!(run(Ok("x".repeat((1 << 20) + 1))).is_ok());
         assert_eq!(warned(), [warning("completed without an outcome that later calls can get")]);

@@ -336,7 +336,7 @@ fn wrong_dead_letters(messages: &Messages, dead_letters: &[DeadLetter]) -> Vec<S
             found.push(format!("{} ({}): its dead letters say {reasons:?}", copy.id, copy.body));
         }
     }
-    let exhausted = format!("its {ATTEMPTS_MAX} attempts");
+    let exhausted = format!("its attempts are used up ({ATTEMPTS_MAX})");
     let of_poison = dead_letters.iter().filter(|letter| letter.reason == "exhausted");
     for letter in of_poison.filter(|letter| !letter.explanation.starts_with(&exhausted)) {
         found.push(format!("{}: {}", letter.id, letter.explanation));

@@ -68,7 +68,7 @@ fn each_way_to_break_a_promise_is_seen() {
         }),
         ("order-00001 (ship 1): its dead letters say", |h, id| {
             let reason = "exhausted".to_owned();
-            let explanation = format!("its {ATTEMPTS_MAX} attempts");
+            let explanation = format!("its attempts are used up ({ATTEMPTS_MAX})");
             h.dead_letters.push(DeadLetter { id: id.into(), body: "ship 1".into(), reason, explanation });
         }),
     ];
