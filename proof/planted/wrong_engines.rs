@@ -34,7 +34,7 @@ const PLANTS: &[(&str, &[&str])] = &[
     ("transition: an outcome is kept from its claim on", &["P1"]),
     ("entry: a holder is known without its token", &["P1", "P2"]),
     ("admin: goes by a newer version", &["P2"]),
-    ("acquire: a claim that failed counts as granted", &["P4"]),
+    ("acquire: a claim that failed counts as granted", &["P4", "P6"]),
     ("acquire: a deadline counts from the last resend", &["P4", "T1"]),
     ("acquire: an update is for every fingerprint", &["P5"]),
     ("lease: a conflict counts as stored", &["P1"]),
