@@ -228,7 +228,12 @@ impl<S: ListInDoubt + 'static> Deduplicator<S> {
 impl<S: Store + 'static> Inner<S> {
     /// A load, tried as often as a claim is.
     pub(super) async fn load_patiently(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let looked = self.port.look(key, &Patiently(&self.port)).await;
+        self.load_until(key, Moment::NEVER).await
+    }
+
+    /// As [`load_patiently`](Self::load_patiently), until then at most.
+    pub(super) async fn load_until(&self, key: &Key, until: Moment) -> Result<Option<Entry>, Error> {
+        let looked = self.port.look(key, &Patiently { port: &self.port, until }).await;
         looked.map_err(|source| Error::Store { scope: key.scope_label(), source })
     }
 
@@ -268,7 +273,11 @@ impl<S: Store + 'static> Inner<S> {
         let command = OperatorCommand { at: entry.as_ref().map(|entry| entry.version), order };
         let now = self.clock().now();
         let start = Start::Known(entry, now);
-        match self.port.apply(key, &command, start, now, &Patiently(&self.port)).await {
+        match self
+            .port
+            .apply(key, &command, start, now, &Patiently { port: &self.port, until: Moment::NEVER })
+            .await
+        {
             Ok(Applied::Written { entry, .. }) => {
                 self.administered(key, order, &entry);
                 Ok((AdminAnswer::Done, Some(entry)))
@@ -298,7 +307,11 @@ impl<S: Store + 'static> Inner<S> {
 }
 
 /// The terms of an operator, and of whoever only looks: as patient as a claim is.
-struct Patiently<'a, S>(&'a Port<S>);
+struct Patiently<'a, S> {
+    port: &'a Port<S>,
+    /// It is given up then, whatever it is answered.
+    until: Moment,
+}
 
 impl<S: Store> Terms for Patiently<'_, S> {
     async fn exchange(
@@ -308,8 +321,8 @@ impl<S: Store> Terms for Patiently<'_, S> {
         sent: Moment,
         until: Moment,
     ) -> Result<Exchange, StoreFailure> {
-        let timeout = self.0.options.store_timeout.min(until.saturating_since(sent));
-        self.0.exchange(timeout, key, write).await
+        let timeout = self.port.options.store_timeout.min(until.saturating_since(sent));
+        self.port.exchange(timeout, key, write).await
     }
 
     /// What a copy of this very write put there, sent again by us or by the network.
@@ -318,15 +331,15 @@ impl<S: Store> Terms for Patiently<'_, S> {
     }
 
     fn until(&self, since: Moment) -> Moment {
-        since + self.0.options.call_timeout
+        self.until.min(since + self.port.options.call_timeout)
     }
 
     fn pause(&self, until: Moment, backoff: Duration) -> Option<Duration> {
-        self.0.pause_within(until, backoff)
+        self.port.pause_within(until, backoff)
     }
 
     fn sleep(&self, until: Moment) -> BoxFuture<'_, ()> {
-        self.0.clock().sleep_until(until)
+        self.port.clock().sleep_until(until)
     }
 }
 

@@ -334,14 +334,18 @@ impl<S: Store + 'static> Inner<S> {
     ) -> Answer {
         // Its sender does not keep a batch alive: it would wait for a driver that is gone.
         let sent = route.and_then(Weak::upgrade).and_then(|writes| writes.send(key, write, timeout));
+        let mut left = timeout;
         if let Some(replied) = sent {
+            let begun = self.clock().now();
             match self.port.in_time(timeout, replied.boxed()).await? {
                 Ok(Reply::Answered(answer)) => return answer,
-                Ok(Reply::NotSent) => {}
+                Ok(Reply::NotSent) => {
+                    left = timeout.saturating_sub(self.clock().now().saturating_since(begun));
+                }
                 Err(oneshot::Canceled) => return Err(StoreFailure::new(Unanswered)),
             }
         }
-        self.port.exchange(timeout, key, write).await
+        self.port.exchange(left, key, write).await
     }
 }
 

@@ -320,7 +320,9 @@ impl<S: Store + 'static> DeduplicatorBuilder<S> {
     ///
     /// The housekeeping starts with the first call that runs or claims on a runtime, unless a
     /// keeper works already. It ends with the engine. A runtime that ends takes it along; then the
-    /// next call on another runtime starts it anew. On a runtime of one thread it cannot renew for
+    /// next call that claims, on another runtime, starts it anew. A runtime that stays, and that nobody
+    /// drives, keeps it without doing it: spawn a [keeper](Deduplicator::keeper) on one that works
+    /// then. On a runtime of one thread it cannot renew for
     /// an operation that blocks the thread: spawn a [keeper](Deduplicator::keeper) on a thread of
     /// its own for that. A call outside of a runtime starts nothing.
     #[cfg(feature = "tokio")]

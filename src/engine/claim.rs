@@ -24,8 +24,9 @@ use crate::store::{Store, StoreFailure};
 /// each can be called again after an error. Dropped without a conclusion, it is left to its lease, or ended at once if
 /// the engine's [`OnDrop`](super::OnDrop) says so.
 ///
-/// Nothing renews it by itself: call [`renew`](Claim::renew) or [`checkpoint`](Claim::checkpoint), or spawn the
-/// engine's [`keeper`](super::Deduplicator::keeper).
+/// The engine's housekeeping renews it, for [`renew_for_max`](super::DeduplicatorBuilder::renew_for_max) at most: where
+/// that starts by itself ([`tokio`](super::DeduplicatorBuilder)), or where a [`keeper`](super::Deduplicator::keeper) is
+/// spawned. Elsewhere call [`renew`](Claim::renew) or [`checkpoint`](Claim::checkpoint).
 #[must_use = "a claim that is dropped holds its key for a lease"]
 pub struct Claim<S: Store + 'static> {
     guard: Guard<S>,

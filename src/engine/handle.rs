@@ -82,6 +82,9 @@ impl<S: Store + 'static> Deduplicator<S> {
     /// [`Deduplicator::keeper`]. It waits for what a call that came by has begun; what a spawner took is the
     /// spawner's.
     ///
+    /// Over a store that is down each job is tried for [`call_timeout`](super::DeduplicatorBuilder::call_timeout) at
+    /// least: put a time limit of your own around this.
+    ///
     /// # Cancel safety
     /// What is not done stays queued.
     pub async fn flush(&self) {

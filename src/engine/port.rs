@@ -142,7 +142,7 @@ impl<S: Store> Port<S> {
         let (mut found, mut found_sent) = match start {
             Start::Known(found, sent) => (found, sent),
             Start::After(failure, found) => {
-                self.failed(key, failure, now, &mut stretch, terms).await.map_err(Unapplied::Store)?;
+                self.failed(key, failure, &mut stretch, terms).await.map_err(Unapplied::Store)?;
                 sent = self.clock().now();
                 (found, now)
             }
@@ -172,9 +172,7 @@ impl<S: Store> Port<S> {
                 match applied {
                     None => {}
                     Some(Err(Unapplied::Store(failure))) => {
-                        self.failed(key, failure, sent, &mut stretch, terms)
-                            .await
-                            .map_err(Unapplied::Store)?;
+                        self.failed(key, failure, &mut stretch, terms).await.map_err(Unapplied::Store)?;
                         sent = self.clock().now();
                         continue;
                     }
@@ -202,14 +200,16 @@ impl<S: Store> Port<S> {
                         there => (found, found_sent) = (there, sent),
                     }
                     sent = self.clock().now();
-                    stretch.until = terms.until(sent);
+                    stretch = self.stretch(sent, terms);
                 }
                 Err(failure) => {
                     if !failure.maybe_applied() {
                         terms.answered(before, false);
                     }
                     unknown |= failure.maybe_applied();
-                    self.failed(key, failure, sent, &mut stretch, terms).await.map_err(Unapplied::Store)?;
+                    self.failed(key, failure, &mut stretch, terms)
+                        .await
+                        .map_err(|failure| Unapplied::Store(failure.or_applied(unknown)))?;
                     sent = self.clock().now();
                 }
             }
@@ -270,7 +270,7 @@ impl<S: Store> Port<S> {
             let timeout = self.options.store_timeout.min(stretch.until.saturating_since(sent));
             match self.load(key, timeout).await {
                 Ok(entry) => return Ok((entry, sent)),
-                Err(failure) => self.failed(key, failure, sent, &mut stretch, terms).await?,
+                Err(failure) => self.failed(key, failure, &mut stretch, terms).await?,
             }
             sent = self.clock().now();
         }
@@ -281,7 +281,6 @@ impl<S: Store> Port<S> {
         &self,
         key: &Key,
         failure: StoreFailure,
-        sent: Moment,
         stretch: &mut Unanswered,
         terms: &impl Terms,
     ) -> Result<(), StoreFailure> {
@@ -290,15 +289,15 @@ impl<S: Store> Port<S> {
         if let Some(observer) = &self.options.observer {
             observer.event(key, &Event::StoreFailed { failure: &failure, retry_in });
         }
-        let timed_out = failure.kind() == StoreErrorKind::TimedOut;
+        let given = failure.unanswered_for();
         let Some(pause) = retry_in else {
-            let cut_short = timed_out && sent + self.options.store_timeout > stretch.until;
+            let is_cut_short = given.is_some_and(|given| given < self.options.store_timeout);
             return Err(match stretch.cause.take() {
-                Some(cause) if cut_short => cause.or_applied(failure.maybe_applied()),
+                Some(cause) if is_cut_short => cause.or_applied(failure.maybe_applied()),
                 _ => failure,
             });
         };
-        if !timed_out {
+        if given.is_none() {
             stretch.cause = Some(failure);
         }
         terms.sleep(self.clock().now() + pause).await;
@@ -310,9 +309,10 @@ impl<S: Store> Port<S> {
         Unanswered { until: terms.until(since), backoff: self.first_backoff(), cause: None }
     }
 
-    /// The pause before the next try of a call that is given up at `until`, if there is time for one.
+    /// The pause before the next try of a call that is given up at `until`, if there is time for both: a try with no time
+    /// left would be sent, and nobody would hear its answer.
     pub(super) fn pause_within(&self, until: Moment, backoff: Duration) -> Option<Duration> {
-        (backoff < until.saturating_since(self.clock().now())).then_some(backoff)
+        (backoff * 2 < until.saturating_since(self.clock().now())).then_some(backoff)
     }
 
     pub(super) fn first_backoff(&self) -> Duration {

@@ -163,6 +163,11 @@ impl StoreFailure {
         Self { kind: StoreErrorKind::TimedOut, maybe_applied: true, source: Arc::new(TimedOut(after)) }
     }
 
+    /// How long the engine waited for an answer that did not come.
+    pub(crate) fn unanswered_for(&self) -> Option<std::time::Duration> {
+        self.source.downcast_ref::<TimedOut>().map(|timed_out| timed_out.0)
+    }
+
     /// The store answers, and too late each time.
     pub(crate) fn too_slow() -> Self {
         Self { kind: StoreErrorKind::TimedOut, maybe_applied: true, source: Arc::new(TooSlow) }
@@ -231,5 +236,5 @@ impl Error for StoreFailure {
 struct TooSlow;
 
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {}, the engine's store_timeout", InWords(*.0))]
+#[error("no answer within {}, the time that the engine had for it", InWords(*.0))]
 struct TimedOut(std::time::Duration);

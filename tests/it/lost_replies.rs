@@ -256,6 +256,31 @@ fn a_claim_given_up_is_released_though_the_clean_up_comes_after_its_lease() {
     assert_eq!(bench.on_record().record.state(), State::Released { fresh_operation_id: false });
 }
 
+/// What the last try says of itself is not all: an earlier one may have been applied.
+#[test]
+fn an_error_after_a_lost_reply_says_that_the_write_may_have_been_applied() {
+    let bench = bench();
+    bench.store.plan([ReplyLost]);
+    bench.store.always(Refused);
+    let error = bench.run(bench.dedup.request(key()).claim()).unwrap_err();
+    assert!(matches!(&error, Error::Store { source, .. } if source.maybe_applied()), "{error:?}");
+
+    let bench = crate::support::bench();
+    let mut claim = bench.grant();
+    bench.store.plan([ReplyLost]);
+    bench.store.always(Refused);
+    let error = bench.run(claim.complete("charged")).unwrap_err();
+    assert!(matches!(&error, ClaimError::Store { source, .. } if source.maybe_applied()), "{error:?}");
+
+    let bench = crate::support::bench();
+    drop(bench.grant());
+    bench.clock.advance(LEASE);
+    bench.store.plan([Fault::None, ReplyLost]);
+    bench.store.always(Refused);
+    let error = bench.run(bench.dedup.forget(&key())).unwrap_err();
+    assert!(matches!(&error, Error::Store { source, .. } if source.maybe_applied()), "{error:?}");
+}
+
 /// Nothing was started under it, and nobody is to resolve it: it is released, whenever the store is back.
 #[test]
 fn a_claim_given_up_is_released_though_the_store_is_away_for_longer_than_its_lease() {

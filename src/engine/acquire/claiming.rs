@@ -1,7 +1,7 @@
 //! Claiming a key: the loop around the protocol's decision, and waiting for whoever holds it.
 
 use std::num::NonZeroU32;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -59,6 +59,7 @@ impl<S: Store + 'static> Claimed<S> {
 
 impl<S: Store + 'static> Inner<S> {
     /// The first try of a claim, by the short way. `None`: what it met is for the long way, from its beginning.
+    #[inline]
     pub(super) fn claim_at_once(self: &Arc<Self>, ask: &Ask) -> Option<First<S>> {
         let mut attempt = Claiming::new(self, ask);
         // Should the store panic, nobody knows what was done.
@@ -293,12 +294,15 @@ impl<S: Store + 'static> Drop for Claiming<'_, S> {
         if !*self.maybe_written.get_mut() {
             return;
         }
+        // In a drop nothing may panic, not even a clock.
+        let until = || self.engine.options.clean_up_until(self.engine.clock().now());
+        let until = catch_unwind(AssertUnwindSafe(until)).unwrap_or(Moment::ORIGIN);
         self.engine.in_background(Arc::new(Unheard {
             engine: Arc::downgrade(self.engine),
             key: self.ask.key.clone(),
             owner: self.command.owner,
             found: OnceLock::new(),
-            until: OnceLock::new(),
+            until,
         }));
     }
 }
@@ -311,17 +315,17 @@ struct Unheard<S: Store + 'static> {
     owner: Owner,
     /// Its record, and when that was looked for, once it was found: kept, since a try may have time for one call only.
     found: OnceLock<(Entry, Moment)>,
-    /// When it is given up, counted from when it was first begun.
-    until: OnceLock<Moment>,
+    /// When it is given up, unless it is begun later.
+    until: Moment,
 }
 
 impl<S: Store + 'static> Unheard<S> {
-    /// Looks for its record, until the store answers. Between two looks it does not keep the engine.
-    async fn find(&self) -> Option<&(Entry, Moment)> {
+    /// Looks for its record, until the store answers or its time is over. While it sleeps it does not keep the engine.
+    async fn find(&self, until: Moment) -> Option<&(Entry, Moment)> {
         while self.found.get().is_none() {
             let engine = self.engine.upgrade()?;
             let sent = engine.clock().now();
-            match engine.load_patiently(&self.key).await {
+            match engine.load_until(&self.key, until).await {
                 // If the record is not there, the request was not applied, or will be later: an orphan for one lease.
                 Ok(None) => return None,
                 // Its lease may be over by now; nothing was started under it all the same.
@@ -331,7 +335,7 @@ impl<S: Store + 'static> Unheard<S> {
                 Ok(Some(_)) => return None,
                 Err(Error::Store { source, .. }) if source.kind().is_transient() => {
                     let now = engine.clock().now();
-                    if now >= self.until(&engine) {
+                    if now >= until {
                         return None;
                     }
                     let pause = engine.clock().sleep_until(now + engine.options.keeper_tick());
@@ -343,17 +347,16 @@ impl<S: Store + 'static> Unheard<S> {
         }
         self.found.get()
     }
-
-    fn until(&self, engine: &Inner<S>) -> Moment {
-        *self.until.get_or_init(|| engine.options.clean_up_until(engine.clock().now()))
-    }
 }
 
 impl<S: Store + 'static> CleanUp for Unheard<S> {
     fn begin(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let Some(until) = self.engine.upgrade().map(|engine| self.until(&engine)) else { return };
-            let Some((entry, sent)) = self.find().await else { return };
+            let Some(engine) = self.engine.upgrade() else { return };
+            // Begun late, it is tried all the same.
+            let until = self.until.max(engine.clock().now() + engine.options.call_timeout);
+            drop(engine);
+            let Some((entry, sent)) = self.find(until).await else { return };
             let Some(engine) = self.engine.upgrade() else { return };
             let step = Step::Release { fresh_operation_id: false, now: engine.clock().unix(*sent) };
             let lease = Lease::new(engine, self.key.clone(), entry.clone(), *sent);

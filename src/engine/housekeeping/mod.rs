@@ -31,8 +31,8 @@ use renewal::renewal;
 impl<S: Store + 'static> Deduplicator<S> {
     /// Renews all claims that this engine holds, in batches: for operations that block their thread, and cannot renew
     /// from their own task. It also runs the engine's clean-up, and helps to store how operations ended whose task is
-    /// blocked by a neighbour. Spawn it once, on any runtime or thread of its own; it
-    /// ends when the last handle and claim of the engine are gone.
+    /// blocked by a neighbour. An engine built with `.tokio()` starts it by itself. Elsewhere spawn it once, on any
+    /// runtime or thread of its own. It ends when the last handle and claim of the engine are gone.
     ///
     /// It also has the store purge what nobody can read any more, every
     /// [`purge_every`](crate::engine::DeduplicatorBuilder::purge_every), so that nothing else needs to; and, for an engine with a
