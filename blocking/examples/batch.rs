@@ -14,7 +14,7 @@ const WORKERS: u32 = 4;
 
 static SENT: AtomicU32 = AtomicU32::new(0);
 
-/// What must not happen twice. It blocks its thread, as a call by a blocking client does.
+/// The effect that must not happen twice. It blocks its thread, as a call by a blocking client does.
 fn send(invoice: u32) -> io::Result<String> {
     SENT.fetch_add(1, Ordering::SeqCst);
     Ok(format!("invoice {invoice} sent"))

@@ -55,7 +55,7 @@ impl Certificate {
         self.violations().next().is_none()
     }
 
-    /// What was seen broken, in the order to read it: the cases that make one call at a time and name
+    /// The clauses that were seen broken, in the order to read them: the cases that make one call at a time and name
     /// the fault come first, the histories and the engine over the store last.
     pub fn violations(&self) -> impl Iterator<Item = &Violation> {
         let mut violations: Vec<_> =

@@ -18,7 +18,7 @@ const RULE: Rule = Rule {
     deliveries: 5,
     random: 0,
 };
-/// What to do, and why, and how long.
+/// The action, its reason, and how long it takes.
 fn told<T: Debug, E: Debug, F: Debug>(action: &DeliveryAction<T, E, F>) -> String {
     let why = action.reason();
     match action {
@@ -91,7 +91,7 @@ fn the_rule_is_the_table_under_review() {
     assert_eq!(table(), reviewed, "the rule changed: bless it, and read the difference");
 }
 
-/// What the store has on record decides, since another consumer may have handled the message meanwhile.
+/// The record in the store decides, since another consumer may have handled the message meanwhile.
 #[test]
 fn a_message_that_failed_leaves_its_source_only_if_its_final_failure_is_on_record() {
     for (how, kind) in KINDS {

@@ -30,7 +30,7 @@ async fn handle(event: String) -> String {
     format!("handled {event} as number {number}")
 }
 
-/// What the sender sends: the same event, and another body at each try.
+/// The sender sends the same event, and another body at each try.
 async fn deliver(app: &Router, id: &str, attempt: u32) -> Result<(StatusCode, bool), Box<dyn Error>> {
     let body = format!(r#"{{"event":"paid","attempt":{attempt}}}"#);
     let request = Request::post("/events").header("webhook-id", id).body(Body::from(body))?;

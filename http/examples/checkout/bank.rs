@@ -28,7 +28,7 @@ pub(crate) struct Charge {
     pub(crate) order: Order,
     /// The operation that asked for it, where it said so.
     pub(crate) operation: Option<String>,
-    /// Who paid; older ledgers do not say.
+    /// The customer who paid; older ledgers do not say.
     #[serde(default)]
     pub(crate) customer: Option<String>,
 }

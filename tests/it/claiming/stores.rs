@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use oncekey::answer::Unrecorded;
 use oncekey::store::{Exchange, StoreError, StoreErrorKind};
 use oncekey::time::ManualClock;
-use oncekey::{Answer, ClaimError, Deduplicator, Earlier, Error, MemoryStore, RunError, Store};
+use oncekey::{Answer, ClaimAnswer, ClaimError, Deduplicator, Earlier, Error, MemoryStore, RunError, Store};
 use oncekey_conformance::Intercept;
 
 use crate::support::*;
@@ -79,7 +79,21 @@ fn a_call_that_ends_with_its_time_tells_the_last_error_of_the_store_itself() {
     assert!(source.maybe_applied(), "the try that was cut short may have been");
 }
 
-/// What the store answers begins a new stretch: only one without any answer is bounded.
+/// A conflict is an answer, so the call's time begins anew, and so do its pauses.
+#[test]
+fn a_conflict_between_failures_gives_a_call_its_whole_time_again() {
+    let bench = bench_with(|builder| builder.call_timeout(THREE_TRIES));
+    let mut owner = claim(&bench.other_process());
+    ready(owner.release()).unwrap();
+    let before = bench.store.trips().0;
+    // The claim takes the key for vacant, and meets the released record at its third try.
+    let twice = [Fault::Refused, Fault::Refused, Fault::None];
+    bench.store.plan(twice.into_iter().chain(twice));
+    assert!(matches!(bench.run(bench.dedup.request(key()).claim()), Ok(ClaimAnswer::Granted(_))));
+    assert_eq!(bench.store.trips().0, before + 6);
+}
+
+/// The wait is not bounded by the time that a call may go without an answer.
 #[test]
 fn a_call_that_is_answered_again_and_again_goes_on_past_its_time() {
     let bench = bench_with(|builder| builder.call_timeout(secs(3)));
